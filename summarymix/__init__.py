@@ -1,0 +1,1 @@
+"""SummaryMixing encoders and pruned RNN-T for streaming and offline speech recognition."""

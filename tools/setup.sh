@@ -1,0 +1,37 @@
+# Sourced by the recipes' run.sh and by tools/test.sh: leaves a Python environment active that has all
+# of requirements.txt. It makes .venv at the repository's root unless an environment is active already,
+# and installs only when requirements.txt has changed since the last time.
+
+_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
+  if [ ! -x "$_root/.venv/bin/python" ]; then
+    _python=${PYTHON:-python3}
+    if ! "$_python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'; then
+      echo "$_python is $("$_python" --version 2>&1); this repository is tested with Python 3.10 to 3.12." \
+        "Name another one: PYTHON=python3.11 $0" >&2
+      exit 1
+    fi
+    echo "Making a virtual environment in $_root/.venv"
+    "$_python" -m venv "$_root/.venv"
+  fi
+  . "$_root/.venv/bin/activate"
+fi
+
+_env=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
+_stamp=$_env/.summarymix-$(cat "$_root/requirements.txt" "$_root/pyproject.toml" <(echo "$_root") | sha256sum | cut -c1-16)
+if [ ! -e "$_stamp" ]; then
+  _wanted=$(mktemp)
+  if _torch=$(python -c 'import torch; print(torch.__version__)' 2>/dev/null); then
+    echo "Keeping torch $_torch of $_env (tested: $(grep '^torch==' "$_root/requirements.txt"))"
+    grep -v '^torch\(audio\)\?==' "$_root/requirements.txt" >"$_wanted"
+  else
+    cp "$_root/requirements.txt" "$_wanted"
+  fi
+  echo "Installing requirements.txt into $_env (with torch: some 5 GB, a minute or more)"
+  # From the root, because "-e ." in the list means the current folder.
+  (cd "$_root" && python -m pip install --quiet --disable-pip-version-check -r "$_wanted")
+  rm -f "$_wanted"
+  touch "$_stamp"
+fi
+unset _root _python _env _stamp _wanted _torch

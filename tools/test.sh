@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Runs lint, the type checker and the tests. Further arguments go to pytest:
+#   tools/test.sh tests/test_mixing.py -k padding
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. tools/setup.sh
+
+ruff check .
+ruff format --check .
+mypy
+# One torch thread per pytest worker: two workers with two threads each would fight for two cores.
+OMP_NUM_THREADS=1 python -m pytest -n "${PYTEST_WORKERS:-auto}" "$@"
