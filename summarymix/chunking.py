@@ -1,0 +1,146 @@
+"""The chunk grid: the only place that knows which frame sees which.
+
+An utterance of T encoder frames is cut into chunks of C frames. Frame t belongs to chunk t // C and sees the
+valid frames of its own chunk, of all chunks before it or of the L chunks before it, and none of a later chunk.
+With C = None the whole utterance is one chunk: offline recognition. Training draws (C, L) anew for each batch
+(dynamic chunk training, arXiv 2012.05481 and 2304.09325), so that one set of weights serves every latency.
+"""
+
+import random
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FRAME_MS = 40  # an encoder frame: 10 ms feature frames, sub-sampled by 4
+
+
+@dataclass(frozen=True)
+class ChunkConfig:
+    """Chunk size in encoder frames (None: the whole utterance), left context in chunks (-1: unlimited)."""
+
+    chunk_size: int | None = None
+    left_chunks: int = -1
+
+    def __post_init__(self) -> None:
+        if self.chunk_size is not None and self.chunk_size < 1:
+            raise ValueError(f"a chunk has at least one frame, not {self.chunk_size}")
+        if self.left_chunks < -1:
+            raise ValueError(f"left context is -1 (unlimited) or a number of chunks, not {self.left_chunks}")
+
+    @classmethod
+    def from_ms(cls, chunk_ms: int | None, left_chunks: int = -1) -> "ChunkConfig":
+        """The configuration for a chunk of ``chunk_ms`` milliseconds; None is the whole utterance.
+
+        Raises:
+            ValueError: ``chunk_ms`` is no positive multiple of the encoder's frame; names the nearest that are.
+        """
+        if chunk_ms is None:
+            return cls(None, left_chunks)
+        if chunk_ms < FRAME_MS or chunk_ms % FRAME_MS:
+            below = max(chunk_ms // FRAME_MS, 1) * FRAME_MS
+            near = f"{below} or {below + FRAME_MS}" if chunk_ms > below else f"{below}"
+            raise ValueError(
+                f"--chunk-ms {chunk_ms} is not a multiple of the encoder's frame of {FRAME_MS} ms; nearest: {near}"
+            )
+        return cls(chunk_ms // FRAME_MS, left_chunks)
+
+    @property
+    def chunk_ms(self) -> int | None:
+        """The chunk's duration in milliseconds, None for the whole utterance."""
+        return None if self.chunk_size is None else self.chunk_size * FRAME_MS
+
+    def __str__(self) -> str:
+        if self.chunk_size is None:
+            return "offline"
+        left = "unlimited" if self.left_chunks < 0 else f"{self.left_chunks} chunks"
+        return f"chunk {self.chunk_ms} ms, left context {left}"
+
+
+@dataclass
+class DynamicChunkConfig:
+    """The law from which training draws a :class:`ChunkConfig` for each batch.
+
+    With probability ``full_context_prob`` a batch sees full context; else the chunk size is uniform in
+    ``min_chunk``…``max_chunk`` frames, and with probability ``limited_left_prob`` the left context is uniform in
+    ``min_left``…``max_left`` chunks, otherwise unlimited. The defaults are those of arXiv 2409.07165's recipes.
+    """
+
+    full_context_prob: float = 0.4
+    min_chunk: int = 8
+    max_chunk: int = 32
+    limited_left_prob: float = 0.75
+    min_left: int = 2
+    max_left: int = 32
+
+    def sample(self, rng: random.Random) -> ChunkConfig:
+        """Draw one configuration; the same ``rng`` state gives the same one."""
+        if rng.random() < self.full_context_prob:
+            return ChunkConfig()
+        chunk_size = rng.randint(self.min_chunk, self.max_chunk)
+        limited = rng.random() < self.limited_left_prob
+        return ChunkConfig(chunk_size, rng.randint(self.min_left, self.max_left) if limited else -1)
+
+
+class ChunkGrid:
+    """The grid of one batch: validity of its frames, and sums over what each chunk sees.
+
+    ``num_frames`` is rounded up to whole chunks, so that every block reshapes (N, T, …) to (N, K, C, …) without a
+    copy; the encoder pads once, at its input. All work here is linear in the number of chunks.
+
+    Args:
+        lengths: (N,) int64, valid frames of each utterance.
+        num_frames: T, the longest of them or more.
+        config: chunk size and left context.
+    """
+
+    def __init__(self, lengths: Tensor, num_frames: int, config: ChunkConfig) -> None:
+        self.config = config
+        self.chunk_size = max(num_frames, 1) if config.chunk_size is None else config.chunk_size
+        self.num_chunks = -(-max(num_frames, 1) // self.chunk_size)
+        self.num_frames = self.num_chunks * self.chunk_size
+        self.lengths = lengths
+        self.valid = torch.arange(self.num_frames, device=lengths.device) < lengths[:, None]  # (N, T)
+        # On the host, and once per batch: where nothing is padded, blocks need not mask.
+        self.all_valid = bool(self.valid.all())
+        # Frames that each chunk sees: the denominator of every mean. (N, K, 1)
+        self.seen = self.sum_seen(self.chunked(self.valid).sum(2, dtype=torch.float32)[..., None])
+
+    def pad(self, x: Tensor) -> Tensor:
+        """(N, t, …) with t ≤ T to (N, T, …), zeros behind."""
+        missing = self.num_frames - x.size(1)
+        return x if missing == 0 else F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing))
+
+    def chunked(self, x: Tensor) -> Tensor:
+        """(N, T, …) seen as (N, K, C, …)."""
+        return x.unflatten(1, (self.num_chunks, self.chunk_size))
+
+    def zero_padding(self, x: Tensor) -> Tensor:
+        """(N, T, D) with the padded frames zeroed."""
+        return x if self.all_valid else x.masked_fill(~self.valid[..., None], 0.0)
+
+    def sum_seen(self, chunk_sums: Tensor) -> Tensor:
+        """For each chunk, the sum of ``chunk_sums`` (N, K, D) over the chunks it sees: itself and those on its left."""
+        left = self.config.left_chunks
+        if self.num_chunks == 1 or left == 0:
+            return chunk_sums
+        if left < 0 or left >= self.num_chunks - 1:
+            return chunk_sums.cumsum(1)
+        return sliding_sum(chunk_sums, left + 1)
+
+
+def sliding_sum(x: Tensor, width: int) -> Tensor:
+    """y[:, k] = x[:, k-width+1] + … + x[:, k], terms before the start being zero: (N, K, D) to (N, K, D), in O(K).
+
+    A difference of two prefix sums would lose digits as the prefix grows. Instead, as in van Herk's running
+    maximum, K is cut into blocks of ``width``; a window is a suffix of one block plus a prefix of the next, so
+    only terms inside the window are ever added.
+    """
+    num_chunks = x.size(1)
+    blocks = -(-num_chunks // width)
+    x = F.pad(x, (0, 0, 0, blocks * width - num_chunks)).unflatten(1, (blocks, width))  # (N, B, W, D)
+    prefix = x.cumsum(2)
+    # What the previous block contributes to position j: its terms j+1 … W-1.
+    suffix = x[:, :-1, 1:].flip(2).cumsum(2).flip(2)  # (N, B-1, W-1, D)
+    return (prefix + F.pad(suffix, (0, 0, 0, 1, 1, 0))).flatten(1, 2)[:, :num_chunks]

@@ -1,0 +1,83 @@
+"""Command lines from dataclasses: each field is an option, nested dataclasses are written with dots."""
+
+import difflib
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, fields, is_dataclass
+from typing import NoReturn, TypeVar, get_type_hints
+
+import jsonargparse
+
+jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+ConfigT = TypeVar("ConfigT")
+
+
+def parse_config(cls: type[ConfigT], argv: Sequence[str] | None = None, description: str = "") -> ConfigT:
+    """Fill the dataclass ``cls`` from a command line.
+
+    Options are the fields' names, nested ones with dots, with underscores or dashes: ``--model.num-layers 8``.
+    ``--config FILE`` reads YAML (several may be given; what comes later on the line wins), ``--print_config``
+    prints the resulting configuration as such a file, ``--help`` shows types, defaults and the fields'
+    docstrings.
+
+    Args:
+        cls: dataclass, its fields typed; defaults have to be plain values, or dataclasses of them.
+        argv: arguments without the program's name; None takes the process's own.
+        description: what ``--help`` says first.
+
+    Returns:
+        An instance of ``cls``.
+
+    Raises:
+        SystemExit: after ``--help`` and ``--print_config`` (0), or with a message on a wrong option (2).
+    """
+    arguments = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    known = option_names(cls)
+
+    class Parser(jsonargparse.ArgumentParser):
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            super().error(message + _suggestion(message, known), ex)
+
+    return jsonargparse.auto_cli(
+        cls,
+        args=arguments,
+        as_positional=False,
+        return_instance=True,
+        parser_class=Parser,
+        description=description,
+    )
+
+
+def option_names(cls: type) -> list[str]:
+    """The dotted names of all fields of a dataclass, those of nested dataclasses included."""
+    names = []
+    hints = get_type_hints(cls)
+    for field in fields(cls):
+        names.append(field.name)
+        if is_dataclass(hints[field.name]) and (field.default_factory is not MISSING):
+            names += [f"{field.name}.{name}" for name in option_names(hints[field.name])]
+    return names
+
+
+def _underscored(argument: str) -> str:
+    """``--exp-dir=a-b`` to ``--exp_dir=a-b``; values are left alone."""
+    if not re.match(r"--[A-Za-z]", argument):
+        return argument
+    name, equals, value = argument.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def _suggestion(message: str, known: list[str]) -> str:
+    """A likely meant name for the first unknown one that an error message of the parser complains about."""
+    unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message)
+    if not unknown:
+        return ""
+    name = unknown.group(1) or unknown.group(2)
+    # A key of a YAML file is reported without its group, so compare last parts as well.
+    leaves = {option.rsplit(".", 1)[-1]: option for option in reversed(known)}
+    near = difflib.get_close_matches(name, known, 1) or difflib.get_close_matches(
+        name.rsplit(".", 1)[-1], list(leaves), 1
+    )
+    return f" (did you mean {leaves.get(near[0], near[0])}?)" if near else ""

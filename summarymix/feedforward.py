@@ -1,0 +1,20 @@
+"""The Conformer's feed-forward module."""
+
+from torch import Tensor, nn
+
+
+class FeedForward(nn.Sequential):
+    """LayerNorm, expansion, Swish, contraction, frame by frame: (…, D) to (…, D) (arXiv 2005.08100, figure 4)."""
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
+        super().__init__(
+            nn.LayerNorm(dim),
+            nn.Linear(dim, hidden_dim),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden_dim, dim),
+            nn.Dropout(dropout),
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return super().__call__(x)

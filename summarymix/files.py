@@ -1,0 +1,39 @@
+"""Files are written whole: a reader sees the old content or the new one, never a part of it."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextmanager
+def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary sibling of ``path`` for writing and rename it over ``path`` on success.
+
+    ``mode`` is ``"w"`` (UTF-8 text) or ``"wb"``. If the block raises, ``path`` is left as it was and the
+    temporary file is removed.
+
+    Raises:
+        OSError: the file could not be written; for a full disk the message names the path and the remedy.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(partial, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise OSError(
+                error.errno,
+                f"No space left to write {path}: free some room on that disk, or choose another folder. "
+                "What was there before is unchanged",
+            ) from error
+        raise
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,169 @@
+"""The transducer: encoder, predictor and joiner, trained with pruned RNN-T and an auxiliary CTC loss."""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from summarymix.chunking import ChunkConfig
+from summarymix.conformer import Conformer, ConformerConfig
+from summarymix.joiner import Joiner
+from summarymix.loss import do_rnnt_pruning, get_rnnt_prune_ranges, rnnt_loss_pruned, rnnt_loss_smoothed
+from summarymix.predictor import LSTMPredictor, StatelessPredictor
+
+BLANK = 0  # of every token table, as in k2, icefall and sherpa
+
+
+@dataclass
+class ModelConfig(ConformerConfig):
+    """Sizes of the whole transducer: those of the encoder, and
+
+    Args:
+        predictor: stateless (the last ``context_size`` tokens) or lstm.
+        predictor_dim: width of the predictor.
+        context_size: tokens that the stateless predictor sees.
+        joiner_dim: width of the joiner.
+        vocab_size: number of tokens, blank included; 0 takes it from the token table.
+    """
+
+    predictor: Literal["stateless", "lstm"] = "stateless"
+    predictor_dim: int = 256
+    context_size: int = 2
+    joiner_dim: int = 256
+    vocab_size: int = 0
+
+
+@dataclass
+class LossOptions:
+    """Options of the pruned RNN-T loss; names and meanings are k2's (arXiv 2206.13236).
+
+    Args:
+        prune_range: tokens kept per frame.
+        lm_only_scale: share of the predictor-only log-probability in the smoothed simple loss.
+        am_only_scale: share of the encoder-only one; above 0 the loss depends on the rest of the batch.
+        rnnt_type: regular, modified or constrained lattice.
+        delay_penalty: above 0, rewards early emission (arXiv 2211.00490).
+        backend: auto (k2 if it can be imported), native or k2.
+    """
+
+    prune_range: int = 5
+    lm_only_scale: float = 0.25
+    am_only_scale: float = 0.0
+    rnnt_type: Literal["regular", "modified", "constrained"] = "regular"
+    delay_penalty: float = 0.0
+    backend: Literal["auto", "native", "k2"] = "auto"
+
+
+class TransducerLosses(NamedTuple):
+    """Losses of each utterance, sums over its frames in float32, (N,) each, and its encoder frames (N,)."""
+
+    simple: Tensor
+    pruned: Tensor
+    ctc: Tensor
+    num_frames: Tensor
+
+
+class Transducer(nn.Module):
+    """A transducer (arXiv 1211.3711) of a SummaryMixing encoder, with an auxiliary CTC head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        if config.vocab_size < 2:
+            raise ValueError(f"model.vocab_size is {config.vocab_size}; it takes blank and at least one token")
+        self.config = config
+        self.encoder = Conformer(config)
+        self.predictor: StatelessPredictor | LSTMPredictor
+        if config.predictor == "stateless":
+            self.predictor = StatelessPredictor(config.vocab_size, config.predictor_dim, config.context_size)
+        else:
+            self.predictor = LSTMPredictor(config.vocab_size, config.predictor_dim, config.dropout)
+        self.joiner = Joiner(config.dim, config.predictor_dim, config.joiner_dim, config.vocab_size)
+        # Projections to the vocabulary that the simple loss adds up; they only find the pruning bounds.
+        self.simple_encoder_proj = nn.Linear(config.dim, config.vocab_size)
+        self.simple_decoder_proj = nn.Linear(config.predictor_dim, config.vocab_size)
+        self.ctc_head = nn.Linear(config.dim, config.vocab_size)
+
+    def set_feature_stats(self, mean: Tensor, std: Tensor) -> None:
+        """Normalise features by these: mean and standard deviation of each mel bin, (F,)."""
+        self.encoder.set_feature_stats(mean, std)
+
+    def ctc_log_probs(self, encoder_out: Tensor) -> Tensor:
+        """Encoder frames (N, T', D) to log-probabilities of the CTC head (N, T', V), in float32."""
+        return self.ctc_head(encoder_out).float().log_softmax(-1)
+
+    def forward(
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        tokens: list[list[int]],
+        chunk: ChunkConfig,
+        options: LossOptions,
+    ) -> TransducerLosses:
+        """Losses of a batch. An utterance's losses do not depend on the others (with am_only_scale 0).
+
+        Args:
+            features: (N, T, F).
+            lengths: (N,) int64, feature frames of each utterance; each must make at least one encoder frame.
+            tokens: transcripts as token numbers, without blank; may be empty.
+            chunk: what each frame may see.
+            options: of the pruned loss.
+        """
+        device = features.device
+        encoder_out, num_frames = self.encoder(features, lengths, chunk)  # (N, T, D)
+        num_tokens = torch.tensor([len(row) for row in tokens], device=device)  # (N,)
+        targets = nn.utils.rnn.pad_sequence(
+            [torch.tensor(row, dtype=torch.int64) for row in tokens], batch_first=True, padding_value=BLANK
+        ).to(device)  # (N, S)
+        predictor_out = self.predictor(F.pad(targets, (1, 0), value=BLANK))  # (N, S+1, P)
+
+        zeros = torch.zeros_like(num_tokens)
+        boundary = torch.stack([zeros, zeros, num_tokens, num_frames], dim=1)  # (N, 4)
+        simple_encoder = self.simple_encoder_proj(encoder_out)  # (N, T, V)
+        simple_decoder = self.simple_decoder_proj(predictor_out)  # (N, S+1, V)
+        frames_proj = self.joiner.encoder_proj(encoder_out)  # (N, T, J)
+        tokens_proj = self.joiner.decoder_proj(predictor_out)  # (N, S+1, J)
+
+        with torch.autocast(device.type, enabled=False):
+            simple, (px_grad, py_grad) = rnnt_loss_smoothed(
+                lm=simple_decoder.float(),
+                am=simple_encoder.float(),
+                symbols=targets,
+                termination_symbol=BLANK,
+                lm_only_scale=options.lm_only_scale,
+                am_only_scale=options.am_only_scale,
+                boundary=boundary,
+                rnnt_type=options.rnnt_type,
+                delay_penalty=options.delay_penalty,
+                reduction="none",
+                return_grad=True,
+                backend=options.backend,
+            )
+        ranges = get_rnnt_prune_ranges(
+            px_grad, py_grad, boundary, options.prune_range, backend=options.backend
+        )  # (N, T, r)
+        logits = self.joiner(
+            *do_rnnt_pruning(frames_proj, tokens_proj, ranges, backend=options.backend)
+        )  # (N, T, r, V)
+        with torch.autocast(device.type, enabled=False):
+            pruned = rnnt_loss_pruned(
+                logits=logits.float(),
+                symbols=targets,
+                ranges=ranges,
+                termination_symbol=BLANK,
+                boundary=boundary,
+                rnnt_type=options.rnnt_type,
+                delay_penalty=options.delay_penalty,
+                reduction="none",
+                backend=options.backend,
+            )
+            ctc = F.ctc_loss(
+                self.ctc_log_probs(encoder_out).transpose(0, 1),  # (T, N, V)
+                targets,
+                num_frames,
+                num_tokens,
+                blank=BLANK,
+                reduction="none",
+            )
+        return TransducerLosses(simple, pruned, ctc, num_frames)

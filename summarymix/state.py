@@ -1,0 +1,42 @@
+"""Streaming state: a flat dictionary of tensors, passed in and handed back, never kept inside a module.
+
+Every tensor has the batch axis first: one row, or *slot*, per stream. Shapes never change while a stream runs, and
+the initial state is all zeros; so streams are batched, moved and reset by plain indexing, whatever the encoder is.
+"""
+
+from torch import Tensor
+
+State = dict[str, Tensor]
+
+
+def select_slots(state: State, slots: Tensor) -> State:
+    """The rows ``slots`` (M,) int64 of a state of N slots, as a new state of M slots."""
+    return {name: tensor.index_select(0, slots) for name, tensor in state.items()}
+
+
+def write_slots(state: State, slots: Tensor, part: State) -> None:
+    """Write ``part``, a state of M slots, over the rows ``slots`` (M,) of ``state``, in place."""
+    for name, tensor in state.items():
+        tensor.index_copy_(0, slots, part[name])
+
+
+def reset_slots(state: State, slots: Tensor) -> None:
+    """Make the rows ``slots`` (M,) of ``state`` those of a stream that has not begun, in place."""
+    for tensor in state.values():
+        tensor.index_fill_(0, slots, 0)
+
+
+def state_bytes(state: State) -> int:
+    """Bytes that one stream's state takes."""
+    return sum(tensor[0].numel() * tensor.element_size() for tensor in state.values())
+
+
+def add_prefix(prefix: str, state: State) -> State:
+    """``state`` with every name behind ``prefix.``: how a module nests the states of its parts."""
+    return {f"{prefix}.{name}": tensor for name, tensor in state.items()}
+
+
+def take_prefix(prefix: str, state: State) -> State:
+    """The part of ``state`` that :func:`add_prefix` put under ``prefix``."""
+    start = prefix + "."
+    return {name[len(start) :]: tensor for name, tensor in state.items() if name.startswith(start)}
