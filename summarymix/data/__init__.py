@@ -1,0 +1,1 @@
+"""Features, tokens, and the way from manifests to batches (lhotse)."""

@@ -1,0 +1,69 @@
+"""SpecAugment (Park et al. 2019, arXiv 1904.08779), as in lhotse, with masks that grow with the utterance."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lhotse.dataset import SpecAugment
+from torch import Tensor
+
+
+@dataclass
+class SpecAugmentConfig:
+    """Strength of the masking."""
+
+    time_warp: int = 80
+    """Largest shift of a time warp in feature frames; utterances shorter than twice that are not warped. 0: none."""
+    freq_masks: int = 2
+    """Number of masked frequency bands; 0: none."""
+    freq_mask_bins: int = 27
+    """Largest width of such a band in features."""
+    time_masks: int = 10
+    """Largest number of masked time spans; 0: none."""
+    time_mask_frames: int = 100
+    """Largest length of such a span in feature frames."""
+    time_mask_fraction: float = 0.15
+    """Largest masked part of an utterance: short ones get fewer and shorter spans."""
+    probability: float = 0.9
+    """Part of the utterances that are augmented."""
+
+
+def spec_augment(config: SpecAugmentConfig) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function of features (N, T, F) and their lengths (N,) to augmented features (N, T, F).
+
+    Each utterance is augmented by itself, without its padding, which stays as it is. Random numbers come from the
+    global generators of Python, NumPy and PyTorch alone.
+    """
+    with_time = _transform(config, config.time_masks)
+    without_time = _transform(config, 0)
+
+    def augment(features: Tensor, lengths: Tensor) -> Tensor:
+        augmented = features.clone()
+        for i, length in enumerate(lengths.tolist()):
+            if length == 0:
+                continue
+            # lhotse cannot draw a span from less than one frame.
+            transform = with_time if int(length * config.time_mask_fraction) >= 1 else without_time
+            augmented[i : i + 1, :length] = transform(features[i : i + 1, :length])
+        return augmented
+
+    return augment
+
+
+def _transform(config: SpecAugmentConfig, time_masks: int) -> SpecAugment:
+    # lhotse divides by the number of spans, so "none" is one span shorter than one frame.
+    spans = (
+        {
+            "num_frame_masks": time_masks,
+            "frames_mask_size": config.time_mask_frames,
+            "max_frames_mask_fraction": config.time_mask_fraction,
+        }
+        if time_masks
+        else {"num_frame_masks": 1, "frames_mask_size": 1, "max_frames_mask_fraction": 1.0}
+    )
+    return SpecAugment(
+        time_warp_factor=config.time_warp,
+        num_feature_masks=config.freq_masks,
+        features_mask_size=config.freq_mask_bins,
+        p=config.probability,
+        **spans,
+    )

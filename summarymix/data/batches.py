@@ -1,0 +1,487 @@
+"""From manifests to batches: filters, bucketing by duration, sharing between ranks, loading.
+
+Which cuts make up which batch is decided by lhotse's sampler in the main process, from manifests alone.
+Loading happens after that, in worker processes if wanted, and draws no random numbers: hence any number of
+workers gives the same batches, and resuming skips batches without touching any audio.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
+from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
+from lhotse.utils import LOG_EPSILON
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from summarymix.data.augment import SpecAugmentConfig
+from summarymix.data.features import FbankExtractor, FbankOptions, FeatureBackend
+from summarymix.data.manifests import cuts_path, read_cuts
+from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.data.tokens import Tokenizer
+
+# If so many cuts fail to load and none before them did, it is not single files that are bad.
+FAILURES_THAT_ARE_FATAL = 50
+
+
+@dataclass
+class DataConfig:
+    """What is read, what of it is left out, and how it is batched."""
+
+    prefix: str = "mini"
+    """Name of the corpus in the names of its manifests."""
+    manifest_dir: str = "data/fbank"
+    """Folder of the manifests {prefix}_cuts_{split}.jsonl.gz."""
+    lang_dir: str = "data/lang"
+    """Folder of bpe.model and tokens.txt."""
+    train: list[str] = field(default_factory=lambda: ["train"])
+    """Splits to train on."""
+    dev: list[str] = field(default_factory=lambda: ["dev"])
+    """Splits to validate on."""
+
+    max_duration: float = 200.0
+    """Seconds of audio in a batch, for each process."""
+    num_buckets: int = 30
+    """Groups of similar duration from which batches are drawn; fewer if there are fewer cuts."""
+    shuffle_buffer: int = 20000
+    """Cuts held ready for drawing. Larger shuffles better and needs more memory."""
+    num_workers: int = 2
+    """Processes that load data; 0 loads in the main process. It does not change the batches."""
+
+    on_the_fly: bool = False
+    """Compute features from the audio while training, instead of reading those of the manifests."""
+    feature_backend: FeatureBackend = "lhotse"
+    """What computes features on the fly."""
+    sample_rate: int = 16000
+    """Sample rate of the audio in Hz; on the fly, other audio is resampled to it."""
+    num_mel_bins: int = 80
+    """Number of features."""
+
+    min_seconds: float = 0.3
+    """Shorter utterances are not trained on."""
+    max_seconds: float = 20.0
+    """Longer utterances are not trained on."""
+    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    """Masking of features in training."""
+
+    def fbank_options(self) -> FbankOptions:
+        """The features' definition."""
+        return FbankOptions(self.sample_rate, self.num_mel_bins, self.feature_backend)
+
+
+@dataclass
+class Batch:
+    """A batch of utterances on the CPU. It has no utterance at all when none of its cuts could be read."""
+
+    features: Tensor  # (N, T, F) float32, padded with log(1e-10)
+    feature_lengths: Tensor  # (N,) int64
+    tokens: list[list[int]]
+    texts: list[str]
+    cut_ids: list[str]
+    seconds: float  # of audio, padding not counted
+
+    def __len__(self) -> int:
+        return len(self.cut_ids)
+
+
+class TrainData:
+    """The training splits. Constructing it reads the manifests once and decides which cuts are trained on."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        tokenizer: Tokenizer,
+        output_lengths: Callable[[int], int],
+        seed: int,
+        skipped_path: Path,
+    ) -> None:
+        """
+        Args:
+            config: what to read.
+            tokenizer: makes the token ids.
+            output_lengths: the encoder's frames for a number of feature frames.
+            seed: of shuffling.
+            skipped_path: where to list the cuts left out. Those that turn out unreadable later are listed beside it,
+                in ``*-unreadable.tsv``.
+
+        Raises:
+            FileNotFoundError: a manifest is missing.
+            ValueError: a cut occurs twice, or none is left.
+        """
+        self.config = config
+        self.seed = seed
+        self.skipped_path = Path(skipped_path)
+        self.skipped_items = SkippedItems()
+        self.total_seconds = 0.0
+        self.num_cuts = 0
+        self._loader = _Loader(config, tokenizer)
+        self._paths = [cuts_path(config.manifest_dir, config.prefix, split) for split in config.train]
+        self._kept_by_path: list[int] = []
+        durations: list[float] = []
+        seen: set[str] = set()
+        for path in self._paths:
+            kept_before = self.num_cuts
+            for cut in read_cuts(path):
+                if cut.id in seen:
+                    raise ValueError(f"The cut {cut.id} of {path} occurs twice: run local/validate_cuts.py on it")
+                seen.add(cut.id)
+                problem = problem_for_training(cut, config, tokenizer, output_lengths)
+                if problem is not None:
+                    self.skipped_items.add(problem)
+                    continue
+                durations.append(cut.duration)
+                self.num_cuts += 1
+            self._kept_by_path.append(self.num_cuts - kept_before)
+        self.skipped_items.write(self.skipped_path)
+        self.total_seconds = sum(durations)
+        if self.num_cuts == 0:
+            raise ValueError(
+                f"No cut of {', '.join(map(str, self._paths))} is left to train on; "
+                f"{self.skipped_items.summary()} (listed in {self.skipped_path})"
+            )
+        self._skipped_ids = {item.id for item in self.skipped_items.items}
+        self._duration_bins = _duration_bins(durations, config.num_buckets)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Number of cuts left out by reason."""
+        return self.skipped_items.counts
+
+    def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, un-augmented; the same for the same (seed, epoch, rank, world_size).
+
+        Every cut comes once, on one rank, and every rank gets the same number of batches.
+
+        Args:
+            epoch: number of the epoch; another epoch has another order.
+            rank: this process.
+            world_size: number of processes.
+            skip_batches: batches of this rank that were consumed before; they are skipped without being loaded.
+
+        Raises:
+            ValueError: there are fewer cuts than ranks.
+            RuntimeError: not a single cut can be read.
+        """
+        batches = itertools.islice(self._batches(epoch, rank, world_size), skip_batches, None)
+        unreadable_path = self.skipped_path.with_name(
+            f"{self.skipped_path.stem}-unreadable{f'-rank{rank}' if world_size > 1 else ''}.tsv"
+        )
+        unreadable = SkippedItems.read(unreadable_path) if unreadable_path.exists() else SkippedItems()
+        listed = {item.id for item in unreadable.items}
+        num_read, num_failed = 0, 0
+        for batch, failures in _load(self._loader, batches, self.config.num_workers):
+            num_read += len(batch)
+            num_failed += len(failures)
+            if any(item.id not in listed for item in failures):
+                unreadable.extend(item for item in failures if item.id not in listed)
+                listed.update(item.id for item in failures)
+                unreadable.write(unreadable_path)
+            if num_read == 0 and num_failed >= min(FAILURES_THAT_ARE_FATAL, self.num_cuts):
+                raise _nothing_readable(num_failed, failures[-1], unreadable_path)
+            yield batch
+
+    def _batches(self, epoch: int, rank: int, world_size: int) -> Iterator[CutSet]:
+        if self.num_cuts < world_size:
+            raise ValueError(f"{self.num_cuts} training cuts cannot be shared among {world_size} processes: use fewer")
+        splits = [read_cuts(path) for path, kept in zip(self._paths, self._kept_by_path, strict=True) if kept]
+        cuts = (
+            CutSet.mux(*splits, weights=[kept for kept in self._kept_by_path if kept], seed=self.seed + epoch)
+            if len(splits) > 1
+            else splits[0]
+        )
+        skipped_ids = self._skipped_ids
+        sampler = DynamicBucketingSampler(
+            cuts.filter(lambda cut: cut.id not in skipped_ids),
+            max_duration=self.config.max_duration,
+            duration_bins=self._duration_bins,
+            buffer_size=self.config.shuffle_buffer,
+            shuffle=True,
+            seed=self.seed,
+            # The sharing among ranks is done below: lhotse's own repeats cuts when few are left at the end.
+            rank=0,
+            world_size=1,
+        )
+        sampler.set_epoch(epoch)
+        return _share(sampler, rank, world_size)
+
+
+class EvalData:
+    """A dev or test split in a fixed order, batched by duration. Everything is kept that can be decoded at all."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        tokenizer: Tokenizer,
+        split: str,
+        output_lengths: Callable[[int], int],
+        max_duration: float | None = None,
+        for_loss: bool = False,
+    ) -> None:
+        """
+        Args:
+            config: what to read.
+            tokenizer: makes the token ids; characters that it does not know become ``<unk>``.
+            split: name of the split.
+            output_lengths: the encoder's frames for a number of feature frames.
+            max_duration: seconds of audio in a batch; None: as in training.
+            for_loss: also leave out what a loss is not defined for, as in training, except for long utterances.
+
+        Raises:
+            FileNotFoundError: the manifest is missing.
+            ValueError: nothing of it is left.
+        """
+        self.config = config
+        self.split = split
+        self.skipped_items = SkippedItems()
+        self._loader = _Loader(config, tokenizer)
+        self._max_duration = max_duration or config.max_duration
+        kept: list[Cut] = []
+        path = cuts_path(config.manifest_dir, config.prefix, split)
+        for cut in read_cuts(path):
+            problem = _no_encoder_frame(cut, config, output_lengths)
+            if problem is None and for_loss:
+                problem = _loss_undefined(cut, config, tokenizer, output_lengths)
+            if problem is None:
+                kept.append(cut)
+            else:
+                self.skipped_items.add(problem)
+        if not kept:
+            raise ValueError(f"No cut of {path} can be evaluated; {self.skipped_items.summary()}")
+        # Of equal length, by name: the order must not depend on that of the manifest.
+        self._cuts = sorted(kept, key=lambda cut: (cut.duration, cut.id))
+        self.num_cuts = len(kept)
+        self.total_seconds = sum(cut.duration for cut in kept)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Number of cuts left out so far by reason; unreadable ones are found while iterating."""
+        return self.skipped_items.counts
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches, from the shortest utterances to the longest.
+
+        Raises:
+            RuntimeError: not a single cut can be read.
+        """
+        sampler = DynamicCutSampler(
+            CutSet.from_cuts(self._cuts), max_duration=self._max_duration, shuffle=False, rank=0, world_size=1
+        )
+        listed = {item.id for item in self.skipped_items.items}
+        num_read = 0
+        for batch, failures in _load(self._loader, sampler, self.config.num_workers):
+            self.skipped_items.extend(item for item in failures if item.id not in listed)
+            num_read += len(batch)
+            if num_read == 0 and len(failures) >= min(FAILURES_THAT_ARE_FATAL, self.num_cuts):
+                raise _nothing_readable(len(failures), failures[-1], None)
+            if len(batch):
+                yield batch
+
+
+def problem_for_training(
+    cut: Cut, config: DataConfig, tokenizer: Tokenizer, output_lengths: Callable[[int], int]
+) -> Skipped | None:
+    """Why this cut cannot be trained on, or None."""
+    if cut.duration < config.min_seconds:
+        return _skip(cut, "too short", f"{cut.duration:.2f} s", "lower --data.min_seconds to use it")
+    if cut.duration > config.max_seconds:
+        return _skip(cut, "too long", f"{cut.duration:.2f} s", "raise --data.max_seconds, or segment the recording")
+    return _no_encoder_frame(cut, config, output_lengths) or _loss_undefined(cut, config, tokenizer, output_lengths)
+
+
+def ctc_frames_needed(tokens: list[int]) -> int:
+    """Encoder frames that CTC needs at least: one for each token and one blank between equal neighbours."""
+    return max(len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens)), 1)
+
+
+def transcript(cut: Cut) -> str:
+    """The transcript of a cut: its supervisions' texts in order of time."""
+    supervisions = sorted(cut.supervisions, key=lambda supervision: supervision.start)
+    return " ".join(" ".join((supervision.text or "").split()) for supervision in supervisions).strip()
+
+
+def _no_encoder_frame(cut: Cut, config: DataConfig, output_lengths: Callable[[int], int]) -> Skipped | None:
+    num_frames = _num_feature_frames(cut, config)
+    if output_lengths(num_frames) >= 1:
+        return None
+    return _skip(
+        cut, "too short for the encoder", f"{num_frames} feature frames give none of the encoder", "use longer audio"
+    )
+
+
+def _loss_undefined(
+    cut: Cut, config: DataConfig, tokenizer: Tokenizer, output_lengths: Callable[[int], int]
+) -> Skipped | None:
+    text = transcript(cut)
+    if not text:
+        return _skip(cut, "empty transcript", "", "add the transcript, or remove the utterance")
+    tokens = tokenizer.encode(text)
+    if tokenizer.unk_id in tokens:
+        unknown = " ".join(f"{c!r}" for c in tokenizer.unknown_characters(text))
+        return _skip(
+            cut, "unknown characters", f"{unknown} in {text!r}", "normalise the transcript, or make the tokens anew"
+        )
+    frames, needed = output_lengths(_num_feature_frames(cut, config)), ctc_frames_needed(tokens)
+    if frames < needed:
+        return _skip(
+            cut,
+            "too short for its tokens",
+            f"{len(tokens)} tokens need {needed} encoder frames, {cut.duration:.2f} s give {frames}: {text!r}",
+            "check that transcript and audio belong together, or use larger tokens",
+        )
+    return None
+
+
+def _num_feature_frames(cut: Cut, config: DataConfig) -> int:
+    if not config.on_the_fly and cut.has_features:
+        return cut.num_frames
+    return config.fbank_options().num_frames(round(cut.duration * config.sample_rate))
+
+
+def _audio_file(cut: Cut) -> str:
+    return " ".join(source.source for source in cut.recording.sources) if cut.has_recording else ""
+
+
+def _skip(cut: Cut, reason: str, detail: str, remedy: str) -> Skipped:
+    return Skipped(cut.id, _audio_file(cut), reason, detail, remedy)
+
+
+def _nothing_readable(count: int, example: Skipped, listed_in: Path | None) -> RuntimeError:
+    where = f" All are listed in {listed_in}." if listed_in else ""
+    return RuntimeError(
+        f"None of the first {count} cuts could be read, for example {example.id}, {example.file}: "
+        f"{example.detail}.{where} Relative paths in manifests count from the recipe's folder: start from there, or run ./prepare.sh anew"
+    )
+
+
+def _duration_bins(durations: list[float], num_buckets: int) -> list[float]:
+    """Limits between buckets that hold about equally many seconds each."""
+    num_buckets = min(num_buckets, len(durations))
+    bins = estimate_duration_buckets(durations, num_buckets, _Identity()) if num_buckets > 1 else []
+    return bins or [max(durations)]
+
+
+class _Identity:
+    """Lets lhotse's estimate work on durations instead of cuts."""
+
+    def measure_length(self, duration: float) -> float:
+        return duration
+
+
+def _share(batches: Iterable[CutSet], rank: int, world_size: int) -> Iterator[CutSet]:
+    """Every ``world_size``-th batch, with the incomplete last round split among all ranks."""
+    if world_size == 1:
+        yield from batches
+        return
+    held: list[list[Cut]] = []  # the last complete round, held back because an incomplete one may need cuts of it
+    for batch_group in _rounds(batches, world_size):
+        if len(batch_group) < world_size:
+            held, batch_group = _complete(held, batch_group, world_size)
+        if held:
+            yield CutSet.from_cuts(held[rank])
+        held = batch_group
+    if held:
+        yield CutSet.from_cuts(held[rank])
+
+
+def _rounds(batches: Iterable[CutSet], world_size: int) -> Iterator[list[list[Cut]]]:
+    iterator = iter(batches)
+    while group := [list(batch) for batch in itertools.islice(iterator, world_size)]:
+        yield group
+
+
+def _complete(
+    previous: list[list[Cut]], last: list[list[Cut]], world_size: int
+) -> tuple[list[list[Cut]], list[list[Cut]]]:
+    """Make one batch for each rank of an incomplete last round; too few cuts are made up from the previous one."""
+    cuts = [cut for batch in last for cut in batch]
+    while len(cuts) < world_size and any(len(batch) > 1 for batch in previous):
+        cuts.append(max(previous, key=len).pop())
+    if len(cuts) < world_size:
+        # Batches of one cut each: rather make some of two than repeat or lose a cut.
+        for batch, cut in zip(previous, cuts, strict=False):
+            batch.append(cut)
+        return [], previous
+    return previous, [cuts[rank::world_size] for rank in range(world_size)]
+
+
+class _Loader(Dataset):
+    """Loads the cuts of a batch. What cannot be read is left out and handed back as a list."""
+
+    def __init__(self, config: DataConfig, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._sample_rate = config.sample_rate
+        self._num_mel_bins = config.num_mel_bins
+        self._extractor = FbankExtractor(config.fbank_options()) if config.on_the_fly else None
+
+    def __getitem__(self, cuts: CutSet) -> tuple[Batch, list[Skipped]]:
+        features: list[Tensor] = []
+        texts: list[str] = []
+        cut_ids: list[str] = []
+        failures: list[Skipped] = []
+        seconds = 0.0
+        for cut in cuts:
+            try:
+                matrix = self._features(cut)
+            # What a broken file raises differs between formats and libraries; the text goes into the list.
+            except Exception as error:
+                failures.append(_unreadable(cut, error))
+                continue
+            features.append(matrix)
+            texts.append(transcript(cut))
+            cut_ids.append(cut.id)
+            seconds += cut.duration
+        batch = Batch(
+            features=pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON)
+            if features
+            else torch.zeros(0, 0, self._num_mel_bins),
+            feature_lengths=torch.tensor([len(matrix) for matrix in features], dtype=torch.int64),
+            tokens=[self._tokenizer.encode(text) for text in texts],
+            texts=texts,
+            cut_ids=cut_ids,
+            seconds=seconds,
+        )
+        return batch, failures
+
+    def _features(self, cut: Cut) -> Tensor:
+        if self._extractor is not None:
+            if cut.sampling_rate != self._sample_rate:
+                cut = cut.resample(self._sample_rate)
+            features = self._extractor.extract(cut.load_audio()[0])
+        elif cut.has_features:
+            features = torch.from_numpy(cut.load_features())
+        else:
+            raise ValueError("the manifest has no features: set --data.on_the_fly true, or compute them")
+        if features.shape[1] != self._num_mel_bins:
+            raise ValueError(f"{features.shape[1]} features instead of {self._num_mel_bins}: see --data.num_mel_bins")
+        if not torch.isfinite(features).all():
+            raise ValueError("the features are not finite")
+        return features  # (T, F)
+
+
+def _unreadable(cut: Cut, error: Exception) -> Skipped:
+    return _skip(
+        cut, "unreadable", f"{type(error).__name__}: {error}", "restore the file, then run local/validate_cuts.py"
+    )
+
+
+def _load(loader: _Loader, batches: Iterable[CutSet], num_workers: int) -> Iterator[tuple[Batch, list[Skipped]]]:
+    yield from DataLoader(
+        loader,
+        sampler=batches,
+        batch_size=None,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        # Of its own, because a DataLoader draws from the global generator, which the trainer saves and restores.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def _as_it_is(item: Any) -> Any:
+    return item

@@ -1,0 +1,210 @@
+"""Log-mel filter banks: one extractor for preparation, training, offline and streaming decoding.
+
+The definition is lhotse's ``Fbank(FbankConfig(num_mel_bins=80))``, which is Kaldi's with ``snip_edges=False``:
+25 ms windows every 10 ms, centred so that n samples give round(n / 160) frames, with the signal mirrored at
+both ends. Mirroring is done here, once, and the back ends only ever see whole windows. That is what
+makes features pushed in blocks of any size equal to those of the whole file, whatever computes them.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import lhotse
+import numpy as np
+import torch
+from lhotse.features.base import FeatureExtractor
+from torch import Tensor
+
+FeatureBackend = Literal["lhotse", "kaldi-native-fbank"]
+
+
+@dataclass(frozen=True)
+class FbankOptions:
+    """What the features are. ``backend`` is only who computes them; they agree within 2e-3."""
+
+    sample_rate: int = 16000
+    num_mel_bins: int = 80
+    backend: FeatureBackend = "lhotse"
+
+    @property
+    def window(self) -> int:
+        """Samples in a frame (25 ms)."""
+        return self.sample_rate * 25 // 1000
+
+    @property
+    def shift(self) -> int:
+        """Samples from one frame to the next (10 ms)."""
+        return self.sample_rate // 100
+
+    @property
+    def left_padding(self) -> int:
+        """Mirrored samples before the first one, which centre frame t on its 10 ms."""
+        return (self.window - self.shift) // 2
+
+    def num_frames(self, num_samples: int) -> int:
+        """Frames of an audio of ``num_samples``: its duration in units of 10 ms, rounded half up."""
+        return (num_samples + self.shift // 2) // self.shift
+
+
+class FbankExtractor:
+    """Computes log-mel filter banks of whole recordings, or through :meth:`online` of a stream."""
+
+    def __init__(self, options: FbankOptions | None = None) -> None:
+        self.options = options or FbankOptions()
+        self._windows_to_fbank = _BACKENDS[self.options.backend](self.options)
+
+    def extract(self, samples: Tensor | np.ndarray) -> Tensor:
+        """Features of a whole recording.
+
+        Args:
+            samples: (n,) in [-1, 1], at ``options.sample_rate``.
+
+        Returns:
+            (T, num_mel_bins) float32 with T = ``options.num_frames(n)``: audio shorter than half a frame gives none.
+
+        Raises:
+            ValueError: the samples are not one-dimensional.
+        """
+        samples = _as_samples(samples)
+        num_frames = self.options.num_frames(len(samples))
+        left = self.options.left_padding
+        right = (num_frames - 1) * self.options.shift + self.options.window - left - len(samples)
+        return self.whole_windows(_mirror(samples, left, max(right, 0)), num_frames)
+
+    def whole_windows(self, samples: Tensor, num_frames: int) -> Tensor:
+        """Features (num_frames, num_mel_bins) of the first whole windows in ``samples``, nothing mirrored."""
+        if num_frames == 0:
+            return torch.zeros(0, self.options.num_mel_bins)
+        needed = (num_frames - 1) * self.options.shift + self.options.window
+        return self._windows_to_fbank(samples[:needed])
+
+    def online(self) -> "OnlineFbank":
+        """A new stream, whose concatenated frames equal :meth:`extract` of the concatenated samples."""
+        return OnlineFbank(self)
+
+    def lhotse(self) -> FeatureExtractor:
+        """This extractor in lhotse's interface, for anything of lhotse that computes or stores features."""
+        return _LhotseFbank(self)
+
+
+class OnlineFbank:
+    """Features of one stream, pushed in blocks of any size. A frame is handed out once its last sample is there."""
+
+    def __init__(self, extractor: FbankExtractor) -> None:
+        self._extractor = extractor
+        self._options = extractor.options
+        self._samples = torch.zeros(0)  # not yet used up; mirrored on the left once the stream has begun
+        self._received = 0
+        self._frames = 0
+
+    def accept(self, samples: Tensor | np.ndarray) -> Tensor:
+        """Push samples (n,) in [-1, 1]; returns the new frames (t, num_mel_bins), possibly none."""
+        samples = _as_samples(samples)
+        self._samples = torch.cat([self._samples, samples])
+        self._received += len(samples)
+        options = self._options
+        if self._frames == 0:
+            # Until the first window is whole nothing is mirrored: a very short stream needs all of it at the end.
+            if self._received < options.window - options.left_padding:
+                return self._extractor.whole_windows(samples, 0)
+            self._samples = _mirror(self._samples, options.left_padding, 0)
+        num_frames = 1 + (len(self._samples) - options.window) // options.shift
+        if num_frames <= 0:
+            return self._extractor.whole_windows(samples, 0)
+        features = self._extractor.whole_windows(self._samples, num_frames)
+        # What stays is at least window - shift = 240 samples, more than the at most 200 that are mirrored at the end.
+        self._samples = self._samples[num_frames * options.shift :]
+        self._frames += num_frames
+        return features
+
+    def finish(self) -> Tensor:
+        """The frames (t, num_mel_bins) whose windows reach past the end. The stream takes no more samples."""
+        options = self._options
+        remaining = options.num_frames(self._received) - self._frames
+        if self._frames == 0:
+            return self._extractor.extract(self._samples)
+        right = (remaining - 1) * options.shift + options.window - len(self._samples)
+        return self._extractor.whole_windows(_mirror(self._samples, 0, max(right, 0)), remaining)
+
+
+class _LhotseFbank(lhotse.Fbank):
+    """lhotse's interface around :class:`FbankExtractor`; also takes audio too short for lhotse's own mirroring."""
+
+    def __init__(self, extractor: FbankExtractor) -> None:
+        super().__init__(_lhotse_config(extractor.options, snip_edges=False))
+        self._fbank = extractor
+
+    def extract(self, samples: Any, sampling_rate: int) -> Any:
+        if sampling_rate != self._fbank.options.sample_rate:
+            raise ValueError(
+                f"The features are made for {self._fbank.options.sample_rate} Hz, but the audio has {sampling_rate} Hz: "
+                "resample the cuts, or set the sample rate of the features"
+            )
+        features = self._fbank.extract(samples.squeeze(0) if samples.ndim == 2 else samples)
+        return features if isinstance(samples, Tensor) else features.numpy()
+
+
+def _as_samples(samples: Tensor | np.ndarray) -> Tensor:
+    if samples.ndim != 1:
+        raise ValueError(f"Features need one channel, samples of shape (n,), but got {tuple(samples.shape)}")
+    return torch.as_tensor(samples, dtype=torch.float32)
+
+
+def _mirror(samples: Tensor, left: int, right: int) -> Tensor:
+    """Mirror (n,) at both ends, the edge sample included: x1 x0 | x0 x1 … Goes to and fro where n is too short."""
+    n = len(samples)
+
+    def reflected(begin: int, end: int) -> Tensor:
+        index = torch.arange(begin, end) % (2 * n)
+        return samples[torch.where(index < n, index, 2 * n - 1 - index)]
+
+    if n == 0:
+        return samples
+    return torch.cat([reflected(-left, 0), samples, reflected(n, n + right)])
+
+
+def _lhotse_config(options: FbankOptions, snip_edges: bool) -> lhotse.FbankConfig:
+    with warnings.catch_warnings():
+        # It warns that snip_edges=True changes the number of frames, which is the point here.
+        warnings.simplefilter("ignore")
+        return lhotse.FbankConfig(
+            sampling_rate=options.sample_rate, num_mel_bins=options.num_mel_bins, snip_edges=snip_edges
+        )
+
+
+def _lhotse_backend(options: FbankOptions) -> Callable[[Tensor], Tensor]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fbank = lhotse.Fbank(_lhotse_config(options, snip_edges=True))
+
+    def compute(samples: Tensor) -> Tensor:
+        with torch.no_grad():
+            return fbank.extract(samples, options.sample_rate)
+
+    return compute
+
+
+def _kaldi_native_backend(options: FbankOptions) -> Callable[[Tensor], Tensor]:
+    import kaldi_native_fbank
+
+    config = kaldi_native_fbank.FbankOptions()
+    config.frame_opts.samp_freq = options.sample_rate
+    config.frame_opts.dither = 0.0
+    config.frame_opts.snip_edges = True
+    config.mel_opts.num_bins = options.num_mel_bins
+    config.mel_opts.high_freq = -400.0  # Kaldi's own default is 0: up to the Nyquist frequency
+
+    def compute(samples: Tensor) -> Tensor:
+        fbank = kaldi_native_fbank.OnlineFbank(config)
+        fbank.accept_waveform(options.sample_rate, samples.numpy())
+        return torch.from_numpy(np.stack([fbank.get_frame(t) for t in range(fbank.num_frames_ready)]))
+
+    return compute
+
+
+_BACKENDS: dict[str, Callable[[FbankOptions], Callable[[Tensor], Tensor]]] = {
+    "lhotse": _lhotse_backend,
+    "kaldi-native-fbank": _kaldi_native_backend,
+}

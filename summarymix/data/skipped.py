@@ -1,0 +1,61 @@
+"""Data that is left out: never fatal, never silent. Every item is counted and listed with its remedy."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass, field, fields
+from pathlib import Path
+
+from summarymix.files import atomic_write
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One item that was left out."""
+
+    id: str
+    file: str
+    reason: str  # a few words, the same for all items of its kind: they are counted by it
+    detail: str
+    remedy: str
+
+
+@dataclass
+class SkippedItems:
+    """What was left out so far, in order."""
+
+    items: list[Skipped] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def add(self, item: Skipped) -> None:
+        """Append one item."""
+        self.items.append(item)
+
+    def extend(self, items: Iterable[Skipped]) -> None:
+        """Append several items."""
+        self.items.extend(items)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of items by reason, the most frequent first."""
+        return dict(Counter(item.reason for item in self.items).most_common())
+
+    def summary(self) -> str:
+        """One line for a person: ``skipped 3: 2 empty transcript, 1 unreadable audio``."""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.counts.items())
+        return f"skipped {len(self)}" + (f": {reasons}" if reasons else "")
+
+    def write(self, path: Path) -> None:
+        """Write a table: a heading, then one line for each item, columns separated by tabs."""
+        with atomic_write(path) as file:
+            print(*(column.name for column in fields(Skipped)), sep="\t", file=file)
+            for item in self.items:
+                # An error message may contain line breaks.
+                print(*(" ".join(str(value).split()) for value in astuple(item)), sep="\t", file=file)
+
+    @classmethod
+    def read(cls, path: Path) -> "SkippedItems":
+        """Read what :meth:`write` wrote."""
+        lines = Path(path).read_text(encoding="utf-8").splitlines()[1:]
+        return cls([Skipped(*line.split("\t")) for line in lines])
