@@ -1,0 +1,301 @@
+"""Scoring: ``recogs-*.txt`` and ``errs-*.txt`` in icefall's format, ``results.jsonl``, and tables made from
+it.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any, TextIO
+
+import kaldialign
+
+from summarymix.files import atomic_write
+
+# Stands for "no word" in an alignment. A word of a transcript cannot be empty, but it can be "*".
+_NOTHING = ""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """The reference and the hypothesis of one cut, as words."""
+
+    cut_id: str
+    ref: list[str]
+    hyp: list[str]
+
+
+@dataclass
+class WordStats:
+    """How often one word was right, was replaced, replaced another, was inserted, was deleted."""
+
+    correct: int = 0
+    replaced: int = 0
+    replacing: int = 0
+    inserted: int = 0
+    deleted: int = 0
+
+    @property
+    def errors(self) -> int:
+        return self.replaced + self.replacing + self.inserted + self.deleted
+
+
+@dataclass
+class ErrorStats:
+    """Word errors of a set of utterances, from the Levenshtein alignment of each (kaldialign)."""
+
+    alignments: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
+    substitutions: Counter[tuple[str, str]] = field(default_factory=Counter)
+    deletions: Counter[str] = field(default_factory=Counter)
+    insertions: Counter[str] = field(default_factory=Counter)
+    per_word: dict[str, WordStats] = field(default_factory=dict)
+    words: int = 0  # in the references
+    correct: int = 0
+
+    @classmethod
+    def of(cls, utterances: Iterable[Utterance]) -> "ErrorStats":
+        """Align and count."""
+        stats = cls()
+        for utterance in utterances:
+            pairs = kaldialign.align(utterance.ref, utterance.hyp, _NOTHING)
+            stats.alignments.append((utterance.cut_id, pairs))
+            stats.words += len(utterance.ref)
+            for ref, hyp in pairs:
+                stats._count(ref, hyp)
+        return stats
+
+    def _count(self, ref: str, hyp: str) -> None:
+        if ref == hyp:
+            self.correct += 1
+            self._word(ref).correct += 1
+        elif ref == _NOTHING:
+            self.insertions[hyp] += 1
+            self._word(hyp).inserted += 1
+        elif hyp == _NOTHING:
+            self.deletions[ref] += 1
+            self._word(ref).deleted += 1
+        else:
+            self.substitutions[ref, hyp] += 1
+            self._word(ref).replaced += 1
+            self._word(hyp).replacing += 1
+
+    def _word(self, word: str) -> WordStats:
+        return self.per_word.setdefault(word, WordStats())
+
+    @property
+    def errors(self) -> int:
+        """Insertions, deletions and substitutions together."""
+        return self.insertions.total() + self.deletions.total() + self.substitutions.total()
+
+    @property
+    def wer(self) -> float | None:
+        """Word error rate in per cent; None where the references have no word at all."""
+        return 100 * self.errors / self.words if self.words else None
+
+    def __str__(self) -> str:
+        """One line in the manner of Kaldi's ``%WER`` lines."""
+        return (
+            f"%WER {format_percent(self.wer)} [{self.errors} / {self.words}, {self.insertions.total()} ins, "
+            f"{self.deletions.total()} del, {self.substitutions.total()} sub]"
+        )
+
+
+def write_recogs(path: Path, utterances: Iterable[Utterance]) -> None:
+    """Write the words of every cut, reference and hypothesis, in icefall's ``recogs`` format, sorted by cut
+    id.
+    """
+    with atomic_write(path) as file:
+        for utterance in sorted(utterances, key=lambda utterance: utterance.cut_id):
+            print(f"{utterance.cut_id}:\tref={utterance.ref}", file=file)
+            print(f"{utterance.cut_id}:\thyp={utterance.hyp}", file=file)
+
+
+def write_errs(path: Path, stats: ErrorStats) -> None:
+    """Write an error report in icefall's ``errs`` format: totals, every utterance, every kind of error, every
+    word.
+    """
+    with atomic_write(path) as file:
+        _write_totals(file, stats)
+        print("\nPER-UTT DETAILS: corr or (ref->hyp)  ", file=file)
+        for cut_id, pairs in sorted(stats.alignments):
+            print(f"{cut_id}:\t{format_alignment(pairs)}", file=file)
+        print("\nSUBSTITUTIONS: count ref -> hyp", file=file)
+        for (ref, hyp), count in _most_frequent(stats.substitutions):
+            print(f"{count}   {ref} -> {hyp}", file=file)
+        print("\nDELETIONS: count ref", file=file)
+        for word, count in _most_frequent(stats.deletions):
+            print(f"{count}   {word}", file=file)
+        print("\nINSERTIONS: count hyp", file=file)
+        for word, count in _most_frequent(stats.insertions):
+            print(f"{count}   {word}", file=file)
+        print("\nPER-WORD STATS: word  corr tot_errs count_in_ref count_in_hyp", file=file)
+        for word, counts in sorted(stats.per_word.items(), key=lambda item: (-item[1].errors, item[0])):
+            in_ref = counts.correct + counts.replaced + counts.deleted
+            in_hyp = counts.correct + counts.replacing + counts.inserted
+            print(f"{word}   {counts.correct} {counts.errors} {in_ref} {in_hyp}", file=file)
+
+
+def _write_totals(file: TextIO, stats: ErrorStats) -> None:
+    print(f"%WER = {'n/a' if stats.wer is None else f'{stats.wer:.2f}'}", file=file)
+    print(
+        f"Errors: {stats.insertions.total()} insertions, {stats.deletions.total()} deletions, "
+        f"{stats.substitutions.total()} substitutions, over {stats.words} reference words "
+        f"({stats.correct} correct)",
+        file=file,
+    )
+    print(
+        "Search below for sections starting with PER-UTT DETAILS:, SUBSTITUTIONS:, DELETIONS:, INSERTIONS:, "
+        "PER-WORD STATS:",
+        file=file,
+    )
+
+
+def _most_frequent(counts: Counter[Any]) -> list[tuple[Any, int]]:
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def format_alignment(pairs: list[tuple[str, str]]) -> str:
+    """An alignment on one line: correct words as they are, each run of errors as ``(ref words->hyp words)``."""
+    parts = []
+    for correct, run in groupby(pairs, key=lambda pair: pair[0] == pair[1]):
+        refs, hyps = zip(*run, strict=True)
+        if correct:
+            parts += refs
+        else:
+            ref, hyp = (" ".join(word for word in words if word != _NOTHING) or "*" for words in (refs, hyps))
+            parts.append(f"({ref}->{hyp})")
+    return " ".join(parts)
+
+
+@dataclass
+class Result:
+    """One line of ``results.jsonl``: what one setting gave on one split."""
+
+    recipe: str
+    split: str
+    mode: str  # offline, simulated or streaming
+    method: str
+    chunk_ms: int | None  # None: the whole utterance
+    left_chunks: int  # -1: unlimited
+    epoch: int
+    avg: int
+    wer: float | None  # per cent
+    words: int
+    insertions: int
+    deletions: int
+    substitutions: int
+    utterances: int
+    skipped: int
+    rtf: float  # seconds of computing (encoder and search) per second of audio
+    parameters: int
+    commit: str | None
+    seconds: float  # of audio
+    latency_ms: float | None  # from the first sample of a chunk to the last one its result needs
+    state_bytes: int | None  # of one stream between two chunks
+    num_streams: int | None  # decoded side by side in streaming mode
+    threads: int
+    device: str
+    recogs: str  # file names, relative to the experiment's folder
+    errs: str
+
+    @property
+    def setting(self) -> tuple[Any, ...]:
+        """What identifies a measurement: a later one of the same setting supersedes an earlier one."""
+        return (
+            self.recipe,
+            self.split,
+            self.mode,
+            self.method,
+            self.chunk_ms,
+            self.left_chunks,
+            self.epoch,
+            self.avg,
+        )
+
+
+def append_result(path: Path, result: Result) -> None:
+    """Append ``result`` to ``path`` as one line of JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = json.dumps(asdict(result), ensure_ascii=False) + "\n"
+    with open(path, "a+b") as file:
+        # A run killed while it wrote may have left half a line.
+        if file.tell() and not _ends_line(file.fileno()):
+            file.write(b"\n")
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _ends_line(descriptor: int) -> bool:
+    return os.pread(descriptor, 1, os.fstat(descriptor).st_size - 1) == b"\n"
+
+
+def read_results(path: Path) -> list[Result]:
+    """The results in ``path``, in the order of writing; of those of the same setting, only the last.
+
+    Raises:
+        ValueError: a line is not a result; the message names the file and the line.
+    """
+    latest: dict[tuple[Any, ...], Result] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            result = Result(**json.loads(line))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}, line {number} is no result ({error}): delete that line") from error
+        latest.pop(result.setting, None)
+        latest[result.setting] = result
+    return list(latest.values())
+
+
+def format_percent(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.2f}%"
+
+
+def render_table(results: Iterable[Result], markdown: bool = False) -> str:
+    """A table of results, one row per setting, for the terminal or in Markdown.
+
+    Columns: split, mode, chunk (ms), left context (chunks), WER (%), insertions, deletions, substitutions,
+    real-time factor, algorithmic latency (ms), state of a stream (KiB), epoch and avg.
+    """
+    header = [
+        "split",
+        "mode",
+        "chunk",
+        "left context",
+        "WER %",
+        "ins",
+        "del",
+        "sub",
+        "RTF",
+        "latency",
+        "state",
+    ]
+    header.append("epoch-avg")
+    rows = [header]
+    for result in results:
+        streams = result.chunk_ms is not None
+        rows.append(
+            [
+                result.split,
+                result.mode,
+                f"{result.chunk_ms} ms" if streams else "–",
+                ("unlimited" if result.left_chunks < 0 else str(result.left_chunks)) if streams else "–",
+                "n/a" if result.wer is None else f"{result.wer:.2f}",
+                str(result.insertions),
+                str(result.deletions),
+                str(result.substitutions),
+                f"{result.rtf:.4f}",
+                "–" if result.latency_ms is None else f"{result.latency_ms:.0f} ms",
+                "–" if result.state_bytes is None else f"{result.state_bytes / 1024:.0f} KiB",
+                f"{result.epoch}-{result.avg}",
+            ]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
+    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    rule = ["-" * width for width in widths]
+    if markdown:
+        return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+    return "\n".join("  ".join(line).rstrip() for line in [lines[0], rule, *lines[1:]])

@@ -1,0 +1,277 @@
+"""Streaming recognition: many streams, each carried chunk by chunk, decoded side by side.
+
+Chunk k of a stream holds its encoder frames kC … kC+C-1, which need the feature frames 4kC … 4kC+4C+2. As
+soon as these have arrived the chunk is encoded and searched, and 4C feature frames are dropped. When the
+input ends, what is left is encoded as a partial chunk: the encoder is told how many of its frames are real,
+so nothing has to be guessed or appended, and the result equals that of the whole utterance under chunk masks
+(the ``simulated`` mode).
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from summarymix.chunking import FRAME_MS, ChunkConfig
+from summarymix.data.features import FbankExtractor
+from summarymix.data.tokens import Tokenizer
+from summarymix.decoding.greedy import GreedySearch, Hypothesis
+from summarymix.model import Transducer
+from summarymix.state import State, reset_slots, select_slots, write_slots
+from summarymix.subsampling import FEATURES_PER_FRAME, features_needed, output_lengths
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True)
+class StreamResult:
+    """What a stream has been recognised as so far."""
+
+    tokens: list[int]
+    text: str
+    timestamps: list[float]  # seconds from the stream's start at which each token was emitted
+    log_probs: list[float]
+
+
+class FeatureQueue:
+    """Feature frames that have arrived and are still needed. Blocks come in any size and leave chunk by
+    chunk.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: deque[Tensor] = deque()
+        self.num_frames = 0
+
+    def append(self, features: Tensor) -> None:
+        """Add (t, F) frames behind the others."""
+        if features.size(0):
+            self._blocks.append(features)
+            self.num_frames += features.size(0)
+
+    def take(self, size: int, advance: int) -> Tensor:
+        """Return the first ``size`` frames, or all there are if fewer, and drop the first ``advance``."""
+        head = []
+        missing = size
+        while self._blocks and missing > 0:
+            head.append(self._blocks.popleft())
+            missing -= head[-1].size(0)
+        frames = head[0] if len(head) == 1 else torch.cat(head)  # (≥ size or all, F)
+        if frames.size(0) > advance:
+            self._blocks.appendleft(frames[advance:])
+        self.num_frames = max(self.num_frames - advance, 0)
+        return frames[:size]
+
+
+class Stream:
+    """One recording that is being recognised. :meth:`StreamingRecognizer.open` makes it."""
+
+    def __init__(self, slot: int, feature_dim: int, extractor: FbankExtractor | None) -> None:
+        self.slot = slot
+        self.hypothesis = Hypothesis()
+        self.finished = False  # the input has ended
+        self.queue = FeatureQueue()
+        self._feature_dim = feature_dim
+        self._online = None if extractor is None else extractor.online()
+
+    def accept_features(self, features: Tensor) -> None:
+        """Add the next (t, F) feature frames; any t, also 0.
+
+        Raises:
+            RuntimeError: the stream has been finished.
+            ValueError: not the number of features the model was trained with.
+        """
+        self._check_open()
+        if features.dim() != 2 or features.size(1) != self._feature_dim:
+            raise ValueError(
+                f"features of shape {tuple(features.shape)}: this model reads (frames, {self._feature_dim})"
+            )
+        self.queue.append(features)
+
+    def accept_samples(self, samples: Tensor | np.ndarray) -> None:
+        """Add the next samples (n,) in [-1, 1] at the extractor's sampling rate; any n.
+
+        Raises:
+            RuntimeError: the stream has been finished, or the recognizer was made without an extractor.
+        """
+        self._check_open()
+        if self._online is None:
+            raise RuntimeError("this recognizer takes features only: give StreamingRecognizer an extractor")
+        self.queue.append(self._online.accept(samples))
+
+    def finish(self) -> None:
+        """Say that the input has ended: what is left is decoded as a partial chunk."""
+        self._check_open()
+        if self._online is not None:
+            self.queue.append(self._online.finish())
+        self.finished = True
+
+    def _check_open(self) -> None:
+        if self.finished:
+            raise RuntimeError("this stream has been finished: open another one for further input")
+
+
+class StreamingRecognizer:
+    """Recognises up to ``num_streams`` streams at the same time, a chunk of each per :meth:`step`.
+
+    Streams come and go at any time. Each holds a slot, that is, a row of one batched state; a slot is reset
+    when a stream enters it. The memory of a stream is its slot, the features of one chunk, and its tokens.
+
+    Args:
+        model: in evaluation mode, on the device to compute on.
+        tokenizer: turns tokens into text.
+        chunk: chunk size and left context; the chunk size must be finite.
+        num_streams: number of slots.
+        extractor: computes features of streams that are fed with audio; None for streams fed with features.
+        search: the search to use; by default greedy search with one symbol per frame.
+
+    Raises:
+        ValueError: ``chunk`` has no finite size, or ``num_streams`` is not positive.
+    """
+
+    def __init__(
+        self,
+        model: Transducer,
+        tokenizer: Tokenizer,
+        chunk: ChunkConfig,
+        num_streams: int = 1,
+        extractor: FbankExtractor | None = None,
+        search: GreedySearch | None = None,
+    ) -> None:
+        if chunk.chunk_size is None:
+            raise ValueError("streaming needs a chunk size: give --chunk-ms, for instance 640")
+        if num_streams < 1:
+            raise ValueError(f"the number of streams must be 1 or more, not {num_streams}")
+        self.model = model
+        self.tokenizer = tokenizer
+        self.extractor = extractor
+        self.search = search or GreedySearch(model, unk_id=tokenizer.unk_id)
+        parameter = next(model.parameters())
+        self._device, self._dtype = parameter.device, parameter.dtype
+        self._feature_dim = model.config.feature_dim
+        self._chunk_size = chunk.chunk_size
+        self._chunk_features = features_needed(chunk.chunk_size)  # 4C + 3
+        self._shift = FEATURES_PER_FRAME * chunk.chunk_size
+        self._streams: list[Stream | None] = [None] * num_streams
+        with torch.inference_mode():
+            self._encoder_state: State = model.encoder.init_state(num_streams, chunk)
+            self._search_state: State = self.search.init_state(num_streams, self._device)
+
+    @property
+    def num_free(self) -> int:
+        """Number of streams that can be opened now."""
+        return self._streams.count(None)
+
+    @torch.inference_mode()
+    def open(self) -> Stream:
+        """Begin a stream.
+
+        Raises:
+            RuntimeError: all slots are taken.
+        """
+        if None not in self._streams:
+            raise RuntimeError(
+                f"all {len(self._streams)} streams are in use: close one, or make a recognizer with more"
+            )
+        slot = self._streams.index(None)
+        slots = torch.tensor([slot], device=self._device)
+        reset_slots(self._encoder_state, slots)
+        write_slots(self._search_state, slots, self.search.init_state(1, self._device))
+        stream = Stream(slot, self._feature_dim, self.extractor)
+        self._streams[slot] = stream
+        return stream
+
+    def close(self, stream: Stream) -> None:
+        """Give the stream's slot back. Its result stays readable; input that has not been decoded is dropped."""
+        if self._streams[stream.slot] is not stream:
+            raise RuntimeError("this stream has been closed already")
+        stream.finished = True
+        self._streams[stream.slot] = None
+
+    def done(self, stream: Stream) -> bool:
+        """Whether the stream's input has ended and all of it has been decoded."""
+        return stream.finished and self._frames_ready(stream) == 0
+
+    @torch.inference_mode()
+    def step(self) -> int:
+        """Decode one chunk of every stream that has one, and return how many had one.
+
+        A stream has one when the features of a whole chunk are there, or when its input has ended with frames
+        left.
+        """
+        ready = [s for s in self._streams if s is not None and self._frames_ready(s) > 0]
+        if not ready:
+            return 0
+        lengths = torch.tensor([self._frames_ready(s) for s in ready], device=self._device)  # (M,)
+        # Zeros behind the end of a stream make frames that are masked out. (M, 4C+3, F)
+        features = torch.zeros(len(ready), self._chunk_features, self._feature_dim, dtype=self._dtype)
+        for row, stream in zip(features, ready, strict=True):
+            block = stream.queue.take(self._chunk_features, self._shift)
+            row[: block.size(0)] = block
+        everyone = len(ready) == len(self._streams)
+        slots = torch.tensor([s.slot for s in ready], device=self._device)  # (M,)
+        encoder_state, search_state = self._encoder_state, self._search_state
+        if not everyone:
+            encoder_state = select_slots(encoder_state, slots)
+            search_state = select_slots(search_state, slots)
+        partial = bool((lengths < self._chunk_size).any())
+        encoder_out, encoder_state = self.model.encoder.step(
+            features.to(self._device), encoder_state, lengths if partial else None
+        )  # (M, C, D)
+        self.search(encoder_out, lengths, search_state, [s.hypothesis for s in ready])
+        if everyone:
+            self._encoder_state = encoder_state
+        else:
+            write_slots(self._encoder_state, slots, encoder_state)
+            write_slots(self._search_state, slots, search_state)
+        return len(ready)
+
+    def result(self, stream: Stream) -> StreamResult:
+        """What the stream has been recognised as so far."""
+        hypothesis = stream.hypothesis
+        return StreamResult(
+            tokens=list(hypothesis.tokens),
+            text=self.tokenizer.decode(hypothesis.tokens),
+            timestamps=[frame * FRAME_MS / 1000 for frame in hypothesis.frames],
+            log_probs=list(hypothesis.log_probs),
+        )
+
+    def decode_all(self, utterances: Iterable[tuple[Key, Tensor]]) -> Iterator[tuple[Key, Hypothesis]]:
+        """Recognise recordings given as (key, features (T, F)), as many at a time as there are free slots.
+
+        A recording enters as soon as another one leaves; results come in the order in which recordings end.
+
+        Raises:
+            RuntimeError: other streams hold all slots.
+        """
+        waiting = iter(utterances)
+        running: dict[int, tuple[Key, Stream]] = {}
+        exhausted = False
+        while True:
+            while not exhausted and (self.num_free or not running):
+                item = next(waiting, None)
+                if item is None:
+                    exhausted = True
+                    break
+                key, features = item
+                stream = self.open()
+                stream.accept_features(features)
+                stream.finish()
+                running[stream.slot] = key, stream
+            if not running:
+                return
+            self.step()
+            for key, stream in list(running.values()):
+                if self.done(stream):
+                    del running[stream.slot]
+                    self.close(stream)
+                    yield key, stream.hypothesis
+
+    def _frames_ready(self, stream: Stream) -> int:
+        """Encoder frames that the next step can compute: a whole chunk, or what is left at the end."""
+        if stream.queue.num_frames >= self._chunk_features:
+            return self._chunk_size
+        return output_lengths(stream.queue.num_frames) if stream.finished else 0

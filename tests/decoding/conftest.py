@@ -1,0 +1,45 @@
+"""Tiny transducers with random weights that talk a lot, so that two searches have something to disagree about."""
+
+import pytest
+import torch
+
+from summarymix.chunking import ChunkConfig
+from summarymix.model import ModelConfig, Transducer
+
+
+def make_model(predictor: str, context_size: int = 2) -> Transducer:
+    torch.manual_seed(3)
+    config = ModelConfig(
+        feature_dim=16,
+        frontend_channels=(4, 4),
+        num_layers=2,
+        dim=16,
+        feedforward_dim=24,
+        kernel_size=7,
+        summary_dim=16,
+        predictor=predictor,  # type: ignore[arg-type]
+        predictor_dim=8,
+        context_size=context_size,
+        joiner_dim=12,
+        vocab_size=11,
+    )
+    model = Transducer(config).eval()
+    noise, lengths = torch.randn(1, 400, config.feature_dim), torch.tensor([400])
+    with torch.no_grad():
+        # An untrained encoder's frames hardly vary around their mean; the joiner looks at the difference.
+        frames, _ = model.encoder(noise, lengths, ChunkConfig())
+        projection = model.joiner.encoder_proj
+        projection.weight.mul_(5)
+        projection.bias.copy_(-projection.weight @ frames.mean((0, 1)))
+        model.joiner.out.bias.zero_()
+    return model
+
+
+@pytest.fixture(scope="session", params=["stateless", "lstm"])
+def model(request: pytest.FixtureRequest) -> Transducer:
+    return make_model(request.param)
+
+
+@pytest.fixture(scope="session")
+def stateless_model() -> Transducer:
+    return make_model("stateless")
