@@ -1,0 +1,21 @@
+"""Pruned RNN-T loss: the six functions of k2, by k2 where it is installed and in plain PyTorch where not."""
+
+from summarymix.loss.interface import (
+    do_rnnt_pruning,
+    get_rnnt_prune_ranges,
+    loss_backend,
+    rnnt_loss,
+    rnnt_loss_pruned,
+    rnnt_loss_simple,
+    rnnt_loss_smoothed,
+)
+
+__all__ = [
+    "do_rnnt_pruning",
+    "get_rnnt_prune_ranges",
+    "loss_backend",
+    "rnnt_loss",
+    "rnnt_loss_pruned",
+    "rnnt_loss_simple",
+    "rnnt_loss_smoothed",
+]

@@ -1,0 +1,314 @@
+"""The pruned RNN-T loss (Kuang et al. 2022, arXiv 2206.13236) with the names and arguments of k2.
+
+Training takes five calls::
+
+    simple, (px_grad, py_grad) = rnnt_loss_smoothed(lm, am, symbols, 0, 0.25, 0.0, boundary, return_grad=True)
+    ranges = get_rnnt_prune_ranges(px_grad, py_grad, boundary, s_range=5)
+    am_pruned, lm_pruned = do_rnnt_pruning(encoder_out, decoder_out, ranges)
+    logits = joiner(am_pruned, lm_pruned)
+    pruned = rnnt_loss_pruned(logits, symbols, ranges, 0, boundary)
+
+All functions share these arguments:
+
+    symbols: ``(B, S)`` int64, the transcripts; padding may be any symbol. S = 0 is legal, as is an utterance
+        without symbols: its loss is that of blanks alone.
+    termination_symbol: the blank.
+    boundary: ``(B, 4)`` int64, ``[s_begin, t_begin, s_end, t_end]`` of each utterance, normally
+        ``[0, 0, symbols, frames]`` (symbols first). None means ``[0, 0, S, T]``. What lies outside has no
+        influence on loss and gradients, except through ``am_only_scale``.
+    rnnt_type: ``"regular"``: a symbol consumes no frame. ``"modified"``: it consumes one, as blank does.
+        ``"constrained"``: as modified, with the blank of the next context at the same frame.
+    delay_penalty: added per frame that a symbol comes early or taken off per frame that it comes late,
+        against the middle of the utterance (arXiv 2211.00490). In nats; 0 is off.
+    reduction: ``"none"`` gives ``(B,)``, ``"mean"`` and ``"sum"`` are over utterances: no division by length.
+    return_grad: also return the occupations ``(px_grad, py_grad)``: the probability that a path emits
+        symbol s (blank) at frame t. ``(B, S, T+1)`` and ``(B, S+1, T)`` in the regular lattice, px_grad
+        ``(B, S, T)`` in the others. No gradient flows through them.
+    backend: ``"native"``, ``"k2"`` or ``"auto"``, see `loss_backend`.
+
+Losses are -log p, in float32 or, for float64 inputs, float64; half-precision inputs are widened and autocast
+is switched off inside. An utterance whose symbols cannot be emitted in its frames is a ValueError. Where
+given ``ranges`` leave no path, the loss is inf and its gradients are zero.
+"""
+
+import torch
+from torch import Tensor
+
+from summarymix.loss import k2, native, pruning
+
+BACKENDS = ("auto", "native", "k2")
+RNNT_TYPES = ("regular", "modified", "constrained")
+
+
+def loss_backend(backend: str = "auto", device: torch.device | str = "cpu") -> str:
+    """Which implementation ``backend`` means for tensors on ``device``: ``"native"`` or ``"k2"``.
+
+    ``"auto"`` is k2 where it can be imported and was built for that kind of device, else native. Both give
+    the same results.
+
+    Raises:
+        ValueError: no such backend.
+        ImportError: ``"k2"`` was asked for and cannot be used.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
+    if backend == "native":
+        return "native"
+    device = torch.device(device)
+    if k2.supports(device):
+        return "k2"
+    if backend == "auto":
+        return "native"
+    module, reason = k2.load()
+    raise ImportError(
+        f"The loss backend 'k2' was asked for, but k2 "
+        f"{'was built without CUDA' if module else f'cannot be used: {reason}'}. "
+        "Install a build for this torch with tools/install_k2.sh (PyPI's k2 is for torch 1.13), "
+        "or choose the backend 'native', which needs nothing"
+    )
+
+
+def rnnt_loss_simple(
+    lm: Tensor,
+    am: Tensor,
+    symbols: Tensor,
+    termination_symbol: int,
+    boundary: Tensor | None = None,
+    rnnt_type: str = "regular",
+    delay_penalty: float = 0.0,
+    reduction: str = "mean",
+    return_grad: bool = False,
+    *,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Loss of a joiner that adds: logits[b, t, s] = lm[b, s] + am[b, t], in memory of B·S·T only.
+
+    Args:
+        lm: ``(B, S+1, C)`` scores given the symbols so far, not normalised.
+        am: ``(B, T, C)`` scores given the frame, not normalised.
+        Others: see the module.
+    """
+    return rnnt_loss_smoothed(
+        lm,
+        am,
+        symbols,
+        termination_symbol,
+        0.0,
+        0.0,
+        boundary,
+        rnnt_type,
+        delay_penalty,
+        reduction,
+        return_grad,
+        backend=backend,
+    )
+
+
+def rnnt_loss_smoothed(
+    lm: Tensor,
+    am: Tensor,
+    symbols: Tensor,
+    termination_symbol: int,
+    lm_only_scale: float = 0.1,
+    am_only_scale: float = 0.1,
+    boundary: Tensor | None = None,
+    rnnt_type: str = "regular",
+    delay_penalty: float = 0.0,
+    reduction: str = "mean",
+    return_grad: bool = False,
+    *,
+    backend: str = "auto",
+) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
+    """The simple loss with log-probabilities interpolated with those of lm and of am alone (section 3.3).
+
+    Args:
+        lm: ``(B, S+1, C)``, am: ``(B, T, C)``: as in `rnnt_loss_simple`.
+        lm_only_scale: weight of softmax(lm).
+        am_only_scale: weight of softmax(am + average of lm). That average is over the whole batch with its
+            padding, as in k2, so that losses depend on the batch; 0 avoids it.
+        Others: see the module.
+    """
+    if min(lm_only_scale, am_only_scale) < 0 or lm_only_scale + am_only_scale >= 1:
+        raise ValueError(
+            "lm_only_scale and am_only_scale must not be negative and must sum to less than 1; "
+            f"got {lm_only_scale} and {am_only_scale}"
+        )
+    if lm.ndim != 3 or am.ndim != 3 or lm.shape[0] != am.shape[0] or lm.shape[2] != am.shape[2]:
+        raise ValueError(f"expected lm (B, S+1, C) and am (B, T, C), got {tuple(lm.shape)} and {tuple(am.shape)}")
+    S, T = lm.shape[1] - 1, am.shape[1]
+    boundary = _check(symbols, boundary, am, S, T, rnnt_type, delay_penalty, reduction)
+    dtype = torch.promote_types(torch.promote_types(lm.dtype, am.dtype), torch.float32)
+    implementation = _implementation(backend, am)
+    with torch.autocast(am.device.type, enabled=False):
+        loss, px_grad, py_grad = implementation.smoothed_loss(
+            lm.to(dtype),
+            am.to(dtype),
+            symbols,
+            termination_symbol,
+            lm_only_scale,
+            am_only_scale,
+            boundary,
+            rnnt_type,
+            delay_penalty,
+            return_grad,
+        )
+    loss = _reduce(loss, reduction)
+    return (loss, (px_grad, py_grad)) if return_grad else loss
+
+
+def rnnt_loss(
+    logits: Tensor,
+    symbols: Tensor,
+    termination_symbol: int,
+    boundary: Tensor | None = None,
+    rnnt_type: str = "regular",
+    delay_penalty: float = 0.0,
+    reduction: str = "mean",
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """The full transducer loss (Graves 2012, arXiv 1211.3711) of any joiner.
+
+    Args:
+        logits: ``(B, T, S+1, C)``, not normalised.
+        Others: see the module.
+    """
+    S = symbols.shape[-1]
+    if logits.ndim != 4 or logits.shape[2] != S + 1:
+        raise ValueError(f"expected logits (B, T, S+1, C) with S = {S}, got {tuple(logits.shape)}")
+    boundary = _check(symbols, boundary, logits, S, logits.shape[1], rnnt_type, delay_penalty, reduction)
+    implementation = _implementation(backend, logits)
+    with torch.autocast(logits.device.type, enabled=False):
+        loss = implementation.joint_loss(
+            logits, symbols, None, termination_symbol, boundary, rnnt_type, delay_penalty, False
+        )
+    return _reduce(loss, reduction)
+
+
+def rnnt_loss_pruned(
+    logits: Tensor,
+    symbols: Tensor,
+    ranges: Tensor,
+    termination_symbol: int,
+    boundary: Tensor | None = None,
+    rnnt_type: str = "regular",
+    delay_penalty: float = 0.0,
+    reduction: str = "mean",
+    use_hat_loss: bool = False,
+    *,
+    backend: str = "auto",
+) -> Tensor:
+    """The transducer loss over the paths that stay within ``ranges``; not less than the full loss.
+
+    Args:
+        logits: ``(B, T, s_range, C)``, not normalised: the joiner's output for the contexts in ``ranges``.
+        ranges: ``(B, T, s_range)`` int64 from `get_rnnt_prune_ranges`.
+        use_hat_loss: model blank as a Bernoulli variable of its own (HAT, arXiv 2003.07705); blank must be 0.
+        Others: see the module.
+    """
+    if logits.ndim != 4 or logits.shape[:3] != ranges.shape:
+        raise ValueError(
+            f"expected logits (B, T, s_range, C) and ranges (B, T, s_range), got {tuple(logits.shape)} "
+            f"and {tuple(ranges.shape)}"
+        )
+    if use_hat_loss and termination_symbol != 0:
+        raise ValueError(f"the HAT loss needs blank to be symbol 0, not {termination_symbol}")
+    S, T = symbols.shape[-1], logits.shape[1]
+    boundary = _check(symbols, boundary, logits, S, T, rnnt_type, delay_penalty, reduction)
+    implementation = _implementation(backend, logits)
+    with torch.autocast(logits.device.type, enabled=False):
+        loss = implementation.joint_loss(
+            logits, symbols, ranges, termination_symbol, boundary, rnnt_type, delay_penalty, use_hat_loss
+        )
+    return _reduce(loss, reduction)
+
+
+def get_rnnt_prune_ranges(
+    px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int, *, backend: str = "auto"
+) -> Tensor:
+    """The contexts that are kept at each frame: for each the window with most of the occupation (section 3.2).
+
+    Args:
+        px_grad: ``(B, S, T+1)`` (regular) or ``(B, S, T)``, py_grad: ``(B, S+1, T)``: the occupations that
+            `rnnt_loss_smoothed` and `rnnt_loss_simple` return.
+        boundary: ``(B, 4)`` int64.
+        s_range: contexts to keep per frame; at least 2 in the regular lattice. It is raised where an
+            utterance's frames are too few to get through all its symbols in such steps, and never exceeds S+1.
+        backend: as elsewhere. Nothing here is compiled, so both share one implementation; unlike k2's it
+            takes S = 0 and prints nothing.
+
+    Returns:
+        ``(B, T, s_range)`` int64. Each frame's contexts are consecutive; windows start at 0, never move back
+        and move by less than their width (by at most 1 where symbols consume frames).
+    """
+    loss_backend(backend, py_grad.device)
+    return pruning.prune_ranges(px_grad, py_grad, boundary, s_range)
+
+
+def do_rnnt_pruning(am: Tensor, lm: Tensor, ranges: Tensor, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
+    """What the joiner combines at each frame and kept context.
+
+    Args:
+        am: ``(B, T, encoder_dim)``.
+        lm: ``(B, S+1, decoder_dim)``.
+        ranges: ``(B, T, s_range)`` int64 from `get_rnnt_prune_ranges`.
+        backend: as elsewhere; both share one implementation.
+
+    Returns:
+        am ``(B, T, s_range, encoder_dim)``, a view with the frame's vector repeated, and lm
+        ``(B, T, s_range, decoder_dim)``.
+    """
+    loss_backend(backend, am.device)
+    return pruning.prune(am, lm, ranges)
+
+
+def _implementation(backend: str, tensor: Tensor):  # type: ignore[no-untyped-def]  # a module
+    return k2 if loss_backend(backend, tensor.device) == "k2" else native
+
+
+def _reduce(loss: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return loss
+    return loss.mean() if reduction == "mean" else loss.sum()
+
+
+def _check(
+    symbols: Tensor,
+    boundary: Tensor | None,
+    scores: Tensor,
+    S: int,
+    T: int,
+    rnnt_type: str,
+    delay_penalty: float,
+    reduction: str,
+) -> Tensor:
+    """Refuse what has no meaning; the boundary, made up where it was None."""
+    B = scores.shape[0]
+    if rnnt_type not in RNNT_TYPES:
+        raise ValueError(f"rnnt_type must be one of {', '.join(RNNT_TYPES)}; got {rnnt_type!r}")
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"reduction must be 'none', 'mean' or 'sum'; got {reduction!r}")
+    if delay_penalty < 0:
+        raise ValueError(f"delay_penalty must not be negative; got {delay_penalty}")
+    if symbols.shape != (B, S) or symbols.dtype != torch.int64:
+        raise ValueError(f"symbols must be int64 of shape {(B, S)}; got {symbols.dtype} {tuple(symbols.shape)}")
+    if boundary is None:
+        limits = [[0, 0, S, T]] * B
+        boundary = torch.tensor(limits, device=scores.device).view(B, 4)
+    elif boundary.shape != (B, 4) or boundary.dtype != torch.int64:
+        raise ValueError(f"boundary must be int64 of shape {(B, 4)}; got {boundary.dtype} {tuple(boundary.shape)}")
+    else:
+        limits = boundary.tolist()
+    for b, (s_begin, t_begin, s_end, t_end) in enumerate(limits):
+        if not (0 <= s_begin <= s_end <= S and 0 <= t_begin <= t_end <= T):
+            raise ValueError(
+                f"boundary of utterance {b} in the batch must have 0 <= s_begin <= s_end <= {S} and "
+                f"0 <= t_begin <= t_end <= {T}; got [s_begin, t_begin, s_end, t_end] = {limits[b]}"
+            )
+        needed = min(s_end - s_begin, 1) if rnnt_type == "regular" else s_end - s_begin
+        if t_end - t_begin < needed:
+            raise ValueError(
+                f"utterance {b} in the batch has {s_end - s_begin} symbols and {t_end - t_begin} frames; the "
+                f"{rnnt_type} lattice needs at least {needed} frames. Leave such utterances out of training"
+            )
+    return boundary

@@ -1,0 +1,64 @@
+"""Which contexts of the lattice the joiner is evaluated for (arXiv 2206.13236, section 3.2)."""
+
+import torch
+from torch import Tensor
+
+
+def prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int) -> Tensor:
+    """The window of contexts that keeps most of the occupation at every frame.
+
+    Arguments and result as in `summarymix.loss.get_rnnt_prune_ranges`.
+    """
+    B, S, px_frames = px_grad.shape
+    T = py_grad.shape[2]
+    regular = px_frames == T + 1
+    if py_grad.shape != (B, S + 1, T) or px_frames not in (T, T + 1):
+        raise ValueError(
+            f"py_grad {tuple(py_grad.shape)} does not fit px_grad {tuple(px_grad.shape)}: expected (B, S+1, T) "
+            "with (B, S, T+1) in the regular lattice and (B, S, T) in the others"
+        )
+    if boundary.shape != (B, 4):
+        raise ValueError(f"boundary must be of shape {(B, 4)}, not {tuple(boundary.shape)}")
+    least = 2 if regular else 1
+    if s_range < least and s_range <= S:
+        raise ValueError(f"s_range must be at least {least} or no path survives the pruning; got {s_range}")
+
+    s_end, t_end = boundary[:, 2:3], boundary[:, 3:4]  # (B, 1)
+    if regular:
+        # From frame to frame a window moves by less than its width, so few frames need wide windows.
+        needed = (s_end - 1).div(t_end.clamp(min=1), rounding_mode="trunc").max().item() + 2
+        s_range = max(s_range, int(needed))
+    s_range = min(s_range, S + 1)
+
+    # A window's score at a frame: the mass that leaves the frame from inside, without what entered the
+    # window from the context below at that very frame.
+    score = py_grad.unfold(1, s_range, 1).sum(3)  # (B, S+2-s_range, T)
+    score[:, 1:] -= px_grad[:, : S + 1 - s_range, :T]
+    start = score.argmax(1)  # (B, T)
+
+    frame = torch.arange(T, device=start.device)  # (T,)
+    start = torch.where(frame < t_end - 1, start, (s_end - s_range + 1).clamp(min=0))
+
+    # Windows never move back, move by at most `jump` so that some path leads through all of them, and the
+    # first starts at context 0.
+    jump = s_range - 1 if regular else 1
+    reach = jump * frame  # (T,)
+    start = start.flip(1).cummin(1).values  # (B, T), time reversed
+    start = (start - reach.flip(0)).cummax(1).values.flip(1) + reach
+    start = start.minimum(reach)
+    return start[:, :, None] + torch.arange(s_range, device=start.device)  # (B, T, s_range)
+
+
+def prune(am: Tensor, lm: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
+    """Arguments and result as in `summarymix.loss.do_rnnt_pruning`."""
+    B, T, r = ranges.shape
+    if am.shape[:2] != (B, T) or lm.shape[0] != B:
+        raise ValueError(
+            f"ranges {tuple(ranges.shape)} does not fit am {tuple(am.shape)} and lm {tuple(lm.shape)}: "
+            "expected (B, T, s_range), (B, T, encoder_dim) and (B, S+1, decoder_dim)"
+        )
+    am_pruned = am[:, :, None].expand(B, T, r, am.shape[2])
+    # Whole rows of one matrix: faster than a gather along dim 1, forward and backward.
+    first_row = lm.shape[1] * torch.arange(B, device=lm.device)[:, None, None]  # (B, 1, 1)
+    lm_pruned = lm.flatten(0, 1)[ranges + first_row]  # (B, T, r, D)
+    return am_pruned, lm_pruned
