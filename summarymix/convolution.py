@@ -36,7 +36,9 @@ class ChunkConvolution(nn.Module):
         if grid.num_chunks == 1:
             return depthwise(x, self.weight, self.bias, self.reach)
         past = depthwise(x, self.weight[:, : self.reach + 1], self.bias, self.reach)[:, : x.size(1)]
-        return past + self.inside(grid.chunked(x).flatten(0, 1)).view_as(past)
+        chunks = grid.chunked(x)  # (N, K, C, D)
+        future = self.inside(chunks.flatten(0, 1)).unflatten(0, chunks.shape[:2])
+        return (grid.chunked(past) + future).flatten(1, 2)
 
     def inside(self, chunks: Tensor) -> Tensor:
         """The future taps, inside each chunk: (M, C, D) to (M, C, D)."""

@@ -35,7 +35,7 @@ class SummaryMixing(nn.Module):
 
     Modes:
         merged: f and s are the two halves of one projection: the streaming models of 2409.07165, the default.
-        full: f and s are two-layer networks of ``groups`` block-diagonal projections each (2307.07421, eq. 1-3).
+        full: f and s are two-layer networks of ``groups`` block-diagonal projections each (2307.07421).
         lite: no f and no c: h_t = s̄_t, so the output has ``summary_dim`` = ``dim`` features.
         local: s̄ = 0, the control that shows what the summary is worth. Nothing crosses frames.
 
@@ -112,11 +112,9 @@ class SummaryMixing(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
         """f(x) and s(x), both (N, T, P); None where the mode has none."""
         if self.mode == "merged":
-            local, values = F.gelu(self.merged(x)).chunk(2, dim=-1)
+            local, values = F.gelu(self.merged(x)).split(self.summary_dim, dim=-1)
             return local, values
-        local = None if self.local is None else self.local(x)
-        values = None if self.summary is None else self.summary(x)
-        return local, values
+        return (self.local(x) if self.local else None, self.summary(x) if self.summary else None)
 
     def merge(self, local: Tensor | None, summary: Tensor | None, grid: ChunkGrid) -> Tensor:
         """The combiner: f (N, T, P) and s̄ (N, K, P) to (N, T, D)."""

@@ -122,6 +122,7 @@ class Transducer(nn.Module):
         boundary = torch.stack([zeros, zeros, num_tokens, num_frames], dim=1)  # (N, 4)
         simple_encoder = self.simple_encoder_proj(encoder_out)  # (N, T, V)
         simple_decoder = self.simple_decoder_proj(predictor_out)  # (N, S+1, V)
+        ctc_log_probs = self.ctc_log_probs(encoder_out)  # (N, T, V)
         frames_proj = self.joiner.encoder_proj(encoder_out)  # (N, T, J)
         tokens_proj = self.joiner.decoder_proj(predictor_out)  # (N, S+1, J)
 
@@ -159,7 +160,7 @@ class Transducer(nn.Module):
                 backend=options.backend,
             )
             ctc = F.ctc_loss(
-                self.ctc_log_probs(encoder_out).transpose(0, 1),  # (T, N, V)
+                ctc_log_probs.transpose(0, 1),
                 targets,
                 num_frames,
                 num_tokens,

@@ -1,0 +1,36 @@
+"""Brute-force references: what a frame sees, written down frame by frame, and sums over exactly that."""
+
+import torch
+from torch import Tensor
+
+from summarymix.chunking import ChunkConfig
+
+
+def visibility(lengths: list[int], num_frames: int, chunk: ChunkConfig) -> Tensor:
+    """(N, T, T) bool: [n, t, u] says that frame t of utterance n sees its frame u. Cell by cell."""
+    size = chunk.chunk_size or num_frames
+    sees = torch.zeros(len(lengths), num_frames, num_frames, dtype=torch.bool)
+    for n, length in enumerate(lengths):
+        for t in range(num_frames):
+            for u in range(min(length, num_frames)):
+                on_the_left = t // size - u // size
+                sees[n, t, u] = on_the_left >= 0 and (chunk.left_chunks < 0 or on_the_left <= chunk.left_chunks)
+    return sees
+
+
+def masked_mean(values: Tensor, sees: Tensor) -> Tensor:
+    """(N, T, P) and (N, T, T) to the mean over what each frame sees (N, T, P); zero where it sees nothing."""
+    total = torch.einsum("ntu,nup->ntp", sees.to(values.dtype), values)
+    return total / sees.sum(-1, keepdim=True).clamp(min=1)
+
+
+def dependencies(function, inputs: Tensor) -> Tensor:
+    """(T_out, T_in) bool: whether output frame t moves when input frame u does. ``inputs`` is (1, T, F)."""
+    with torch.no_grad():
+        base = function(inputs)[0]  # (T_out, D)
+        moved = []
+        for u in range(inputs.size(1)):
+            changed = inputs.clone()
+            changed[0, u] += torch.randn_like(changed[0, u])
+            moved.append((function(changed)[0] != base).any(-1))
+    return torch.stack(moved, dim=1)

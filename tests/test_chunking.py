@@ -1,0 +1,69 @@
+import random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import visibility
+
+from summarymix.chunking import ChunkConfig, ChunkGrid, DynamicChunkConfig, sliding_sum
+
+
+def test_milliseconds_must_be_whole_frames():
+    assert ChunkConfig.from_ms(640, 4) == ChunkConfig(16, 4)
+    assert ChunkConfig.from_ms(None) == ChunkConfig(None, -1)
+    assert ChunkConfig(8).chunk_ms == 320
+    assert ChunkConfig().chunk_ms is None
+    with pytest.raises(ValueError, match=r"--chunk-ms 650 .* 40 ms; nearest: 640 or 680"):
+        ChunkConfig.from_ms(650)
+    with pytest.raises(ValueError, match=r"nearest: 40$"):
+        ChunkConfig.from_ms(0)
+    with pytest.raises(ValueError, match="at least one frame"):
+        ChunkConfig(0)
+    with pytest.raises(ValueError, match="-1 \\(unlimited\\)"):
+        ChunkConfig(8, -2)
+
+
+def test_the_training_law_has_its_shares():
+    law = DynamicChunkConfig()
+    rng = random.Random(0)
+    drawn = [law.sample(rng) for _ in range(20_000)]
+    chunked = [c for c in drawn if c.chunk_size is not None]
+    limited = [c for c in chunked if c.left_chunks >= 0]
+    assert 1 - len(chunked) / len(drawn) == pytest.approx(0.4, abs=0.02)
+    assert len(limited) / len(chunked) == pytest.approx(0.75, abs=0.02)
+    assert {c.chunk_size for c in chunked} == set(range(8, 33))
+    assert {c.left_chunks for c in limited} == set(range(2, 33))
+    assert [law.sample(random.Random(5)) for _ in range(3)] == [law.sample(random.Random(5)) for _ in range(3)]
+
+
+@given(st.integers(1, 40), st.integers(1, 12))
+def test_sliding_sum_is_the_sum_of_the_window(num_chunks, width):
+    x = torch.randn(2, num_chunks, 3, dtype=torch.float64)
+    expected = torch.stack([x[:, max(k - width + 1, 0) : k + 1].sum(1) for k in range(num_chunks)], dim=1)
+    torch.testing.assert_close(sliding_sum(x, width), expected, rtol=0, atol=1e-12)
+
+
+def test_sliding_sum_does_not_lose_digits_as_time_goes_on():
+    """A difference of float32 prefix sums would be off by the rounding of the whole past."""
+    x = torch.full((1, 100_000, 1), 0.1)
+    torch.testing.assert_close(sliding_sum(x, 4)[0, -1], torch.tensor([0.4]), rtol=0, atol=1e-7)
+
+
+@given(
+    st.lists(st.integers(0, 23), min_size=1, max_size=4),
+    st.one_of(st.none(), st.integers(1, 9)),
+    st.integers(-1, 5),
+    st.integers(0, 5),
+)
+def test_counts_are_the_rows_of_the_visibility(lengths, chunk_size, left_chunks, more):
+    chunk = ChunkConfig(chunk_size, left_chunks)
+    grid = ChunkGrid(torch.tensor(lengths), max(lengths) + more, chunk)
+    assert grid.num_frames >= max(lengths) + more
+    assert grid.num_frames % grid.chunk_size == 0
+    expected = visibility(lengths, grid.num_frames, ChunkConfig(grid.chunk_size, left_chunks)).sum(-1)  # (N, T)
+    if grid.num_chunks == 1:  # one chunk sees itself, whatever is left of it
+        expected = torch.tensor(lengths)[:, None].expand(-1, grid.num_frames)
+    assert torch.equal(grid.seen.expand(-1, -1, grid.chunk_size).flatten(1), expected.float())
+    assert torch.equal(grid.valid.sum(1), torch.tensor(lengths))
+    assert grid.all_valid == all(length == grid.num_frames for length in lengths)

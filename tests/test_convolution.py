@@ -1,0 +1,85 @@
+"""L1: the split chunk convolution against its definition; L2 and streaming for the whole module."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from reference import dependencies
+
+from summarymix.chunking import ChunkConfig, ChunkGrid
+from summarymix.convolution import ChunkConvolution, ConvolutionModule
+
+DIM = 3
+
+
+def by_definition(convolution: ChunkConvolution, u, lengths, chunk_size: int):
+    """y_t = b + Σ_j w_j u_{t+j} over valid frames of no later chunk, one term at a time."""
+    y = convolution.bias.expand_as(u).clone()
+    for n, length in enumerate(lengths):
+        for t in range(u.size(1)):
+            for j in range(-convolution.reach, convolution.reach + 1):
+                if 0 <= t + j < length and (t + j) // chunk_size <= t // chunk_size:
+                    y[n, t] = y[n, t] + convolution.weight[:, convolution.reach + j] * u[n, t + j]
+    return y
+
+
+chunk_sizes = st.one_of(st.none(), st.integers(1, 9))
+kernels = st.sampled_from([3, 5, 9, 15])
+
+
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=3), chunk_sizes, kernels)
+def test_equals_the_definition(lengths, chunk_size, kernel):
+    convolution = ChunkConvolution(DIM, kernel).double()
+    convolution.bias.data.normal_()
+    grid = ChunkGrid(torch.tensor(lengths), max(lengths), ChunkConfig(chunk_size))
+    u = torch.randn(len(lengths), grid.num_frames, DIM, dtype=torch.float64)
+    expected = by_definition(convolution, u, lengths, grid.chunk_size)
+    torch.testing.assert_close(convolution(u, grid)[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
+
+
+def test_gradients_match_the_definition():
+    convolution = ChunkConvolution(DIM, 5).double()
+    grid = ChunkGrid(torch.tensor([10, 7]), 10, ChunkConfig(4))
+    u = torch.randn(2, 12, DIM, dtype=torch.float64, requires_grad=True)
+    inputs = [u, convolution.weight, convolution.bias]
+    got = torch.autograd.grad(convolution(u, grid)[grid.valid].square().sum(), inputs)
+    expected = torch.autograd.grad(by_definition(convolution, u, [10, 7], 4)[grid.valid].square().sum(), inputs)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
+@given(st.integers(1, 20), st.integers(1, 9), kernels)
+def test_chunk_by_chunk_equals_the_whole(length, chunk_size, kernel):
+    torch.manual_seed(0)
+    module = ConvolutionModule(DIM, kernel, dropout=0.1).double().eval()
+    x = torch.randn(2, length, DIM, dtype=torch.float64)
+    grid = ChunkGrid(torch.tensor([length, length]), length, ChunkConfig(chunk_size))
+    whole = module(grid.pad(x), grid)[:, :length]
+    state, out = module.init_state(2), []
+    for start in range(0, length, chunk_size):
+        part = x[:, start : start + chunk_size]
+        valid = part.size(1)
+        part_grid = ChunkGrid(torch.tensor([valid, valid]), chunk_size, ChunkConfig())
+        y, state = module.step(F.pad(part, (0, 0, 0, chunk_size - valid), value=7.0), part_grid, state)
+        assert state["cache"].shape == (2, kernel // 2, DIM)
+        out.append(y[:, :valid])
+    torch.testing.assert_close(torch.cat(out, dim=1), whole, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 4])
+def test_dependency_matrix_is_the_theory(chunk_size):
+    """Neither a later chunk nor a padded frame, which is silenced before the convolution, reaches a valid frame."""
+    length, total, kernel = 10, 12, 7
+    module = ConvolutionModule(DIM, kernel, dropout=0.0).double()
+    grid = ChunkGrid(torch.tensor([length]), total, ChunkConfig(chunk_size))
+    moved = dependencies(lambda x: module(x, grid), torch.randn(1, total, DIM, dtype=torch.float64))
+    for t in range(total):
+        for u in range(total):
+            near = abs(t - u) <= kernel // 2 and u // grid.chunk_size <= t // grid.chunk_size
+            assert moved[t, u] == (near and u < length), (t, u)
+
+
+def test_even_kernels_are_refused():
+    with pytest.raises(ValueError, match="odd and at least 3, not 4"):
+        ChunkConvolution(2, 4)

@@ -1,0 +1,108 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from summarymix.chunking import ChunkConfig
+from summarymix.joiner import Joiner
+from summarymix.loss import rnnt_loss
+from summarymix.model import BLANK, LossOptions, ModelConfig, Transducer
+
+CONFIG = ModelConfig(
+    feature_dim=10,
+    frontend_channels=(2, 3),
+    num_layers=2,
+    dim=8,
+    feedforward_dim=12,
+    kernel_size=5,
+    summary_dim=8,
+    dropout=0.0,
+    predictor_dim=8,
+    joiner_dim=8,
+    vocab_size=6,
+)
+
+
+def make(**changes) -> Transducer:
+    torch.manual_seed(0)
+    return Transducer(ModelConfig(**(vars(CONFIG) | changes))).double()
+
+
+def batch(lengths):
+    torch.manual_seed(1)
+    return torch.randn(len(lengths), max(lengths), 10).double(), torch.tensor(lengths)
+
+
+@pytest.mark.parametrize("predictor", ["stateless", "lstm"])
+@pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(4, 1)])
+def test_losses_are_those_of_the_full_lattice_and_of_each_utterance_alone(predictor, chunk):
+    """With a range as wide as the transcript nothing is pruned; and no loss depends on the rest of the batch (L5)."""
+    model = make(predictor=predictor)
+    features, lengths = batch([60, 43, 31])
+    tokens = [[1, 2, 3, 3], [5], []]
+    options = LossOptions(prune_range=5, backend="native")
+    losses = model(features, lengths, tokens, chunk, options)
+    assert losses.num_frames.tolist() == [14, 10, 7]
+    for n, row in enumerate(tokens):
+        alone = model(features[n : n + 1, : lengths[n]], lengths[n : n + 1], [row], chunk, options)
+        for whole, single in zip(losses, alone, strict=True):
+            torch.testing.assert_close(whole[n], single[0], rtol=0, atol=1e-5)  # losses are computed in float32
+
+        encoder_out, _ = model.encoder(features[n : n + 1, : lengths[n]], lengths[n : n + 1], chunk)  # (1, T, D)
+        predictor_out = model.predictor(torch.tensor([[BLANK, *row]]))  # (1, S+1, P)
+        logits = model.joiner(
+            model.joiner.encoder_proj(encoder_out)[:, :, None], model.joiner.decoder_proj(predictor_out)[:, None]
+        )  # (1, T, S+1, V)
+        symbols = torch.tensor([row], dtype=torch.int64)
+        full = rnnt_loss(logits, symbols, BLANK, reduction="sum", backend="native")
+        torch.testing.assert_close(losses.pruned[n].double(), full, rtol=0, atol=1e-4)
+        ctc = F.ctc_loss(
+            model.ctc_log_probs(encoder_out)[0], symbols[0], encoder_out.shape[1:2], (len(row),), reduction="none"
+        )
+        torch.testing.assert_close(losses.ctc[n], ctc, rtol=0, atol=1e-4)
+
+
+def test_every_parameter_learns():
+    model = make()
+    features, lengths = batch([60, 43])
+    losses = model(features, lengths, [[1, 2, 3], [5, 4]], ChunkConfig(4, 2), LossOptions(backend="native"))
+    (losses.simple + losses.pruned + losses.ctc).sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_losses_are_computed_in_float32_under_autocast():
+    model = make().float()
+    features, lengths = batch([60, 43])
+    arguments = (features.float(), lengths, [[1, 2, 3], [5, 4]], ChunkConfig(4, 2), LossOptions(backend="native"))
+    expected = model(*arguments)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model(*arguments)
+    for got, want in zip(losses[:3], expected[:3], strict=True):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got, want, rtol=0.02, atol=0.1)
+
+
+def test_feature_statistics_are_part_of_the_weights():
+    model = make()
+    features, lengths = batch([60])
+    before, _ = model.encoder(features, lengths, ChunkConfig())
+    mean, std = torch.arange(10.0), torch.arange(10.0) + 0.5
+    model.set_feature_stats(mean, std)
+    after, _ = model.encoder(features * std + mean, lengths, ChunkConfig())
+    torch.testing.assert_close(after, before, rtol=0, atol=1e-6)
+    assert torch.equal(model.state_dict()["encoder.feature_mean"], mean.double())
+
+
+def test_a_vocabulary_must_have_a_token_beside_blank():
+    with pytest.raises(ValueError, match="vocab_size is 1"):
+        make(vocab_size=1)
+
+
+def test_joiner_is_tanh_of_the_sum():
+    joiner = Joiner(4, 6, 5, 3)
+    encoder, decoder = torch.randn(2, 4), torch.randn(2, 6)
+    logits = joiner(joiner.encoder_proj(encoder), joiner.decoder_proj(decoder))
+    hidden = torch.tanh(
+        F.linear(encoder, joiner.encoder_proj.weight, joiner.encoder_proj.bias)
+        + F.linear(decoder, joiner.decoder_proj.weight, joiner.decoder_proj.bias)
+    )
+    torch.testing.assert_close(logits, F.linear(hidden, joiner.out.weight, joiner.out.bias))

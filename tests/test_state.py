@@ -1,0 +1,36 @@
+import torch
+
+from summarymix.state import add_prefix, reset_slots, select_slots, state_bytes, take_prefix, write_slots
+
+
+def make_state(slots=3):
+    return {
+        "a.sum": torch.arange(slots * 4.0).view(slots, 4),
+        "a.count": torch.ones(slots, 1),
+        "b": torch.ones(slots, 2, 5),
+    }
+
+
+def test_slots_are_picked_written_and_reset_without_touching_others():
+    state = make_state()
+    part = select_slots(state, torch.tensor([2, 0]))
+    assert torch.equal(part["a.sum"], torch.tensor([[8.0, 9, 10, 11], [0, 1, 2, 3]]))
+    write_slots(state, torch.tensor([1]), {name: tensor[:1] + 100 for name, tensor in part.items()})
+    assert torch.equal(state["a.sum"][1], torch.tensor([108.0, 109, 110, 111]))
+    assert torch.equal(state["a.sum"][[0, 2]], make_state()["a.sum"][[0, 2]])
+    reset_slots(state, torch.tensor([0, 1]))
+    assert all(
+        tensor[:2].eq(0).all() and torch.equal(tensor[2], make_state()[name][2]) for name, tensor in state.items()
+    )
+
+
+def test_bytes_are_those_of_one_slot():
+    assert state_bytes(make_state()) == (4 + 1 + 10) * 4
+
+
+def test_prefixes_nest():
+    state = make_state()
+    inner = take_prefix("a", state)
+    assert set(inner) == {"sum", "count"}
+    assert add_prefix("a", inner).keys() | {"b"} == state.keys()
+    assert take_prefix("layers.1", {"layers.10.x": torch.zeros(1)}) == {}

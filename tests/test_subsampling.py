@@ -1,0 +1,23 @@
+import pytest
+import torch
+from reference import dependencies
+
+from summarymix.subsampling import ConvSubsampling, features_needed, output_lengths
+
+
+@pytest.mark.parametrize("num_features", [7, 8, 9, 10, 11, 40, 103])
+def test_frame_t_sees_features_4t_to_4t_plus_6_and_the_formula_counts_the_frames(num_features):
+    torch.manual_seed(0)
+    front_end = ConvSubsampling(9, (2, 3), 5).double()
+    moved = dependencies(front_end, torch.randn(1, num_features, 9).double())
+    num_frames = output_lengths(num_features)
+    assert moved.shape == (num_frames, num_features)
+    for t in range(num_frames):
+        assert moved[t].nonzero().flatten().tolist() == list(range(4 * t, 4 * t + 7))
+
+
+def test_a_chunk_needs_what_its_frames_see():
+    for num_frames in range(1, 40):
+        assert output_lengths(features_needed(num_frames)) == num_frames
+        assert output_lengths(features_needed(num_frames) - 1) == num_frames - 1
+    assert output_lengths(torch.arange(12)).tolist() == [output_lengths(n) for n in range(12)]
