@@ -1,0 +1,63 @@
+"""The running mean of a model's weights, from which the mean over any range of epochs can be had."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class RunningMean:
+    """Mean of a model's floating-point parameters and buffers over all samples so far, in float64.
+
+    With the mean A_n over n samples at the end of each epoch, the mean over the samples of a range of epochs is
+    (n_e·A_e - n_s·A_s) / (n_e - n_s): two files are enough, whatever the range (the scheme of icefall's
+    ``model_avg``). That difference needs float64, here and in the checkpoints.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.samples = 0
+        self.mean: dict[str, Tensor] = {
+            name: value.detach().to(torch.float64, copy=True)
+            for name, value in model.state_dict().items()
+            if value.is_floating_point()
+        }
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take the model's present weights as one more sample."""
+        self.samples += 1
+        state = model.state_dict()
+        for name, mean in self.mean.items():
+            mean.lerp_(state[name].to(torch.float64), 1.0 / self.samples)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint: the tensors themselves, not copies."""
+        return {"samples": self.samples, "mean": self.mean}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint, on this mean's device."""
+        self.samples = state["samples"]
+        for name, mean in self.mean.items():
+            mean.copy_(state["mean"][name])
+
+
+def mean_between(end: dict[str, Any], start: dict[str, Any] | None) -> dict[str, Tensor]:
+    """The mean over the samples that ``end`` has and ``start`` has not, both from :meth:`RunningMean.state_dict`.
+
+    Args:
+        end: the later state.
+        start: the earlier state of the same run; None for the beginning of training.
+
+    Returns:
+        Weights by name, float64.
+
+    Raises:
+        ValueError: no sample lies between the two.
+    """
+    first = 0 if start is None else start["samples"]
+    samples = end["samples"] - first
+    if samples < 1:
+        raise ValueError("there is no sample of the running mean in this range")
+    if start is None:
+        return dict(end["mean"])
+    return {name: (mean * end["samples"] - start["mean"][name] * first) / samples for name, mean in end["mean"].items()}

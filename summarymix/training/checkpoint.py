@@ -1,0 +1,250 @@
+"""Checkpoints: written whole, found again, and turned into models.
+
+``epoch-N.pt`` is the run as it was after epoch N, ``checkpoint-STEP.pt`` the newest state within an epoch. Each is a
+dictionary:
+
+    model           state dict, float32
+    model_avg       {"samples", "mean"}: running mean of the weights since the start, float64 (see averaging.py)
+    model_config    the ModelConfig, vocab_size filled in; together with "model" it is all that decoding needs
+    tokens          Tokenizer.state()
+    optimizer       state dict
+    scaler          of torch.amp.GradScaler, empty unless fp16
+    progress        where the run stood; learning rate and loss weights are functions of it, and every random number is
+                    one of the seed and of it, so that no other state is needed to continue
+    history         dev losses of each epoch
+    config          the whole TrainConfig
+    recipe, summarymix_version
+"""
+
+import pickle
+import re
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from summarymix.data.tokens import Tokenizer
+from summarymix.files import atomic_write
+from summarymix.model import ModelConfig, Transducer
+from summarymix.training.averaging import mean_between
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Args:
+        epoch: the one in progress, from 1.
+        batch: its batches done, of all processes.
+        step: optimiser steps taken in all.
+        skipped: steps given up for a non-finite gradient; they count for no schedule.
+        bad_in_a_row: how many of these came last.
+        left_out: utterances left out for a non-finite loss.
+        seconds: audio of the steps taken.
+        epoch_sums: sums over the epoch in progress, for its line in the log.
+        log_lines: lines of log.jsonl.
+    """
+
+    epoch: int = 1
+    batch: int = 0
+    step: int = 0
+    skipped: int = 0
+    bad_in_a_row: int = 0
+    left_out: int = 0
+    seconds: float = 0.0
+    epoch_sums: dict[str, float] = field(default_factory=dict)
+    log_lines: int = 0
+
+
+def epoch_path(exp_dir: Path, epoch: int) -> Path:
+    """The checkpoint of an epoch."""
+    return exp_dir / f"epoch-{epoch}.pt"
+
+
+def list_epochs(exp_dir: Path) -> list[int]:
+    """The epochs that have a checkpoint in ``exp_dir``, ascending."""
+    return sorted(_numbered(exp_dir, "epoch"))
+
+
+def _numbered(exp_dir: Path, name: str) -> dict[int, Path]:
+    found = {}
+    for path in Path(exp_dir).glob(f"{name}-*.pt"):
+        if match := re.fullmatch(rf"{name}-(\d+)\.pt", path.name):
+            found[int(match.group(1))] = path
+    return found
+
+
+def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Write a checkpoint whole, or leave what was there before.
+
+    Raises:
+        OSError: it could not be written; names the file and, for a full disk, the remedy.
+    """
+    with atomic_write(path, "wb") as file:
+        try:
+            torch.save({**checkpoint, "summarymix_version": version("summarymix")}, file)
+        except RuntimeError as error:
+            # torch hides the failed write behind an error of its own.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+
+
+def read_checkpoint(path: Path, lazy: bool = False) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; nothing in it is executed.
+
+    Args:
+        path: the file.
+        lazy: leave tensors on disk until they are used.
+
+    Raises:
+        FileNotFoundError: names the epochs that there are.
+        ValueError: the file is no checkpoint of this library, or damaged.
+    """
+    if not path.is_file():
+        epochs = ", ".join(map(str, list_epochs(path.parent))) or "none"
+        raise FileNotFoundError(f"No checkpoint {path}; epochs in {path.parent}: {epochs}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged or not a checkpoint ({error}). Delete it; training resumes from the one before"
+        ) from error
+    if not isinstance(checkpoint, dict) or "model_config" not in checkpoint:
+        raise ValueError(f"{path} is not a checkpoint of this library: it has no model_config")
+    return checkpoint
+
+
+def newest_checkpoint(exp_dir: Path) -> Path | None:
+    """The checkpoint that is furthest in training; None if there is none."""
+    newest = [max(paths.items())[1] for name in ("epoch", "checkpoint") if (paths := _numbered(exp_dir, name))]
+
+    def position(path: Path) -> tuple[int, int]:
+        progress = read_checkpoint(path, lazy=True)["progress"]
+        return progress["epoch"], progress["batch"]
+
+    return max(newest, key=position, default=None)
+
+
+def remove_old(exp_dir: Path, mean_losses: dict[int, float], keep_last_k: int, keep_best_k: int) -> None:
+    """Remove the checkpoints within epochs, and those of epochs that are neither last nor best.
+
+    Args:
+        exp_dir: folder.
+        mean_losses: mean dev loss of each epoch so far; not a number counts as the worst.
+        keep_last_k: last epochs to keep.
+        keep_best_k: best epochs to keep.
+    """
+    epochs = list_epochs(exp_dir)
+    ranked = sorted(mean_losses, key=lambda epoch: (not mean_losses[epoch] < float("inf"), mean_losses[epoch]))
+    keep = set(epochs[-keep_last_k:]) | set(ranked[:keep_best_k])
+    for epoch in epochs:
+        if epoch not in keep:
+            epoch_path(exp_dir, epoch).unlink()
+    for path in _numbered(exp_dir, "checkpoint").values():
+        path.unlink()
+
+
+def replace_step_checkpoint(exp_dir: Path, step: int, checkpoint: dict[str, Any]) -> None:
+    """Write ``checkpoint-STEP.pt``, then remove the ones before it."""
+    path = exp_dir / f"checkpoint-{step}.pt"
+    save_checkpoint(path, checkpoint)
+    for other in _numbered(exp_dir, "checkpoint").values():
+        if other != path:
+            other.unlink()
+
+
+def check_same_model(path: Path, checkpoint: dict[str, Any], model_config: dict[str, Any], tokens: Any) -> None:
+    """Refuse to continue a run with another model or token table.
+
+    Raises:
+        ValueError: names each option that differs.
+    """
+    saved = checkpoint["model_config"]
+    different = [
+        f"model.{name} is {saved.get(name, 'unknown')} there and {model_config.get(name, 'unknown')} here"
+        for name in sorted({*saved, *model_config})
+        if saved.get(name) != model_config.get(name)
+    ]
+    if different:
+        raise ValueError(
+            f"{path} is of another configuration: {'; '.join(different)}. "
+            "To continue that run give the same options, for a new one another --exp_dir"
+        )
+    if checkpoint["tokens"] != tokens:
+        raise ValueError(
+            f"{path} was trained with another token table than that in --data.lang_dir. "
+            "To continue that run restore the table, for a new one give another --exp_dir"
+        )
+
+
+def load_model(
+    exp_dir: Path | str, epoch: int | None = None, avg: int = 1
+) -> tuple[Transducer, Tokenizer, dict[str, Any]]:
+    """The model of a training run, its weights averaged over epochs, in eval mode on the CPU.
+
+    Args:
+        exp_dir: folder of the run.
+        epoch: last epoch to average over; None for the last that there is.
+        avg: number of epochs: the mean is over the samples taken in (epoch - avg, epoch] and read from the files of
+            these two epochs. 0 takes the weights as they are at the end of ``epoch``.
+
+    Returns:
+        The model, its tokenizer, and ``{"epoch", "avg", "step", "recipe", "parameters", "history", "config"}``.
+
+    Raises:
+        FileNotFoundError: an epoch's checkpoint is missing.
+        ValueError: a damaged file, files of different models, or weights that do not fit the configuration.
+    """
+    exp_dir = Path(exp_dir)
+    if epoch is None:
+        epochs = list_epochs(exp_dir)
+        if not epochs:
+            raise FileNotFoundError(f"No epoch-*.pt in {exp_dir}: train first, or correct --exp-dir")
+        epoch = epochs[-1]
+    if not 0 <= avg <= epoch:
+        raise ValueError(f"--avg {avg} must be from 0 (no averaging) to the epoch, which is {epoch}")
+    path = epoch_path(exp_dir, epoch)
+    checkpoint = read_checkpoint(path, lazy=True)
+    weights = dict(checkpoint["model"])
+    if avg > 0:
+        start = None
+        if avg < epoch:
+            start_path = epoch_path(exp_dir, epoch - avg)
+            if not start_path.is_file():
+                raise FileNotFoundError(
+                    f"No checkpoint {start_path}, where --epoch {epoch} --avg {avg} begins. Epochs in {exp_dir}: "
+                    f"{', '.join(map(str, list_epochs(exp_dir)))}; with a larger --keep_last_k training keeps more"
+                )
+            start = read_checkpoint(start_path, lazy=True)
+            check_same_model(start_path, start, checkpoint["model_config"], checkpoint["tokens"])
+        try:
+            mean = mean_between(checkpoint["model_avg"], start["model_avg"] if start else None)
+        except ValueError as error:
+            raise ValueError(
+                f"{error} (epochs {epoch - avg + 1} to {epoch} of {exp_dir}): train with a smaller --average_period, "
+                "or use a larger --avg, or --avg 0 for the weights as they were at the end of the epoch"
+            ) from error
+        weights.update({name: value.to(weights[name].dtype) for name, value in mean.items()})
+
+    try:
+        model = Transducer(ModelConfig(**checkpoint["model_config"]))
+        model.load_state_dict(weights)
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} was written by summarymix {checkpoint['summarymix_version']} and does not fit the model of this "
+            f"version, {version('summarymix')}: {error}"
+        ) from error
+    model.eval()
+    info = {
+        "epoch": epoch,
+        "avg": avg,
+        "step": checkpoint["progress"]["step"],
+        "recipe": checkpoint["recipe"],
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "history": checkpoint["history"],
+        "config": checkpoint["config"],
+    }
+    return model, Tokenizer.from_state(checkpoint["tokens"]), info

@@ -1,0 +1,60 @@
+"""The command line of every recipe's ``train.py``."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from summarymix.cli import parse_config
+from summarymix.data.batches import EvalData, TrainData
+from summarymix.data.tokens import Tokenizer
+from summarymix.model import Transducer
+from summarymix.subsampling import output_lengths
+from summarymix.training.config import TrainConfig
+from summarymix.training.distributed import join_world
+from summarymix.training.loop import train
+from summarymix.training.seeding import reseed
+
+DEFAULT_CONFIG = Path("conf/conformer.yaml")
+
+
+def main(recipe: str, argv: Sequence[str] | None = None) -> None:
+    """Train as the command line says, in the recipe's folder.
+
+    Without ``--config`` the recipe's ``conf/conformer.yaml`` is read. Under torchrun all processes train one model.
+
+    Args:
+        recipe: name of the corpus.
+        argv: arguments without the program's name; None takes the process's own.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not any(argument.split("=")[0] == "--config" for argument in arguments):
+        if not DEFAULT_CONFIG.is_file():
+            sys.exit(f"No {DEFAULT_CONFIG} in {Path.cwd()}: start from a recipe's folder, or give --config FILE")
+        arguments = ["--config", str(DEFAULT_CONFIG), *arguments]
+    config = parse_config(TrainConfig, arguments, f"Train a model of the recipe {recipe}.")
+
+    with join_world() as world:
+        tokenizer = Tokenizer.from_lang_dir(config.data.lang_dir)
+        reseed(config.seed, "weights")
+        model = Transducer(replace(config.model, vocab_size=tokenizer.vocab_size, feature_dim=config.data.num_mel_bins))
+        skipped_path = config.exp_dir / "skipped.tsv"
+        train_data = TrainData(config.data, tokenizer, output_lengths, config.seed, skipped_path)
+        dev_data = [EvalData(config.data, tokenizer, split, output_lengths, for_loss=True) for split in config.data.dev]
+        if world.is_main:
+            parameters = sum(parameter.numel() for parameter in model.parameters())
+            print(
+                f"{recipe}: {parameters / 1e6:.1f} M parameters, {world.size} process(es) on {world.device.type}, "
+                f"{train_data.num_cuts} utterances of {train_data.total_seconds / 3600:.2f} hours",
+                file=sys.stderr,
+            )
+            if train_data.skipped:
+                reasons = ", ".join(f"{count} {reason}" for reason, count in train_data.skipped.items())
+                print(f"Not trained on: {reasons}; listed in {skipped_path}", file=sys.stderr)
+        progress = train(config, model, tokenizer, train_data, dev_data, world, recipe)
+        if world.is_main:
+            print(
+                f"Training has ended after {progress.step} steps; {progress.skipped} were skipped, {progress.left_out} "
+                f"utterances left out. Checkpoints and logs are in {config.exp_dir}",
+                file=sys.stderr,
+            )

@@ -1,0 +1,83 @@
+"""Everything that a training run can be told."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from summarymix.chunking import DynamicChunkConfig
+from summarymix.data.batches import DataConfig
+from summarymix.model import LossOptions, ModelConfig
+from summarymix.training.precision import Precision
+from summarymix.training.schedule import LossScales, OptimConfig
+
+
+@dataclass
+class TrainConfig:
+    """A training run.
+
+    Args:
+        exp_dir: folder of checkpoints and logs. The same command with the same folder continues a run that was stopped.
+        seed: of weights, batches, augmentation, chunk sizes and dropout.
+        num_epochs: passes over the training data.
+        max_steps: end earlier, after so many optimiser steps.
+        precision: of the model; the loss is always computed in float32. fp16 takes a GPU.
+        accumulate: batches whose gradients are summed before a step, on each process.
+        model: sizes of the network; model.vocab_size 0 is taken from the token table.
+        data: where the data is, how it is batched and augmented.
+        chunk: law of the random chunk size and left context of each batch.
+        loss: options of the pruned RNN-T loss.
+        scales: weights of the losses.
+        optim: learning rate, its schedule, and the optimiser.
+        validation: fixed settings for the losses on the dev data: pairs of chunk in ms (null: offline) and left context
+            in chunks (-1: unlimited).
+        valid_every_steps: validate every so many steps as well as at the end of each epoch.
+        save_every_steps: also save within epochs; only the newest of these checkpoints is kept.
+        keep_last_k: keep the checkpoints of this many last epochs. Averaging over avg epochs takes more than avg.
+        keep_best_k: and of this many epochs with the lowest dev loss, mean of the validation settings.
+        average_period: steps between two samples of the running mean of the weights.
+        log_every_steps: steps between two lines of the log.
+        tensorboard: write tensorboard events into exp_dir/tensorboard.
+        max_bad_steps: stop after so many steps in a row without a finite gradient.
+    """
+
+    exp_dir: Path = Path("exp")
+    seed: int = 42
+    num_epochs: int = 30
+    max_steps: int | None = None
+    precision: Precision = "fp32"
+    accumulate: int = 1
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    chunk: DynamicChunkConfig = field(default_factory=DynamicChunkConfig)
+    loss: LossOptions = field(default_factory=LossOptions)
+    scales: LossScales = field(default_factory=LossScales)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    validation: list[tuple[int | None, int]] = field(default_factory=lambda: [(None, -1), (640, -1), (320, 2)])
+    valid_every_steps: int | None = None
+    save_every_steps: int = 1000
+    keep_last_k: int = 20
+    keep_best_k: int = 5
+    average_period: int = 100
+    log_every_steps: int = 50
+    tensorboard: bool = True
+    max_bad_steps: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "accumulate", "save_every_steps", "average_period", "log_every_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
+        if self.keep_last_k < 1:
+            raise ValueError(f"--keep_last_k {self.keep_last_k}: resuming takes at least the last checkpoint")
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration dataclass as dictionaries, lists, strings and numbers, for YAML and checkpoints."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: convert(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [convert(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return convert(asdict(config))

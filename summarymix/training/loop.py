@@ -1,0 +1,370 @@
+"""The training loop.
+
+Two rules make a run reproducible. Every random number is a function of the seed and of the number of the batch it is
+drawn for, so a run that was killed continues exactly where its last checkpoint left it, and two processes draw what one
+process would that accumulates two batches. And gradients are those of sums over utterances, divided at last by the
+number of encoder frames of all batches and processes, so it does not matter how a step's audio is shared out.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol
+
+import torch
+import yaml
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from summarymix.data.augment import spec_augment
+from summarymix.data.batches import Batch
+from summarymix.data.tokens import Tokenizer
+from summarymix.files import atomic_write
+from summarymix.model import Transducer
+from summarymix.training.averaging import RunningMean
+from summarymix.training.checkpoint import (
+    Progress,
+    check_same_model,
+    epoch_path,
+    newest_checkpoint,
+    read_checkpoint,
+    remove_old,
+    replace_step_checkpoint,
+    save_checkpoint,
+)
+from summarymix.training.config import TrainConfig, plain
+from summarymix.training.distributed import World
+from summarymix.training.log import TrainingLog
+from summarymix.training.optim import make_optimizer
+from summarymix.training.precision import autocast
+from summarymix.training.schedule import learning_rate, loss_scales
+from summarymix.training.seeding import reseed
+from summarymix.training.validation import validate
+
+STATS_SECONDS = 600.0  # audio from which the features' mean and deviation are estimated
+MAX_SAVED_BAD_BATCHES = 10  # so that a diverging run does not fill the disk
+
+# What is summed over a step's utterances on the device, and read back once a step.
+SUMS = ("frames", "utterances", "left_out", "seconds", "loss", "simple", "pruned", "ctc")
+
+
+class EpochData(Protocol):
+    """What the loop asks of training data; :class:`summarymix.data.batches.TrainData` is the real one."""
+
+    total_seconds: float
+
+    def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch for one process, the same number for each."""
+
+
+def train(
+    config: TrainConfig,
+    model: Transducer,
+    tokenizer: Tokenizer,
+    train_data: EpochData,
+    dev_data: Sequence[Iterable[Batch]],
+    world: World,
+    recipe: str = "",
+) -> Progress:
+    """Train ``model``, from the newest checkpoint in ``config.exp_dir`` if there is one.
+
+    Args:
+        config: the run.
+        model: as initialised; its weights are changed.
+        tokenizer: goes into the checkpoints.
+        train_data: batches to train on.
+        dev_data: the dev splits.
+        world: this process and the others.
+        recipe: name of the corpus, for the checkpoints.
+
+    Returns:
+        Where the run ended.
+
+    Raises:
+        RuntimeError: ``config.max_bad_steps`` steps in a row had no finite gradient.
+        ValueError: the checkpoint in ``exp_dir`` is of another configuration.
+        OSError: a checkpoint cannot be written; those before it are intact.
+    """
+    exp_dir, device = config.exp_dir, world.device
+    autocast(device, config.precision)  # refuses what the device cannot do before anything is written
+    model.to(device).train()
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = make_optimizer(model, config.optim)
+    # A gradient of sums over utterances is in half precision's range as it is; grow from there.
+    scaler = torch.amp.GradScaler(device.type, init_scale=1.0, enabled=config.precision == "fp16")
+    average = RunningMean(model)
+    progress = Progress()
+    history: list[dict[str, Any]] = []
+
+    resumed_from = newest_checkpoint(exp_dir)
+    if resumed_from is not None:
+        checkpoint = read_checkpoint(resumed_from)
+        check_same_model(resumed_from, checkpoint, plain(model.config), tokenizer.state())
+        model.load_state_dict(checkpoint["model"])
+        optimizer.load_state_dict(checkpoint["optimizer"])
+        scaler.load_state_dict(checkpoint["scaler"])
+        average.load_state_dict(checkpoint["model_avg"])
+        progress = Progress(**checkpoint["progress"])
+        history = checkpoint["history"]
+        del checkpoint
+    world.check_same(progress.step, f"the step at which to resume; {exp_dir} must be one folder, seen by all processes")
+
+    log = TrainingLog(exp_dir, world.rank, config.tensorboard, progress.step, progress.log_lines)
+    if world.is_main:
+        with atomic_write(exp_dir / "config.yaml") as file:
+            yaml.safe_dump(plain(config), file, sort_keys=False)
+    if resumed_from is not None:
+        log.say(f"Resuming from {resumed_from}: epoch {progress.epoch}, step {progress.step}")
+    elif world.is_main:
+        # Once, on one process; DistributedDataParallel hands them to the others along with the weights.
+        model.set_feature_stats(*feature_stats(train_data))
+    log.record("start", progress.step, epoch=progress.epoch, world_size=world.size, torch=torch.__version__)
+
+    ddp: DistributedDataParallel | None = None
+    if world.size > 1:
+        ddp = DistributedDataParallel(
+            model,
+            device_ids=[device] if device.type == "cuda" else None,
+            broadcast_buffers=False,  # they are constant
+            gradient_as_bucket_view=True,
+        )
+    augment = spec_augment(config.data.spec_augment)
+
+    def snapshot() -> dict[str, Any]:
+        progress.log_lines = log.lines
+        return {
+            "model": model.state_dict(),
+            "model_avg": average.state_dict(),
+            "model_config": plain(model.config),
+            "tokens": tokenizer.state(),
+            "optimizer": optimizer.state_dict(),
+            "scaler": scaler.state_dict(),
+            "progress": asdict(progress),
+            "history": history,
+            "config": plain(config),
+            "recipe": recipe,
+        }
+
+    planned_seconds = config.num_epochs * train_data.total_seconds
+    max_steps = config.max_steps or math.inf
+    while progress.epoch <= config.num_epochs and progress.step < max_steps:
+        batches = train_data.epoch(progress.epoch, world.rank, world.size, progress.batch // world.size)
+        window = dict.fromkeys(SUMS, 0.0)
+        window_start = monotonic()
+        bar = log.bar(
+            f"epoch {progress.epoch}/{config.num_epochs}",
+            train_data.total_seconds,
+            progress.epoch_sums.get("seconds", 0.0),
+        )
+        while progress.step < max_steps and (group := list(itertools.islice(batches, config.accumulate))):
+            # Forward and backward, batch by batch. A step that is given up is followed by other random numbers.
+            scales = loss_scales(progress.step, config.scales)
+            first_number = (progress.step + progress.skipped) * config.accumulate * world.size
+            sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
+            finite_masks = []
+            for i, batch in enumerate(group):
+                rng = reseed(config.seed, first_number + i * world.size + world.rank)
+                chunk = config.chunk.sample(rng)
+                # No cut of it could be read. Others wait for this process's gradients: it sends zeros.
+                nothing = len(batch) == 0
+                if nothing:
+                    batch = _placeholder(config.data.num_mel_bins)
+                features = augment(batch.features, batch.feature_lengths).to(device)  # (N, T, F)
+                lengths = batch.feature_lengths.to(device)
+                is_last = i == len(group) - 1
+                with nullcontext() if is_last or ddp is None else ddp.no_sync():
+                    with autocast(device, config.precision):
+                        losses = (ddp or model)(features, lengths, batch.tokens, chunk, config.loss)
+                    parts = torch.stack([losses.simple, losses.pruned, losses.ctc])  # (3, N)
+                    loss = parts.new_tensor(scales) @ parts  # (N,)
+                    finite = loss.isfinite()
+                    counted = finite & (not nothing)
+                    loss = loss.where(counted, 0.0)
+                    scaler.scale(loss.sum()).backward()
+                finite_masks.append(finite)
+                with torch.no_grad():
+                    parts = parts.where(counted, 0.0)
+                    counts = [losses.num_frames * counted, counted, ~finite]
+                    sums += torch.stack(
+                        [value.sum(dtype=torch.float64) for value in counts]
+                        + [sums.new_tensor(batch.seconds), loss.sum(dtype=torch.float64)]
+                        + list(parts.sum(1, dtype=torch.float64))
+                    )
+
+            # Sums over all processes, and the norm of the gradient per frame: read back once a step.
+            world.sum(sums)
+            scaler.unscale_(optimizer)
+            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            norm = torch.nn.utils.get_total_norm(gradients)
+            *values, raw_norm = torch.cat([sums, norm[None].double()]).tolist()
+            step_sums = dict(zip(SUMS, values, strict=True))
+            # DistributedDataParallel hands out the mean over processes; here it becomes the mean over frames.
+            per_frame = world.size / max(step_sums["frames"], 1.0)
+            norm_per_frame = raw_norm * per_frame
+            is_good = math.isfinite(raw_norm) and step_sums["frames"] > 0
+            if step_sums["left_out"]:
+                progress.left_out += int(step_sums["left_out"])
+                _report_left_out(log, progress.step, group, finite_masks)
+
+            if is_good:
+                done = progress.seconds / planned_seconds
+                if config.max_steps:
+                    done = max(done, progress.step / config.max_steps)
+                lr = learning_rate(progress.step, done, config.optim)
+                for parameter_group in optimizer.param_groups:
+                    parameter_group["lr"] = lr
+                torch._foreach_mul_(gradients, per_frame * min(1.0, config.optim.clip_norm / (norm_per_frame + 1e-6)))
+                scaler.step(optimizer)
+                progress.step += 1
+                progress.seconds += step_sums["seconds"]
+                progress.bad_in_a_row = 0
+                if world.is_main and progress.step % config.average_period == 0:
+                    average.update(model)
+            else:
+                progress.skipped += 1
+                # While fp16's scale is above 1 an overflow is how its limit is found, no fault of the batch.
+                if not (scaler.is_enabled() and scaler.get_scale() > 1.0):
+                    progress.bad_in_a_row += 1
+                    _report_bad_step(log, config, progress, group, world.rank)
+                step_sums = dict.fromkeys(SUMS, 0.0) | {"seconds": step_sums["seconds"]}
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
+
+            progress.batch += len(group) * world.size
+            for name, value in step_sums.items():
+                window[name] += value
+                progress.epoch_sums[name] = progress.epoch_sums.get(name, 0.0) + value
+            bar.update(step_sums["seconds"])
+            if is_good and progress.step % config.log_every_steps == 0:
+                elapsed, window_start = monotonic() - window_start, monotonic()
+                means = _per_frame(window)
+                bar.set_postfix(loss=f"{means['loss']:.3f}", lr=f"{lr:.1e}")
+                log.record(
+                    "train",
+                    progress.step,
+                    epoch=progress.epoch,
+                    **means,
+                    lr=lr,
+                    grad_norm=norm_per_frame,
+                    audio_per_second=window["seconds"] / elapsed,
+                )
+                window = dict.fromkeys(SUMS, 0.0)
+            if is_good and config.valid_every_steps and progress.step % config.valid_every_steps == 0:
+                _validate(model, dev_data, config, world, log, progress)
+            if is_good and progress.step % config.save_every_steps == 0 and world.is_main:
+                replace_step_checkpoint(exp_dir, progress.step, snapshot())
+        bar.close()
+
+        # The epoch's end.
+        epoch = progress.epoch
+        means = _per_frame(progress.epoch_sums) if progress.epoch_sums else {}
+        log.record("epoch", progress.step, epoch=epoch, **means, left_out=progress.left_out, skipped=progress.skipped)
+        valid = _validate(model, dev_data, config, world, log, progress)
+        history.append({"epoch": epoch, "step": progress.step, "train": means, "valid": valid})
+        progress.epoch, progress.batch, progress.epoch_sums = epoch + 1, 0, {}
+        if world.is_main:
+            save_checkpoint(epoch_path(exp_dir, epoch), snapshot())
+            remove_old(
+                exp_dir, {h["epoch"]: _mean_loss(h["valid"]) for h in history}, config.keep_last_k, config.keep_best_k
+            )
+    world.wait()
+    log.close()
+    return progress
+
+
+def feature_stats(train_data: EpochData) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each mel bin (F,), float32, over the first ten minutes of a shuffled epoch.
+
+    The sample is the same for the same seed, and one that no epoch of training sees in this order (epoch 0).
+    """
+    count, seconds = 0, 0.0
+    total: Tensor | float = 0.0
+    squares: Tensor | float = 0.0
+    for batch in train_data.epoch(0):
+        valid = torch.arange(batch.features.shape[1]) < batch.feature_lengths[:, None]  # (N, T)
+        frames = batch.features[valid].double()  # (frames, F)
+        count += len(frames)
+        total = total + frames.sum(0)
+        squares = squares + frames.square().sum(0)
+        seconds += batch.seconds
+        if seconds >= STATS_SECONDS:
+            break
+    if not isinstance(total, Tensor) or not isinstance(squares, Tensor) or count == 0:
+        raise ValueError("there is no training data to estimate the features' mean and deviation from")
+    mean = total / count
+    variance = squares / count - mean.square()
+    return mean.float(), variance.clamp(min=0).sqrt().float()
+
+
+def _placeholder(num_mel_bins: int) -> Batch:
+    """A batch of one second of nothing, for a process that has none."""
+    return Batch(torch.zeros(1, 100, num_mel_bins), torch.tensor([100]), [[]], [""], [""], 0.0)
+
+
+def _per_frame(sums: dict[str, float]) -> dict[str, float]:
+    """Mean losses per encoder frame."""
+    frames = max(sums["frames"], 1.0)
+    return {name: sums[name] / frames for name in ("loss", "simple", "pruned", "ctc")}
+
+
+def _mean_loss(valid: dict[str, dict[str, float]]) -> float:
+    return sum(losses["loss"] for losses in valid.values()) / len(valid)
+
+
+def _validate(
+    model: Transducer,
+    dev_data: Sequence[Iterable[Batch]],
+    config: TrainConfig,
+    world: World,
+    log: TrainingLog,
+    progress: Progress,
+) -> dict[str, dict[str, float]]:
+    """Validate, log it, say it."""
+    valid = validate(model, dev_data, config, world)
+    for name, losses in valid.items():
+        log.record("valid", progress.step, epoch=progress.epoch, setting=name, **losses)
+    if world.is_main:
+        train_loss = f"train {_per_frame(progress.epoch_sums)['loss']:.4f}, " if progress.epoch_sums else ""
+        dev_losses = ", ".join(f"{name} {losses['loss']:.4f}" for name, losses in valid.items())
+        log.say(f"epoch {progress.epoch}, step {progress.step}: loss per frame {train_loss}dev {dev_losses}")
+    return valid
+
+
+def _report_left_out(log: TrainingLog, step: int, group: list[Batch], finite_masks: list[Tensor]) -> None:
+    """Name the utterances of this process whose loss is not finite."""
+    cut_ids = [
+        cut_id
+        for batch, finite in zip(group, finite_masks, strict=True)
+        for cut_id, is_finite in zip(batch.cut_ids, finite.tolist(), strict=False)
+        if not is_finite
+    ]
+    if cut_ids:
+        log.say(f"Left out at step {step}, their loss is not finite: {', '.join(cut_ids)}")
+        log.record("left_out", step, cut_ids=cut_ids)
+
+
+def _report_bad_step(log: TrainingLog, config: TrainConfig, progress: Progress, group: list[Batch], rank: int) -> None:
+    """Save the batches of a step without a finite gradient and say so; stop if it is one too many."""
+    saved = "not saved, there are enough of them"
+    if len(list(config.exp_dir.glob(f"bad-batch-*-rank{rank}.pt"))) < MAX_SAVED_BAD_BATCHES:
+        path: Path = config.exp_dir / f"bad-batch-{progress.step + progress.skipped}-rank{rank}.pt"
+        with atomic_write(path, "wb") as file:
+            torch.save([asdict(batch) for batch in group], file)
+        saved = f"saved in {path}"
+    cut_ids = [cut_id for batch in group for cut_id in batch.cut_ids]
+    log.say(
+        f"The gradient after step {progress.step} is not finite; this step is skipped, its batches are {saved}. "
+        f"Cuts: {', '.join(cut_ids)}"
+    )
+    log.record("skipped", progress.step, cut_ids=cut_ids)
+    if progress.bad_in_a_row >= config.max_bad_steps:
+        raise RuntimeError(
+            f"{progress.bad_in_a_row} steps in a row had no finite gradient; the weights are those of step "
+            f"{progress.step}, before the first of them. If the cuts named above are sound, training has diverged: "
+            f"go back to an earlier checkpoint (delete the later ones in {config.exp_dir}) and lower --optim.lr, or "
+            "raise --optim.warmup_steps; with --precision fp16 try bf16"
+        )

@@ -1,0 +1,133 @@
+"""A task so small that tests can train on it: each token is a spectral pattern. As a program, one training run.
+
+python training_toy.py EXP_DIR [--die-in-write N] [--name=integer of TrainConfig ...]
+"""
+
+import os
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from summarymix.data.augment import SpecAugmentConfig
+from summarymix.data.batches import Batch, DataConfig
+from summarymix.data.tokens import Tokenizer
+from summarymix.model import ModelConfig, Transducer
+from summarymix.training.checkpoint import Progress
+from summarymix.training.config import TrainConfig
+from summarymix.training.distributed import join_world
+from summarymix.training.loop import train
+from summarymix.training.schedule import LossScales, OptimConfig
+from summarymix.training.seeding import reseed
+
+NUM_BINS = 20
+LETTERS = "abcde"
+TOKENIZER = Tokenizer.train([" ".join(LETTERS)], 20, "char")
+
+
+def toy_config(exp_dir: Path, **changes: Any) -> TrainConfig:
+    """Two layers, two epochs of eight batches, with dropout, augmentation and every kind of checkpoint."""
+    options: dict[str, Any] = {
+        "exp_dir": exp_dir,
+        "num_epochs": 2,
+        "model": ModelConfig(
+            feature_dim=NUM_BINS,
+            frontend_channels=(4, 4),
+            num_layers=2,
+            dim=16,
+            feedforward_dim=32,
+            kernel_size=5,
+            summary_dim=16,
+            predictor_dim=16,
+            joiner_dim=16,
+            dropout=0.1,
+        ),
+        "data": DataConfig(
+            num_mel_bins=NUM_BINS, spec_augment=SpecAugmentConfig(time_warp=10, freq_mask_bins=3, time_mask_frames=5)
+        ),
+        "optim": OptimConfig(lr=3e-3, warmup_steps=4),
+        "scales": LossScales(warmup_steps=6),
+        "save_every_steps": 3,
+        "average_period": 2,
+        "log_every_steps": 2,
+        "tensorboard": False,
+    }
+    return TrainConfig(**(options | changes))
+
+
+class ToyData:
+    """Batches of three utterances; the same for the same seed and epoch."""
+
+    def __init__(self, num_batches: int = 8, seed: int = 0) -> None:
+        self.num_batches = num_batches
+        self.seed = seed
+        self.total_seconds = sum(batch.seconds for batch in self.epoch(1))
+
+    def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
+        for number in range(rank + skip_batches * world_size, self.num_batches, world_size):
+            yield self.batch(epoch, number)
+
+    def batch(self, epoch: int, number: int) -> Batch:
+        rng = random.Random(f"{self.seed} {epoch} {number}")
+        noise = torch.Generator().manual_seed(rng.getrandbits(32))
+        texts = [" ".join(rng.choices(LETTERS, k=rng.randint(1, 4))) for _ in range(3)]
+        lengths = [24 + 20 * len(text) for text in texts]
+        features = 0.3 * torch.randn(3, max(lengths), NUM_BINS, generator=noise)
+        for row, text in zip(features, texts, strict=True):
+            for position, letter in enumerate(text.split()):
+                begin, low = 12 + 40 * position, 4 * LETTERS.index(letter)
+                row[begin : begin + 24, low : low + 4] += 2.0
+        return Batch(
+            features=features,
+            feature_lengths=torch.tensor(lengths),
+            tokens=[TOKENIZER.encode(text) for text in texts],
+            texts=texts,
+            cut_ids=[f"cut-{epoch}-{number}-{i}" for i in range(3)],
+            seconds=sum(lengths) / 100,
+        )
+
+    def dev(self) -> list[Batch]:
+        """A small dev split."""
+        return [self.batch(-1, number) for number in range(2)]
+
+
+def toy_model(config: TrainConfig) -> Transducer:
+    """The model of ``config``, its weights a function of the seed."""
+    reseed(config.seed, "weights")
+    config.model.vocab_size = TOKENIZER.vocab_size
+    return Transducer(config.model)
+
+
+def run(config: TrainConfig, data: Any = None) -> tuple[Progress, Transducer]:
+    """Train on the toy task, in as many processes as there are."""
+    data = data or ToyData()
+    model = toy_model(config)
+    with join_world() as world:
+        return train(config, model, TOKENIZER, data, [data.dev()], world, "toy"), model
+
+
+def die_in_write(number: int) -> None:
+    """Make this process kill itself in the middle of writing its ``number``-th checkpoint."""
+    save, writes = torch.save, iter(range(1, 10**9))
+
+    def partial_save(what: object, file: Any) -> None:
+        if next(writes) == number:
+            file.write(b"half a checkpoint")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(what, file)
+
+    torch.save = partial_save
+
+
+if __name__ == "__main__":
+    exp_dir, arguments = Path(sys.argv[1]), sys.argv[2:]
+    if arguments[:1] == ["--die-in-write"]:
+        die_in_write(int(arguments[1]))
+        arguments = arguments[2:]
+    changes = dict(argument.removeprefix("--").split("=") for argument in arguments)
+    run(toy_config(exp_dir, **{name: int(value) for name, value in changes.items()}))
