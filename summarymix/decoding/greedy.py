@@ -79,7 +79,7 @@ class GreedySearch:
         limits: list[int] = lengths.tolist()
         for t in range(max(limits, default=0)):
             pending = [n for n, limit in enumerate(limits) if t < limit]
-            closest = {}
+            closest: dict[int, float] = {}
             for _ in range(self.max_symbols_per_frame):
                 everyone = len(pending) == len(limits)
                 rows = torch.tensor(pending, device=frames.device)  # (M,)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 import kaldialign
 
@@ -138,7 +138,7 @@ def write_errs(path: Path, stats: ErrorStats) -> None:
             print(f"{word}   {counts.correct} {counts.errors} {in_ref} {in_hyp}", file=file)
 
 
-def _write_totals(file: TextIO, stats: ErrorStats) -> None:
+def _write_totals(file: IO[str], stats: ErrorStats) -> None:
     print(f"%WER = {'n/a' if stats.wer is None else f'{stats.wer:.2f}'}", file=file)
     print(
         f"Errors: {stats.insertions.total()} insertions, {stats.deletions.total()} deletions, "
@@ -159,7 +159,7 @@ def _most_frequent(counts: Counter[Any]) -> list[tuple[Any, int]]:
 
 def format_alignment(pairs: list[tuple[str, str]]) -> str:
     """An alignment on one line: correct words as they are, each run of errors as ``(ref words->hyp words)``."""
-    parts = []
+    parts: list[str] = []
     for correct, run in groupby(pairs, key=lambda pair: pair[0] == pair[1]):
         refs, hyps = zip(*run, strict=True)
         if correct:

@@ -1,0 +1,391 @@
+"""The command line of every recipe's ``decode.py``."""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from tqdm import tqdm
+
+from summarymix.chunking import ChunkConfig
+from summarymix.data.augment import SpecAugmentConfig
+from summarymix.data.batches import DataConfig, EvalData
+from summarymix.data.tokens import Tokenizer
+from summarymix.decoding.evaluate import (
+    TIE,
+    Decoded,
+    Setting,
+    decode_split,
+    differences,
+    latency_ms,
+    stream_state_bytes,
+)
+from summarymix.decoding.greedy import GreedySearch
+from summarymix.decoding.results import (
+    ErrorStats,
+    Result,
+    append_result,
+    format_percent,
+    read_results,
+    render_table,
+    write_errs,
+    write_recogs,
+)
+from summarymix.files import atomic_write
+from summarymix.model import Transducer
+from summarymix.subsampling import output_lengths
+from summarymix.training.checkpoint import epoch_path, list_epochs, load_model
+
+EPILOG = """examples:
+  ./decode.py --select                                     choose (epoch, avg) on the dev splits
+  ./decode.py --mode offline streaming --chunk-ms 640 320  decode with what was chosen
+  ./decode.py --compare --chunk-ms 640 --left-chunks 4     simulated against streaming, utterance by utterance
+  ./decode.py --table                                      all results so far"""
+
+
+@dataclass
+class Job:
+    """A loaded model and what is needed to decode with it."""
+
+    recipe: str
+    args: argparse.Namespace
+    model: Transducer
+    tokenizer: Tokenizer
+    info: dict[str, Any]
+    data: DataConfig
+    search: GreedySearch
+    device: torch.device
+
+
+def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] = ("test",)) -> None:
+    """Decode, select, compare or tabulate as the command line says, in the recipe's folder.
+
+    Args:
+        recipe: name of the corpus.
+        argv: arguments without the program's name; None takes the process's own.
+        splits: what is decoded without ``--splits``.
+
+    Raises:
+        SystemExit: 2 on a wrong option, 1 if something is missing or ``--compare`` finds a difference.
+    """
+    parser = _make_parser(recipe, splits)
+    arguments = sys.argv[1:] if argv is None else argv
+    args = parser.parse_args([_dashed(argument) for argument in arguments])
+    try:
+        settings = _settings(args)
+    except ValueError as error:
+        parser.error(str(error))
+    if args.table:
+        _print_table(args)
+    elif args.select:
+        _select(recipe, args, settings)
+    else:
+        _decode(recipe, args, settings)
+
+
+def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=f"Decode with a model of the recipe {recipe}. Takes its checkpoints and the manifests.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    modes = ["offline", "simulated", "streaming"]
+    option = parser.add_argument
+    option("--exp-dir", type=Path, default=Path("exp"), help="folder of the training run (exp)")
+    option("--epoch", type=int, help="last epoch to average (without it: what --select chose, or the last one)")
+    option("--avg", type=int, help="epochs to average, 0 for none (1)")
+    option("--mode", nargs="+", choices=modes, help="one or several (offline)")
+    option("--chunk-ms", nargs="+", type=int, default=[640], help="chunk sizes, multiples of 40 ms (640)")
+    option("--left-chunks", nargs="+", type=int, default=[-1], help="left contexts in chunks, -1: unlimited (-1)")
+    option("--method", choices=["greedy_search"], default="greedy_search", help="search (greedy_search)")
+    option("--splits", nargs="+", help=f"what to decode ({' '.join(splits)}; for --select the dev splits)")
+    option("--max-duration", type=float, default=200.0, help="seconds of audio in a batch (200)")
+    option("--num-streams", type=int, default=16, help="streams decoded side by side in streaming mode (16)")
+    option("--manifest-dir", help="folder of the manifests, if they have been moved since training")
+    option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
+    actions = parser.add_mutually_exclusive_group()
+    actions.add_argument(
+        "--select",
+        action="store_true",
+        help="try several (epoch, avg) on the dev splits, in the given modes or else offline and simulated, and "
+        "write the best to EXP/selected.json, which later calls without --epoch and --avg use",
+    )
+    actions.add_argument(
+        "--compare",
+        action="store_true",
+        help="also list the utterances that simulated and streaming recognise differently; the exit status is 1 "
+        f"if one of them is not a tie closer than {TIE:g}",
+    )
+    actions.add_argument(
+        "--table", choices=["terminal", "markdown"], nargs="?", const="terminal", help="print all results so far"
+    )
+    option("--epochs", nargs="+", type=int, help="epochs that --select tries (the last one)")
+    option("--avgs", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="and averages (1 2 4 8 16)")
+    parser.set_defaults(default_splits=list(splits))
+    return parser
+
+
+def _dashed(argument: str) -> str:
+    """``--exp_dir=a_b`` to ``--exp-dir=a_b``: both spellings are accepted everywhere."""
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if re.match(r"--[A-Za-z]", argument) else argument
+
+
+def _settings(args: argparse.Namespace) -> list[Setting]:
+    """Every mode with every chunk size and left context; offline once."""
+    modes = args.mode
+    if modes is None:
+        modes = ["offline", "simulated"] if args.select else ["simulated", "streaming"] if args.compare else ["offline"]
+    if args.compare and not {"simulated", "streaming"} <= set(modes):
+        raise ValueError("--compare takes both modes: --mode simulated streaming")
+    chunks = [ChunkConfig.from_ms(ms, left) for ms, left in product(args.chunk_ms, args.left_chunks)]
+    settings = []
+    for mode in dict.fromkeys(modes):
+        settings += [Setting(mode, chunk) for chunk in ([ChunkConfig()] if mode == "offline" else chunks)]
+    return settings
+
+
+@contextmanager
+def _clear_errors() -> Iterator[None]:
+    """For what the user can mend: a missing file, a checkpoint of another model. A bug still shows its
+    traceback.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> NoReturn:
+    sys.exit(f"decode.py: {message}")
+
+
+def _load(recipe: str, args: argparse.Namespace, epoch: int | None, avg: int) -> Job:
+    """Load a model. Everything about it, its tokens and its data comes from the checkpoint.
+
+    Raises:
+        FileNotFoundError, ValueError: see :func:`load_model`; or the checkpoint is of another recipe.
+    """
+    model, tokenizer, info = load_model(args.exp_dir, epoch, avg)
+    if info["recipe"] != recipe:
+        raise ValueError(
+            f"{args.exp_dir} is a run of the recipe {info['recipe']}, this is {recipe}: "
+            f"decode it in egs/{info['recipe']}/ASR, or give another --exp-dir"
+        )
+    data = info["config"]["data"]
+    # Reading in this process, so that loading does not compete with what is being timed.
+    config = DataConfig(**{**data, "spec_augment": SpecAugmentConfig(**data["spec_augment"]), "num_workers": 0})
+    if args.manifest_dir is not None:
+        config = replace(config, manifest_dir=args.manifest_dir)
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    model.to(device)
+    search = GreedySearch(model, unk_id=tokenizer.unk_id, record_margins=args.compare)
+    return Job(recipe, args, model, tokenizer, info, config, search, device)
+
+
+def _decode(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> None:
+    with _clear_errors():
+        epoch, avg = _which_epoch(args)
+        job = _load(recipe, args, epoch, avg)
+        splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
+    info = job.info
+    _say(f"{args.exp_dir}: epoch {info['epoch']}, avg {info['avg']}, {info['parameters'] / 1e6:.1f} M parameters")
+    results = []
+    different = 0
+    for split, data in splits.items():
+        by_setting = {}
+        for setting in settings:
+            by_setting[setting] = decoded = _decode_with_bar(job, setting, split, data)
+            results.append(_write(job, setting, split, decoded, data))
+        if data.skipped_items.items:
+            path = args.exp_dir / args.method / f"skipped-{split}.tsv"
+            data.skipped_items.write(path)
+            _say(f"{split}: {data.skipped_items.summary()}; listed in {path}")
+        if args.compare:
+            different += _compare(job, split, by_setting)
+    print(render_table(results))
+    for result in results:
+        print(args.exp_dir / result.recogs, args.exp_dir / result.errs)
+    if different:
+        sys.exit(1)
+
+
+def _which_epoch(args: argparse.Namespace) -> tuple[int | None, int]:
+    """The (epoch, avg) asked for, or else selected on dev, or else the last epoch."""
+    selected = args.exp_dir / "selected.json"
+    if args.epoch is None and args.avg is None and selected.is_file():
+        choice = json.loads(selected.read_text(encoding="utf-8"))
+        epoch, avg = choice["epoch"], choice["avg"]
+        _say(f"{selected}: epoch {epoch}, avg {avg} selected on {', '.join(choice['splits'])}")
+        return epoch, avg
+    return args.epoch, 1 if args.avg is None else args.avg
+
+
+def _open_split(job: Job, split: str) -> EvalData:
+    return EvalData(job.data, job.tokenizer, split, output_lengths, max_duration=job.args.max_duration)
+
+
+def _decode_with_bar(job: Job, setting: Setting, split: str, data: EvalData) -> Decoded:
+    with tqdm(
+        desc=f"{split}, {setting.name}",
+        total=round(data.total_seconds),
+        bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}",
+        mininterval=0.5 if sys.stderr.isatty() else 15,
+        leave=False,
+    ) as bar:
+        return decode_split(
+            job.model, job.tokenizer, job.search, setting, data, job.args.num_streams, on_progress=bar.update
+        )
+
+
+def _write(job: Job, setting: Setting, split: str, decoded: Decoded, data: EvalData) -> Result:
+    """Score a decoded split, write its reports and its line of results.jsonl."""
+    utterances = decoded.utterances(job.tokenizer)
+    stats = ErrorStats.of(utterances)
+    epoch, avg = job.info["epoch"], job.info["avg"]
+    method, exp_dir, chunk = job.args.method, job.args.exp_dir, setting.chunk
+    name = f"{split}-{setting.name}-epoch-{epoch}-avg-{avg}.txt"
+    result = Result(
+        recipe=job.recipe,
+        split=split,
+        mode=setting.mode,
+        method=method,
+        chunk_ms=chunk.chunk_ms,
+        left_chunks=chunk.left_chunks,
+        epoch=epoch,
+        avg=avg,
+        wer=stats.wer,
+        words=stats.words,
+        insertions=stats.insertions.total(),
+        deletions=stats.deletions.total(),
+        substitutions=stats.substitutions.total(),
+        utterances=len(utterances),
+        skipped=len(data.skipped_items),
+        rtf=decoded.computing / decoded.audio,
+        parameters=job.info["parameters"],
+        commit=_commit(),
+        seconds=decoded.audio,
+        latency_ms=latency_ms(chunk, job.data.fbank_options()),
+        state_bytes=stream_state_bytes(job.model, job.search, chunk),
+        num_streams=job.args.num_streams if setting.mode == "streaming" else None,
+        threads=torch.get_num_threads(),
+        device=torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else job.device.type,
+        recogs=f"{method}/recogs-{name}",
+        errs=f"{method}/errs-{name}",
+    )
+    with _clear_errors():
+        write_recogs(exp_dir / result.recogs, utterances)
+        write_errs(exp_dir / result.errs, stats)
+        append_result(exp_dir / "results.jsonl", result)
+    _say(f"[{split}, {setting.name}] {stats}, RTF {result.rtf:.4f}")
+    return result
+
+
+def _commit() -> str | None:
+    """The commit of this library, with -dirty behind it if files have changed since; None without git."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def _compare(job: Job, split: str, by_setting: dict[Setting, Decoded]) -> int:
+    """Print where streaming and simulated differ, and return how many differences are not ties."""
+    unexplained = 0
+    for setting, streamed in by_setting.items():
+        if setting.mode != "streaming":
+            continue
+        simulated = by_setting[Setting("simulated", setting.chunk)]
+        found = differences(simulated.hypotheses, streamed.hypotheses)
+        ties = sum(difference.is_tie for difference in found)
+        unexplained += len(found) - ties
+        print(
+            f"{split}, {setting.chunk}: simulated and streaming are identical in "
+            f"{len(streamed.hypotheses) - len(found)} of {len(streamed.hypotheses)} utterances, {ties} are ties"
+        )
+        for difference in found:
+            print(
+                f"  {difference.cut_id}: from frame {difference.frame} on, "
+                f"{'a tie' if difference.is_tie else 'NOT A TIE'}, margin {difference.margin:.2g}"
+            )
+            for mode, decoded in (("simulated", simulated), ("streaming", streamed)):
+                print(f"    {mode}: {job.tokenizer.decode(decoded.hypotheses[difference.cut_id].tokens)}")
+    return unexplained
+
+
+def _select(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> None:
+    """Try (epoch, avg) on the dev splits; the lowest mean WER over splits and settings wins."""
+    with _clear_errors():
+        candidates = _candidates(args)
+        splits = args.splits or load_model(args.exp_dir, candidates[0][0], 0)[2]["config"]["data"]["dev"]
+    tried: list[dict[str, Any]] = []
+    for epoch, avg in candidates:
+        with _clear_errors():
+            job = _load(recipe, args, epoch, avg)
+            data = {split: _open_split(job, split) for split in splits}
+        wers = {}
+        for split, setting in product(splits, settings):
+            stats = ErrorStats.of(_decode_with_bar(job, setting, split, data[split]).utterances(job.tokenizer))
+            if stats.wer is None:
+                _fail(f"{split} has no words to measure an error rate on: give other --splits")
+            wers[f"{split}, {setting.name}"] = stats.wer
+        mean = sum(wers.values()) / len(wers)
+        tried.append({"epoch": epoch, "avg": avg, "mean_wer": mean, "wer": wers})
+        each = ", ".join(map(format_percent, wers.values()))
+        _say(f"epoch {epoch}, avg {avg}: mean WER {mean:.2f}%  ({each})")
+    # Of equal ones, the longest average.
+    best = min(tried, key=lambda candidate: (candidate["mean_wer"], -candidate["avg"]))
+    path = args.exp_dir / "selected.json"
+    choice = {"epoch": best["epoch"], "avg": best["avg"], "splits": splits, "method": args.method, "tried": tried}
+    with _clear_errors(), atomic_write(path) as file:
+        json.dump(choice, file, indent=1, ensure_ascii=False)
+    print(f"Selected epoch {best['epoch']}, avg {best['avg']}: mean WER {best['mean_wer']:.2f}% ({path})")
+
+
+def _candidates(args: argparse.Namespace) -> list[tuple[int, int]]:
+    """The (epoch, avg) for which there are checkpoints.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    there = list_epochs(args.exp_dir)
+    epochs = args.epochs or there[-1:]
+    candidates = [
+        (epoch, avg)
+        for epoch, avg in product(epochs, args.avgs)
+        if epoch in there and (avg in (0, epoch) or epoch_path(args.exp_dir, epoch - avg).is_file())
+    ]
+    if not candidates:
+        raise FileNotFoundError(
+            f"No checkpoints in {args.exp_dir} for epochs {epochs} and averages {args.avgs} (there are those of the "
+            f"epochs {there}): train first, or correct --exp-dir, --epochs, --avgs"
+        )
+    return candidates
+
+
+def _print_table(args: argparse.Namespace) -> None:
+    path = args.exp_dir / "results.jsonl"
+    if not path.is_file():
+        _fail(f"no {path}: decode first, or correct --exp-dir")
+    with _clear_errors():
+        results = read_results(path)
+    print(render_table(results, markdown=args.table == "markdown"))
+    print()
+    for result in results:
+        print(args.exp_dir / result.recogs, args.exp_dir / result.errs)
+
+
+def _say(text: str) -> None:
+    """Print a line above the progress bar."""
+    tqdm.write(text, file=sys.stderr)

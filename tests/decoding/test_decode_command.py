@@ -1,0 +1,251 @@
+"""decode.py from the outside: a small corpus on disk, checkpoints of a random model, files and exit statuses."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from lhotse import MonoCut, Recording, SupervisionSegment
+
+from summarymix.data.batches import DataConfig
+from summarymix.data.manifests import cuts_path, write_manifest
+from summarymix.data.tokens import Tokenizer
+from summarymix.decoding import cli
+from summarymix.decoding.cli import main
+from summarymix.decoding.evaluate import Decoded, Setting, differences
+from summarymix.decoding.greedy import Hypothesis
+from summarymix.decoding.results import Result, read_results
+from summarymix.model import ModelConfig, Transducer
+from summarymix.training.averaging import RunningMean
+from summarymix.training.checkpoint import Progress, epoch_path, save_checkpoint
+from summarymix.training.config import TrainConfig, plain
+
+WORDS = ["one", "two", "three", "four", "stop"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve recordings of noise; one of them is truncated, one too short, one without words."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    cuts = []
+    for i in range(12):
+        seconds = 0.02 if i == 3 else float(rng.uniform(0.3, 2.5))
+        path = folder / f"{i}.wav"
+        soundfile.write(path, rng.normal(0, 0.1, int(16000 * seconds)).clip(-1, 1), 16000)
+        recording = Recording.from_file(path, recording_id=f"rec-{i}")
+        text = "" if i == 5 else " ".join(rng.choice(WORDS, 4))
+        supervision = SupervisionSegment(f"sup-{i}", recording.id, 0, recording.duration, text=text)
+        cuts.append(MonoCut(f"cut-{i}", 0, recording.duration, 0, recording=recording, supervisions=[supervision]))
+        if i == 7:
+            path.write_bytes(path.read_bytes()[:100])
+    for split in ("dev", "test"):
+        write_manifest(cuts, cuts_path(folder, "mini", split))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exp_dir(corpus: Path) -> Path:
+    """Two epochs of a random model. It was never trained, but it talks."""
+    torch.manual_seed(1)
+    tokenizer = Tokenizer.train([" ".join(pair) for pair in product(WORDS, WORDS)], 40, "char")
+    config = TrainConfig(
+        exp_dir=corpus / "exp",
+        model=ModelConfig(
+            frontend_channels=(4, 4),
+            num_layers=2,
+            dim=16,
+            feedforward_dim=24,
+            kernel_size=7,
+            summary_dim=16,
+            predictor_dim=8,
+            joiner_dim=12,
+        ),
+        data=DataConfig(manifest_dir=str(corpus), on_the_fly=True),
+    )
+    model = Transducer(replace(config.model, vocab_size=tokenizer.vocab_size)).eval()
+    model.set_feature_stats(torch.full((80,), -6.0), torch.full((80,), 3.0))
+    average = RunningMean(model)
+    for epoch in (1, 2):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+            model.joiner.encoder_proj.weight.mul_(3)
+            model.joiner.out.bias[:2] = -1.0
+        average.update(model)
+        checkpoint = {
+            "model": model.state_dict(),
+            "model_avg": average.state_dict(),
+            "model_config": plain(model.config),
+            "tokens": tokenizer.state(),
+            "progress": vars(Progress(epoch=epoch)),
+            "history": {},
+            "config": plain(config),
+            "recipe": "mini",
+        }
+        save_checkpoint(epoch_path(config.exp_dir, epoch), checkpoint)
+    return config.exp_dir
+
+
+@pytest.fixture(autouse=True)
+def clean(exp_dir: Path) -> Iterator[None]:
+    yield
+    for name in ("selected.json", "results.jsonl"):
+        (exp_dir / name).unlink(missing_ok=True)
+
+
+def decode(exp_dir: Path, options: str) -> list[Result]:
+    main("mini", ["--exp-dir", str(exp_dir), "--device", "cpu", *options.split()])
+    return read_results(exp_dir / "results.jsonl")
+
+
+def test_all_modes_in_one_call(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = decode(
+        exp_dir,
+        "--mode offline simulated streaming --chunk-ms 640 320 --left-chunks 2 --splits dev test --compare "
+        "--num-streams 3 --max-duration 4",
+    )
+    modes = [(r.mode, r.chunk_ms, r.left_chunks) for r in results if r.split == "test"]
+    chunks = [(640, 2), (320, 2)]
+    expected = [("offline", None, -1), *(("simulated", *c) for c in chunks), *(("streaming", *c) for c in chunks)]
+    assert modes == expected
+    assert len(results) == 2 * len(expected)
+    for result in results:
+        assert (result.utterances, result.skipped) == (10, 2)
+        assert result.words == 9 * 4
+        assert (result.epoch, result.avg) == (2, 1)
+        assert result.rtf > 0
+        assert "%WER" in (exp_dir / result.errs).read_text()
+        assert len((exp_dir / result.recogs).read_text().splitlines()) == 2 * result.utterances
+        errors = result.insertions + result.deletions + result.substitutions
+        assert result.wer == pytest.approx(100 * errors / result.words)
+    by_mode = {(r.mode, r.chunk_ms): r for r in results if r.split == "test"}
+    for ms in (640, 320):
+        simulated, streaming = by_mode["simulated", ms], by_mode["streaming", ms]
+        recogs = [(exp_dir / r.recogs).read_text() for r in (simulated, streaming)]
+        assert recogs[0] == recogs[1]
+        assert streaming.latency_ms == ms + 37.5
+        assert streaming.state_bytes == simulated.state_bytes
+        assert streaming.state_bytes is not None
+    # The model has to say something, and something else offline, or all this proves little.
+    texts = [(exp_dir / by_mode[key].recogs).read_text() for key in (("offline", None), ("simulated", 320))]
+    assert texts[0] != texts[1]
+    assert "hyp=['" in texts[0]
+
+    out = capsys.readouterr()
+    assert "simulated and streaming are identical in 10 of 10 utterances" in out.out
+    assert "skipped 2: " in out.err
+    listed = (exp_dir / "greedy_search" / "skipped-test.tsv").read_text()
+    assert "cut-3" in listed
+    assert "cut-7" in listed
+
+
+def test_selection_is_used_until_told_otherwise(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main("mini", ["--exp_dir", str(exp_dir), "--select", "--epochs", "1", "2", "--avgs", "0", "1", "2"])
+    selected = json.loads((exp_dir / "selected.json").read_text())
+    tried = {(c["epoch"], c["avg"]): c["mean_wer"] for c in selected["tried"]}
+    assert tried.keys() == {(1, 0), (1, 1), (2, 0), (2, 1), (2, 2)}
+    assert tried[selected["epoch"], selected["avg"]] == min(tried.values())
+    assert selected["splits"] == ["dev"]
+    assert "Selected epoch" in capsys.readouterr().out
+
+    selected |= {"epoch": 1, "avg": 1}
+    (exp_dir / "selected.json").write_text(json.dumps(selected))
+    assert [(r.epoch, r.avg) for r in decode(exp_dir, "")] == [(1, 1)]
+    assert [(r.epoch, r.avg) for r in decode(exp_dir, "--epoch 2 --avg 2")] == [(1, 1), (2, 2)]
+
+
+def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    decode(exp_dir, "--mode offline simulated")
+    capsys.readouterr()
+    main("mini", ["--exp-dir", str(exp_dir), "--table"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["split", "mode"]
+    assert [line.split()[1] for line in lines[2:4]] == ["offline", "simulated"]
+    assert all(Path(path).is_file() for line in lines[5:] for path in line.split())
+    main("mini", ["--exp-dir", str(exp_dir), "--table", "markdown"])
+    assert capsys.readouterr().out.startswith("| split")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--mode streaming --chunk-ms 650", "--chunk-ms 650 is not a multiple .* nearest: 640 or 680"),
+        ("--mode streaming --left-chunks -2", "left context is -1"),
+        ("--mode sideways", "invalid choice: 'sideways'"),
+        ("--mode offline --compare", "--compare takes both modes"),
+        ("--splits nowhere", r"No manifest .*mini_cuts_nowhere"),
+        ("--epoch 7", r"No checkpoint .*epoch-7.pt; epochs in .*: 1, 2"),
+        ("--epoch 1 --avg 3", "--avg 3 must be from 0"),
+        ("--select --epochs 9", r"No checkpoints in .*there are those of the epochs \[1, 2\]"),
+        ("--manifest-dir /nowhere", "No manifest /nowhere"),
+    ],
+)
+def test_mistakes_are_explained(exp_dir: Path, options: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        decode(exp_dir, options)
+    assert caught.value.code not in (None, 0)
+    said = f"{caught.value.code}\n{capsys.readouterr().err}"
+    assert re.search(message, said), said
+
+
+def test_other_recipes_and_empty_folders_are_named(exp_dir: Path, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="is a run of the recipe mini, this is librispeech"):
+        main("librispeech", ["--exp-dir", str(exp_dir)])
+    with pytest.raises(SystemExit, match=r"No epoch-\*.pt in .*: train first"):
+        main("mini", ["--exp-dir", str(tmp_path)])
+    with pytest.raises(SystemExit, match=r"no .*results.jsonl: decode first"):
+        main("mini", ["--exp-dir", str(tmp_path), "--table"])
+
+
+def test_a_damaged_checkpoint_is_named(exp_dir: Path, tmp_path: Path) -> None:
+    epoch_path(tmp_path, 1).write_bytes(epoch_path(exp_dir, 1).read_bytes()[:1000])
+    with pytest.raises(SystemExit, match=r"epoch-1.pt is damaged"):
+        main("mini", ["--exp-dir", str(tmp_path)])
+
+
+def test_a_difference_that_is_no_tie_fails(exp_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = cli.decode_split
+
+    def broken(*args: object, **kwargs: object) -> Decoded:
+        decoded = real(*args, **kwargs)  # type: ignore[arg-type]
+        setting = args[3]
+        assert isinstance(setting, Setting)
+        if setting.mode == "streaming":
+            longest = max(decoded.hypotheses.values(), key=lambda hypothesis: len(hypothesis.tokens))
+            longest.tokens[0] = 2 if longest.tokens[0] != 2 else 3
+        return decoded
+
+    monkeypatch.setattr(cli, "decode_split", broken)
+    with pytest.raises(SystemExit) as caught:
+        decode(exp_dir, "--compare")
+    assert caught.value.code == 1
+
+
+def test_differences_are_located_and_judged() -> None:
+    def hypothesis(tokens: list[int], frames: list[int], margins: list[float]) -> Hypothesis:
+        return Hypothesis(tokens, frames, [0.0] * len(tokens), len(margins), margins)
+
+    base = hypothesis([4, 5], [0, 2], [1.0, 1.0, 1.0, 1.0])
+    others = {
+        "same": base,
+        "late": hypothesis([4, 5], [0, 3], [1.0, 1.0, 5e-5, 1.0]),  # blank instead of 5 at frame 2: a tie
+        "other": hypothesis([4, 6], [0, 2], [1.0, 5e-5, 1.0, 1.0]),  # the tie was elsewhere
+        "short": hypothesis([4, 5], [0, 2], [1.0, 1.0, 1.0]),
+        "missing": hypothesis([4], [0], [1.0, 1.0, 0.5, 1.0]),
+    }
+    found = differences(dict.fromkeys(others, base), others)
+    assert [(d.cut_id, d.frame, d.is_tie) for d in found] == [
+        ("late", 2, True),
+        ("missing", 2, False),
+        ("other", 2, False),
+        ("short", 3, False),
+    ]
+    with pytest.raises(ValueError, match="not the same utterances"):
+        differences({"a": base}, {"b": base})
