@@ -355,8 +355,8 @@ def _skip(cut: Cut, reason: str, detail: str, remedy: str) -> Skipped:
 def _nothing_readable(count: int, example: Skipped, listed_in: Path | None) -> RuntimeError:
     where = f" All are listed in {listed_in}." if listed_in else ""
     return RuntimeError(
-        f"None of the first {count} cuts could be read, for example {example.id}, {example.file}: "
-        f"{example.detail}.{where} Relative paths in manifests count from the recipe's folder: start from there, or run ./prepare.sh anew"
+        f"None of the first {count} cuts could be read, for example {example.id}, {example.file}: {example.detail}."
+        f"{where} Relative paths count from the recipe's folder: start from there, or run ./prepare.sh anew"
     )
 
 

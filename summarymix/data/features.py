@@ -139,7 +139,7 @@ class _LhotseFbank(lhotse.Fbank):
     def extract(self, samples: Any, sampling_rate: int) -> Any:
         if sampling_rate != self._fbank.options.sample_rate:
             raise ValueError(
-                f"The features are made for {self._fbank.options.sample_rate} Hz, but the audio has {sampling_rate} Hz: "
+                f"The features are made for {self._fbank.options.sample_rate} Hz, but the audio has {sampling_rate}: "
                 "resample the cuts, or set the sample rate of the features"
             )
         features = self._fbank.extract(samples.squeeze(0) if samples.ndim == 2 else samples)

@@ -1,0 +1,99 @@
+# Sourced by prepare.sh and run.sh of the recipes. It gives them
+#
+#   parse_options "$@"        sets the variable foo_bar from the option --foo-bar VALUE (or --foo_bar, or =VALUE); the
+#                             script has to have given foo_bar a default before. --help prints the script's header.
+#   log MESSAGE               prints time, script and message.
+#   stage N TITLE MARK [SETTINGS]
+#                             succeeds if stage N is to run now: --stage <= N <= --stop-stage, and it is not done yet.
+#   stage_done                ends that stage: writes MARK.
+#
+# A stage is done when MARK exists, was written with the same SETTINGS, and no earlier stage has run since.
+# So a recipe reads
+#
+#   if stage 2 "Compute features" data/fbank/.done "$speeds"; then
+#     ../../../local/compute_fbank.py ...
+#     stage_done
+#   fi
+#
+# with "set -euo pipefail" before it: a failing command ends the script, and the mark is not written.
+
+stage=0
+stop_stage=100
+
+log() {
+  echo "$(date '+%Y-%m-%d %H:%M:%S') ${0##*/}: $*"
+}
+
+parse_options() {
+  local _name _value _variable _number
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --help | -h)
+        # The comment on top of the script, without the line that names the shell.
+        sed -n '2,/^[^#]/{/^#/!q; s/^# \{0,1\}//; p}' "$0"
+        exit 0
+        ;;
+      --*=*)
+        _name=${1%%=*}
+        _value=${1#*=}
+        shift
+        ;;
+      --*)
+        if [ $# -lt 2 ]; then
+          echo "${0##*/}: option $1 needs a value; see ${0##*/} --help" >&2
+          exit 2
+        fi
+        _name=$1
+        _value=$2
+        shift 2
+        ;;
+      *)
+        echo "${0##*/}: unexpected argument '$1'; see ${0##*/} --help" >&2
+        exit 2
+        ;;
+    esac
+    _variable=${_name#--}
+    _variable=${_variable//-/_}
+    if ! [[ $_variable =~ ^[a-z][a-z0-9_]*$ ]] || [ -z "${!_variable+set}" ]; then
+      echo "${0##*/}: unknown option $_name; see ${0##*/} --help" >&2
+      exit 2
+    fi
+    printf -v "$_variable" %s "$_value"
+  done
+  for _number in stage stop_stage; do
+    if ! [[ ${!_number} =~ ^-?[0-9]+$ ]]; then
+      echo "${0##*/}: --${_number//_/-} takes a number, not '${!_number}'" >&2
+      exit 2
+    fi
+  done
+}
+
+_mark=
+_settings=
+_stage_title=
+_previous_mark=
+
+stage() {
+  _settings=${4:-}
+  _stage_title="Stage $1: $2"
+  local previous=$_previous_mark
+  _mark=$3
+  _previous_mark=$3
+  if [ "$1" -lt "$stage" ] || [ "$1" -gt "$stop_stage" ]; then
+    return 1
+  fi
+  if [ -e "$_mark" ] && [ "$(cat "$_mark")" = "$_settings" ] && ! { [ -e "$previous" ] && [ "$previous" -nt "$_mark" ]; }; then
+    log "$_stage_title: already done"
+    return 1
+  fi
+  rm -f "$_mark"
+  log "$_stage_title"
+}
+
+stage_done() {
+  mkdir -p "$(dirname "$_mark")"
+  # Renamed into place, because an empty mark is a mark.
+  printf '%s\n' "$_settings" >"$_mark.part"
+  mv "$_mark.part" "$_mark"
+  log "$_stage_title: done"
+}

@@ -1,0 +1,36 @@
+#!/usr/bin/env python3
+"""Make a lang dir (bpe.model, bpe.vocab, tokens.txt) from the transcripts in lhotse supervisions."""
+
+import argparse
+from pathlib import Path
+from typing import get_args
+
+from lhotse import SupervisionSet
+
+from summarymix.data.tokens import ModelType, Tokenizer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--supervisions", type=Path, nargs="+", required=True, help="manifests of the training splits")
+    parser.add_argument("--lang-dir", type=Path, required=True)
+    parser.add_argument("--vocab-size", type=int, default=500, help="tokens, blank and unknown included")
+    parser.add_argument("--model-type", choices=get_args(ModelType), default="unigram")
+    args = parser.parse_args()
+
+    texts = [s.text or "" for path in args.supervisions for s in SupervisionSet.from_jsonl_lazy(path)]
+    try:
+        tokenizer = Tokenizer.train(texts, args.vocab_size, args.model_type)
+    except ValueError as error:
+        parser.error(str(error))
+    tokenizer.write(args.lang_dir)
+    words = sum(len(text.split()) for text in texts)
+    count = sum(len(tokenizer.encode(text)) for text in texts)
+    print(
+        f"{args.lang_dir}: {tokenizer.vocab_size} tokens of {len(texts)} transcripts with {words} words, "
+        f"{count / max(words, 1):.2f} tokens a word"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Check cuts and their audio, take out bad ones, look for speakers that two splits share, print durations.
+
+What is taken out of OUT_DIR/PREFIX_cuts_SPLIT.jsonl.gz is listed in OUT_DIR/skipped-PREFIX-SPLIT-validate.tsv.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from summarymix.data.manifests import cuts_path, read_cuts
+from summarymix.data.validate import duration_statistics, speaker_overlap, validate_split
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prefix", required=True, help="name of the corpus in the manifests' names")
+    parser.add_argument("--splits", nargs="+", required=True)
+    parser.add_argument("--manifest-dir", type=Path, default=Path("data/fbank"))
+    parser.add_argument("--disjoint-speakers", action="store_true", help="fail if two splits share a speaker")
+    parser.add_argument("--nj", type=int, default=4, help="files to open at a time")
+    args = parser.parse_args()
+
+    splits = {}
+    for split in args.splits:
+        skipped = validate_split(args.manifest_dir, args.prefix, split, args.nj)
+        splits[split] = list(read_cuts(cuts_path(args.manifest_dir, args.prefix, split)))
+        print(f"{split}: {duration_statistics(splits[split])}")
+        if len(skipped):
+            listing = args.manifest_dir / f"skipped-{args.prefix}-{split}-validate.tsv"
+            print(f"{split}: {skipped.summary()}; see {listing}")
+    for (a, b), speakers in speaker_overlap(splits).items():
+        message = f"{a} and {b} share {len(speakers)} speakers: {', '.join(speakers[:10])}"
+        if args.disjoint_speakers:
+            sys.exit(f"{message}. Move each speaker's utterances to one split")
+        print(f"Warning: {message}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,215 @@
+"""From recordings and supervisions to cuts with stored features, in parallel, restartable, the same every time.
+
+The cuts of a split are cut into shards. A shard's manifest is written after all of its features, under a name
+that holds a fingerprint of everything that went into it. So a run that was killed takes up the finished shards of
+the last one, changed data or options take up none, and the number of jobs does not matter.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+import lhotse
+import numpy as np
+import torch
+from lhotse import CutSet, Features, RecordingSet, SupervisionSet
+from lhotse.cut import Cut
+from lhotse.features.io import FeaturesWriter, get_writer
+from lhotse.utils import fastcopy, is_module_available
+from tqdm import tqdm
+
+from summarymix.data.features import FbankExtractor, FbankOptions
+from summarymix.data.manifests import cuts_path, write_manifest
+from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.files import atomic_write
+
+Storage = Literal["numpy_files", "lilcom_chunky", "none"]
+
+# Order of the cuts in a manifest. Training reads manifests from front to back through a limited buffer,
+# and neighbours in a corpus share speaker and book.
+_ORDER_SEED = 0
+
+
+@dataclass(frozen=True)
+class ExtractionOptions:
+    """How the cuts of a split are made."""
+
+    fbank: FbankOptions = field(default_factory=FbankOptions)
+    storage: Storage = "numpy_files"
+    """One exact file per cut; lhotse's compressed archives (lossy, needs lilcom); or none: computed while training."""
+    speeds: tuple[float, ...] = ()
+    """Copies at other speeds, such as 0.9 and 1.1."""
+    shard_size: int = 1000
+
+
+def load_cuts(manifest_dir: Path, prefix: str, split: str) -> CutSet:
+    """One cut for each supervision in ``{prefix}_{recordings,supervisions}_{split}.jsonl.gz``, with its id.
+
+    Raises:
+        FileNotFoundError: one of the two is missing.
+    """
+    paths = [Path(manifest_dir) / f"{prefix}_{kind}_{split}.jsonl.gz" for kind in ("recordings", "supervisions")]
+    for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"No manifest {path}: run ./prepare.sh from the manifest stage on")
+    cuts = CutSet.from_manifests(
+        recordings=RecordingSet.from_jsonl(paths[0]), supervisions=SupervisionSet.from_jsonl(paths[1])
+    )
+    return cuts.trim_to_supervisions(keep_overlapping=False).map(_with_id_of_supervision).to_eager()
+
+
+def extract_split(
+    manifest_dir: Path, out_dir: Path, prefix: str, split: str, options: ExtractionOptions, executor: Executor
+) -> SkippedItems:
+    """Make ``{out_dir}/{prefix}_cuts_{split}.jsonl.gz`` and the features it refers to.
+
+    Args:
+        manifest_dir: where recordings and supervisions are.
+        out_dir: where cuts and features go.
+        prefix: name of the corpus.
+        split: name of the split.
+        options: what to compute.
+        executor: runs the shards, here or elsewhere; it has to see the same files.
+
+    Returns:
+        The cuts whose audio cannot be read. They are also listed in ``{out_dir}/skipped-{prefix}-{split}-audio.tsv``.
+
+    Raises:
+        FileNotFoundError: a manifest is missing.
+        ValueError: no cut is left.
+        ImportError: the storage needs a package that is not there.
+    """
+    if options.storage == "lilcom_chunky" and not is_module_available("lilcom"):
+        raise ImportError("--storage lilcom_chunky needs the package lilcom: pip install lilcom, or use numpy_files")
+    out_dir = Path(out_dir)
+    cuts = _in_order(load_cuts(manifest_dir, prefix, split), options.speeds)
+    shards = [cuts[i : i + options.shard_size] for i in range(0, len(cuts), options.shard_size)]
+    manifest = cuts_path(out_dir, prefix, split)
+    listing = out_dir / f"skipped-{prefix}-{split}-audio.tsv"
+    done, shard_dir = out_dir / f".{prefix}-{split}.done", out_dir / f"{prefix}_shards_{split}"
+    names = [f"{i:05d}-{_fingerprint(shard, options)}" for i, shard in enumerate(shards)]
+    everything = "\n".join(names) + "\n"
+    if done.exists() and done.read_text() == everything and manifest.exists():
+        return SkippedItems.read(listing)
+
+    done.unlink(missing_ok=True)
+    work = partial(
+        _extract_shard, shard_dir=shard_dir, feature_dir=out_dir / f"{prefix}_feats_{split}", options=options
+    )
+    for _ in tqdm(executor.map(work, names, shards), f"{split}: shards", len(shards), disable=None):
+        pass
+    skipped = SkippedItems()
+    for name in names:
+        skipped.extend(SkippedItems.read(shard_dir / f"{name}.tsv").items)
+    skipped.write(listing)
+    if len(skipped) == len(cuts):
+        raise ValueError(f"No audio of {manifest} can be read; the reasons are in {listing}")
+    with (
+        atomic_write(manifest, "wb") as file,
+        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed,
+    ):
+        for name in names:
+            with gzip.open(shard_dir / f"{name}.jsonl.gz") as shard_file:
+                shutil.copyfileobj(shard_file, packed)
+    with atomic_write(done) as file:
+        file.write(everything)
+    shutil.rmtree(shard_dir)
+    return skipped
+
+
+def _with_id_of_supervision(cut: Cut) -> Cut:
+    return fastcopy(cut, id=cut.supervisions[0].id)
+
+
+def _in_order(cuts: CutSet, speeds: Sequence[float]) -> list[Cut]:
+    copies = list(cuts)
+    for speed in speeds:
+        copies += cuts.perturb_speed(speed)
+    random.Random(_ORDER_SEED).shuffle(copies)
+    return copies
+
+
+def _fingerprint(cuts: Sequence[Cut], options: ExtractionOptions) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
+    for cut in cuts:
+        digest.update(json.dumps(cut.to_dict(), sort_keys=True).encode())
+        for source in cut.recording.sources:
+            if source.type == "file" and os.path.exists(source.source):
+                stat = os.stat(source.source)
+                digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _extract_shard(
+    name: str, cuts: Sequence[Cut], shard_dir: Path, feature_dir: Path, options: ExtractionOptions
+) -> None:
+    manifest = shard_dir / f"{name}.jsonl.gz"
+    if manifest.exists():
+        return
+    torch.set_num_threads(1)  # the shards run side by side
+    skipped = SkippedItems()
+    kept: list[Cut] = []
+    if options.storage == "none":
+        kept = list(cuts)
+    else:
+        extractor = FbankExtractor(options.fbank)
+        archive = name.split("-")[0]  # without the fingerprint: the same name for the same place
+        storage_path = feature_dir if options.storage == "numpy_files" else feature_dir / archive
+        storage_path.parent.mkdir(parents=True, exist_ok=True)
+        with get_writer(options.storage)(str(storage_path)) as writer:
+            for cut in cuts:
+                try:
+                    cut, features = _compute(cut, extractor)
+                # What a broken file raises differs between formats and libraries; the text goes into the list.
+                except Exception as error:
+                    files = " ".join(source.source for source in cut.recording.sources)
+                    detail = f"{type(error).__name__}: {error}"
+                    skipped.add(Skipped(cut.id, files, "unreadable audio", detail, "restore the file, run anew"))
+                    continue
+                kept.append(_store(cut, features, extractor.options, writer))
+    skipped.write(shard_dir / f"{name}.tsv")
+    write_manifest(kept, manifest)
+
+
+def _compute(cut: Cut, extractor: FbankExtractor) -> tuple[Cut, np.ndarray]:
+    if cut.sampling_rate != extractor.options.sample_rate:
+        cut = cut.resample(extractor.options.sample_rate)
+    return cut, extractor.extract(cut.load_audio()[0]).numpy()  # (T, F)
+
+
+def _store(cut: Cut, features: np.ndarray, options: FbankOptions, writer: FeaturesWriter) -> Cut:
+    try:
+        # lhotse's own way of storing invents random keys.
+        key = writer.write(quote(cut.id, safe=""), features)
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"Cannot write the features of {cut.id} to {writer.storage_path} ({error.strerror}). "
+            "What is finished will be used when the same command is run again",
+        ) from error
+    return fastcopy(
+        cut,
+        features=Features(
+            type=lhotse.Fbank.name,
+            num_frames=features.shape[0],
+            num_features=features.shape[1],
+            frame_shift=options.shift / options.sample_rate,
+            sampling_rate=options.sample_rate,
+            start=cut.start,
+            duration=cut.duration,
+            channels=cut.channel,
+            storage_type=writer.name,
+            storage_path=str(writer.storage_path),
+            storage_key=key,
+        ),
+    )

@@ -1,0 +1,135 @@
+"""Checks cuts before time is spent on training with them."""
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import lhotse.qa
+import soundfile
+from lhotse import Recording
+from lhotse.cut import Cut
+
+from summarymix.data.batches import transcript
+from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
+from summarymix.data.skipped import Skipped, SkippedItems
+
+
+def validate_split(manifest_dir: Path, prefix: str, split: str, num_jobs: int = 1) -> SkippedItems:
+    """Check every cut of a split and take the bad ones out of its manifest.
+
+    Checked are: unique ids, a transcript, times and numbers of frames that fit each other, and that every audio file
+    opens, has the sample rate and the number of samples that the manifest promises, and can be read to its end.
+
+    Returns:
+        What was taken out, this time or before. It is also listed in
+        ``{manifest_dir}/skipped-{prefix}-{split}-validate.tsv``.
+
+    Raises:
+        FileNotFoundError: the manifest is missing.
+        ValueError: nothing is left; the manifest stays as it was.
+    """
+    manifest = cuts_path(manifest_dir, prefix, split)
+    cuts = list(read_cuts(manifest))
+    recordings = {source: cut.recording for cut in cuts if cut.has_recording for source in _files(cut)}
+    with ThreadPoolExecutor(num_jobs) as executor:
+        bad_files = {
+            file: problem
+            for file, problem in zip(recordings, executor.map(audio_problem, recordings.values()), strict=True)
+            if problem
+        }
+    occurrences = Counter(cut.id for cut in cuts)
+    found = SkippedItems()
+    kept: list[Cut] = []
+    seen: set[str] = set()
+    for cut in cuts:
+        if cut.id in seen:
+            problem = (
+                "duplicate id",
+                f"occurs {occurrences[cut.id]} times, the first is kept",
+                "give every cut its own id",
+            )
+        elif not transcript(cut):
+            problem = ("empty transcript", "", "add the transcript, or remove the utterance")
+        elif bad := [bad_files[file] for file in _files(cut) if file in bad_files]:
+            problem = ("bad audio", bad[0], "restore the file, then prepare this split anew")
+        elif inconsistency := _inconsistency(cut):
+            problem = ("inconsistent manifest", inconsistency, "prepare this split anew")
+        else:
+            kept.append(cut)
+            seen.add(cut.id)
+            continue
+        found.add(Skipped(cut.id, " ".join(_files(cut)), *problem))
+    if not kept:
+        raise ValueError(f"{manifest}: not one of {len(cuts)} cuts is good; {found.summary()}")
+
+    listing = Path(manifest_dir) / f"skipped-{prefix}-{split}-validate.tsv"
+    # What an earlier check took out is still out, unless the manifest has been made anew since.
+    before = SkippedItems.read(listing).items if listing.exists() else []
+    skipped = SkippedItems([item for item in before if item.id not in occurrences] + found.items)
+    # The list first: killed in between, the next check finds the same again.
+    skipped.write(listing)
+    if len(found):
+        write_manifest(kept, manifest)
+    return skipped
+
+
+def audio_problem(recording: Recording) -> str | None:
+    """What is wrong with the audio file of a recording, or None. Reads its header and its last 10 ms."""
+    for source in recording.sources:
+        if source.type != "file":
+            continue
+        try:
+            with soundfile.SoundFile(source.source) as file:
+                promised = _original_num_samples(recording)
+                if recording.transforms is None and file.samplerate != recording.sampling_rate:
+                    return f"sample rate {file.samplerate} Hz instead of {recording.sampling_rate} Hz"
+                if promised is not None and file.frames != promised:
+                    return f"{file.frames} samples instead of {promised}: truncated or replaced"
+                tail = min(file.frames, file.samplerate // 100)
+                file.seek(file.frames - tail)
+                if tail == 0 or len(file.read(tail)) != tail:
+                    return f"cannot be read to its end at {file.frames} samples: truncated"
+        # soundfile.SoundFileError is a RuntimeError
+        except (OSError, RuntimeError) as error:
+            return str(error)
+    return None
+
+
+def speaker_overlap(splits: dict[str, Iterable[Cut]]) -> dict[tuple[str, str], list[str]]:
+    """Speakers that occur in two splits, by the pair of splits."""
+    speakers = {
+        split: {supervision.speaker for cut in cuts for supervision in cut.supervisions if supervision.speaker}
+        for split, cuts in splits.items()
+    }
+    names = list(speakers)
+    overlap = {(a, b): sorted(speakers[a] & speakers[b]) for i, a in enumerate(names) for b in names[i + 1 :]}
+    return {pair: common for pair, common in overlap.items() if common}
+
+
+def duration_statistics(cuts: Iterable[Cut]) -> str:
+    """One line: utterances, hours, and how the durations in seconds are distributed."""
+    durations = sorted(cut.duration for cut in cuts)
+    quantiles = "  ".join(
+        f"{percent}%: {durations[math.ceil(percent / 100 * (len(durations) - 1))]:.1f}"
+        for percent in (0, 5, 25, 50, 75, 95, 99, 100)
+    )
+    return f"{len(durations)} utterances, {sum(durations) / 3600:.2f} h; seconds {quantiles}"
+
+
+def _original_num_samples(recording: Recording) -> int | None:
+    # Of a perturbed copy only the perturbed number is known.
+    return None if recording.transforms else recording.num_samples
+
+
+def _files(cut: Cut) -> list[str]:
+    return [source.source for source in cut.recording.sources if source.type == "file"] if cut.has_recording else []
+
+
+def _inconsistency(cut: Cut) -> str | None:
+    try:
+        lhotse.qa.validate(cut)
+    except AssertionError as error:
+        return str(error) or "lhotse refuses it"
+    return None
