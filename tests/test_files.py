@@ -1,0 +1,39 @@
+import errno
+import os
+
+import pytest
+
+from summarymix.files import atomic_write
+
+
+def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path):
+    path = tmp_path / "new_folder" / "x.txt"
+    with atomic_write(path) as file:
+        file.write("olé")
+    with pytest.raises(ValueError, match="boom"), atomic_write(path) as file:
+        file.write("half of the n")
+        raise ValueError("boom")
+    assert path.read_text(encoding="utf-8") == "olé"
+    assert os.listdir(path.parent) == ["x.txt"]
+
+
+def test_readers_see_nothing_before_the_block_ends(tmp_path):
+    with atomic_write(tmp_path / "x.bin", "wb") as file:
+        file.write(b"12")
+        assert not (tmp_path / "x.bin").exists()
+    assert (tmp_path / "x.bin").read_bytes() == b"12"
+
+
+def test_a_full_disk_is_named_with_the_remedy(tmp_path):
+    path = tmp_path / "x.txt"
+    with pytest.raises(OSError, match=r"No space left to write .*x\.txt: free some room"), atomic_write(path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_really_full_device(tmp_path, monkeypatch):
+    monkeypatch.setattr("summarymix.files.Path.with_name", lambda self, name: type(self)("/dev/full"))
+    monkeypatch.setattr("summarymix.files.Path.unlink", lambda self, missing_ok=False: None)
+    with pytest.raises(OSError, match="No space left to write"), atomic_write(tmp_path / "x") as file:
+        file.write("some bytes")
