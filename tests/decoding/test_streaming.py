@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from summarymix.chunking import ChunkConfig
+from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.streaming import FeatureQueue, StreamingRecognizer
 from summarymix.model import Transducer
@@ -139,6 +140,32 @@ def test_a_used_slot_leaves_no_trace(model: Transducer) -> None:
     [(_, reused)] = recognizer.decode_all([("second", second)])
     [(_, fresh)] = make_recognizer(model, ChunkConfig(4, -1)).decode_all([("second", second)])
     assert reused == fresh
+
+
+@pytest.mark.parametrize("block", [1, 777, 5000, 100_000])
+def test_audio_in_blocks_equals_the_whole_recording(stateless_model: Transducer, block: int) -> None:
+    """L4 and L6 together: samples in blocks of any size give the tokens of features of the whole recording."""
+    extractor = FbankExtractor(FbankOptions(num_mel_bins=16))
+    samples = torch.randn(4000 if block == 1 else 41_234, generator=torch.Generator().manual_seed(2)) * 0.1
+    chunk = ChunkConfig(8, 2)
+    expected = simulate(stateless_model, extractor.extract(samples), chunk)
+    assert len(expected.tokens) > 1
+    recognizer = make_recognizer(stateless_model, chunk)
+    recognizer.extractor = extractor
+    for length in (0, 50, 500):  # none at all, and too little for a frame of features or of the encoder
+        stream = recognizer.open()
+        stream.accept_samples(samples[:length])
+        stream.finish()
+        assert recognizer.done(stream)
+        recognizer.close(stream)
+    stream = recognizer.open()
+    for part in samples.split(block):
+        stream.accept_samples(part if block % 2 else part.numpy())
+        recognizer.step()
+    stream.finish()
+    while not recognizer.done(stream):
+        recognizer.step()
+    assert_same(stream.hypothesis, expected)
 
 
 def test_results_arrive_while_the_input_does(stateless_model: Transducer) -> None:
