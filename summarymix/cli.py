@@ -47,6 +47,7 @@ def parse_config(cls: type[ConfigT], argv: Sequence[str] | None = None, descript
         return_instance=True,
         parser_class=Parser,
         description=description,
+        allow_abbrev=False,
     )
 
 

@@ -147,6 +147,12 @@ def remove_old(exp_dir: Path, mean_losses: dict[int, float], keep_last_k: int, k
         path.unlink()
 
 
+def remove_partial(exp_dir: Path) -> None:
+    """Remove what runs have left that were killed while they wrote a checkpoint."""
+    for path in exp_dir.glob(".*.pt.*.part"):
+        path.unlink()
+
+
 def replace_step_checkpoint(exp_dir: Path, step: int, checkpoint: dict[str, Any]) -> None:
     """Write ``checkpoint-STEP.pt``, then remove the ones before it."""
     path = exp_dir / f"checkpoint-{step}.pt"

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from summarymix.chunking import DynamicChunkConfig
+from summarymix.chunking import ChunkConfig, DynamicChunkConfig
 from summarymix.data.batches import DataConfig
 from summarymix.model import LossOptions, ModelConfig
 from summarymix.training.precision import Precision
@@ -63,11 +63,14 @@ class TrainConfig:
     max_bad_steps: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "accumulate", "save_every_steps", "average_period", "log_every_steps"):
+        counts = ("num_epochs", "accumulate", "save_every_steps", "keep_last_k", "average_period", "log_every_steps")
+        for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
-        if self.keep_last_k < 1:
-            raise ValueError(f"--keep_last_k {self.keep_last_k}: resuming takes at least the last checkpoint")
+        if not self.validation or not self.data.dev:
+            raise ValueError("--validation and --data.dev need at least one entry: they choose the best checkpoints")
+        for setting in self.validation:
+            ChunkConfig.from_ms(*setting)
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -9,7 +9,7 @@ number of encoder frames of all batches and processes, so it does not matter how
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -33,6 +33,7 @@ from summarymix.training.checkpoint import (
     newest_checkpoint,
     read_checkpoint,
     remove_old,
+    remove_partial,
     replace_step_checkpoint,
     save_checkpoint,
 )
@@ -48,8 +49,8 @@ from summarymix.training.validation import validate
 STATS_SECONDS = 600.0  # audio from which the features' mean and deviation are estimated
 MAX_SAVED_BAD_BATCHES = 10  # so that a diverging run does not fill the disk
 
-# What is summed over a step's utterances on the device, and read back once a step.
-SUMS = ("frames", "utterances", "left_out", "seconds", "loss", "simple", "pruned", "ctc")
+# What is summed over a step's utterances.
+SUMS = ("frames", "left_out", "loss", "simple", "pruned", "ctc", "seconds")
 
 
 class EpochData(Protocol):
@@ -115,13 +116,18 @@ def train(
 
     log = TrainingLog(exp_dir, world.rank, config.tensorboard, progress.step, progress.log_lines)
     if world.is_main:
+        remove_partial(exp_dir)
         with atomic_write(exp_dir / "config.yaml") as file:
             yaml.safe_dump(plain(config), file, sort_keys=False)
     if resumed_from is not None:
         log.say(f"Resuming from {resumed_from}: epoch {progress.epoch}, step {progress.step}")
-    elif world.is_main:
-        # Once, on one process; DistributedDataParallel hands them to the others along with the weights.
-        model.set_feature_stats(*feature_stats(train_data))
+    else:
+        # One process reads the data, the others add zeros.
+        stats = torch.zeros(2, config.data.num_mel_bins, device=device)
+        if world.is_main:
+            stats[:] = torch.stack(feature_stats(train_data))
+        mean, std = world.sum(stats)
+        model.set_feature_stats(mean, std)
     log.record("start", progress.step, epoch=progress.epoch, world_size=world.size, torch=torch.__version__)
 
     ddp: DistributedDataParallel | None = None
@@ -133,6 +139,45 @@ def train(
             gradient_as_bucket_view=True,
         )
     augment = spec_augment(config.data.spec_augment)
+
+    def gradients(group: list[Batch]) -> tuple[dict[str, float], list[Tensor]]:
+        """Forward and backward of a step's batches.
+
+        Leaves in the parameters the gradient of the summed losses, its mean over processes. Returns SUMS, summed over
+        processes, with the gradient's "norm", and for each batch which of its losses are finite, (N,).
+        """
+        scales = loss_scales(progress.step, config.scales)
+        # A step that is given up is followed by other random numbers.
+        first_number = (progress.step + progress.skipped) * config.accumulate * world.size
+        sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
+        finite_masks = []
+        for i, batch in enumerate(group):
+            rng = reseed(config.seed, first_number + i * world.size + world.rank)
+            chunk = config.chunk.sample(rng)
+            # None of its cuts could be read. The others wait for this process's gradients: it gives zeros.
+            is_empty = len(batch) == 0
+            if is_empty:
+                batch = _placeholder(config.data.num_mel_bins)
+            features = augment(batch.features, batch.feature_lengths).to(device)  # (N, T, F)
+            lengths = batch.feature_lengths.to(device)
+            is_last = i == len(group) - 1
+            synchronised = nullcontext() if is_last or ddp is None else ddp.no_sync()
+            with _explain_out_of_memory(features, config), synchronised:
+                with autocast(device, config.precision):
+                    losses = (ddp or model)(features, lengths, batch.tokens, chunk, config.loss)
+                parts = torch.stack([losses.simple, losses.pruned, losses.ctc])  # (3, N)
+                loss = parts.new_tensor(scales) @ parts  # (N,)
+                scaler.scale(loss.sum() * (not is_empty)).backward()
+            finite = loss.detach().isfinite()
+            finite_masks.append(finite)
+            if not is_empty:
+                rows = [losses.num_frames, ~finite, loss.detach(), *parts.detach()]
+                sums += torch.stack([row.sum(dtype=torch.float64) for row in rows] + [sums.new_tensor(batch.seconds)])
+        world.sum(sums)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        # Read back once a step: this waits for the device.
+        *values, scaled_norm = torch.cat([sums, norm[None].double()]).tolist()
+        return dict(zip(SUMS, values, strict=True)) | {"norm": scaled_norm / scaler.get_scale()}, finite_masks
 
     def snapshot() -> dict[str, Any]:
         progress.log_lines = log.lines
@@ -161,54 +206,19 @@ def train(
             progress.epoch_sums.get("seconds", 0.0),
         )
         while progress.step < max_steps and (group := list(itertools.islice(batches, config.accumulate))):
-            # Forward and backward, batch by batch. A step that is given up is followed by other random numbers.
-            scales = loss_scales(progress.step, config.scales)
-            first_number = (progress.step + progress.skipped) * config.accumulate * world.size
-            sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
-            finite_masks = []
-            for i, batch in enumerate(group):
-                rng = reseed(config.seed, first_number + i * world.size + world.rank)
-                chunk = config.chunk.sample(rng)
-                # No cut of it could be read. Others wait for this process's gradients: it sends zeros.
-                nothing = len(batch) == 0
-                if nothing:
-                    batch = _placeholder(config.data.num_mel_bins)
-                features = augment(batch.features, batch.feature_lengths).to(device)  # (N, T, F)
-                lengths = batch.feature_lengths.to(device)
-                is_last = i == len(group) - 1
-                with nullcontext() if is_last or ddp is None else ddp.no_sync():
-                    with autocast(device, config.precision):
-                        losses = (ddp or model)(features, lengths, batch.tokens, chunk, config.loss)
-                    parts = torch.stack([losses.simple, losses.pruned, losses.ctc])  # (3, N)
-                    loss = parts.new_tensor(scales) @ parts  # (N,)
-                    finite = loss.isfinite()
-                    counted = finite & (not nothing)
-                    loss = loss.where(counted, 0.0)
-                    scaler.scale(loss.sum()).backward()
-                finite_masks.append(finite)
-                with torch.no_grad():
-                    parts = parts.where(counted, 0.0)
-                    counts = [losses.num_frames * counted, counted, ~finite]
-                    sums += torch.stack(
-                        [value.sum(dtype=torch.float64) for value in counts]
-                        + [sums.new_tensor(batch.seconds), loss.sum(dtype=torch.float64)]
-                        + list(parts.sum(1, dtype=torch.float64))
-                    )
-
-            # Sums over all processes, and the norm of the gradient per frame: read back once a step.
-            world.sum(sums)
-            scaler.unscale_(optimizer)
-            gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-            norm = torch.nn.utils.get_total_norm(gradients)
-            *values, raw_norm = torch.cat([sums, norm[None].double()]).tolist()
-            step_sums = dict(zip(SUMS, values, strict=True))
-            # DistributedDataParallel hands out the mean over processes; here it becomes the mean over frames.
-            per_frame = world.size / max(step_sums["frames"], 1.0)
-            norm_per_frame = raw_norm * per_frame
-            is_good = math.isfinite(raw_norm) and step_sums["frames"] > 0
+            step_sums, finite_masks = gradients(group)
             if step_sums["left_out"]:
+                # 0 · NaN is NaN: they have spoilt the gradients of all others. Once more, without them.
                 progress.left_out += int(step_sums["left_out"])
                 _report_left_out(log, progress.step, group, finite_masks)
+                optimizer.zero_grad(set_to_none=True)
+                sound = [_select(*batch_and_mask) for batch_and_mask in zip(group, finite_masks, strict=True)]
+                step_sums, _ = gradients(sound)
+            scaler.unscale_(optimizer)
+            # DistributedDataParallel hands out the mean over processes; here it becomes the mean over frames.
+            per_frame = world.size / max(step_sums["frames"], 1.0)
+            grad_norm = step_sums["norm"] * per_frame
+            is_good = math.isfinite(grad_norm) and step_sums["frames"] > 0
 
             if is_good:
                 done = progress.seconds / planned_seconds
@@ -217,7 +227,8 @@ def train(
                 lr = learning_rate(progress.step, done, config.optim)
                 for parameter_group in optimizer.param_groups:
                     parameter_group["lr"] = lr
-                torch._foreach_mul_(gradients, per_frame * min(1.0, config.optim.clip_norm / (norm_per_frame + 1e-6)))
+                factor = per_frame * min(1.0, config.optim.clip_norm / (grad_norm + 1e-6))
+                torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], factor)
                 scaler.step(optimizer)
                 progress.step += 1
                 progress.seconds += step_sums["seconds"]
@@ -230,26 +241,26 @@ def train(
                 if not (scaler.is_enabled() and scaler.get_scale() > 1.0):
                     progress.bad_in_a_row += 1
                     _report_bad_step(log, config, progress, group, world.rank)
-                step_sums = dict.fromkeys(SUMS, 0.0) | {"seconds": step_sums["seconds"]}
+                step_sums = {"seconds": step_sums["seconds"]}
             scaler.update()
             optimizer.zero_grad(set_to_none=True)
 
             progress.batch += len(group) * world.size
-            for name, value in step_sums.items():
-                window[name] += value
-                progress.epoch_sums[name] = progress.epoch_sums.get(name, 0.0) + value
+            for name in SUMS:
+                window[name] += step_sums.get(name, 0.0)
+                progress.epoch_sums[name] = progress.epoch_sums.get(name, 0.0) + step_sums.get(name, 0.0)
+            if is_good:
+                bar.set_postfix(loss=f"{_per_frame(window)['loss']:.3f}", lr=f"{lr:.1e}", refresh=False)
             bar.update(step_sums["seconds"])
             if is_good and progress.step % config.log_every_steps == 0:
                 elapsed, window_start = monotonic() - window_start, monotonic()
-                means = _per_frame(window)
-                bar.set_postfix(loss=f"{means['loss']:.3f}", lr=f"{lr:.1e}")
                 log.record(
                     "train",
                     progress.step,
                     epoch=progress.epoch,
-                    **means,
+                    **_per_frame(window),
                     lr=lr,
-                    grad_norm=norm_per_frame,
+                    grad_norm=grad_norm,
                     audio_per_second=window["seconds"] / elapsed,
                 )
                 window = dict.fromkeys(SUMS, 0.0)
@@ -300,9 +311,34 @@ def feature_stats(train_data: EpochData) -> tuple[Tensor, Tensor]:
     return mean.float(), variance.clamp(min=0).sqrt().float()
 
 
+@contextmanager
+def _explain_out_of_memory(features: Tensor, config: TrainConfig) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RuntimeError(
+            f"Out of GPU memory with a batch of {features.shape[0]} utterances of up to {features.shape[1]} feature "
+            f"frames: lower --data.max_duration (now {config.data.max_duration}) and raise --accumulate (now "
+            f"{config.accumulate}) as much; the same command then resumes. The original message: {error}"
+        ) from error
+
+
 def _placeholder(num_mel_bins: int) -> Batch:
     """A batch of one second of nothing, for a process that has none."""
     return Batch(torch.zeros(1, 100, num_mel_bins), torch.tensor([100]), [[]], [""], [""], 0.0)
+
+
+def _select(batch: Batch, mask: Tensor) -> Batch:
+    """The utterances of a batch for which ``mask`` (N,) is true."""
+    keep = [i for i, chosen in enumerate(mask[: len(batch)].tolist()) if chosen]
+    return Batch(
+        features=batch.features[keep],
+        feature_lengths=batch.feature_lengths[keep],
+        tokens=[batch.tokens[i] for i in keep],
+        texts=[batch.texts[i] for i in keep],
+        cut_ids=[batch.cut_ids[i] for i in keep],
+        seconds=batch.seconds * len(keep) / max(len(batch), 1),
+    )
 
 
 def _per_frame(sums: dict[str, float]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 python training_toy.py EXP_DIR [--die-in-write N] [--name=integer of TrainConfig ...]
 """
 
+import math
 import os
 import random
 import signal
@@ -26,6 +27,7 @@ from summarymix.training.seeding import reseed
 
 NUM_BINS = 20
 LETTERS = "abcde"
+EMPTY = Batch(torch.zeros(0, 0, NUM_BINS), torch.zeros(0, dtype=torch.int64), [], [], [], 0.0)
 TOKENIZER = Tokenizer.train([" ".join(LETTERS)], 20, "char")
 
 
@@ -60,19 +62,32 @@ def toy_config(exp_dir: Path, **changes: Any) -> TrainConfig:
 
 
 class ToyData:
-    """Batches of three utterances; the same for the same seed and epoch."""
+    """Batches of three utterances; the same for the same seed and epoch.
 
-    def __init__(self, num_batches: int = 8, seed: int = 0) -> None:
+    Args:
+        num_batches: of an epoch.
+        spoil: batch 1 has an utterance of NaN, batch 3 nothing else, and batch 5 no utterance at all.
+        fail_on_rank: which process fails in the first epoch.
+    """
+
+    def __init__(self, num_batches: int = 8, spoil: bool = False, fail_on_rank: int | None = None) -> None:
         self.num_batches = num_batches
-        self.seed = seed
+        self.spoil = spoil
+        self.fail_on_rank = fail_on_rank
         self.total_seconds = sum(batch.seconds for batch in self.epoch(1))
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
         for number in range(rank + skip_batches * world_size, self.num_batches, world_size):
-            yield self.batch(epoch, number)
+            if rank == self.fail_on_rank and number > 3:
+                raise OSError("this process fails")
+            batch = self.batch(epoch, number)
+            if self.spoil and epoch > 0:
+                batch.features[{1: slice(0, 1), 3: slice(0, 3)}.get(number, slice(0))] = math.nan
+                batch = EMPTY if number == 5 else batch
+            yield batch
 
     def batch(self, epoch: int, number: int) -> Batch:
-        rng = random.Random(f"{self.seed} {epoch} {number}")
+        rng = random.Random(f"{epoch} {number}")
         noise = torch.Generator().manual_seed(rng.getrandbits(32))
         texts = [" ".join(rng.choices(LETTERS, k=rng.randint(1, 4))) for _ in range(3)]
         lengths = [24 + 20 * len(text) for text in texts]
@@ -125,9 +140,9 @@ def die_in_write(number: int) -> None:
 
 
 if __name__ == "__main__":
-    exp_dir, arguments = Path(sys.argv[1]), sys.argv[2:]
-    if arguments[:1] == ["--die-in-write"]:
-        die_in_write(int(arguments[1]))
-        arguments = arguments[2:]
-    changes = dict(argument.removeprefix("--").split("=") for argument in arguments)
-    run(toy_config(exp_dir, **{name: int(value) for name, value in changes.items()}))
+    exp_dir = Path(sys.argv[1])
+    options = {name: int(value) for name, value in (argument[2:].split("=") for argument in sys.argv[2:])}
+    if "die-in-write" in options:
+        die_in_write(options.pop("die-in-write"))
+    data = ToyData(spoil=bool(options.pop("spoil", 0)), fail_on_rank=options.pop("fail-on-rank", None))
+    run(toy_config(exp_dir, **options), data)

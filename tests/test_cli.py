@@ -1,0 +1,113 @@
+"""Command lines from dataclasses."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from summarymix.cli import option_names, parse_config
+from summarymix.training.config import TrainConfig
+
+
+@dataclass
+class Inner:
+    num_layers: int = 4
+    """How many."""
+    betas: tuple[float, float] = (0.9, 0.98)
+
+
+@dataclass
+class Outer:
+    exp_dir: Path = Path("exp")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    max_steps: int | None = None
+    model: Inner = field(default_factory=Inner)
+    settings: list[tuple[int | None, int]] = field(default_factory=lambda: [(None, -1), (640, 2)])
+
+
+def test_defaults_and_overrides() -> None:
+    assert parse_config(Outer, []) == Outer()
+    line = ["--exp_dir", "a-b", "--model.num_layers", "8", "--settings", "[[null, -1], [320, 2]]"]
+    assert parse_config(Outer, line) == Outer(
+        exp_dir=Path("a-b"), model=Inner(num_layers=8), settings=[(None, -1), (320, 2)]
+    )
+
+
+def test_dashes_are_underscores_in_names_but_not_in_values() -> None:
+    assert parse_config(Outer, ["--exp-dir=my-exp", "--model.num-layers", "8", "--max-steps", "5"]) == Outer(
+        exp_dir=Path("my-exp"), model=Inner(num_layers=8), max_steps=5
+    )
+    assert parse_config(Outer, ["--exp-dir", "my-exp_1"]).exp_dir == Path("my-exp_1")
+
+
+def test_later_options_win_over_earlier_files(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    first.write_text("max_steps: 1\nmodel: {num_layers: 2, betas: [0.8, 0.9]}\n")
+    second.write_text("model: {num_layers: 3}\n")
+    config = parse_config(Outer, ["--config", str(first), "--config", str(second), "--max-steps", "7"])
+    assert config == Outer(max_steps=7, model=Inner(3, (0.8, 0.9)))
+
+
+@pytest.mark.parametrize("option", ["--print_config", "--print-config"])
+def test_printed_configuration_reads_back_the_same(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["--model.num-layers", "7", "--optim.lr", "3e-4", "--validation", "[[320, 2]]", "--max-steps", "9"]
+    with pytest.raises(SystemExit) as exit_:
+        parse_config(TrainConfig, [*line, option])
+    assert exit_.value.code == 0
+    file = tmp_path / "printed.yaml"
+    file.write_text(capsys.readouterr().out)
+    config = parse_config(TrainConfig, ["--config", str(file)])
+    assert config == parse_config(TrainConfig, line)
+    assert (config.model.num_layers, config.optim.lr, config.max_steps) == (7, 3e-4, 9)
+    assert config.validation == [(320, 2)]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["--model.num_layer", "8"], ["model.num_layer", "did you mean model.num_layers?"]),
+        (["--num-layers", "8"], ["did you mean model.num_layers?"]),
+        (["--expdir", "x"], ["did you mean exp_dir?"]),
+        (["--model.num_layers", "many"], ["model.num_layers", "many"]),
+        (["--precision", "fp8"], ["precision", "fp8", "bf16"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+    ],
+)
+def test_errors_name_the_option(line: list[str], words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse_config(Outer, line)
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err
+    assert all(word in message for word in words), message
+
+
+def test_unknown_key_of_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text("model: {num_layer: 2}\n")
+    with pytest.raises(SystemExit):
+        parse_config(Outer, ["--config", str(file)])
+    assert "'num_layer' (did you mean model.num_layers?)" in capsys.readouterr().err
+
+
+def test_help_shows_the_docstrings(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        parse_config(Outer, ["--help"], "What it does.")
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert "What it does." in text
+    assert "How many." in text
+
+
+def test_option_names_are_dotted() -> None:
+    assert option_names(Outer) == [
+        "exp_dir",
+        "precision",
+        "max_steps",
+        "model",
+        "model.num_layers",
+        "model.betas",
+        "settings",
+    ]

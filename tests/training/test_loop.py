@@ -1,0 +1,255 @@
+"""The loop in one process: it learns, survives bad data, logs and keeps what it should."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_toy import EMPTY, NUM_BINS, ToyData, run, toy_config, toy_model
+
+from summarymix.chunking import DynamicChunkConfig
+from summarymix.data.augment import SpecAugmentConfig
+from summarymix.data.batches import Batch, DataConfig
+from summarymix.model import Transducer
+from summarymix.training.checkpoint import list_epochs, read_checkpoint
+from summarymix.training.loop import feature_stats
+from summarymix.training.schedule import LossScales, OptimConfig
+
+NO_MASKS = SpecAugmentConfig(time_warp=0, freq_masks=0, time_masks=0)
+
+
+def read_log(exp_dir: Path, kind: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (exp_dir / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+class SpoiltData(ToyData):
+    """Toy data of which some batches are changed by ``spoil``."""
+
+    def __init__(self, spoil: Any) -> None:
+        self.change = spoil
+        super().__init__()
+
+    def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
+        for number, batch in enumerate(super().epoch(epoch, rank, world_size, skip_batches), start=skip_batches):
+            if epoch > 0:
+                self.change(number, batch)
+            yield batch
+
+
+def test_loss_falls_on_a_few_batches(tmp_path: Path) -> None:
+    config = toy_config(
+        tmp_path,
+        num_epochs=25,
+        optim=OptimConfig(lr=1e-2, warmup_steps=10),
+        data=DataConfig(num_mel_bins=NUM_BINS, spec_augment=NO_MASKS),
+        chunk=DynamicChunkConfig(min_chunk=4),
+        log_every_steps=8,
+        save_every_steps=1000,
+    )
+    config.model.dropout = 0.0
+    run(config)
+    valid = [line for line in read_log(tmp_path, "valid") if line["setting"] == "offline"]
+    assert len(valid) == 25
+    assert valid[-1]["pruned"] < 0.3 * valid[0]["pruned"]
+    assert valid[-1]["ctc"] < 0.3 * valid[0]["ctc"]
+    assert all(line["audio_per_second"] > 0 for line in read_log(tmp_path, "train"))
+    # Learning rate: warm, then down to its floor.
+    rates = [line["lr"] for line in read_log(tmp_path, "train")]
+    assert max(rates) == pytest.approx(1e-2, rel=0.1)
+    assert rates[-1] < 3e-4
+
+
+def test_validation_is_at_the_fixed_settings_and_repeatable(tmp_path: Path) -> None:
+    run(toy_config(tmp_path, num_epochs=1, valid_every_steps=4))
+    valid = read_log(tmp_path, "valid")
+    assert [line["setting"] for line in valid] == ["offline", "640ms", "320ms-left2"] * 3
+    # At step 8 twice, once for valid_every_steps and once for the epoch's end.
+    assert [{**line} for line in valid[3:6]] == valid[6:9]
+    scales = LossScales()
+    for line in valid:
+        expected = scales.simple * line["simple"] + scales.pruned * line["pruned"] + scales.ctc * line["ctc"]
+        assert line["loss"] == pytest.approx(expected)
+
+
+def test_non_finite_validation_loss_is_not_hidden(tmp_path: Path) -> None:
+    data = ToyData()
+    dev = data.dev()
+    dev[1].features[0, 3] = math.nan
+    data.dev = lambda: dev  # type: ignore[method-assign]
+    run(toy_config(tmp_path, num_epochs=1), data)
+    assert all(math.isnan(line["loss"]) for line in read_log(tmp_path, "valid"))
+
+
+def test_utterance_with_non_finite_loss_is_left_out_and_the_others_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoil(number: int, batch: Batch) -> None:
+        if number == 2:
+            batch.features[1, 3] = math.nan
+        if number == 5:
+            batch.tokens[2] = batch.tokens[2] * 100  # CTC has no path
+
+    class WithoutThem(ToyData):
+        def batch(self, epoch: int, number: int) -> Batch:
+            batch = super().batch(epoch, number)
+            drop = {2: 1, 5: 2}.get(number) if epoch > 0 else None
+            keep = [i for i in range(3) if i != drop]
+            kept = {name: [getattr(batch, name)[i] for i in keep] for name in ("tokens", "texts", "cut_ids")}
+            seconds = batch.seconds * len(keep) / 3
+            return Batch(batch.features[keep], batch.feature_lengths[keep], seconds=seconds, **kept)
+
+    progress, model = run(toy_config(tmp_path / "bad", num_epochs=1), SpoiltData(spoil))
+    assert (progress.step, progress.skipped, progress.left_out) == (8, 0, 2)
+    error = capsys.readouterr().err
+    assert "cut-1-2-1" in error
+    assert "cut-1-5-2" in error
+    assert [line["cut_ids"] for line in read_log(tmp_path / "bad", "left_out")] == [["cut-1-2-1"], ["cut-1-5-2"]]
+    assert read_log(tmp_path / "bad", "epoch")[0]["left_out"] == 2
+    # As if these two had never been there.
+    data = WithoutThem()
+    data.total_seconds = ToyData().total_seconds
+    _, expected = run(toy_config(tmp_path / "good", num_epochs=1), data)
+    assert all(torch.equal(value, expected.state_dict()[name]) for name, value in model.state_dict().items())
+
+
+def test_step_without_finite_gradient_is_skipped_saved_and_no_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forward, calls = Transducer.forward, []
+
+    def bad_gradient(self: Transducer, features: torch.Tensor, *others: Any) -> Any:
+        losses = forward(self, features, *others)
+        if self.training:
+            calls.append(None)
+            if len(calls) == 3:
+                losses.pruned.register_hook(lambda gradient: gradient * math.nan)
+        return losses
+
+    monkeypatch.setattr(Transducer, "forward", bad_gradient)
+    progress, model = run(toy_config(tmp_path, num_epochs=1))
+    assert (progress.step, progress.skipped, progress.bad_in_a_row) == (7, 1, 0)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    assert "bad-batch-3-rank0.pt" in capsys.readouterr().err
+    (batch,) = torch.load(tmp_path / "bad-batch-3-rank0.pt", weights_only=True)
+    assert batch["cut_ids"] == ["cut-1-2-0", "cut-1-2-1", "cut-1-2-2"]
+    assert read_log(tmp_path, "skipped")[0]["cut_ids"] == batch["cut_ids"]
+    assert read_checkpoint(tmp_path / "epoch-1.pt")["model_avg"]["samples"] == 3  # of 7 steps, every second
+
+
+def test_too_many_bad_steps_in_a_row_stop_the_run(tmp_path: Path) -> None:
+    def spoil(number: int, batch: Batch) -> None:
+        if number >= 2:
+            batch.features[:] = math.nan
+
+    config = toy_config(tmp_path, num_epochs=1, max_bad_steps=4)
+    with pytest.raises(RuntimeError, match=r"4 steps in a row .* step 2.*--optim\.lr"):
+        run(config, SpoiltData(spoil))
+    assert len(list(tmp_path.glob("bad-batch-*.pt"))) == 4
+    saved = torch.load(tmp_path / "bad-batch-3-rank0.pt", weights_only=True)
+    assert len(saved[0]["cut_ids"]) == 3
+
+
+def test_batch_of_which_nothing_could_be_read(tmp_path: Path) -> None:
+    class WithHoles(ToyData):
+        def batch(self, epoch: int, number: int) -> Batch:
+            return EMPTY if epoch > 0 and number == 3 else super().batch(epoch, number)
+
+    progress, _ = run(toy_config(tmp_path, num_epochs=1, accumulate=2), WithHoles())
+    assert (progress.step, progress.skipped, progress.left_out) == (4, 0, 0)
+
+
+def test_accumulated_batches_equal_one_large_batch(tmp_path: Path) -> None:
+    class Paired(ToyData):
+        """Two batches as one."""
+
+        def __init__(self) -> None:
+            super().__init__(num_batches=4)
+
+        def batch(self, epoch: int, number: int) -> Batch:
+            if epoch < 0:
+                return super().batch(epoch, number)
+            first, second = super().batch(epoch, 2 * number), super().batch(epoch, 2 * number + 1)
+            rows = [*first.features, *second.features]
+            lists = {name: getattr(first, name) + getattr(second, name) for name in ("tokens", "texts", "cut_ids")}
+            return Batch(
+                torch.nn.utils.rnn.pad_sequence(rows, batch_first=True),
+                torch.cat([first.feature_lengths, second.feature_lengths]),
+                seconds=first.seconds + second.seconds,
+                **lists,
+            )
+
+    def config(name: str, accumulate: int) -> Any:
+        # Nothing random: dropout, masks and chunk sizes depend on how the utterances are batched.
+        made = toy_config(
+            tmp_path / name,
+            num_epochs=1,
+            accumulate=accumulate,
+            data=DataConfig(num_mel_bins=NUM_BINS, spec_augment=NO_MASKS),
+            chunk=DynamicChunkConfig(full_context_prob=1.0),
+        )
+        made.model.dropout = 0.0
+        return made
+
+    progress, accumulated = run(config("accumulated", 2))
+    assert progress.step == 4
+    _, paired = run(config("paired", 1), Paired())
+    for name, value in accumulated.state_dict().items():
+        torch.testing.assert_close(value, paired.state_dict()[name], rtol=1e-4, atol=1e-5)
+
+
+def test_last_and_best_epochs_are_kept(tmp_path: Path) -> None:
+    run(toy_config(tmp_path, num_epochs=6, keep_last_k=2, keep_best_k=1, optim=OptimConfig(lr=3e-3, warmup_steps=4)))
+    history = read_checkpoint(tmp_path / "epoch-6.pt")["history"]
+    means = {h["epoch"]: sum(v["loss"] for v in h["valid"].values()) / 3 for h in history}
+    assert set(list_epochs(tmp_path)) == {5, 6, min(means, key=means.__getitem__)}
+    assert not list(tmp_path.glob("checkpoint-*.pt"))
+
+
+def test_max_steps_ends_the_run_with_a_checkpoint_and_a_complete_schedule(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, num_epochs=100, max_steps=11, log_every_steps=1)
+    progress, _ = run(config)
+    assert progress.step == 11
+    assert list_epochs(tmp_path) == [1, 2]
+    assert read_log(tmp_path, "train")[-1]["lr"] < 0.1 * config.optim.lr
+    # The same command again has nothing to do.
+    before = (tmp_path / "epoch-2.pt").read_bytes()
+    assert run(config)[0].step == 11
+    assert (tmp_path / "epoch-2.pt").read_bytes() == before
+
+
+def test_feature_statistics_are_those_of_valid_frames(tmp_path: Path) -> None:
+    data = ToyData()
+    mean, std = feature_stats(data)
+    frames = torch.cat([batch.features[i, :n] for batch in data.epoch(0) for i, n in enumerate(batch.feature_lengths)])
+    torch.testing.assert_close(mean, frames.mean(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(std, frames.std(0, unbiased=False), rtol=1e-4, atol=1e-5)
+    config = toy_config(tmp_path, num_epochs=1)
+    fresh = toy_model(config).state_dict()
+    _, model = run(config)
+    changed = {name for name, _ in model.named_buffers() if not torch.equal(model.state_dict()[name], fresh[name])}
+    assert len(changed) == 2  # mean and scale of the features
+
+
+def test_bfloat16_trains_and_fp16_needs_a_gpu(tmp_path: Path) -> None:
+    run(toy_config(tmp_path / "bf16", num_epochs=1, precision="bf16"))
+    checkpoint = read_checkpoint(tmp_path / "bf16" / "epoch-1.pt")
+    assert {value.dtype for value in checkpoint["model"].values() if value.is_floating_point()} == {torch.float32}
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="--precision fp16 takes a GPU"):
+            run(toy_config(tmp_path / "fp16", precision="fp16"))
+        assert not (tmp_path / "fp16").exists()
+
+
+def test_tensorboard_gets_the_numbers_of_the_log(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run(toy_config(tmp_path, num_epochs=1, tensorboard=True))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    losses = [(event.step, event.value) for event in events.Scalars("train/loss")]
+    assert losses == [(line["step"], pytest.approx(line["loss"])) for line in read_log(tmp_path, "train")]
+    assert "valid/loss" in " ".join(events.Tags()["scalars"])

@@ -1,0 +1,152 @@
+"""A run that is killed, however and whenever, ends with the numbers of one that is not."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_toy import ToyData, run, toy_config
+
+from summarymix.training.checkpoint import read_checkpoint
+from summarymix.training.config import TrainConfig
+
+PROGRAM = [sys.executable, str(Path(__file__).with_name("training_toy.py"))]
+OPTIONS = ["--num_epochs=3", "--accumulate=2"]  # 12 steps, checkpoints after 3, 4 (epoch), 6, 8 (epoch), 9, 12 (epoch)
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Final checkpoints equal in every bit, logs in every number that is no time."""
+
+    def compare(a: Any, b: Any, where: str) -> None:
+        assert type(a) is type(b), where
+        if isinstance(a, dict):
+            assert a.keys() == b.keys(), where
+            for key in a:
+                compare(a[key], b[key], f"{where}.{key}")
+        elif isinstance(a, list):
+            assert len(a) == len(b), where
+            for i, (x, y) in enumerate(zip(a, b, strict=True)):
+                compare(x, y, f"{where}.{i}")
+        elif isinstance(a, torch.Tensor):
+            assert torch.equal(a, b), where
+        else:
+            assert a == b, where
+
+    def comparable(path: Path) -> dict[str, Any]:
+        checkpoint = read_checkpoint(path)
+        del checkpoint["config"]["exp_dir"], checkpoint["progress"]["log_lines"]
+        return checkpoint
+
+    names = sorted(path.name for path in one.glob("*.pt"))
+    assert names == sorted(path.name for path in other.glob("*.pt"))
+    for name in names:
+        compare(comparable(one / name), comparable(other / name), name)
+
+    def numbers(exp_dir: Path) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in (exp_dir / "log.jsonl").read_text().splitlines()]
+        return [line for line in lines if line["kind"] in ("valid", "epoch", "left_out", "skipped")]
+
+    assert numbers(one) == numbers(other)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    exp_dir = tmp_path_factory.mktemp("uninterrupted")
+    run(toy_config(exp_dir, num_epochs=3, accumulate=2))
+    return exp_dir
+
+
+def test_killed_while_writing_checkpoints(tmp_path: Path, uninterrupted: Path) -> None:
+    # The second write is epoch 1's end, the first of a resumed run is that again, or one within an epoch.
+    for number in (2, 1):
+        killed = subprocess.run([*PROGRAM, str(tmp_path), f"--die-in-write={number}", *OPTIONS], capture_output=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        assert list(tmp_path.glob(".*.part"))
+    resumed = subprocess.run([*PROGRAM, str(tmp_path), *OPTIONS], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Resuming from" in resumed.stderr
+    assert not list(tmp_path.glob(".*.part"))
+    assert_same_run(uninterrupted, tmp_path)
+
+
+def test_killed_at_random_moments(tmp_path: Path, uninterrupted: Path) -> None:
+    rng = random.Random()
+    kills = 0
+    for attempt in range(2):
+        lines = len((tmp_path / "log.jsonl").read_text().splitlines()) if attempt else 0
+        process = subprocess.Popen([*PROGRAM, str(tmp_path), *OPTIONS], stderr=subprocess.DEVNULL)
+        # Wait for it to get going, or the kills would all hit its imports.
+        deadline = time.monotonic() + 60
+        log = tmp_path / "log.jsonl"
+        while process.poll() is None and time.monotonic() < deadline:
+            if log.exists() and len(log.read_text().splitlines()) > lines:
+                break
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.5))
+        process.send_signal(signal.SIGKILL)
+        kills += process.wait() == -signal.SIGKILL
+    assert kills > 0
+    resumed = subprocess.run([*PROGRAM, str(tmp_path), *OPTIONS], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_run(uninterrupted, tmp_path)
+
+
+def test_each_step_is_a_place_to_resume(tmp_path: Path, uninterrupted: Path) -> None:
+    """Without a process of its own: interrupted after every single batch group, checkpoints after every step."""
+
+    class Killed(BaseException):
+        pass
+
+    class Interrupted(ToyData):
+        left = 100
+
+        def batch(self, epoch: int, number: int) -> Any:
+            if epoch > 0:
+                if self.left == 0:
+                    raise Killed
+                self.left -= 1
+            return super().batch(epoch, number)
+
+    def config(exp_dir: Path) -> TrainConfig:
+        return toy_config(exp_dir, num_epochs=3, accumulate=2, save_every_steps=1)
+
+    data = Interrupted()
+    for _ in range(40):
+        data.left = 2
+        try:
+            progress, _ = run(config(tmp_path), data)
+        except Killed:
+            continue
+        break
+    assert progress.step == 12
+    expected = tmp_path / "expected"
+    run(config(expected))
+    a, b = read_checkpoint(tmp_path / "epoch-3.pt"), read_checkpoint(expected / "epoch-3.pt")
+    assert a["history"] == b["history"] == read_checkpoint(uninterrupted / "epoch-3.pt")["history"]
+    assert all(torch.equal(value, b["model"][name]) for name, value in a["model"].items())
+
+
+def test_more_epochs_continue_a_finished_run(tmp_path: Path) -> None:
+    run(toy_config(tmp_path, num_epochs=1))
+    progress, _ = run(toy_config(tmp_path, num_epochs=2))
+    assert (progress.epoch, progress.step) == (3, 16)
+
+
+def test_log_lines_of_steps_that_are_taken_again_are_dropped(tmp_path: Path) -> None:
+    run(toy_config(tmp_path, num_epochs=1))
+    log = tmp_path / "log.jsonl"
+    lines = log.read_text().splitlines()
+    with open(log, "a") as file:
+        file.write('{"kind": "train", "step": 9, "lr": 1}\n{"kind": "tr')  # and one that was being written
+    run(toy_config(tmp_path, num_epochs=2))
+    after = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [json.dumps(line) for line in after[: len(lines)]] == lines
+    assert after[len(lines)]["kind"] == "start"
+    steps = [line["step"] for line in after if line["kind"] == "train"]
+    assert steps == [2, 4, 6, 8, 10, 12, 14, 16]
