@@ -187,6 +187,8 @@ def _load(recipe: str, args: argparse.Namespace, epoch: int | None, avg: int) ->
     if args.manifest_dir is not None:
         config = replace(config, manifest_dir=args.manifest_dir)
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    # TensorFloat-32 keeps three digits: ties would no longer be closer than TIE.
+    torch.backends.cudnn.allow_tf32 = False
     model.to(device)
     search = GreedySearch(model, unk_id=tokenizer.unk_id, record_margins=args.compare)
     return Job(recipe, args, model, tokenizer, info, config, search, device)
@@ -239,7 +241,9 @@ def _decode_with_bar(job: Job, setting: Setting, split: str, data: EvalData) -> 
         desc=f"{split}, {setting.name}",
         total=round(data.total_seconds),
         bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}",
+        # In a file or pipe, a line now and then is enough.
         mininterval=0.5 if sys.stderr.isatty() else 15,
+        delay=0 if sys.stderr.isatty() else 15,
         leave=False,
     ) as bar:
         return decode_split(
@@ -331,8 +335,12 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
         splits = args.splits or load_model(args.exp_dir, candidates[0][0], 0)[2]["config"]["data"]["dev"]
     tried: list[dict[str, Any]] = []
     for epoch, avg in candidates:
-        with _clear_errors():
+        try:
             job = _load(recipe, args, epoch, avg)
+        except ValueError as error:
+            _say(f"epoch {epoch}, avg {avg}: left out, {error}")
+            continue
+        with _clear_errors():
             data = {split: _open_split(job, split) for split in splits}
         wers = {}
         for split, setting in product(splits, settings):
@@ -344,6 +352,8 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
         tried.append({"epoch": epoch, "avg": avg, "mean_wer": mean, "wer": wers})
         each = ", ".join(map(format_percent, wers.values()))
         _say(f"epoch {epoch}, avg {avg}: mean WER {mean:.2f}%  ({each})")
+    if not tried:
+        _fail(f"none of the checkpoints in {args.exp_dir} can be used")
     # Of equal ones, the longest average.
     best = min(tried, key=lambda candidate: (candidate["mean_wer"], -candidate["avg"]))
     path = args.exp_dir / "selected.json"

@@ -155,6 +155,13 @@ def test_selection_is_used_until_told_otherwise(exp_dir: Path, capsys: pytest.Ca
     assert selected["splits"] == ["dev"]
     assert "Selected epoch" in capsys.readouterr().out
 
+    # A candidate that cannot be averaged is left out, and the others are tried all the same.
+    epoch_path(exp_dir, 3).write_bytes(epoch_path(exp_dir, 2).read_bytes())
+    main("mini", ["--exp-dir", str(exp_dir), "--select", "--epochs", "3", "--avgs", "0", "1", "2"])
+    epoch_path(exp_dir, 3).unlink()
+    assert "epoch 3, avg 1: left out, there is no sample" in capsys.readouterr().err
+    assert [c["avg"] for c in json.loads((exp_dir / "selected.json").read_text())["tried"]] == [0, 2]
+
     selected |= {"epoch": 1, "avg": 1}
     (exp_dir / "selected.json").write_text(json.dumps(selected))
     assert [(r.epoch, r.avg) for r in decode(exp_dir, "")] == [(1, 1)]
