@@ -5,9 +5,8 @@ A lattice has nodes (s, t): s symbols emitted, t frames consumed. From each node
 lattice a symbol consumes no frame, (s, t) -> (s+1, t); otherwise it consumes one, (s, t) -> (s+1, t+1).
 
 Numbering nodes by k = s + t (regular) or k = t makes both the same recursion: every arc goes from k to
-k + 1, and blank stays on s while a symbol goes to s + 1. So one step of the loop below advances a whole
-wavefront of nodes, of all utterances, and the backward variables ride along as further batch entries with
-the lattice reversed.
+k + 1, and blank stays on s while a symbol goes to s + 1. So one step of the loops below moves a whole
+wavefront of nodes, of all utterances.
 
 Sums over thousands of frames need more than float32: at 4000 frames a log-probability is some -20000,
 where float32 resolves 0.002, an error of as much in every occupation. The lattice is small beside the
@@ -70,84 +69,95 @@ def _wavefront(
     px: Tensor, py: Tensor, boundary: Tensor, regular: bool, with_occupations: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     B, S, T = px.shape
-    steps = T + S if regular else T
-    copies = 2 if with_occupations else 1  # forward variables, and backward variables as entries B..2B-1
-    s_begin, t_begin, s_end, t_end = boundary[:, :, None, None].unbind(1)  # each (B, 1, 1)
-
-    # arcs[k, 0, b, s] enters node s from s-1 by a symbol, arcs[k, 1, b, s] by blank from s itself.
-    arcs = px.new_full((steps, 2, copies * B, S + 1), NEVER, dtype=torch.float64)
-    px_arcs, py_arcs = _lattice_views(arcs, B, T, regular)  # (B, S, T), (B, S+1, T)
-    s = torch.arange(S + 1, device=px.device)[:, None]  # (S+1, 1)
+    s_begin, t_begin, s_end, t_end = boundary[:, :, None].unbind(1)  # each (B, 1)
+    s = torch.arange(S + 1, device=px.device)  # (S+1,)
     t = torch.arange(T, device=px.device)  # (T,)
-    frames = (t_begin <= t) & (t < t_end)  # (B, 1, T)
-    px_outside = ~(frames & (s_begin <= s[:S]) & (s[:S] < s_end))  # (B, S, T)
-    py_outside = ~(frames & (s_begin <= s) & (s <= s_end))  # (B, S+1, T)
-    px_arcs.copy_(px).masked_fill_(px_outside, NEVER)
-    py_arcs.copy_(py).masked_fill_(py_outside, NEVER)
+    frames = ((t_begin <= t) & (t < t_end))[:, None]  # (B, 1, T)
+    px_outside = ~(frames & ((s_begin <= s[:S]) & (s[:S] < s_end))[:, :, None])  # (B, S, T)
+    py_outside = ~(frames & ((s_begin <= s) & (s <= s_end))[:, :, None])  # (B, S+1, T)
+
+    # arcs[k, 0, b, s] arrives at node s from s-1 by a symbol, arcs[k, 1, b, s] by blank from s itself.
+    # The column behind s = S stays empty, see _retreat.
+    steps = T + S if regular else T
+    arcs = px.new_full((steps, 2, B, S + 2), NEVER, dtype=torch.float64)
+    px_arcs, py_arcs = _lattice_views(arcs, T, regular)  # (B, S, T), (B, S+1, T)
+    px_arcs.copy_(px.masked_fill(px_outside, NEVER))
+    py_arcs.copy_(py.masked_fill(py_outside, NEVER))
 
     # All utterances take the same number of steps: each waits in its first node until its lattice begins
     # and in its last after it has ended, free of charge.
     k = torch.arange(steps, device=px.device)[:, None, None]  # (steps, 1, 1)
-    k_begin = t_begin[:, :, 0] + (s_begin[:, :, 0] if regular else 0)  # (B, 1)
-    k_end = t_end[:, :, 0] + (s_end[:, :, 0] if regular else 0)  # (B, 1)
-    blanks = arcs[:, 1, :B]  # (steps, B, S+1)
+    k_begin = t_begin + s_begin if regular else t_begin  # (B, 1)
+    k_end = t_end + s_end if regular else t_end  # (B, 1)
+    blanks = arcs[:, 1]  # (steps, B, S+2)
     for node, waiting in ((s_begin, k < k_begin), (s_end, k >= k_end)):
-        node = node[:, :, 0].expand(steps, B, 1)
+        node = node.expand(steps, B, 1)
         blanks.scatter_(2, node, blanks.gather(2, node).masked_fill(waiting, 0.0))
 
-    # One column in front stays -inf: no node is left of s = 0.
-    nodes = arcs.new_full((steps + 1, copies * B, S + 2), NEVER)
-    nodes[0, :B, 1:].scatter_(1, s_begin[:, 0], 0.0)
-    if with_occupations:
-        arcs[:, 0, B:, 1:] = arcs[:, 0, :B, 1:].flip(0, 2)
-        arcs[:, 1, B:] = arcs[:, 1, :B].flip(0, 2)
-        nodes[0, B:, 1:].scatter_(1, S - s_end[:, 0], 0.0)
+    # The column in front of s = 0 stays empty, see _advance.
+    nodes = px.new_full((steps + 1, B, S + 2), NEVER, dtype=torch.float64)
+    nodes[0].scatter_(1, s_begin + 1, 0.0)
     _advance(arcs, nodes)
-
-    alpha = nodes[:, :B, 1:]  # (steps+1, B, S+1)
-    total = alpha[-1].gather(1, s_end[:, 0])  # (B, 1)
+    total = nodes[-1].gather(1, s_end + 1)  # (B, 1)
     if not with_occupations:
         return total[:, 0].to(px.dtype), None, None
 
-    # P(arc) = exp(alpha before + arc + beta after - total), computed in place of the arcs.
-    beta = nodes[:, B:, 1:].flip(0, 2)  # (steps+1, B, S+1)
-    beta -= total.masked_fill(total == NEVER, 0.0)
-    arcs[:, 0, :B, 1:] += alpha[:-1, :, :-1]
-    arcs[:, 0, :B, 1:] += beta[1:, :, 1:]
-    arcs[:, 1, :B] += alpha[:-1]
-    arcs[:, 1, :B] += beta[1:]
-    arcs[:, :, :B].exp_()
+    at_end = torch.zeros_like(nodes[-1, :, 1:]).scatter_(1, s_end, (total != NEVER).double())  # (B, S+1)
+    _retreat(arcs, nodes, at_end)
     px_occupation = px_arcs.to(px.dtype, memory_format=torch.contiguous_format)
     py_occupation = py_arcs.to(py.dtype, memory_format=torch.contiguous_format)
     py_occupation.masked_fill_(py_outside, 0.0)  # the waiting
     return total[:, 0].to(px.dtype), px_occupation, py_occupation
 
 
-def _lattice_views(arcs: Tensor, batch: int, frames: int, regular: bool) -> tuple[Tensor, Tensor]:
-    """The first ``batch`` entries of ``arcs`` seen as px ``(B, S, T)`` and py ``(B, S+1, T)``.
+def _lattice_views(arcs: Tensor, frames: int, regular: bool) -> tuple[Tensor, Tensor]:
+    """The memory of ``arcs`` seen as px ``(B, S, T)`` and py ``(B, S+1, T)``.
 
-    In the regular lattice t = k - s: moving one symbol on at the same frame is also one step on.
+    In the regular lattice k = s + t: one symbol further on at the same frame is also one step further on.
     """
+    _, _, B, width = arcs.shape
     step, kind, entry, node = arcs.stride()
-    S = arcs.shape[3] - 1
     strides = (entry, node + step if regular else node, step)
-    # The symbol arc from s = 0 lands in node 1.
-    px = arcs.as_strided((batch, S, frames), strides, node)
-    py = arcs.as_strided((batch, S + 1, frames), strides, kind)
+    px = arcs.as_strided((B, width - 2, frames), strides, node)  # the symbol arc from s = 0 arrives at 1
+    py = arcs.as_strided((B, width - 1, frames), strides, kind)
     return px, py
 
 
 def _advance(arcs: Tensor, nodes: Tensor) -> None:
-    """nodes[k+1, n, s] = log(exp(nodes[k, n, s-1] + arcs[k, 0, n, s]) + exp(nodes[k, n, s] + arcs[k, 1, n, s])).
+    """Forward variables: the log-probability of reaching each node, step by step from ``nodes[0]``.
 
-    ``nodes`` has a column of -inf in front of s = 0, so that the same memory, seen from one column
-    further left, is the wavefront shifted by one symbol: one addition serves both kinds of arc.
+    ``nodes[k, b, 1 + s]`` is node s; the empty column in front makes the same memory, seen from one column
+    further left, the wavefront shifted by one symbol: a single addition serves both kinds of arc.
     """
-    steps, kinds, N, width = arcs.shape
-    step, entry, node = nodes.stride()
-    origins = nodes.as_strided((steps, kinds, N, width), (step, node, entry, node))
-    arrivals = torch.empty_like(arcs[0])  # (2, N, S+1)
-    by_symbol, by_blank = arrivals.unbind(0)
-    for origin, arc, target in zip(origins.unbind(0), arcs.unbind(0), nodes[1:, :, 1:].unbind(0), strict=True):
+    arrivals = torch.empty_like(arcs[0, :, :, :-1])  # (2, B, S+1)
+    by_symbol, by_blank = arrivals
+    steps = (_origins(nodes), arcs[..., :-1], nodes[1:, :, 1:])
+    for origin, arc, target in zip(*(x.unbind(0) for x in steps), strict=True):
         torch.add(origin, arc, out=arrivals)
         torch.logaddexp(by_symbol, by_blank, out=target)
+
+
+def _retreat(arcs: Tensor, nodes: Tensor, at_end: Tensor) -> None:
+    """Turn ``arcs`` into occupations, stepping back from the occupation of the last nodes (B, S+1).
+
+    How a node's occupation is shared among the arcs that arrive there follows from the forward variables,
+    so that the occupations of a step sum to that of the end whatever the rounding.
+    """
+    targets = nodes[1:, None, :, 1:]  # (steps, 1, B, S+1)
+    shares = arcs[..., :-1]  # (steps, 2, B, S+1)
+    shares += _origins(nodes)
+    shares -= targets.masked_fill(targets == NEVER, 0.0)
+    arcs.exp_()
+
+    occupation = at_end
+    steps = (shares, arcs[:, 0, :, 1:], shares[:, 1])
+    for share, by_symbol, by_blank in zip(*(reversed(x.unbind(0)) for x in steps), strict=True):
+        share *= occupation
+        torch.add(by_symbol, by_blank, out=occupation)  # symbol arcs left from one node further left
+
+
+def _origins(nodes: Tensor) -> Tensor:
+    """``(steps, 2, B, S+1)``: where the arcs [k, 0, b, s] and [k, 1, b, s] come from, nodes s-1 and s."""
+    steps, B, width = nodes.shape
+    step, entry, node = nodes.stride()
+    return nodes.as_strided((steps - 1, 2, B, width - 1), (step, node, entry, node))
