@@ -50,7 +50,8 @@ def test_two_processes_agree_on_bad_data_and_resume(tmp_path: Path) -> None:
     assert kinds.count("start") == 2
     assert (progress["step"], progress["skipped"], progress["left_out"]) == (8, 0, 8)
     # The same from one process, which meets the same batches two by two.
-    run(toy_config(tmp_path / "one", accumulate=2), ToyData(spoil=True))
+    for num_epochs in (1, 2):
+        run(toy_config(tmp_path / "one", accumulate=2, num_epochs=num_epochs), ToyData(spoil=True))
     a, b = (read_checkpoint(exp_dir / "epoch-2.pt")["model"] for exp_dir in (tmp_path, tmp_path / "one"))
     for name, value in a.items():
         torch.testing.assert_close(value, b[name], rtol=1e-4, atol=1e-5)
