@@ -1,0 +1,105 @@
+"""``train.py`` on audio files: the real data, model and command line together."""
+
+import json
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+
+from summarymix.data.tokens import Tokenizer
+from summarymix.training.checkpoint import load_model, read_checkpoint
+from summarymix.training.cli import main
+
+MODEL = {"num_layers": 1, "dim": 16, "feedforward_dim": 32, "summary_dim": 16, "predictor_dim": 16, "joiner_dim": 16}
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe's folder: tones as audio, one file cut off, one transcript empty; the configuration in its place."""
+    rng = random.Random(0)
+    for folder in ("audio", "conf", "data/fbank"):
+        Path(tmp_path, folder).mkdir(parents=True)
+    for split, count in [("train", 12), ("dev", 4)]:
+        cuts = []
+        for i in range(count):
+            name, text = f"{split}-{i}", " ".join(rng.choices("ab", k=3))
+            seconds = rng.uniform(0.8, 1.6)
+            tone = np.sin(np.arange(int(16000 * seconds)) * rng.uniform(0.05, 1.0)) * 0.3
+            path = tmp_path / "audio" / f"{name}.wav"
+            soundfile.write(path, tone, 16000)
+            recording = Recording.from_file(path)
+            text = "" if name == "train-3" else text
+            supervision = SupervisionSegment(name, name, 0.0, recording.duration, text=text)
+            cuts.append(MonoCut(name, 0.0, recording.duration, 0, [supervision], recording=recording))
+            if name == "train-5":
+                path.write_bytes(path.read_bytes()[:30])
+        CutSet.from_cuts(cuts).to_file(tmp_path / "data" / "fbank" / f"toy_cuts_{split}.jsonl.gz")
+    Tokenizer.train(["a b"], 10, "char").write(tmp_path / "data" / "lang")
+    config = {
+        "num_epochs": 2,
+        "model": MODEL,
+        "data": {"prefix": "toy", "on_the_fly": True, "max_duration": 4, "num_workers": 1},
+        "average_period": 1,
+        "tensorboard": False,
+    }
+    Path(tmp_path, "conf", "conformer.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_command_trains_resumes_and_names_what_it_leaves_out(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["train.py", "--exp-dir", "exp", "--model.dim", "24", "--seed=3"])
+    main("toy")
+    said = capsys.readouterr().err
+    assert "11 utterances" in said
+    assert "1 empty transcript" in said
+    assert "train-3" in Path("exp/skipped.tsv").read_text()
+    assert "train-5" in Path("exp/skipped-unreadable.tsv").read_text()
+    model, tokenizer, info = load_model("exp")
+    assert model.config.dim == 24
+    assert model.config.vocab_size == tokenizer.vocab_size
+    assert (info["recipe"], info["epoch"], info["config"]["seed"]) == ("toy", 2, 3)
+    assert yaml.safe_load(Path("exp/config.yaml").read_text())["model"]["dim"] == 24
+    # Again: nothing is left to do. And from the configuration it wrote, in another folder: the same model.
+    main("toy", ["--exp-dir", "exp", "--model.dim", "24", "--seed=3"])
+    main("toy", ["--config", "exp/config.yaml", "--exp-dir", "exp2"])
+    first, second = (read_checkpoint(Path(name, "epoch-2.pt"))["model"] for name in ("exp", "exp2"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    starts = [line for line in Path("exp/log.jsonl").read_text().splitlines() if json.loads(line)["kind"] == "start"]
+    assert len(starts) == 2
+
+
+def test_number_of_workers_does_not_change_the_result(recipe: Path) -> None:
+    for workers in ("0", "2"):
+        main("toy", ["--exp-dir", f"exp{workers}", "--num-epochs", "1", "--data.num-workers", workers])
+    first, second = (read_checkpoint(Path(f"exp{workers}", "epoch-1.pt"))["model"] for workers in ("0", "2"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_without_a_configuration_it_says_where_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"No conf/conformer\.yaml in .*--config"):
+        main("toy", [])
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (["--validation", "[[100, -1]]"], "100"),
+        (["--accumulate", "0"], "--accumulate 0"),
+        (["--data.lang_dir", "elsewhere"], "elsewhere"),
+        (["--data.train", "[nowhere]"], "nowhere"),
+    ],
+)
+def test_wrong_options_are_named(recipe: Path, capsys: pytest.CaptureFixture[str], line: list[str], words: str) -> None:
+    with pytest.raises((SystemExit, ValueError, FileNotFoundError)) as caught:
+        main("toy", ["--exp-dir", "exp", *line])
+    assert words in f"{caught.value} {capsys.readouterr().err}"
