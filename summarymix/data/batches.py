@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
+from lhotse.dataset import DynamicBucketingSampler, SimpleCutSampler
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from lhotse.utils import LOG_EPSILON
 from torch import Tensor
@@ -196,9 +196,8 @@ class TrainData:
             if len(splits) > 1
             else splits[0]
         )
-        skipped_ids = self._skipped_ids
         sampler = DynamicBucketingSampler(
-            cuts.filter(lambda cut: cut.id not in skipped_ids),
+            cuts.filter(self._is_kept),
             max_duration=self.config.max_duration,
             duration_bins=self._duration_bins,
             buffer_size=self.config.shuffle_buffer,
@@ -210,6 +209,9 @@ class TrainData:
         )
         sampler.set_epoch(epoch)
         return _share(sampler, rank, world_size)
+
+    def _is_kept(self, cut: Cut) -> bool:
+        return cut.id not in self._skipped_ids
 
 
 class EvalData:
@@ -270,7 +272,7 @@ class EvalData:
         Raises:
             RuntimeError: not a single cut can be read.
         """
-        sampler = DynamicCutSampler(
+        sampler = SimpleCutSampler(
             CutSet.from_cuts(self._cuts), max_duration=self._max_duration, shuffle=False, rank=0, world_size=1
         )
         listed = {item.id for item in self.skipped_items.items}
@@ -391,7 +393,8 @@ def _share(batches: Iterable[CutSet], rank: int, world_size: int) -> Iterator[Cu
 
 
 def _rounds(batches: Iterable[CutSet], world_size: int) -> Iterator[list[list[Cut]]]:
-    iterator = iter(batches)
+    # A generator, because iter() of an iterating lhotse sampler starts it anew, and islice() calls that.
+    iterator = (batch for batch in batches)
     while group := [list(batch) for batch in itertools.islice(iterator, world_size)]:
         yield group
 

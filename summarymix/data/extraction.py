@@ -49,7 +49,7 @@ class ExtractionOptions:
     """One exact file per cut; lhotse's compressed archives (lossy, needs lilcom); or none: computed while training."""
     speeds: tuple[float, ...] = ()
     """Copies at other speeds, such as 0.9 and 1.1."""
-    shard_size: int = 1000
+    shard_size: int = 250
 
 
 def load_cuts(manifest_dir: Path, prefix: str, split: str) -> CutSet:

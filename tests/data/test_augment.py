@@ -1,0 +1,40 @@
+import random
+
+import numpy as np
+import torch
+
+from summarymix.data.augment import SpecAugmentConfig, spec_augment
+
+
+def seed_all(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (lhotse draws from the global generator)
+    torch.manual_seed(seed)
+
+
+def test_padding_stays_and_lengths_do_not_matter_to_others() -> None:
+    features = torch.randn(3, 400, 80)
+    lengths = torch.tensor([400, 150, 0])
+    seed_all(1)
+    augmented = spec_augment(SpecAugmentConfig(probability=1.0))(features, lengths)
+    assert augmented.shape == features.shape
+    assert torch.equal(augmented[1, 150:], features[1, 150:])
+    assert torch.equal(augmented[2], features[2])
+    assert not torch.equal(augmented[0], features[0])
+    seed_all(1)
+    assert torch.equal(spec_augment(SpecAugmentConfig(probability=1.0))(features, lengths), augmented)
+
+
+def test_short_utterances_keep_most_of_their_frames() -> None:
+    config = SpecAugmentConfig(time_warp=0, freq_masks=0, probability=1.0)
+    augment = spec_augment(config)
+    for length in [*range(1, 60), 200, 1000, 3000]:
+        features = torch.randn(1, length, 80)
+        changed = (augment(features, torch.tensor([length])) != features).any(2).sum().item()
+        assert changed <= config.time_mask_fraction * length
+
+
+def test_nothing_to_do() -> None:
+    features = torch.randn(2, 300, 80)
+    config = SpecAugmentConfig(time_warp=0, freq_masks=0, time_masks=0, probability=1.0)
+    assert torch.equal(spec_augment(config)(features, torch.tensor([300, 300])), features)

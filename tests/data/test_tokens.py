@@ -1,0 +1,62 @@
+import pickle
+from pathlib import Path
+
+import pytest
+
+from summarymix.data.tokens import Tokenizer
+
+TEXTS = ["ONE TWO THREE", "TURN ON THE LIGHT", "CALL FIVE FIVE THREE", "STOP", "", "VOLUME UP"] * 5
+
+
+@pytest.mark.parametrize(("model_type", "vocab_size"), [("unigram", 25), ("bpe", 40), ("char", 100)])
+def test_round_trip_and_layout(model_type, vocab_size: int, tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train(TEXTS, vocab_size, model_type)
+    assert tokenizer.tokens[:2] == ["<blk>", "<unk>"]
+    assert tokenizer.vocab_size == {"unigram": 25, "bpe": 40, "char": len(set("".join(TEXTS))) + 2}[model_type]
+    for text in TEXTS:
+        ids = tokenizer.encode(text)
+        assert tokenizer.decode(ids) == text
+        assert not {0, 1} & set(ids)
+    assert tokenizer.encode("") == []
+
+    tokenizer.write(tmp_path)
+    assert (tmp_path / "tokens.txt").read_text().splitlines()[:2] == ["<blk> 0", "<unk> 1"]
+    vocabulary = [line.split("\t") for line in (tmp_path / "bpe.vocab").read_text().splitlines()]
+    assert [piece for piece, _ in vocabulary] == tokenizer.tokens
+    for other in (
+        Tokenizer.from_lang_dir(tmp_path),
+        Tokenizer.from_state(pickle.loads(pickle.dumps(tokenizer.state()))),
+        pickle.loads(pickle.dumps(tokenizer)),
+    ):
+        assert other.tokens == tokenizer.tokens
+        assert other.encode("CALL ONE") == tokenizer.encode("CALL ONE")
+
+
+def test_same_texts_give_the_same_bytes() -> None:
+    assert Tokenizer.train(TEXTS, 25).state() == Tokenizer.train(TEXTS, 25).state()
+
+
+def test_unknown_characters_are_named() -> None:
+    tokenizer = Tokenizer.train(TEXTS, 25)
+    assert tokenizer.unk_id in tokenizer.encode("CAFÉ")
+    assert tokenizer.unknown_characters("É CAFÉ, ON") == ["É", ","]
+
+
+def test_vocabulary_of_impossible_size() -> None:
+    with pytest.raises(ValueError, match=r"--vocab-size 5000 is too large .* at most (\d+) tokens") as caught:
+        Tokenizer.train(TEXTS, 5000)
+    largest = int(str(caught.value).split("at most ")[1].split()[0])
+    assert Tokenizer.train(TEXTS, largest).vocab_size == largest
+    with pytest.raises(ValueError, match=r"--vocab-size 5 is too small.*need \d+"):
+        Tokenizer.train(TEXTS, 5)
+    with pytest.raises(ValueError, match="All transcripts are empty"):
+        Tokenizer.train(["", " "], 10)
+
+
+def test_lang_dir_that_does_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"bpe.model.*prepare.sh"):
+        Tokenizer.from_lang_dir(tmp_path)
+    Tokenizer.train(TEXTS, 25).write(tmp_path)
+    (tmp_path / "tokens.txt").write_text("<blk> 0\n")
+    with pytest.raises(ValueError, match=r"tokens.txt is not the table of"):
+        Tokenizer.from_lang_dir(tmp_path)
