@@ -102,10 +102,11 @@ class _JointNormaliser(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         lm_exp, am_exp, total = ctx.saved_tensors
-        # The floor keeps sums over frames below the largest number, else inf * 0 where lm_exp is 0.
-        weight = grad / total.clamp(min=torch.finfo(total.dtype).tiny * 2.0**26)  # (B, S+1, T)
-        grad_lm = torch.matmul(weight, am_exp).mul_(lm_exp)  # (B, S+1, C)
-        grad_am = torch.matmul(weight.transpose(1, 2), lm_exp).mul_(am_exp)  # (B, T, C)
+        with torch.autocast(grad.device.type, enabled=False):
+            # The floor keeps sums over frames below the largest number, else inf * 0 where lm_exp is 0.
+            weight = grad / total.clamp(min=torch.finfo(total.dtype).tiny * 2.0**26)  # (B, S+1, T)
+            grad_lm = torch.matmul(weight, am_exp).mul_(lm_exp)  # (B, S+1, C)
+            grad_am = torch.matmul(weight.transpose(1, 2), lm_exp).mul_(am_exp)  # (B, T, C)
         return grad_lm, grad_am
 
 

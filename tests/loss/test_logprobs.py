@@ -3,6 +3,8 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from summarymix.loss import logprobs
 from summarymix.loss.logprobs import additive_log_probs, joint_log_probs
@@ -111,3 +113,44 @@ def test_blocks_cover_every_row_once():
     rows = torch.zeros(10_000, 500)
     covered = torch.cat([torch.arange(len(rows))[block] for block in logprobs._blocks(rows)])
     assert torch.equal(covered, torch.arange(len(rows)))
+
+
+class LargeTensors(TorchDispatchMode):
+    """Collects the tensors that operators return and whose memory is at least ``size`` bytes."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.tensors = size, {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage().nbytes() >= self.size:
+                self.tensors[tensor.untyped_storage().data_ptr()] = tensor
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("hat", [False, True])
+def test_nothing_of_the_logits_size_is_made_but_their_gradient(dtype, hat):
+    batch, frames, kept, classes = 2, 300, 5, 1100
+    logits = torch.zeros(batch, frames, kept, classes, dtype=dtype, requires_grad=True)
+    symbols = torch.ones(batch, 20).long()
+    ranges = torch.arange(kept).expand(batch, frames, kept)
+    with LargeTensors(logits.nbytes) as large:
+        px, py = joint_log_probs(logits, symbols, ranges, 0, hat)
+        (grad,) = torch.autograd.grad(px[:, :4].sum() + py[:, :5].sum(), logits)
+    made = large.tensors.keys() - {logits.untyped_storage().data_ptr()}
+    assert made == {grad.untyped_storage().data_ptr()}
+
+
+def test_backward_under_autocast_stays_in_float32(scores):
+    lm, am, symbols = (x.detach().float() if x.is_floating_point() else x for x in scores)
+    lm.requires_grad_()
+    am.requires_grad_()
+    px, py = additive_log_probs(lm, am, symbols, 0)
+    total = px.sum() + py.sum()
+    outside = torch.autograd.grad(total, (lm, am), retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = torch.autograd.grad(total, (lm, am))
+    torch.testing.assert_close(inside, outside, atol=0, rtol=0)
