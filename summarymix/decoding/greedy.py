@@ -23,8 +23,7 @@ class Hypothesis:
     frames: list[int] = field(default_factory=list)  # encoder frame at which each token was emitted
     log_probs: list[float] = field(default_factory=list)  # of each token, given the history
     num_frames: int = 0  # encoder frames searched
-    # For each frame, how far the best logit was ahead of the second, at its closest decision; filled on
-    # request.
+    # For each frame, how far the best logit was ahead of the second at its closest decision. On request only.
     margins: list[float] = field(default_factory=list)
 
 
@@ -66,8 +65,7 @@ class GreedySearch:
 
     @torch.inference_mode()
     def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> None:
-        """Search further frames of every stream; ``state`` and ``hypotheses`` are brought up to date in
-        place.
+        """Search further frames of every stream; ``state`` and ``hypotheses`` are updated in place.
 
         Args:
             encoder_out: (N, T, D) the next encoder frames of N streams.
@@ -81,13 +79,11 @@ class GreedySearch:
             pending = [n for n, limit in enumerate(limits) if t < limit]
             closest: dict[int, float] = {}
             for _ in range(self.max_symbols_per_frame):
-                everyone = len(pending) == len(limits)
-                rows = torch.tensor(pending, device=frames.device)  # (M,)
-                context = state["decoder_proj"]
-                frame = frames[:, t]
-                logits = self.model.joiner(
-                    frame if everyone else frame[rows], context if everyone else context[rows]
-                )  # (M, V)
+                frame, context = frames[:, t], state["decoder_proj"]
+                if len(pending) < len(limits):
+                    rows = torch.tensor(pending, device=frames.device)  # (M,)
+                    frame, context = frame[rows], context[rows]
+                logits = self.model.joiner(frame, context)  # (M, V)
                 best: list[int] = logits.argmax(1).tolist()
                 if self.record_margins:
                     first, second = logits.topk(2, dim=1).values.unbind(1)

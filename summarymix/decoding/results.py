@@ -217,16 +217,22 @@ class Result:
 
 
 def append_result(path: Path, result: Result) -> None:
-    """Append ``result`` to ``path`` as one line of JSON."""
+    """Append ``result`` to ``path`` as one line of JSON.
+
+    Raises:
+        OSError: it could not be written; names the file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(asdict(result), ensure_ascii=False) + "\n"
-    with open(path, "a+b") as file:
-        # A run killed while it wrote may have left half a line.
-        if file.tell() and not _ends_line(file.fileno()):
-            file.write(b"\n")
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(path, "a+b") as file:
+            # A run killed while it wrote may have left half a line.
+            if file.tell() and not _ends_line(file.fileno()):
+                file.write(b"\n")
+            file.write(line.encode())
+    except OSError as error:
+        reason = f"Cannot append to {path}: {error.strerror}. Make room or correct --exp-dir, then decode again"
+        raise OSError(error.errno, reason) from error
 
 
 def _ends_line(descriptor: int) -> bool:
@@ -251,6 +257,7 @@ def read_results(path: Path) -> list[Result]:
 
 
 def format_percent(value: float | None) -> str:
+    """``3.14%``, or ``n/a`` where there is no value."""
     return "n/a" if value is None else f"{value:.2f}%"
 
 

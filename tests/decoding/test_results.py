@@ -127,6 +127,12 @@ def test_half_a_line_harms_no_other(tmp_path: Path) -> None:
     assert read_results(path) == [make_result()]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_full_disk_is_named() -> None:
+    with pytest.raises(OSError, match="Cannot append to /dev/full: No space left on device"):
+        append_result(Path("/dev/full"), make_result())
+
+
 def test_contract_fields_are_present() -> None:
     contract = (
         "recipe split mode method chunk_ms left_chunks epoch avg wer words insertions deletions substitutions "
