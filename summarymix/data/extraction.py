@@ -132,9 +132,10 @@ def _with_id_of_supervision(cut: Cut) -> Cut:
 
 
 def _in_order(cuts: CutSet, speeds: Sequence[float]) -> list[Cut]:
-    copies = list(cuts)
+    # Sorted first: corpora are listed in the order of the file system.
+    copies = sorted(cuts, key=lambda cut: cut.id)
     for speed in speeds:
-        copies += cuts.perturb_speed(speed)
+        copies += [cut.perturb_speed(speed) for cut in copies[: len(cuts)]]
     random.Random(_ORDER_SEED).shuffle(copies)
     return copies
 
