@@ -29,6 +29,7 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.files import atomic_write
 from summarymix.model import ModelConfig, Transducer
 from summarymix.training.averaging import mean_between
+from summarymix.training.config import differences
 
 
 @dataclass
@@ -168,15 +169,10 @@ def check_same_model(path: Path, checkpoint: dict[str, Any], model_config: dict[
     Raises:
         ValueError: names each option that differs.
     """
-    saved = checkpoint["model_config"]
-    different = [
-        f"model.{name} is {saved.get(name, 'unknown')} there and {model_config.get(name, 'unknown')} here"
-        for name in sorted({*saved, *model_config})
-        if saved.get(name) != model_config.get(name)
-    ]
+    different = differences(checkpoint["model_config"], model_config, "model.")
     if different:
         raise ValueError(
-            f"{path} is of another configuration: {'; '.join(different)}. "
+            f"{path} is of another configuration: {', '.join(different)}. "
             "To continue that run give the same options, for a new one another --exp_dir"
         )
     if checkpoint["tokens"] != tokens:

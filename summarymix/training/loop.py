@@ -37,7 +37,7 @@ from summarymix.training.checkpoint import (
     replace_step_checkpoint,
     save_checkpoint,
 )
-from summarymix.training.config import TrainConfig, plain
+from summarymix.training.config import TrainConfig, differences, plain
 from summarymix.training.distributed import World
 from summarymix.training.log import TrainingLog
 from summarymix.training.optim import make_optimizer
@@ -111,6 +111,7 @@ def train(
         average.load_state_dict(checkpoint["model_avg"])
         progress = Progress(**checkpoint["progress"])
         history = checkpoint["history"]
+        changed = differences(checkpoint["config"], plain(config))
         del checkpoint
     world.check_same(progress.step, f"the step at which to resume; {exp_dir} must be one folder, seen by all processes")
 
@@ -120,7 +121,10 @@ def train(
         with atomic_write(exp_dir / "config.yaml") as file:
             yaml.safe_dump(plain(config), file, sort_keys=False)
     if resumed_from is not None:
-        log.say(f"Resuming from {resumed_from}: epoch {progress.epoch}, step {progress.step}")
+        if world.is_main:
+            log.say(f"Resuming from {resumed_from}: epoch {progress.epoch}, step {progress.step}")
+            if changed:
+                log.say(f"Options that are not those of that checkpoint: {', '.join(changed)}")
     else:
         # One process reads the data, the others add zeros.
         stats = torch.zeros(2, config.data.num_mel_bins, device=device)

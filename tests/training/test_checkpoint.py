@@ -49,6 +49,11 @@ def test_model_comes_back_with_its_configuration_and_tokens(exp_dir: Path) -> No
     assert out.isfinite().all()
 
 
+def test_checkpoint_says_nothing_about_the_machine(exp_dir: Path) -> None:
+    names = "model model_avg model_config tokens optimizer scaler progress history config recipe summarymix_version"
+    assert set(read_checkpoint(exp_dir / "epoch-4.pt")) == set(names.split())
+
+
 def test_default_is_the_last_epoch(exp_dir: Path) -> None:
     assert load_model(exp_dir)[2]["epoch"] == 4
 
@@ -129,7 +134,7 @@ def test_resuming_another_configuration_is_refused(exp_dir: Path, tmp_path: Path
     config.model.num_layers, config.model.kernel_size = 3, 7
     with pytest.raises(
         ValueError,
-        match=r"epoch-4\.pt .*kernel_size is 5 there and 7 here; model\.num_layers is 2 there and 3 here.*--exp_dir",
+        match=r"epoch-4\.pt .*model\.kernel_size was 5 and is 7, model\.num_layers was 2 and is 3.*--exp_dir",
     ):
         run(config)
     assert (exp_dir / "epoch-4.pt").read_bytes() == before

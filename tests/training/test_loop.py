@@ -244,6 +244,24 @@ def test_bfloat16_trains_and_fp16_needs_a_gpu(tmp_path: Path) -> None:
         assert not (tmp_path / "fp16").exists()
 
 
+def test_loss_scaling_backs_off_without_blaming_the_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The logic of fp16, here on the CPU: a scale that is too large is lowered, and these steps are no bad ones."""
+    for module in ("loop", "validation"):
+        monkeypatch.setattr(
+            f"summarymix.training.{module}.autocast", lambda device, _: torch.autocast(device.type, torch.float16)
+        )
+    scaler = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda *a, **k: scaler(*a, **(k | {"init_scale": 2.0**24})))
+    progress, _ = run(toy_config(tmp_path, num_epochs=4, precision="fp16", max_bad_steps=2))
+    assert progress.skipped > 2
+    assert progress.step + progress.skipped == 32
+    assert progress.step > 8
+    assert not list(tmp_path.glob("bad-batch-*"))
+    checkpoint = read_checkpoint(tmp_path / "epoch-4.pt")
+    assert checkpoint["scaler"]["scale"] < 2.0**24
+    assert all(value.isfinite().all() for value in checkpoint["model"].values())
+
+
 def test_tensorboard_gets_the_numbers_of_the_log(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -4,6 +4,7 @@ import json
 import random
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import yaml
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
 from summarymix.data.tokens import Tokenizer
-from summarymix.training.checkpoint import load_model, read_checkpoint
+from summarymix.training.checkpoint import load_model, read_checkpoint, replace_step_checkpoint
 from summarymix.training.cli import main
 
 MODEL = {"num_layers": 1, "dim": 16, "feedforward_dim": 32, "summary_dim": 16, "predictor_dim": 16, "joiner_dim": 16}
@@ -75,6 +76,27 @@ def test_command_trains_resumes_and_names_what_it_leaves_out(
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     starts = [line for line in Path("exp/log.jsonl").read_text().splitlines() if json.loads(line)["kind"] == "start"]
     assert len(starts) == 2
+
+
+def test_run_stopped_within_an_epoch_continues_with_the_batches_that_are_left(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main("toy", ["--exp-dir", "whole"])
+
+    def save_and_stop(*arguments: Any) -> None:
+        replace_step_checkpoint(*arguments)
+        raise KeyboardInterrupt
+
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr("summarymix.training.loop.replace_step_checkpoint", save_and_stop)
+            with pytest.raises(KeyboardInterrupt):
+                main("toy", ["--exp-dir", "stopped", "--save-every-steps", "2"])
+    main("toy", ["--exp-dir", "stopped", "--save-every-steps", "2"])
+    whole, stopped = (read_checkpoint(Path(name, "epoch-2.pt")) for name in ("whole", "stopped"))
+    assert whole["progress"]["step"] == stopped["progress"]["step"] > 6
+    assert whole["history"] == stopped["history"]
+    assert all(torch.equal(value, stopped["model"][name]) for name, value in whole["model"].items())
 
 
 def test_number_of_workers_does_not_change_the_result(recipe: Path) -> None:
