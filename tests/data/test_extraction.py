@@ -1,0 +1,152 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import lhotse
+import numpy as np
+import pytest
+import soundfile
+from lhotse.features.io import NumpyFilesWriter
+
+from summarymix.data import extraction
+from summarymix.data.extraction import ExtractionOptions, extract_split, load_cuts
+from summarymix.data.manifests import cuts_path, read_cuts
+from summarymix.data.table import prepare_table
+
+COMPUTE_FBANK = Path(__file__).parents[2] / "local" / "compute_fbank.py"
+
+
+@pytest.fixture
+def manifests(make_corpus, tmp_path: Path) -> Path:
+    table, audio_dir = make_corpus(40)
+    prepare_table(table, audio_dir, "tiny", tmp_path / "manifests")
+    return tmp_path / "manifests"
+
+
+def extract(manifests: Path, out_dir: Path, executor=None, **options):
+    options = ExtractionOptions(**{"shard_size": 8, **options})
+    with executor or ThreadPoolExecutor(1) as running:
+        return extract_split(manifests, out_dir, "tiny", "train", options, running)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_features_are_those_of_the_audio(manifests: Path, tmp_path: Path) -> None:
+    skipped = extract(manifests, tmp_path / "fbank")
+    assert len(skipped) == 0
+    cuts = list(read_cuts(cuts_path(tmp_path / "fbank", "tiny", "train")))
+    assert sorted(cut.id for cut in cuts) == sorted(f"u{i}" for i in range(40))
+    assert [cut.id for cut in cuts] != sorted(cut.id for cut in cuts)  # shuffled, for training from front to back
+    reference = lhotse.Fbank(lhotse.FbankConfig(num_mel_bins=80))
+    for cut in cuts:
+        lhotse.qa.validate(cut, read_data=True)
+        np.testing.assert_allclose(cut.load_features(), reference.extract(cut.load_audio(), 16000), atol=1e-5)
+
+
+def test_result_does_not_depend_on_jobs_or_repetition(manifests: Path, tmp_path: Path, monkeypatch) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    results = []
+    for name, executor in (("a", ThreadPoolExecutor(1)), ("b", ProcessPoolExecutor(2))):
+        monkeypatch.chdir(tmp_path / name)
+        extract(manifests, Path("fbank"), executor, speeds=(0.9,))
+        results.append(contents(Path("fbank")))
+    assert results[0] == results[1]
+    assert len(list(read_cuts(cuts_path("fbank", "tiny", "train")))) == 80
+
+
+def test_killed_and_started_again_gives_the_same_files(manifests: Path, tmp_path: Path, monkeypatch) -> None:
+    command = [sys.executable, str(COMPUTE_FBANK), "--prefix", "tiny", "--splits", "train", "--nj", "1"]
+    command += ["--manifest-dir", str(manifests), "--out-dir", "fbank", "--speed-perturb", "0.9,1.1"]
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    killed.mkdir()
+    whole.mkdir()
+    # A process group of its own, because the worker has to die as well.
+    process = subprocess.Popen(command, cwd=killed, stderr=subprocess.DEVNULL, start_new_session=True)
+    while not list(killed.rglob("*.npy")):
+        time.sleep(0.002)
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not cuts_path(killed / "fbank", "tiny", "train").exists()
+
+    subprocess.run(command, cwd=killed, check=True, capture_output=True)
+    monkeypatch.chdir(whole)
+    extract(manifests, Path("fbank"), speeds=(0.9, 1.1), shard_size=ExtractionOptions.shard_size)
+    assert contents(killed / "fbank") == contents(whole / "fbank")
+
+
+def test_finished_shards_are_used_again_unless_the_audio_changed(manifests: Path, tmp_path: Path, monkeypatch) -> None:
+    computed: list[str] = []
+    original = extraction._compute
+
+    def compute(cut, extractor):
+        if len(computed) == 20:
+            raise KeyboardInterrupt  # killed in the third shard of eight
+        computed.append(cut.id)
+        return original(cut, extractor)
+
+    monkeypatch.setattr(extraction, "_compute", compute)
+    with pytest.raises(KeyboardInterrupt):
+        extract(manifests, tmp_path / "fbank")
+    monkeypatch.setattr(
+        extraction, "_compute", lambda cut, extractor: computed.append(cut.id) or original(cut, extractor)
+    )
+    extract(manifests, tmp_path / "fbank")
+    assert len(computed) == 20 + 40 - 16  # two shards were done
+    extract(manifests, tmp_path / "fbank")
+    assert len(computed) == 44
+
+    audio = Path(load_cuts(manifests, "tiny", "train")[0].recording.sources[0].source)
+    samples, _ = soundfile.read(audio)
+    soundfile.write(audio, samples / 2, 16000)
+    extract(manifests, tmp_path / "fbank")
+    assert len(computed) == 84
+
+
+def test_truncated_audio_is_left_out_and_listed(manifests: Path, tmp_path: Path) -> None:
+    files = sorted((tmp_path / "audio").glob("*.flac"))
+    files[0].write_bytes(files[0].read_bytes()[:2000])
+    files[1].unlink()
+    skipped = extract(manifests, tmp_path / "fbank")
+    assert skipped.counts == {"unreadable audio": 2}
+    assert {item.file for item in skipped.items} == {str(files[0]), str(files[1])}
+    assert len(list(read_cuts(cuts_path(tmp_path / "fbank", "tiny", "train")))) == 38
+    assert (tmp_path / "fbank" / "skipped-tiny-train-audio.tsv").read_text().count("\n") == 3
+    for path in files:
+        path.unlink(missing_ok=True)
+    with pytest.raises(ValueError, match=r"No audio of .* can be read"):
+        extract(manifests, tmp_path / "fbank")
+
+
+def test_full_disk_is_not_the_cuts_fault(manifests: Path, tmp_path: Path, monkeypatch) -> None:
+    def full(self, key, value):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(NumpyFilesWriter, "write", full)
+    with pytest.raises(OSError, match=r"Cannot write the features of u\d+ to .*No space left on device.*run again"):
+        extract(manifests, tmp_path / "fbank")
+
+
+def test_without_storage_cuts_have_no_features(manifests: Path, tmp_path: Path) -> None:
+    extract(manifests, tmp_path / "fbank", storage="none")
+    cuts = list(read_cuts(cuts_path(tmp_path / "fbank", "tiny", "train")))
+    assert len(cuts) == 40
+    assert not any(cut.has_features for cut in cuts)
+
+
+def test_other_sample_rates_are_resampled(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.random.default_rng(0).standard_normal(8000) * 0.1, 8000)
+    (tmp_path / "t.tsv").write_text("audio\ttext\na.wav\tONE\n")
+    prepare_table(tmp_path / "t.tsv", tmp_path, "tiny", tmp_path / "manifests")
+    extract(tmp_path / "manifests", tmp_path / "fbank")
+    (cut,) = read_cuts(cuts_path(tmp_path / "fbank", "tiny", "train"))
+    assert cut.load_features().shape == (100, 80)
+    assert cut.sampling_rate == 16000
+    lhotse.qa.validate(cut, read_data=True)

@@ -1,0 +1,105 @@
+"""The stage scripts as they are called by prepare.sh: exit codes and what they tell."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from lhotse import RecordingSet, SupervisionSet
+from lhotse.recipes import prepare_librispeech
+
+from summarymix.data.skipped import SkippedItems
+from summarymix.data.tokens import Tokenizer
+
+LOCAL = Path(__file__).parents[2] / "local"
+
+
+def run(script: str, *options: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(LOCAL / script), *map(str, options)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    rows = ["audio\ttext\tspeaker\tsplit"]
+    for i in range(12):
+        samples = np.random.default_rng(i).standard_normal(12000) * 0.1
+        soundfile.write(tmp_path / f"{i}.wav", samples, 16000)
+        rows.append(f"{i}.wav\tTURN LEFT {'ONE TWO' if i % 2 else 'THREE'}\ts{i // 3}\t{'train' if i < 9 else 'dev'}")
+    rows.append("nope.wav\tSTOP\ts0\ttrain")
+    (tmp_path / "table.tsv").write_text("\n".join(rows) + "\n")
+    return tmp_path / "table.tsv"
+
+
+def test_table_to_tokens(table: Path, tmp_path: Path) -> None:
+    result = run("prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "skipped 1: 1 missing audio; see data/manifests/skipped-table.tsv" in result.stdout
+
+    (tmp_path / "0.wav").unlink()
+    result = run("compute_fbank.py", "--prefix", "p", "--splits", "train", "dev", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "train: skipped 1: 1 unreadable audio; see data/fbank/skipped-p-train-audio.tsv" in result.stdout
+    assert "dev: skipped 0" in result.stdout
+
+    (tmp_path / "1.wav").unlink()
+    result = run("validate_cuts.py", "--prefix", "p", "--splits", "train", "dev", "--disjoint-speakers", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "train: 7 utterances" in result.stdout
+    assert "train: skipped 1: 1 bad audio; see data/fbank/skipped-p-train-validate.tsv" in result.stdout
+
+    supervisions = "data/manifests/p_supervisions_train.jsonl.gz"
+    result = run("train_bpe.py", "--supervisions", supervisions, "--lang-dir", "l", "--vocab-size", 900, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--vocab-size 900 is too large" in result.stderr
+    assert not (tmp_path / "l").exists()
+    result = run("train_bpe.py", "--supervisions", supervisions, "--lang-dir", "l", "--vocab-size", 15, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "l: 15 tokens of 9 transcripts" in result.stdout
+    assert Tokenizer.from_lang_dir(tmp_path / "l").vocab_size == 15
+
+
+def test_speakers_in_two_splits_are_refused_if_asked(table: Path, tmp_path: Path) -> None:
+    table.write_text(table.read_text().replace("s3", "s2"))
+    run("prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p", cwd=tmp_path)
+    run("compute_fbank.py", "--prefix", "p", "--splits", "train", "dev", "--storage", "none", cwd=tmp_path)
+    result = run("validate_cuts.py", "--prefix", "p", "--splits", "train", "dev", "--disjoint-speakers", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "train and dev share 1 speakers: s2. Move" in result.stderr
+
+
+def test_librispeech_is_lhotses_but_not_stopped_by_bad_files(tmp_path: Path) -> None:
+    folder = tmp_path / "LibriSpeech" / "dev-clean"
+    lines = []
+    for i in range(6):
+        chapter = folder / "19" / "198"
+        chapter.mkdir(parents=True, exist_ok=True)
+        samples = np.random.default_rng(i).standard_normal(16000) * 0.1
+        soundfile.write(chapter / f"19-198-000{i}.flac", samples, 16000)
+        lines.append(f"19-198-000{i} SOME WORDS {i}")
+    (chapter / "19-198.trans.txt").write_text("\n".join(lines) + "\n")
+    theirs = prepare_librispeech(tmp_path / "LibriSpeech", dataset_parts="dev-clean")["dev-clean"]
+
+    result = run("prepare_librispeech.py", "--dl-dir", tmp_path, "--parts", "dev-clean", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    manifests = tmp_path / "data" / "manifests"
+    ours = RecordingSet.from_jsonl(manifests / "librispeech_recordings_dev-clean.jsonl.gz")
+    assert list(ours) == sorted(theirs["recordings"], key=lambda recording: recording.id)
+    ours = SupervisionSet.from_jsonl(manifests / "librispeech_supervisions_dev-clean.jsonl.gz")
+    assert list(ours) == sorted(theirs["supervisions"], key=lambda supervision: supervision.id)
+
+    (chapter / "19-198-0000.flac").unlink()
+    (chapter / "19-198-0001.flac").write_bytes(b"")
+    lines[2] = "19-198-0002 "
+    (chapter / "19-198.trans.txt").write_text("\n".join(lines) + "\n")
+    result = run("prepare_librispeech.py", "--dl-dir", tmp_path, "--parts", "dev-clean", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    skipped = SkippedItems.read(manifests / "skipped-librispeech-dev-clean.tsv")
+    assert [(item.id[-1], item.reason) for item in skipped.items] == [
+        ("0", "missing audio"),
+        ("1", "unreadable audio"),
+        ("2", "empty transcript"),
+    ]
+    assert all(item.file.endswith(f"19/198/{item.id}.flac") for item in skipped.items)
