@@ -1,7 +1,8 @@
 """The stage scripts as they are called by prepare.sh: exit codes and what they tell."""
 
-import subprocess
+import runpy
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,29 @@ from summarymix.data.tokens import Tokenizer
 LOCAL = Path(__file__).parents[2] / "local"
 
 
-def run(script: str, *options: object, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(LOCAL / script), *map(str, options)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path: Path):
+    """Calls a stage script in ``tmp_path``; in this process, because loading torch and lhotse takes seconds."""
+
+    def call(script: str, *options: object) -> Result:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, options)])
+        status: str | int | None = 0
+        try:
+            runpy.run_path(str(LOCAL / script), run_name="__main__")
+        except SystemExit as exit_:
+            status = exit_.code
+        out, err = capsys.readouterr()
+        return Result(1, out, err + status) if isinstance(status, str) else Result(status or 0, out, err)
+
+    return call
 
 
 @pytest.fixture
@@ -33,44 +54,44 @@ def table(tmp_path: Path) -> Path:
     return tmp_path / "table.tsv"
 
 
-def test_table_to_tokens(table: Path, tmp_path: Path) -> None:
-    result = run("prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "skipped 1: 1 missing audio; see data/manifests/skipped-table.tsv" in result.stdout
+def test_table_to_tokens(run, table: Path, tmp_path: Path) -> None:
+    result = run("prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")
+    assert result.code == 0, result.err
+    assert "skipped 1: 1 missing audio; see data/manifests/skipped-table.tsv" in result.out
 
     (tmp_path / "0.wav").unlink()
-    result = run("compute_fbank.py", "--prefix", "p", "--splits", "train", "dev", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "train: skipped 1: 1 unreadable audio; see data/fbank/skipped-p-train-audio.tsv" in result.stdout
-    assert "dev: skipped 0" in result.stdout
+    result = run("compute_fbank.py", "--prefix", "p", "--splits", "train", "dev")
+    assert result.code == 0, result.err
+    assert "train: skipped 1: 1 unreadable audio; see data/fbank/skipped-p-train-audio.tsv" in result.out
+    assert "dev: skipped 0" in result.out
 
     (tmp_path / "1.wav").unlink()
-    result = run("validate_cuts.py", "--prefix", "p", "--splits", "train", "dev", "--disjoint-speakers", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "train: 7 utterances" in result.stdout
-    assert "train: skipped 1: 1 bad audio; see data/fbank/skipped-p-train-validate.tsv" in result.stdout
+    result = run("validate_cuts.py", "--prefix", "p", "--splits", "train", "dev", "--disjoint-speakers")
+    assert result.code == 0, result.err
+    assert "train: 7 utterances" in result.out
+    assert "train: skipped 1: 1 bad audio; see data/fbank/skipped-p-train-validate.tsv" in result.out
 
     supervisions = "data/manifests/p_supervisions_train.jsonl.gz"
-    result = run("train_bpe.py", "--supervisions", supervisions, "--lang-dir", "l", "--vocab-size", 900, cwd=tmp_path)
-    assert result.returncode == 2
-    assert "--vocab-size 900 is too large" in result.stderr
+    result = run("train_bpe.py", "--supervisions", supervisions, "--lang-dir", "l", "--vocab-size", 900)
+    assert result.code == 2
+    assert "--vocab-size 900 is too large" in result.err
     assert not (tmp_path / "l").exists()
-    result = run("train_bpe.py", "--supervisions", supervisions, "--lang-dir", "l", "--vocab-size", 15, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "l: 15 tokens of 9 transcripts" in result.stdout
+    result = run("train_bpe.py", "--supervisions", supervisions, "--lang-dir", "l", "--vocab-size", 15)
+    assert result.code == 0, result.err
+    assert "l: 15 tokens of 9 transcripts" in result.out
     assert Tokenizer.from_lang_dir(tmp_path / "l").vocab_size == 15
 
 
-def test_speakers_in_two_splits_are_refused_if_asked(table: Path, tmp_path: Path) -> None:
+def test_speakers_in_two_splits_are_refused_if_asked(run, table: Path, tmp_path: Path) -> None:
     table.write_text(table.read_text().replace("s3", "s2"))
-    run("prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p", cwd=tmp_path)
-    run("compute_fbank.py", "--prefix", "p", "--splits", "train", "dev", "--storage", "none", cwd=tmp_path)
-    result = run("validate_cuts.py", "--prefix", "p", "--splits", "train", "dev", "--disjoint-speakers", cwd=tmp_path)
-    assert result.returncode == 1
-    assert "train and dev share 1 speakers: s2. Move" in result.stderr
+    run("prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")
+    run("compute_fbank.py", "--prefix", "p", "--splits", "train", "dev", "--storage", "none")
+    result = run("validate_cuts.py", "--prefix", "p", "--splits", "train", "dev", "--disjoint-speakers")
+    assert result.code == 1
+    assert "train and dev share 1 speakers: s2. Move" in result.err
 
 
-def test_librispeech_is_lhotses_but_not_stopped_by_bad_files(tmp_path: Path) -> None:
+def test_librispeech_is_lhotses_but_not_stopped_by_bad_files(run, tmp_path: Path) -> None:
     folder = tmp_path / "LibriSpeech" / "dev-clean"
     lines = []
     for i in range(6):
@@ -82,8 +103,8 @@ def test_librispeech_is_lhotses_but_not_stopped_by_bad_files(tmp_path: Path) -> 
     (chapter / "19-198.trans.txt").write_text("\n".join(lines) + "\n")
     theirs = prepare_librispeech(tmp_path / "LibriSpeech", dataset_parts="dev-clean")["dev-clean"]
 
-    result = run("prepare_librispeech.py", "--dl-dir", tmp_path, "--parts", "dev-clean", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    result = run("prepare_librispeech.py", "--dl-dir", tmp_path, "--parts", "dev-clean")
+    assert result.code == 0, result.err
     manifests = tmp_path / "data" / "manifests"
     ours = RecordingSet.from_jsonl(manifests / "librispeech_recordings_dev-clean.jsonl.gz")
     assert list(ours) == sorted(theirs["recordings"], key=lambda recording: recording.id)
@@ -94,8 +115,8 @@ def test_librispeech_is_lhotses_but_not_stopped_by_bad_files(tmp_path: Path) -> 
     (chapter / "19-198-0001.flac").write_bytes(b"")
     lines[2] = "19-198-0002 "
     (chapter / "19-198.trans.txt").write_text("\n".join(lines) + "\n")
-    result = run("prepare_librispeech.py", "--dl-dir", tmp_path, "--parts", "dev-clean", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
+    result = run("prepare_librispeech.py", "--dl-dir", tmp_path, "--parts", "dev-clean")
+    assert result.code == 0, result.err
     skipped = SkippedItems.read(manifests / "skipped-librispeech-dev-clean.tsv")
     assert [(item.id[-1], item.reason) for item in skipped.items] == [
         ("0", "missing audio"),
