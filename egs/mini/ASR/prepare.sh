@@ -32,7 +32,9 @@ local=../../../local
 corpus=$dl_dir/mini
 splits="train dev test"
 
-if stage 0 "Synthesise the corpus" "$corpus/.done" "--train-hours $train_hours --seed $seed"; then
+# The script is one of the settings: its lists of voices and sentences are the corpus.
+script=$(cksum <local/synthesize_corpus.py)
+if stage 0 "Synthesise the corpus" "$corpus/.done" "--train-hours $train_hours --seed $seed, script $script"; then
   local/synthesize_corpus.py --out-dir "$corpus" --train-hours "$train_hours" --seed "$seed" --nj "$nj"
   stage_done
 fi
