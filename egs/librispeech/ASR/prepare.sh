@@ -36,6 +36,9 @@ local=../../../local
 manifests=$data_dir/manifests
 fbank=$data_dir/fbank
 lang=$data_dir/lang_bpe_$vocab_size
+if [ "$model_type" = char ]; then
+  lang=$data_dir/lang_char
+fi
 
 if stage 0 "Download" "$data_dir/.download.done" "$dl_dir $parts"; then
   $local/download_librispeech.py --dl-dir "$dl_dir" --parts $parts

@@ -10,8 +10,8 @@
 #   --train-hours H             hours of training audio (default: 3)
 #   --seed N                    of the corpus
 #   --storage S                 numpy_files: features on disk; none: computed while training
-#   --vocab-size N              number of tokens
-#   --model-type T              kind of tokens: unigram, bpe or char
+#   --model-type T              kind of tokens: char (default), unigram or bpe
+#   --vocab-size N              number of tokens, unless they are characters
 
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -22,7 +22,7 @@ train_hours=3
 seed=1
 storage=numpy_files
 vocab_size=80
-model_type=unigram
+model_type=char
 
 . ../../../local/parse_options.sh
 parse_options "$@"

@@ -31,6 +31,15 @@ if [ "$stage" -le 0 ] && [ "$stop_stage" -ge 0 ]; then
   ./prepare.sh
 fi
 
+# Weights of other data would be taken for an earlier part of this training.
+data_sum=$(cksum <data/fbank/mini_cuts_train.jsonl.gz)
+if [ -e "$exp_dir/.data" ] && [ "$(cat "$exp_dir/.data")" != "$data_sum" ]; then
+  log "$exp_dir was trained on other data: remove it, or give another --exp-dir"
+  exit 1
+fi
+mkdir -p "$exp_dir"
+echo "$data_sum" >"$exp_dir/.data"
+
 if stage 1 "Train" "$exp_dir/.trained" "$config ${num_epochs:-as in the configuration}"; then
   ./train.py --config "$config" --exp-dir "$exp_dir" ${num_epochs:+--num-epochs "$num_epochs"}
   stage_done
