@@ -149,7 +149,7 @@ class Transducer(nn.Module):
         )  # (N, T, r, V)
         with torch.autocast(device.type, enabled=False):
             pruned = rnnt_loss_pruned(
-                logits=logits.float(),
+                logits=logits,
                 symbols=targets,
                 ranges=ranges,
                 termination_symbol=BLANK,
