@@ -37,10 +37,11 @@ class ConvSubsampling(nn.Module):
 
     def __init__(self, feature_dim: int, channels: tuple[int, int], dim: int) -> None:
         super().__init__()
+        self.conv1 = nn.Conv2d(1, channels[0], 3, stride=2, padding=(0, 1))
+        self.conv2 = nn.Conv2d(channels[0], channels[1], 3, stride=2, padding=(0, 1))
         # Channels-last: on CPU the two take some 40 % less time, and their output flattens without a copy.
-        layout = torch.channels_last
-        self.conv1 = nn.Conv2d(1, channels[0], 3, stride=2, padding=(0, 1)).to(memory_format=layout)
-        self.conv2 = nn.Conv2d(channels[0], channels[1], 3, stride=2, padding=(0, 1)).to(memory_format=layout)
+        for convolution in (self.conv1, self.conv2):
+            convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)
         bins = ((feature_dim + 1) // 2 + 1) // 2
         self.out = nn.Linear(channels[1] * bins, dim)
         self.norm = nn.LayerNorm(dim)
