@@ -1,5 +1,6 @@
 """L2, L3 and L5 for the whole encoder, and the promise of linear memory."""
 
+import os
 import subprocess
 import sys
 
@@ -235,7 +236,8 @@ def test_no_tensor_grows_faster_than_the_audio(chunk):
 
 
 MEASURE = """
-import resource, sys, time, torch
+import re, sys, time, torch
+from pathlib import Path
 from summarymix.chunking import ChunkConfig
 from summarymix.conformer import Conformer, ConformerConfig
 torch.set_num_threads(1)
@@ -245,15 +247,19 @@ def run(num_frames, chunk):
     features = torch.randn(1, 4 * num_frames + 3, 80)
     encoder(features, torch.tensor([features.size(1)]), chunk)[0].square().mean().backward()
     return time.process_time() - start
+def kilobytes(name):
+    return int(re.search(name + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
 chunk = eval(sys.argv[1])
 run(100, chunk)
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for num_frames in (4000, 16000):
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far, that of the imports, is forgotten
+    base = kilobytes("VmRSS")
     seconds = min(run(num_frames, chunk) for _ in range(3))
-    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - base)
+    print(seconds, kilobytes("VmHWM") - base)
 """
 
 
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="peak memory is measured by Linux")
 @pytest.mark.parametrize("chunk", ["ChunkConfig()", "ChunkConfig(8)", "ChunkConfig(8, 4)"])
 def test_training_four_times_longer_takes_four_times_as_much(chunk):
     """Forward and backward in a process of its own. Quadratic cost would give 16; the bound on time is loose because
@@ -261,4 +267,4 @@ def test_training_four_times_longer_takes_four_times_as_much(chunk):
     result = subprocess.run([sys.executable, "-c", MEASURE, chunk], capture_output=True, text=True, check=True)
     (time1, memory1), (time4, memory4) = (map(float, line.split()) for line in result.stdout.splitlines())
     assert time4 / time1 < 9
-    assert memory4 / memory1 < 5
+    assert memory4 / memory1 < 4.4
