@@ -3,7 +3,8 @@
 import difflib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from typing import NoReturn, TypeVar, get_type_hints
 
@@ -49,6 +50,17 @@ def parse_config(cls: type[ConfigT], argv: Sequence[str] | None = None, descript
         description=description,
         allow_abbrev=False,
     )
+
+
+@contextmanager
+def clear_errors(program: str) -> Iterator[None]:
+    """End ``program`` with one line and no traceback on what this library raises where the user can mend it: a missing
+    file, a full disk, a checkpoint of another model. Errors of other kinds keep their traceback.
+    """
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        sys.exit(f"{program}: {error}")
 
 
 def option_names(cls: type) -> list[str]:

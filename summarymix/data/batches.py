@@ -469,9 +469,11 @@ class _Loader(Dataset):
 
 
 def _unreadable(cut: Cut, error: Exception) -> Skipped:
-    return _skip(
-        cut, "unreadable", f"{type(error).__name__}: {error}", "restore the file, then run local/validate_cuts.py"
-    )
+    # lhotse appends the call with all its arguments.
+    detail = f"{type(error).__name__}: {str(error).split('[extra info]')[0].strip()}"
+    if cut.has_features:
+        detail += f" (features {cut.features.storage_path}/{cut.features.storage_key})"
+    return _skip(cut, "unreadable", detail, "restore the file, then run local/validate_cuts.py")
 
 
 def _load(loader: _Loader, batches: Iterable[CutSet], num_workers: int) -> Iterator[tuple[Batch, list[Skipped]]]:

@@ -5,8 +5,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from summarymix.chunking import ChunkConfig
+from summarymix.cli import clear_errors
 from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.batches import DataConfig, EvalData
 from summarymix.data.tokens import Tokenizer
@@ -154,17 +154,6 @@ def _settings(args: argparse.Namespace) -> list[Setting]:
     return settings
 
 
-@contextmanager
-def _clear_errors() -> Iterator[None]:
-    """For what the user can mend: a missing file, a checkpoint of another model. A bug still shows its
-    traceback.
-    """
-    try:
-        yield
-    except (ValueError, OSError) as error:
-        _fail(str(error))
-
-
 def _fail(message: str) -> NoReturn:
     sys.exit(f"decode.py: {message}")
 
@@ -195,7 +184,7 @@ def _load(recipe: str, args: argparse.Namespace, epoch: int | None, avg: int) ->
 
 
 def _decode(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> None:
-    with _clear_errors():
+    with clear_errors("decode.py"):
         epoch, avg = _which_epoch(args)
         job = _load(recipe, args, epoch, avg)
         splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
@@ -286,7 +275,7 @@ def _write(job: Job, setting: Setting, split: str, decoded: Decoded, data: EvalD
         recogs=f"{method}/recogs-{name}",
         errs=f"{method}/errs-{name}",
     )
-    with _clear_errors():
+    with clear_errors("decode.py"):
         write_recogs(exp_dir / result.recogs, utterances)
         write_errs(exp_dir / result.errs, stats)
         append_result(exp_dir / "results.jsonl", result)
@@ -330,7 +319,7 @@ def _compare(job: Job, split: str, by_setting: dict[Setting, Decoded]) -> int:
 
 def _select(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> None:
     """Try (epoch, avg) on the dev splits; the lowest mean WER over splits and settings wins."""
-    with _clear_errors():
+    with clear_errors("decode.py"):
         candidates = _candidates(args)
         splits = args.splits or load_model(args.exp_dir, candidates[0][0], 0)[2]["config"]["data"]["dev"]
     tried: list[dict[str, Any]] = []
@@ -340,7 +329,7 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
         except ValueError as error:
             _say(f"epoch {epoch}, avg {avg}: left out, {error}")
             continue
-        with _clear_errors():
+        with clear_errors("decode.py"):
             data = {split: _open_split(job, split) for split in splits}
         wers = {}
         for split, setting in product(splits, settings):
@@ -358,7 +347,7 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
     best = min(tried, key=lambda candidate: (candidate["mean_wer"], -candidate["avg"]))
     path = args.exp_dir / "selected.json"
     choice = {"epoch": best["epoch"], "avg": best["avg"], "splits": splits, "method": args.method, "tried": tried}
-    with _clear_errors(), atomic_write(path) as file:
+    with clear_errors("decode.py"), atomic_write(path) as file:
         json.dump(choice, file, indent=1, ensure_ascii=False)
     print(f"Selected epoch {best['epoch']}, avg {best['avg']}: mean WER {best['mean_wer']:.2f}% ({path})")
 
@@ -388,7 +377,7 @@ def _print_table(args: argparse.Namespace) -> None:
     path = args.exp_dir / "results.jsonl"
     if not path.is_file():
         _fail(f"no {path}: decode first, or correct --exp-dir")
-    with _clear_errors():
+    with clear_errors("decode.py"):
         results = read_results(path)
     print(render_table(results, markdown=args.table == "markdown"))
     print()

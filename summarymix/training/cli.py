@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from summarymix.cli import parse_config
+from summarymix.cli import clear_errors, parse_config
 from summarymix.data.batches import EvalData, TrainData
 from summarymix.data.tokens import Tokenizer
 from summarymix.model import Transducer
@@ -34,7 +34,7 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
         arguments = ["--config", str(DEFAULT_CONFIG), *arguments]
     config = parse_config(TrainConfig, arguments, f"Train a model of the recipe {recipe}.")
 
-    with join_world() as world:
+    with clear_errors("train.py"), join_world() as world:
         tokenizer = Tokenizer.from_lang_dir(config.data.lang_dir)
         reseed(config.seed, "weights")
         model = Transducer(replace(config.model, vocab_size=tokenizer.vocab_size, feature_dim=config.data.num_mel_bins))
