@@ -60,7 +60,7 @@ def ragged(lengths, dtype=torch.float64):
     return torch.randn(len(lengths), max(lengths), FEATURES, dtype=dtype), torch.tensor(lengths)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(7, 120), min_size=1, max_size=3),
     st.integers(1, 11),
@@ -138,7 +138,7 @@ def test_a_slot_that_is_reset_forgets_and_its_neighbours_do_not():
         torch.testing.assert_close(got, expected[n, : got.size(0)], rtol=0, atol=1e-9)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     st.lists(st.integers(7, 90), min_size=2, max_size=4), st.one_of(st.none(), st.integers(1, 8)), st.integers(-1, 3)
 )

@@ -32,7 +32,7 @@ def test_audio_too_short_for_lhotse(num_samples: int, frames: int) -> None:
     assert torch.isfinite(features).all()
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     num_samples=st.integers(0, 3000) | st.integers(0, 500),
     blocks=st.lists(st.integers(0, 700) | st.integers(1, 5), min_size=1, max_size=60),

@@ -53,7 +53,7 @@ def assert_same(one: Hypothesis, other: Hypothesis) -> None:
         assert min(one.margins) < TIE, (one, other)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     chunk_size=st.integers(1, 12),
     left_chunks=st.sampled_from([-1, 0, 1, 2, 5]),

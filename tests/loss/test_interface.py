@@ -48,7 +48,7 @@ def ragged(draw):
     return rnnt_type, random_problem(lengths, seed=draw(st.integers(0, 9999)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ragged(), st.sampled_from([0.0, 0.1]))
 def test_batch_mates_and_padding_do_not_matter(batch, delay_penalty):
     rnnt_type, p = batch
@@ -68,7 +68,7 @@ def test_batch_mates_and_padding_do_not_matter(batch, delay_penalty):
             assert not grads[1][b, S + 1 :].any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(ragged(), st.integers(2, 5))
 def test_pruned_is_not_less_than_full_and_equal_when_nothing_is_pruned(batch, s_range):
     rnnt_type, p = batch

@@ -44,7 +44,7 @@ def window_starts(px_grad: Tensor, py_grad: Tensor, s_end: int, t_end: int, r: i
     return [min(early[t], jump * t) for t in range(T)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(batches())
 def test_windows_follow_the_rules(batch):
     px_grad, py_grad, boundary, s_range, regular = batch

@@ -60,7 +60,7 @@ def lattices(draw):
     return px, py, boundary
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(lattices(), st.booleans())
 def test_equals_enumeration_for_any_boundary_and_any_blocked_arcs(lattice, regular):
     px, py, boundary = lattice
