@@ -1,6 +1,6 @@
 """The Conformer's feed-forward module."""
 
-from torch import Tensor, nn
+from torch import nn
 
 
 class FeedForward(nn.Sequential):
@@ -15,6 +15,3 @@ class FeedForward(nn.Sequential):
             nn.Linear(hidden_dim, dim),
             nn.Dropout(dropout),
         )
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return super().__call__(x)
