@@ -1,4 +1,4 @@
-# Sourced by prepare.sh and run.sh of the recipes. It gives them
+# Sourced by prepare_stages.sh and run_stages.sh, and so by prepare.sh and run.sh of the recipes. It gives them
 #
 #   parse_options "$@"        sets the variable foo_bar from the option --foo-bar VALUE (or --foo_bar, or =VALUE); the
 #                             script has to have given foo_bar a default before. --help prints the script's header.
@@ -19,6 +19,8 @@
 
 stage=0
 stop_stage=100
+# What --help prints behind the script's header.
+options_help=
 
 log() {
   echo "$(date '+%Y-%m-%d %H:%M:%S') ${0##*/}: $*"
@@ -29,8 +31,10 @@ parse_options() {
   while [ $# -gt 0 ]; do
     case $1 in
       --help | -h)
-        # The comment on top of the script, without the line that names the shell.
-        sed -n '2,/^[^#]/{/^#/!q; s/^# \{0,1\}//; p}' "$0"
+        # The comment on top of the script, without the line that names the shell. Scripts have gone to their folder.
+        if [ -e "$0" ]; then _name=$0; else _name=${0##*/}; fi
+        sed -n '2,/^[^#]/{/^#/!q; s/^# \{0,1\}//; p}' "$_name"
+        [ -z "$options_help" ] || printf '%s\n' "$options_help"
         exit 0
         ;;
       --*=*)

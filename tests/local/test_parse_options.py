@@ -13,9 +13,11 @@ SCRIPT = f"""#!/usr/bin/env bash
 #   --dl-dir DIR   where
 
 set -euo pipefail
+cd "$(dirname "$0")"
 nj=1
 dl_dir=download
 . {HELPER}
+options_help="Further options."
 parse_options "$@"
 echo "nj=$nj dl_dir=$dl_dir stage=$stage stop_stage=$stop_stage"
 for number in 0 1 2; do
@@ -30,11 +32,12 @@ done
 
 @pytest.fixture
 def recipe(tmp_path: Path):
-    script = tmp_path / "prepare.sh"
-    script.write_text(SCRIPT)
+    (tmp_path / "prepare.sh").write_text(SCRIPT)
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(["bash", str(script), *options], cwd=tmp_path, capture_output=True, text=True)
+        # From another folder, by a relative name, as people call it.
+        command = ["bash", f"{tmp_path.name}/prepare.sh", *options]
+        return subprocess.run(command, cwd=tmp_path.parent, capture_output=True, text=True)
 
     return run
 
@@ -66,10 +69,10 @@ def test_wrong_options(recipe, options: list[str], message: str) -> None:
     assert not ran(result)
 
 
-def test_help_is_the_header(recipe) -> None:
+def test_help_is_the_header_and_the_common_options(recipe) -> None:
     result = recipe("--help")
     assert result.returncode == 0
-    assert result.stdout == "A recipe.\n\n  --dl-dir DIR   where\n"
+    assert result.stdout == "A recipe.\n\n  --dl-dir DIR   where\nFurther options.\n"
 
 
 def test_what_is_done_is_not_done_again(recipe) -> None:

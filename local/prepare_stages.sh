@@ -1,0 +1,89 @@
+# Sourced by the recipes' prepare.sh: options and stages that all corpora share. A recipe reads
+#
+#   #!/usr/bin/env bash
+#   # What it prepares; stages 0 and 1, which are its own, and its own options.
+#   set -euo pipefail
+#   cd "$(dirname "$0")"
+#   . ../../../local/prepare_stages.sh
+#   vocab_size=80                      # other defaults than those below, and options of its own
+#   begin "$@"                         # reads the command line
+#   if stage 0 ...; then ...; fi       # gets the audio
+#   if stage 1 ...; then ...; fi       # writes $manifests/PREFIX_{recordings,supervisions}_SPLIT.jsonl.gz
+#   prepare_stages PREFIX "TRAIN SPLITS" "DEV AND TEST SPLITS"
+
+local=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$local/parse_options.sh"
+
+nj=$(getconf _NPROCESSORS_ONLN)
+dl_dir=download
+data_dir=data
+sample_rate=16000
+speed_perturb=
+storage=numpy_files
+feature_backend=lhotse
+disjoint_speakers=false
+vocab_size=500
+model_type=unigram
+lang_dir=
+
+options_help='
+Stages 2 features, 3 validate, 4 tokens. Options of every recipe:
+
+  --stage N, --stop-stage M   run only stages N to M; what is done already is skipped, unless its options or an earlier
+                              stage have changed
+  --nj N                      processes (default: all processors)
+  --dl-dir DIR                where the corpus is, or goes (default: download)
+  --data-dir DIR              where the results go (default: data)
+  --sample-rate HZ            of the features; other audio is resampled
+  --speed-perturb 0.9,1.1     copies of the training splits at these speeds; "" for none
+  --storage S                 numpy_files: features on disk, 0.12 GB an hour; lilcom_chunky: compressed, a third of it,
+                              needs "pip install lilcom"; none: computed while training, with --data.on-the-fly true
+  --feature-backend B         who computes them: lhotse, kaldifeat or kaldi-native-fbank
+  --disjoint-speakers true    fail if two splits share a speaker, instead of saying so
+  --model-type T              kind of tokens: unigram, bpe or char
+  --vocab-size N              number of tokens, unless they are characters
+  --lang-dir DIR              where the tokens go (default: DATA_DIR/lang_bpe_N, DATA_DIR/lang_char)'
+
+begin() {
+  parse_options "$@"
+  . "$local/../tools/setup.sh"
+  manifests=$data_dir/manifests
+  fbank=$data_dir/fbank
+  if [ -z "$lang_dir" ]; then
+    lang_dir=$data_dir/lang_bpe_$vocab_size
+    [ "$model_type" != char ] || lang_dir=$data_dir/lang_char
+  fi
+}
+
+prepare_stages() {
+  local prefix=$1 train=$2 eval=$3
+  local options=(--prefix "$prefix" --manifest-dir "$manifests" --out-dir "$fbank" --nj "$nj")
+  local features=(--storage "$storage" --backend "$feature_backend" --sample-rate "$sample_rate")
+
+  if stage 2 "Features" "$fbank/.$prefix.done" "${features[*]} --speed-perturb $speed_perturb"; then
+    if [ -n "$eval" ]; then
+      "$local/compute_fbank.py" "${options[@]}" "${features[@]}" --splits $eval
+    fi
+    if [ -n "$train" ]; then
+      "$local/compute_fbank.py" "${options[@]}" "${features[@]}" --splits $train --speed-perturb "$speed_perturb"
+    fi
+    stage_done
+  fi
+
+  if stage 3 "Validate" "$fbank/.$prefix-validated.done" "--disjoint-speakers $disjoint_speakers"; then
+    local validate=(--prefix "$prefix" --manifest-dir "$fbank" --nj "$nj" --splits $train $eval)
+    [ "$disjoint_speakers" != true ] || validate+=(--disjoint-speakers)
+    "$local/validate_cuts.py" "${validate[@]}"
+    stage_done
+  fi
+
+  if [ -n "$train" ] && stage 4 "Tokens" "$lang_dir/.done" "--vocab-size $vocab_size --model-type $model_type"; then
+    local split supervisions=()
+    for split in $train; do
+      supervisions+=("$manifests/${prefix}_supervisions_$split.jsonl.gz")
+    done
+    "$local/train_bpe.py" --lang-dir "$lang_dir" --vocab-size "$vocab_size" --model-type "$model_type" \
+      --supervisions "${supervisions[@]}"
+    stage_done
+  fi
+}

@@ -1,0 +1,93 @@
+# Sourced by the recipes' run.sh: from nothing to a table of error rates. A recipe reads
+#
+#   #!/usr/bin/env bash
+#   # What it does, and how long it takes.
+#   set -euo pipefail
+#   cd "$(dirname "$0")"
+#   . ../../../local/run_stages.sh
+#   chunk_ms="640 320"                 # other defaults than those below
+#   run_stages PREFIX "TRAIN SPLITS" "$@"
+
+_local=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$_local/parse_options.sh"
+
+exp_dir=exp
+config=conf/conformer.yaml
+num_epochs=
+nproc=
+chunk_ms="640 320"
+left_chunks=2
+prepare_options=
+train_options=
+
+options_help='
+  0  prepare the data (./prepare.sh --help)
+  1  train
+  2  choose (epoch, avg) on the dev splits
+  3  decode the test splits offline, simulated and streaming; compare the last two utterance by utterance
+  4  print the table, and where the hypotheses and the error reports are
+
+What is done already is skipped; a run that was stopped is continued by the same command. A Python environment is made
+if none is active.
+
+  --stage N, --stop-stage M     run only stages N to M
+  --exp-dir DIR                 checkpoints, logs and results (default: exp)
+  --config FILE                 of the model and its training (default: conf/conformer.yaml)
+  --num-epochs N                another number of epochs than in that file
+  --nproc N                     processes that train together (default: one for each GPU)
+  --chunk-ms "640 320"          chunk sizes that are decoded
+  --left-chunks "2"             left contexts in chunks, -1: unlimited
+  --prepare-options "..."       further options of prepare.sh
+  --train-options "..."         further options of train.py, such as "--data.max-duration 300"'
+
+run_stages() {
+  local prefix=$1 train=$2 split
+  shift 2
+  parse_options "$@"
+  . "$_local/../tools/setup.sh"
+  local settings=(--chunk-ms $chunk_ms --left-chunks $left_chunks)
+
+  if [ "$stage" -le 0 ] && [ "$stop_stage" -ge 0 ]; then
+    log "Stage 0: prepare the data"
+    ./prepare.sh $prepare_options
+  fi
+
+  # Weights of other data would be taken for an earlier part of this training.
+  local manifests=() data_sum
+  for split in $train; do
+    manifests+=("data/fbank/${prefix}_cuts_$split.jsonl.gz")
+  done
+  data_sum=$(cat "${manifests[@]}" | cksum)
+  if [ -e "$exp_dir/.data" ] && [ "$(cat "$exp_dir/.data")" != "$data_sum" ]; then
+    log "$exp_dir was trained on other data: remove it, or give another --exp-dir"
+    exit 1
+  fi
+  mkdir -p "$exp_dir"
+  echo "$data_sum" >"$exp_dir/.data"
+
+  if stage 1 "Train" "$exp_dir/.trained" "$config ${num_epochs:-as in the configuration} $train_options"; then
+    nproc=${nproc:-$(python -c 'import torch; print(max(torch.cuda.device_count(), 1))')}
+    local launch=(python)
+    if [ "$nproc" -gt 1 ]; then
+      launch=(torchrun --standalone --nproc-per-node "$nproc")
+    fi
+    "${launch[@]}" train.py --config "$config" --exp-dir "$exp_dir" ${num_epochs:+--num-epochs "$num_epochs"} \
+      $train_options
+    stage_done
+  fi
+
+  if stage 2 "Choose (epoch, avg) on dev" "$exp_dir/.selected" "${settings[*]}"; then
+    ./decode.py --exp-dir "$exp_dir" --select --mode offline simulated "${settings[@]}"
+    stage_done
+  fi
+
+  if stage 3 "Decode test" "$exp_dir/.decoded" "${settings[*]}"; then
+    ./decode.py --exp-dir "$exp_dir" --compare --mode offline simulated streaming "${settings[@]}"
+    stage_done
+  fi
+
+  if [ "$stage" -le 4 ] && [ "$stop_stage" -ge 4 ]; then
+    log "Stage 4: results"
+    ./decode.py --exp-dir "$exp_dir" --table
+  fi
+}
