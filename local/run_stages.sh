@@ -25,7 +25,7 @@ options_help='
   1  train
   2  choose (epoch, avg) on the dev splits
   3  decode the test splits offline, simulated and streaming; compare the last two utterance by utterance
-  4  print the table, and where the hypotheses and the error reports are
+  4  print the table, and where the hypotheses and the error reports are; write EXP_DIR/RESULTS.md
 
 What is done already is skipped; a run that was stopped is continued by the same command. A Python environment is made
 if none is active.
@@ -89,5 +89,6 @@ run_stages() {
   if [ "$stage" -le 4 ] && [ "$stop_stage" -ge 4 ]; then
     log "Stage 4: results"
     ./decode.py --exp-dir "$exp_dir" --table
+    "$_local/write_results.py" --out "$exp_dir/RESULTS.md" "$exp_dir"
   fi
 }

@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -79,6 +80,7 @@ def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] =
     parser = _make_parser(recipe, splits)
     arguments = sys.argv[1:] if argv is None else argv
     args = parser.parse_args([_dashed(argument) for argument in arguments])
+    args.command = shlex.join(["./decode.py", *arguments])
     try:
         settings = _settings(args)
     except ValueError as error:
@@ -274,6 +276,7 @@ def _write(job: Job, setting: Setting, split: str, decoded: Decoded, data: EvalD
         device=torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else job.device.type,
         recogs=f"{method}/recogs-{name}",
         errs=f"{method}/errs-{name}",
+        command=job.args.command,
     )
     with clear_errors("decode.py"):
         write_recogs(exp_dir / result.recogs, utterances)
@@ -346,7 +349,8 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
     # Of equal ones, the longest average.
     best = min(tried, key=lambda candidate: (candidate["mean_wer"], -candidate["avg"]))
     path = args.exp_dir / "selected.json"
-    choice = {"epoch": best["epoch"], "avg": best["avg"], "splits": splits, "method": args.method, "tried": tried}
+    choice = {key: best[key] for key in ("epoch", "avg")}
+    choice |= {"splits": splits, "method": args.method, "command": args.command, "tried": tried}
     with clear_errors("decode.py"), atomic_write(path) as file:
         json.dump(choice, file, indent=1, ensure_ascii=False)
     print(f"Selected epoch {best['epoch']}, avg {best['avg']}: mean WER {best['mean_wer']:.2f}% ({path})")

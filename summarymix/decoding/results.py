@@ -200,6 +200,7 @@ class Result:
     device: str
     recogs: str  # file names, relative to the experiment's folder
     errs: str
+    command: str = ""  # that made it
 
     @property
     def setting(self) -> tuple[Any, ...]:
@@ -267,42 +268,48 @@ def render_table(results: Iterable[Result], markdown: bool = False) -> str:
     Columns: split, mode, chunk (ms), left context (chunks), WER (%), insertions, deletions, substitutions,
     real-time factor, algorithmic latency (ms), state of a stream (KiB), epoch and avg.
     """
-    header = [
-        "split",
-        "mode",
-        "chunk",
-        "left context",
-        "WER %",
-        "ins",
-        "del",
-        "sub",
-        "RTF",
-        "latency",
-        "state",
+    header = ["split", *SETTING_COLUMNS, "WER %", "ins", "del", "sub", "RTF", *STREAM_COLUMNS, "epoch-avg"]
+    rows = [
+        [
+            result.split,
+            *setting_cells(result),
+            "n/a" if result.wer is None else f"{result.wer:.2f}",
+            str(result.insertions),
+            str(result.deletions),
+            str(result.substitutions),
+            f"{result.rtf:.4f}",
+            *stream_cells(result),
+            f"{result.epoch}-{result.avg}",
+        ]
+        for result in results
     ]
-    header.append("epoch-avg")
-    rows = [header]
-    for result in results:
-        streams = result.chunk_ms is not None
-        rows.append(
-            [
-                result.split,
-                result.mode,
-                f"{result.chunk_ms} ms" if streams else "–",
-                ("unlimited" if result.left_chunks < 0 else str(result.left_chunks)) if streams else "–",
-                "n/a" if result.wer is None else f"{result.wer:.2f}",
-                str(result.insertions),
-                str(result.deletions),
-                str(result.substitutions),
-                f"{result.rtf:.4f}",
-                "–" if result.latency_ms is None else f"{result.latency_ms:.0f} ms",
-                "–" if result.state_bytes is None else f"{result.state_bytes / 1024:.0f} KiB",
-                f"{result.epoch}-{result.avg}",
-            ]
-        )
-    widths = [max(len(row[i]) for row in rows) for i in range(len(header))]
-    lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return render_rows(header, rows, markdown)
+
+
+SETTING_COLUMNS = ("mode", "chunk", "left context")
+STREAM_COLUMNS = ("latency", "state")
+
+
+def setting_cells(result: Result) -> list[str]:
+    """SETTING_COLUMNS of a result."""
+    if result.chunk_ms is None:
+        return [result.mode, "–", "–"]
+    return [result.mode, f"{result.chunk_ms} ms", "unlimited" if result.left_chunks < 0 else str(result.left_chunks)]
+
+
+def stream_cells(result: Result) -> list[str]:
+    """STREAM_COLUMNS of a result."""
+    return [
+        "–" if result.latency_ms is None else f"{result.latency_ms:.0f} ms",
+        "–" if result.state_bytes is None else f"{result.state_bytes / 1024:.0f} KiB",
+    ]
+
+
+def render_rows(header: list[str], rows: list[list[str]], markdown: bool) -> str:
+    """A table for the terminal or in Markdown, its columns aligned."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     rule = ["-" * width for width in widths]
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [header, rule, *rows]]
     if markdown:
-        return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
-    return "\n".join("  ".join(line).rstrip() for line in [lines[0], rule, *lines[1:]])
+        return "\n".join("| " + " | ".join(row) + " |" for row in padded)
+    return "\n".join("  ".join(row).rstrip() for row in padded)

@@ -1,15 +1,16 @@
 """Error reports add up, whoever counts; results.jsonl survives what happens to files."""
 
+import json
 import random
 import re
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from result_cases import make_result
 
 from summarymix.decoding.results import (
     ErrorStats,
-    Result,
     Utterance,
     append_result,
     format_alignment,
@@ -41,17 +42,6 @@ def random_utterances(seed: int, number: int = 40) -> list[Utterance]:
         )
         for i in rng.sample(range(number), number)
     ]
-
-
-def make_result(**changes: object) -> Result:
-    fields: dict[str, object] = {
-        "recipe": "mini", "split": "test", "mode": "streaming", "method": "greedy_search", "chunk_ms": 640,
-        "left_chunks": 2, "epoch": 3, "avg": 1, "wer": 1.25, "words": 400, "insertions": 1, "deletions": 2,
-        "substitutions": 2, "utterances": 50, "skipped": 0, "rtf": 0.01, "parameters": 3_000_000, "commit": "abc",
-        "seconds": 100.0, "latency_ms": 677.5, "state_bytes": 2048, "num_streams": 8, "threads": 1, "device": "cpu",
-        "recogs": "recogs.txt", "errs": "errs.txt",
-    }  # fmt: skip
-    return Result(**(fields | changes))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -131,6 +121,13 @@ def test_half_a_line_harms_no_other(tmp_path: Path) -> None:
 def test_a_full_disk_is_named() -> None:
     with pytest.raises(OSError, match="Cannot append to /dev/full: No space left on device"):
         append_result(Path("/dev/full"), make_result())
+
+
+def test_results_of_older_versions_are_read(tmp_path: Path) -> None:
+    fields = asdict(make_result())
+    del fields["command"]
+    (tmp_path / "results.jsonl").write_text(json.dumps(fields) + "\n")
+    assert read_results(tmp_path / "results.jsonl") == [make_result()]
 
 
 def test_contract_fields_are_present() -> None:
