@@ -5,8 +5,9 @@
 #   set -euo pipefail
 #   cd "$(dirname "$0")"
 #   . ../../../local/run_stages.sh
-#   chunk_ms="640 320"                 # other defaults than those below
-#   run_stages PREFIX "TRAIN SPLITS" "$@"
+#   num_epochs=10                      # other defaults than those below, and options of its own
+#   begin "$@"                         # reads the command line
+#   run_stages PREFIX "TRAIN SPLITS"
 
 _local=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$_local/parse_options.sh"
@@ -17,6 +18,7 @@ num_epochs=
 nproc=
 chunk_ms="640 320"
 left_chunks=2
+splits=
 prepare_options=
 train_options=
 
@@ -24,7 +26,7 @@ options_help='
   0  prepare the data (./prepare.sh --help)
   1  train
   2  choose (epoch, avg) on the dev splits
-  3  decode the test splits offline, simulated and streaming; compare the last two utterance by utterance
+  3  decode offline, simulated and streaming, and compare the last two utterance by utterance
   4  print the table, and where the hypotheses and the error reports are; write EXP_DIR/RESULTS.md
 
 What is done already is skipped; a run that was stopped is continued by the same command. A Python environment is made
@@ -32,19 +34,22 @@ if none is active.
 
   --stage N, --stop-stage M     run only stages N to M
   --exp-dir DIR                 checkpoints, logs and results (default: exp)
-  --config FILE                 of the model and its training (default: conf/conformer.yaml)
+  --config "FILE ..."           of the model and its training; what comes later wins (default: conf/conformer.yaml)
   --num-epochs N                another number of epochs than in that file
   --nproc N                     processes that train together (default: one for each GPU)
   --chunk-ms "640 320"          chunk sizes that are decoded
   --left-chunks "2"             left contexts in chunks, -1: unlimited
+  --splits "SPLIT ..."          what is decoded at last (default: the test splits)
   --prepare-options "..."       further options of prepare.sh
   --train-options "..."         further options of train.py, such as "--data.max-duration 300"'
 
-run_stages() {
-  local prefix=$1 train=$2 split
-  shift 2
+begin() {
   parse_options "$@"
   . "$_local/../tools/setup.sh"
+}
+
+run_stages() {
+  local prefix=$1 train=$2 split
   local settings=(--chunk-ms $chunk_ms --left-chunks $left_chunks)
 
   if [ "$stage" -le 0 ] && [ "$stop_stage" -ge 0 ]; then
@@ -67,11 +72,14 @@ run_stages() {
 
   if stage 1 "Train" "$exp_dir/.trained" "$config ${num_epochs:-as in the configuration} $train_options"; then
     nproc=${nproc:-$(python -c 'import torch; print(max(torch.cuda.device_count(), 1))')}
-    local launch=(python)
+    local launch=(python) file configs=()
+    for file in $config; do
+      configs+=(--config "$file")
+    done
     if [ "$nproc" -gt 1 ]; then
       launch=(torchrun --standalone --nproc-per-node "$nproc")
     fi
-    "${launch[@]}" train.py --config "$config" --exp-dir "$exp_dir" ${num_epochs:+--num-epochs "$num_epochs"} \
+    "${launch[@]}" train.py "${configs[@]}" --exp-dir "$exp_dir" ${num_epochs:+--num-epochs "$num_epochs"} \
       $train_options
     stage_done
   fi
@@ -81,7 +89,8 @@ run_stages() {
     stage_done
   fi
 
-  if stage 3 "Decode test" "$exp_dir/.decoded" "${settings[*]}"; then
+  [ -z "$splits" ] || settings+=(--splits $splits)
+  if stage 3 "Decode" "$exp_dir/.decoded" "${settings[*]}"; then
     ./decode.py --exp-dir "$exp_dir" --compare --mode offline simulated streaming "${settings[@]}"
     stage_done
   fi

@@ -4,4 +4,4 @@
 from summarymix.decoding.cli import main
 
 if __name__ == "__main__":
-    main("librispeech", splits=["test-clean", "test-other"])
+    main("librispeech", splits=["dev-clean", "dev-other", "test-clean", "test-other"])

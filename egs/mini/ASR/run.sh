@@ -7,5 +7,6 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . ../../../local/run_stages.sh
+begin "$@"
 
-run_stages mini train "$@"
+run_stages mini train
