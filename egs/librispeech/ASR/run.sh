@@ -25,6 +25,10 @@ case $subset in
     [ "$config" != conf/conformer.yaml ] || config=conf/mini.yaml
     prepare_options="--model-type char --speed-perturb= $prepare_options"
     ;;
+  *)
+    log "--subset is 960, 100 or mini, not '$subset'"
+    exit 2
+    ;;
 esac
 prepare_options="--subset $subset $prepare_options"
 

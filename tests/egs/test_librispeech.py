@@ -1,0 +1,97 @@
+"""LibriSpeech's prepare.sh and run.sh on a miniature tree in the published layout."""
+
+import gzip
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from summarymix.data.tokens import Tokenizer
+
+RECIPE = Path(__file__).parents[2] / "egs" / "librispeech" / "ASR"
+WORDS = ["THE", "CAT", "SAT", "ON", "A", "MAT"]
+
+
+@pytest.fixture(scope="module")
+def dl_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Noise in the tree of mini LibriSpeech; one file is missing, one is truncated."""
+    root = tmp_path_factory.mktemp("download")
+    rng = np.random.default_rng(0)
+    for part, speakers in (("train-clean-5", (19, 26)), ("dev-clean-2", (84,))):
+        for speaker in speakers:
+            chapter = root / "LibriSpeech" / part / f"{speaker}" / "198"
+            chapter.mkdir(parents=True)
+            lines = []
+            for i in range(8):
+                name = f"{speaker}-198-{i:04d}"
+                samples = rng.normal(0, 0.1, int(16000 * rng.uniform(1.2, 2.0))).clip(-1, 1)
+                soundfile.write(chapter / f"{name}.flac", samples, 16000)
+                lines.append(f"{name} {' '.join(rng.choice(WORDS, 3))}\n")
+            (chapter / f"{speaker}-198.trans.txt").write_text("".join(lines))
+    train = root / "LibriSpeech" / "train-clean-5" / "19" / "198"
+    (train / "19-198-0003.flac").unlink()
+    (train / "19-198-0004.flac").write_bytes((train / "19-198-0004.flac").read_bytes()[:9000])
+    return root
+
+
+def command(dl_dir: Path, data_dir: Path, *options: str) -> list[str]:
+    tokens = ["--model-type", "char"]
+    return [str(RECIPE / "prepare.sh"), "--subset", "mini", "--dl-dir", str(dl_dir), "--data-dir", str(data_dir),
+            *tokens, *options]  # fmt: skip
+
+
+def prepare(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True)  # type: ignore[arg-type]
+
+
+def contents(data_dir: Path) -> dict[str, bytes]:
+    """What the stages have made, unpacked, without the folder's own name."""
+    made = {}
+    for path in sorted(data_dir.rglob("*")):
+        if path.is_file():
+            data = path.read_bytes()
+            data = gzip.decompress(data) if path.suffix == ".gz" else data
+            made[str(path.relative_to(data_dir))] = data.replace(str(data_dir).encode(), b"DATA")
+    return made
+
+
+def test_prepare(dl_dir: Path, tmp_path: Path) -> None:
+    """All stages; once more; killed in the features and started again with another number of jobs."""
+    done = prepare(dl_dir, tmp_path / "one", "--nj", "2")
+    assert done.returncode == 0, done.stderr
+    assert "is there" in done.stdout  # nothing is downloaded
+    assert "skipped 1: 1 missing audio" in done.stdout
+    # 6 + 8 utterances at three speeds; the truncated one is found when it is read.
+    assert "train-clean-5: 42 utterances" in done.stdout
+    assert "19-198-0004" in (tmp_path / "one/fbank/skipped-librispeech-train-clean-5-audio.tsv").read_text()
+    assert set("".join(WORDS)) <= set(Tokenizer.from_lang_dir(tmp_path / "one/lang_char").tokens)
+
+    again = prepare(dl_dir, tmp_path / "one", "--nj", "2")
+    assert again.returncode == 0
+    assert again.stdout.count("already done") == 5
+
+    killed = subprocess.Popen(command(dl_dir, tmp_path / "two", "--nj", "1"), start_new_session=True,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    while not (tmp_path / "two" / "fbank").exists():
+        assert killed.poll() is None
+        time.sleep(0.01)
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.wait()
+    assert not (tmp_path / "two/fbank/.librispeech.done").exists()
+    resumed = prepare(dl_dir, tmp_path / "two", "--nj", "1")
+    assert resumed.returncode == 0, resumed.stderr
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+def test_unknown_subsets_and_empty_folders_are_refused(tmp_path: Path) -> None:
+    wrong = prepare(tmp_path, tmp_path / "data", "--subset", "99")
+    assert wrong.returncode == 2
+    assert "--subset is 960, 100 or mini, not '99'" in wrong.stdout
+    empty = prepare(tmp_path, tmp_path / "data", "--stage", "1")
+    assert empty.returncode == 1
+    assert "give --dl-dir, or download them with --stage 0" in empty.stdout
