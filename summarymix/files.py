@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,3 +38,19 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def check_disk_space(folder: Path, needed_bytes: int, what: str) -> None:
+    """Make sure that ``what`` fits on the disk of ``folder``, which need not exist yet.
+
+    Raises:
+        OSError: it does not; the message says how much is needed and how much is free.
+    """
+    existing = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed_bytes:
+        raise OSError(
+            errno.ENOSPC,
+            f"{what} needs {needed_bytes / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free: "
+            "free some room on that disk, or choose another folder",
+        )
