@@ -42,7 +42,8 @@ Stages 2 features, 3 validate, 4 tokens. Options of every recipe:
   --disjoint-speakers true    fail if two splits share a speaker, instead of saying so
   --model-type T              kind of tokens: unigram, bpe or char
   --vocab-size N              number of tokens, unless they are characters
-  --lang-dir DIR              where the tokens go (default: DATA_DIR/lang_bpe_N, DATA_DIR/lang_char)'
+  --lang-dir DIR              where the tokens go (default: DATA_DIR/lang_bpe_N, DATA_DIR/lang_char; with _L behind it
+                              if the recipe has an option --lang L)'
 
 begin() {
   parse_options "$@"
@@ -52,6 +53,7 @@ begin() {
   if [ -z "$lang_dir" ]; then
     lang_dir=$data_dir/lang_bpe_$vocab_size
     [ "$model_type" != char ] || lang_dir=$data_dir/lang_char
+    lang_dir+=${lang:+_$lang}
   fi
 }
 

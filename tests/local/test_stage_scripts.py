@@ -1,8 +1,5 @@
 """The stage scripts as they are called by prepare.sh: exit codes and what they tell."""
 
-import runpy
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,33 +10,6 @@ from lhotse.recipes import prepare_librispeech
 
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
-
-LOCAL = Path(__file__).parents[2] / "local"
-
-
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path: Path):
-    """Calls a stage script in ``tmp_path``; in this process, because loading torch and lhotse takes seconds."""
-
-    def call(script: str, *options: object) -> Result:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", [script, *map(str, options)])
-        status: str | int | None = 0
-        try:
-            runpy.run_path(str(LOCAL / script), run_name="__main__")
-        except SystemExit as exit_:
-            status = exit_.code
-        out, err = capsys.readouterr()
-        return Result(1, out, err + status) if isinstance(status, str) else Result(status or 0, out, err)
-
-    return call
 
 
 @pytest.fixture

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# One language of VoxPopuli from the download to a table of word error rates.
+#
+#   --lang L                    language (./prepare.sh --help; default: en). --exp-dir is exp-L unless it is given
+#   --vocab-size N              number of tokens (default: 1000)
+
+set -euo pipefail
+cd "$(dirname "$0")"
+. ../../../local/run_stages.sh
+lang=en
+vocab_size=1000
+exp_dir=
+left_chunks="4 -1"
+begin "$@"
+
+exp_dir=${exp_dir:-exp-$lang}
+prepare_options="--lang $lang --vocab-size $vocab_size $prepare_options"
+train_options="--data.prefix voxpopuli-$lang --data.lang-dir data/lang_bpe_${vocab_size}_$lang $train_options"
+
+run_stages "voxpopuli-$lang" train

@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""Download VoxPopuli's sessions and the annotations of one language to DL_DIR/voxpopuli, where they are missing.
+
+The sessions are those in the languages that were spoken (raw_audios/original), which VoxPopuli names for transcribed
+data; one copy serves all languages. What lies in raw_audios/original or raw_audios/LANG already is used as it is.
+An interrupted download goes on where it stopped.
+"""
+
+import argparse
+import sys
+import tarfile
+import urllib.request
+from pathlib import Path
+
+from lhotse.recipes import voxpopuli
+from lhotse.utils import resumable_download, safe_extract
+
+from summarymix.data.normalize import LETTERS
+from summarymix.files import check_disk_space
+
+
+def download_annotations(corpus: Path, language: str) -> None:
+    """Get ``asr_LANG.tsv.gz``, whole."""
+    name = f"asr_{language}.tsv.gz"
+    if (corpus / name).is_file() or (corpus / "transcribed_data" / language / name).is_file():
+        print(f"{name} is there")
+        return
+    partial = corpus / f"{name}.part"
+    resumable_download(f"{voxpopuli.DOWNLOAD_BASE_URL}/annotations/asr/{name}", partial)
+    partial.rename(corpus / name)
+
+
+def download_sessions(corpus: Path, language: str) -> None:
+    """Get the years of ``raw_audios/original`` that are not there."""
+    audio = corpus / "raw_audios"
+    if (audio / language).is_dir():
+        print(f"{audio / language} is there")
+        return
+    archives = [audio / f"original_{year}.tar" for year in voxpopuli.YEARS]
+    # An archive is deleted when all of it is unpacked: a year without one is complete.
+    missing = [path for path in archives if path.exists() or not _folder(path).is_dir()]
+    sizes = {path: _size(_url(path)) for path in missing}
+    total = sum(sizes.values())
+    if missing:
+        print(f"{len(missing)} archives with {total / 1e9:.1f} GB to download to {audio}", flush=True)
+        # While one is being unpacked it is there twice; what an interrupted download left is counted by the disk.
+        there = sum(path.stat().st_size for path in missing if path.exists())
+        check_disk_space(audio, total + max(sizes.values()) - there, "VoxPopuli's audio")
+    for path in missing:
+        resumable_download(_url(path), path, completed_file_size=sizes[path])
+        with tarfile.open(path) as file:
+            safe_extract(file, audio)
+        path.unlink()
+
+
+def _folder(archive: Path) -> Path:
+    return archive.parent / Path(*archive.stem.split("_"))  # original_2009.tar has original/2009/*.ogg
+
+
+def _url(archive: Path) -> str:
+    return f"{voxpopuli.DOWNLOAD_BASE_URL}/audios/{archive.name}"
+
+
+def _size(url: str) -> int:
+    with urllib.request.urlopen(urllib.request.Request(url, method="HEAD")) as response:
+        return int(response.headers["Content-Length"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dl-dir", type=Path, required=True)
+    parser.add_argument("--lang", required=True, choices=list(LETTERS), metavar="LANG")
+    args = parser.parse_args()
+    corpus = args.dl_dir / "voxpopuli"
+    (corpus / "raw_audios").mkdir(parents=True, exist_ok=True)
+    try:
+        download_annotations(corpus, args.lang)
+        download_sessions(corpus, args.lang)
+    except OSError as error:
+        sys.exit(f"{error}. The same command goes on where it stopped")
+
+
+if __name__ == "__main__":
+    main()

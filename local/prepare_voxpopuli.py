@@ -1,0 +1,262 @@
+#!/usr/bin/env python3
+"""Make lhotse manifests of one language of VoxPopuli, from whole sessions or from segmented audio.
+
+  sessions   DL_DIR/voxpopuli/raw_audios/{LANG or original}/YEAR/SESSION_{LANG or original}.ogg
+             DL_DIR/voxpopuli/asr_LANG.tsv.gz
+  segmented  DL_DIR/voxpopuli/transcribed_data/LANG/YEAR/ID.ogg
+             DL_DIR/voxpopuli/transcribed_data/LANG/asr_{train,dev,test}.tsv
+
+Writes OUT_DIR/voxpopuli-LANG_{recordings,supervisions}_{train,dev,test}.jsonl.gz, skipped-voxpopuli-LANG.tsv and
+characters-LANG.tsv. Of sessions the same as lhotse's prepare_voxpopuli, with VoxPopuli's own ids, but it lists what it
+leaves out, normalises transcripts, and neither needs the Internet nor every session.
+"""
+
+import argparse
+import gzip
+import itertools
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from lhotse import Recording, SupervisionSegment
+
+from summarymix.data.manifests import write_manifest
+from summarymix.data.normalize import LETTERS, CharacterReport, clean, normalize
+from summarymix.data.skipped import Skipped, SkippedItems
+
+SPLITS = ("train", "dev", "test")
+
+TextKind = Literal["normed", "raw"]
+NORMALIZERS: dict[TextKind, Callable[[str, str], str]] = {"normed": normalize, "raw": clean}
+
+# Times in the annotations are rounded. More than this of a segment beyond the end of its file is missing audio.
+END_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One utterance as it is annotated."""
+
+    id: str
+    split: str
+    audio: Path
+    recording_id: str
+    start: float  # seconds
+    end: float | None  # None: that of the file
+    text: str  # normalised
+    speaker: str | None
+    gender: str | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is taken out of train."""
+
+    max_seconds: float
+    min_words: int
+
+
+def read_sessions(corpus: Path, language: str, kind: TextKind) -> Iterator[Segment | Skipped]:
+    """The rows of the annotation table of whole sessions."""
+    name = f"asr_{language}.tsv.gz"
+    tables = [corpus / name, corpus / "transcribed_data" / language / name]
+    table = next((path for path in tables if path.is_file()), tables[0])
+    channel = language if (corpus / "raw_audios" / language).is_dir() else "original"
+    column = {"normed": "normed_text", "raw": "original_text"}[kind]
+    for row in _rows(table, "|", ("session_id", "id_", "split", "start_time", "end_time", "speaker_id", column)):
+        if isinstance(row, Skipped):
+            yield row
+            continue
+        session = row["session_id"]
+        try:
+            start, end = float(row["start_time"]), float(row["end_time"])
+        except ValueError as error:
+            yield Skipped(f"{session}-{row['id_']}", str(table), "malformed row", str(error), "download the table anew")
+            continue
+        yield Segment(
+            id=f"{session}-{row['id_']}",
+            split=row["split"],
+            audio=corpus / "raw_audios" / channel / session[:4] / f"{session}_{channel}.ogg",
+            recording_id=session,
+            start=start,
+            end=end,
+            text=NORMALIZERS[kind](row[column], language),
+            speaker=row["speaker_id"] or None,
+            gender=row.get("gender") or None,
+        )
+
+
+def read_segmented(corpus: Path, language: str, kind: TextKind) -> Iterator[Segment | Skipped]:
+    """The rows of the three tables beside segmented audio."""
+    folder = corpus / "transcribed_data" / language
+    column = {"normed": "normalized_text", "raw": "raw_text"}[kind]
+    for split in SPLITS:
+        for row in _rows(folder / f"asr_{split}.tsv", "\t", ("id", "split", "speaker_id", column)):
+            if isinstance(row, Skipped):
+                yield row
+                continue
+            yield Segment(
+                id=row["id"],
+                split=row["split"],
+                audio=folder / row["id"][:4] / f"{row['id']}.ogg",
+                recording_id=row["id"],
+                start=0.0,
+                end=None,
+                text=NORMALIZERS[kind](row[column], language),
+                speaker=row["speaker_id"] or None,
+                gender=row.get("gender") or None,
+            )
+
+
+def _rows(table: Path, delimiter: str, needed: Iterable[str]) -> Iterator[dict[str, str] | Skipped]:
+    if not table.is_file():
+        sys.exit(f"No table {table}: run ./prepare.sh from stage 0 on, or correct --dl-dir")
+    # Not csv: in these tables quotation marks are characters like any other.
+    open_table = gzip.open if table.suffix == ".gz" else open
+    try:
+        with open_table(table, "rt", encoding="utf-8", newline="\n") as file:
+            lines = [line.rstrip("\r\n").split(delimiter) for line in file]
+    except (EOFError, OSError, UnicodeDecodeError) as error:
+        sys.exit(f"{table} cannot be read: {error}. Download it anew")
+    header = lines[0] if lines else []
+    for column in needed:
+        if column not in header:
+            sys.exit(f"{table} has no column {column!r}, only {', '.join(header)}: download it anew")
+    for number, values in enumerate(lines[1:], start=2):
+        if len(values) == len(header):
+            yield dict(zip(header, values, strict=True))
+        else:
+            detail = f"{len(values)} columns instead of {len(header)}"
+            yield Skipped(f"line {number}", str(table), "malformed row", detail, "download the table anew")
+
+
+def prepare(segments: Sequence[Segment | Skipped], language: str, out_dir: Path, limits: Limits, num_jobs: int) -> None:
+    """Write the manifests of all splits, what was left out, and the report on characters.
+
+    Args:
+        segments: what is annotated.
+        language: code of the language.
+        out_dir: where everything goes.
+        limits: of what is kept in train.
+        num_jobs: files to open at a time.
+
+    Raises:
+        SystemExit: nothing of a split is left.
+    """
+    prefix = f"voxpopuli-{language}"
+    files = {segment.audio: segment.recording_id for segment in segments if isinstance(segment, Segment)}
+    with ThreadPoolExecutor(num_jobs) as executor:
+        recordings = dict(zip(files, executor.map(_open, files, files.values()), strict=True))
+    skipped = SkippedItems()
+    kept: dict[str, list[tuple[Segment, Recording]]] = {split: [] for split in SPLITS}
+    seen: set[str] = set()
+    for segment in segments:
+        if isinstance(segment, Skipped):
+            skipped.add(segment)
+            continue
+        recording = recordings[segment.audio]
+        if segment.id in seen:
+            problem = ("duplicate id", "the first is kept", "download the table anew")
+        elif segment.split not in SPLITS:
+            problem = ("not in a split", f"split {segment.split!r}", "nothing to be done")
+        elif not isinstance(recording, Recording):
+            problem = (*recording, "download or unpack this file again")
+        elif found := _problem(segment, recording.duration, limits):
+            problem = found
+        else:
+            seen.add(segment.id)
+            kept[segment.split].append((segment, recording))
+            continue
+        skipped.add(Skipped(segment.id, str(segment.audio), *problem))
+    listing = out_dir / f"skipped-{prefix}.tsv"
+    skipped.write(listing)
+    for split, pairs in kept.items():
+        if not pairs:
+            sys.exit(f"No utterance of {split} is left; {skipped.summary()}; see {listing}")
+        hours = _write_split(pairs, language, out_dir / f"{prefix}_{{}}_{split}.jsonl.gz") / 3600
+        print(f"{split}: {len(pairs)} utterances, {hours:.2f} hours")
+    print(f"{skipped.summary()}; see {listing}")
+
+    characters = CharacterReport(language)
+    for segment, _ in itertools.chain.from_iterable(kept.values()):
+        characters.add(segment.id, segment.text)
+    characters.write(out_dir / f"characters-{language}.tsv")
+    print(f"{characters.summary()}; see {out_dir}/characters-{language}.tsv")
+
+
+def _problem(segment: Segment, file_seconds: float, limits: Limits) -> tuple[str, str, str] | None:
+    """Why a segment is left out: reason, detail, remedy."""
+    if not segment.text:
+        return "empty transcript", "", "none; --text normed has most transcripts"
+    end = _end(segment, file_seconds)
+    if not 0 <= segment.start < end or (segment.end or 0) > file_seconds + END_TOLERANCE:
+        times = f"{segment.start} to {segment.end} s of {file_seconds} s"
+        return "outside its recording", times, "download this file again"
+    # Dev and test are scored as they are.
+    if segment.split == "train" and end - segment.start > limits.max_seconds:
+        return "too long for train", f"{end - segment.start:.2f} s", "raise --max-seconds to train on it"
+    if segment.split == "train" and len(segment.text.split()) < limits.min_words:
+        return "too few words for train", segment.text, "lower --min-words to train on it"
+    return None
+
+
+def _write_split(pairs: Iterable[tuple[Segment, Recording]], language: str, path: Path) -> float:
+    """Write the two manifests of a split, ``path`` with ``{}`` for their kind; returns the seconds in it."""
+    recordings: dict[str, Recording] = {}
+    supervisions = []
+    for segment, recording in pairs:
+        recordings[recording.id] = recording
+        supervisions.append(
+            SupervisionSegment(
+                id=segment.id,
+                recording_id=recording.id,
+                start=round(segment.start, ndigits=8),
+                duration=round(_end(segment, recording.duration) - segment.start, ndigits=8),
+                channel=recording.channel_ids[0],
+                language=language,
+                speaker=segment.speaker,
+                gender=segment.gender,
+                text=segment.text,
+            )
+        )
+    for kind, items in (("recordings", recordings.values()), ("supervisions", supervisions)):
+        write_manifest(sorted(items, key=lambda item: item.id), path.with_name(path.name.format(kind)))
+    return sum(supervision.duration for supervision in supervisions)
+
+
+def _end(segment: Segment, file_seconds: float) -> float:
+    return file_seconds if segment.end is None else min(segment.end, file_seconds)
+
+
+def _open(path: Path, recording_id: str) -> Recording | tuple[str, str]:
+    """The recording, or what is wrong with it: reason, detail."""
+    if not path.is_file():
+        return "missing audio", ""
+    try:
+        return Recording.from_file(path, recording_id=recording_id)
+    # What a broken file raises differs between formats and libraries; the text goes into the list.
+    except Exception as error:
+        return "unreadable audio", f"{error}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dl-dir", type=Path, required=True)
+    parser.add_argument("--lang", required=True, choices=list(LETTERS), metavar="LANG")
+    parser.add_argument("--segmented", action="store_true", help="audio that is cut into segments")
+    parser.add_argument("--text", choices=get_args(TextKind), default="normed", help="raw: with case and punctuation")
+    parser.add_argument("--max-seconds", type=float, default=100.0, help="longer segments are not trained on")
+    parser.add_argument("--min-words", type=int, default=3, help="segments with fewer words are not trained on")
+    parser.add_argument("--out-dir", type=Path, default=Path("data/manifests"))
+    parser.add_argument("--nj", type=int, default=4, help="files to open at a time")
+    args = parser.parse_args()
+    read = read_segmented if args.segmented else read_sessions
+    segments = list(read(args.dl_dir / "voxpopuli", args.lang, args.text))
+    prepare(segments, args.lang, args.out_dir, Limits(args.max_seconds, args.min_words), args.nj)
+
+
+if __name__ == "__main__":
+    main()
