@@ -48,8 +48,11 @@ def download_sessions(corpus: Path, language: str) -> None:
         check_disk_space(audio, total + max(sizes.values()) - there, "VoxPopuli's audio")
     for path in missing:
         resumable_download(_url(path), path, completed_file_size=sizes[path])
-        with tarfile.open(path) as file:
-            safe_extract(file, audio)
+        try:
+            with tarfile.open(path) as file:
+                safe_extract(file, audio)
+        except tarfile.TarError as error:
+            sys.exit(f"{path} is damaged ({error}): delete it, and run the same command again")
         path.unlink()
 
 

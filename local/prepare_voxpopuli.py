@@ -190,7 +190,7 @@ def prepare(segments: Sequence[Segment | Skipped], language: str, out_dir: Path,
 def _problem(segment: Segment, file_seconds: float, limits: Limits) -> tuple[str, str, str] | None:
     """Why a segment is left out: reason, detail, remedy."""
     if not segment.text:
-        return "empty transcript", "", "none; --text normed has most transcripts"
+        return "empty transcript", "", "--text normed has more transcripts than raw"
     end = _end(segment, file_seconds)
     if not 0 <= segment.start < end or (segment.end or 0) > file_seconds + END_TOLERANCE:
         times = f"{segment.start} to {segment.end} s of {file_seconds} s"

@@ -289,6 +289,12 @@ def test_download(run, server: Path, audio: Path, tmp_path: Path, monkeypatch: p
     result = download()
     assert "1 archives" in result.out
     assert {path.name: path.read_bytes() for path in corpus.rglob("*.ogg")} == expected
+    archive = corpus / "raw_audios" / "original_2010.tar"
+    archive.write_bytes(b"x" * (server / "audios" / archive.name).stat().st_size)
+    result = download()
+    assert result.code == 1
+    assert "original_2010.tar is damaged" in result.err
+    archive.unlink()
     # All is there: the server is not asked.
     monkeypatch.setattr(voxpopuli, "DOWNLOAD_BASE_URL", "file:///nowhere")
     assert download().code == 0
