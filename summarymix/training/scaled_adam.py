@@ -1,0 +1,200 @@
+"""ScaledAdam: Adam whose steps are relative to the size of each parameter, and which learns that size by itself.
+
+The optimiser of the Zipformer (arXiv 2310.11230, section 3.5 and appendix), written from its formulas. For a parameter
+tensor θ with gradient g, root mean square r as last measured, learning rate α and momentum β1, at step t = 1, 2, …
+
+    v ← β2·v + (1 - β2)·g²
+    Δ ← β1·Δ - (1 - β1)·α·max(r, r_min)·g / (√(v / (1 - β2^t)) + ε)
+    θ ← θ + Δ
+
+so α is a relative change per step, and the course of training is the same for a loss scaled by any number. Every P
+steps r is measured anew, and the size of θ takes a step of its own: Adam on the derivative by a scaling of θ, which is
+h = Σ θ·g, at a rate of η·α. With mean and sum over the P steps, and k = t / P,
+
+    w ← β2^P·w + (1 - β2^P)·mean(h²)
+    s = -η·α·Σh / (√(w / (1 - β2^(P·k))) + ε), then -0.1 ≤ s ≤ 0.1; s ≥ 0 where r < r_min; r·(1 + s) ≤ r_max
+    Δ ← Δ + (1 - β1)·s·θ, before g enters it
+
+A parameter of one element has no size that a step could be relative to: it takes Adam's steps at the rate η·α, and
+stays within ±scalar_max.
+
+Before all this, gradients are clipped: N² = Σ r²·|g|² over all parameters (η instead of r where there is one element)
+is brought down to c times the median of N in the steps before. The gradient's size has no influence on that of a step;
+what clipping limits is the trace that a freak gradient leaves in v.
+"""
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+logger = logging.getLogger(__name__)
+
+MAX_SIZE_STEP = 0.1
+# Norms fall fast at first: medians after so many steps, with twice the tolerance, hold until a period is complete.
+EARLY_STEPS = (10, 20, 40)
+
+
+class ScaledAdam(Optimizer):
+    """See the module for what the letters mean.
+
+    Everything that is one number for a tensor is kept on the CPU in float64, for all tensors of a group together, in
+    the group; so a step is a few operations over lists of tensors, and reads from the device once.
+
+    Args:
+        params: parameters, or groups of them as elsewhere in torch; each group is clipped by itself.
+        lr: α.
+        betas: β1 and β2.
+        eps: ε. Smaller than Adam's, as gradients may be means over the thousands of frames of a batch.
+        clipping_scale: c; infinity never clips.
+        scalar_lr_scale: η.
+        param_min_rms: r_min, the least size that steps are relative to; size steps do not make a tensor smaller.
+        param_max_rms: r_max, to which size steps bring back a tensor that is larger.
+        scalar_max: bound of parameters of one element.
+        size_update_period: P.
+        clipping_update_period: steps of which the median is taken, and after which it is taken anew.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 0.045,
+        betas: tuple[float, float] = (0.9, 0.98),
+        eps: float = 1e-12,
+        clipping_scale: float = 2.0,
+        scalar_lr_scale: float = 0.1,
+        param_min_rms: float = 1e-5,
+        param_max_rms: float = 3.0,
+        scalar_max: float = 10.0,
+        size_update_period: int = 4,
+        clipping_update_period: int = 100,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": betas,
+            "eps": eps,
+            "clipping_scale": clipping_scale,
+            "scalar_lr_scale": scalar_lr_scale,
+            "param_min_rms": param_min_rms,
+            "param_max_rms": param_max_rms,
+            "scalar_max": scalar_max,
+            "size_update_period": size_update_period,
+            "clipping_update_period": clipping_update_period,
+            "step": 0,
+        }
+        super().__init__(params, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        """Take a step along the parameters' gradients, which must be finite. A missing one counts as zeros."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if group["step"] == 0:
+                self._start(group)
+            self._step_group(group)
+            group["step"] += 1
+        return loss
+
+    def _start(self, group: dict[str, Any]) -> None:
+        """The state before the first step. It is made here, as parameters may still be changed until then."""
+        params = group["params"]
+        for p in params:
+            self.state[p] = {"delta": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+        zeros = torch.zeros(len(params), dtype=torch.float64)
+        group["rms"] = _rms(params)  # (tensors,)
+        group["size_exp_avg_sq"] = zeros
+        group["size_grads"] = zeros.repeat(group["size_update_period"], 1)
+        group["norms"] = torch.zeros(group["clipping_update_period"], dtype=torch.float64)
+        group["clipping_threshold"] = math.inf
+
+    def _step_group(self, group: dict[str, Any]) -> None:
+        params: list[Tensor] = group["params"]
+        grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in params]
+        deltas = [self.state[p]["delta"] for p in params]
+        squares = [self.state[p]["exp_avg_sq"] for p in params]
+        is_scalar = torch.tensor([p.numel() == 1 for p in params])
+        (beta1, beta2), step, period = group["betas"], group["step"], group["size_update_period"]
+
+        products = [torch.dot(p.reshape(-1), g.reshape(-1)) for p, g in zip(params, grads, strict=True)]
+        norms, h = _read([*torch._foreach_norm(grads), *products]).chunk(2)  # (tensors,) each
+        size = torch.where(is_scalar, group["scalar_lr_scale"], group["rms"])
+        clip = _clip_factor(group, float((norms * size).norm()))
+
+        torch._foreach_mul_(deltas, beta1)
+        group["size_grads"][step % period] = h * clip
+        if (step + 1) % period == 0:
+            group["rms"] = _rms(params)
+            change = (1 - beta1) * torch.where(is_scalar, 0.0, _size_steps(group))
+            torch._foreach_add_(deltas, torch._foreach_mul(params, change.tolist()))
+
+        torch._foreach_mul_(squares, beta2)
+        torch._foreach_addcmul_(squares, grads, grads, value=(1 - beta2) * clip**2)
+        # The bias correction is left to the factors, which are numbers.
+        correction = math.sqrt(1 - beta2 ** (step + 1))
+        denominators = torch._foreach_sqrt(squares)
+        torch._foreach_add_(denominators, group["eps"] * correction)
+        size = torch.where(is_scalar, group["scalar_lr_scale"], group["rms"].clamp(min=group["param_min_rms"]))
+        factors = (beta1 - 1) * group["lr"] * clip * correction * size
+        torch._foreach_addcdiv_(deltas, grads, denominators, factors.tolist())
+        torch._foreach_add_(params, deltas)
+        for p in params:
+            if p.numel() == 1:
+                p.clamp_(-group["scalar_max"], group["scalar_max"])
+
+
+def _read(numbers: Sequence[Tensor]) -> Tensor:
+    """One-element tensors as a vector on the CPU in float64."""
+    return torch.stack(list(numbers)).double().cpu()
+
+
+def _rms(tensors: list[Tensor]) -> Tensor:
+    """Root mean squares, (tensors,)."""
+    return _read(torch._foreach_norm(tensors)) / torch.tensor([float(t.numel()) for t in tensors]).double().sqrt()
+
+
+def _size_steps(group: dict[str, Any]) -> Tensor:
+    """The relative change s of each tensor's size, (tensors,)."""
+    beta = group["betas"][1] ** group["size_update_period"]
+    count = (group["step"] + 1) // group["size_update_period"]
+    h, w, rms = group["size_grads"], group["size_exp_avg_sq"], group["rms"]
+    w.lerp_(h.square().mean(dim=0), 1 - beta)
+    rate = group["lr"] * group["scalar_lr_scale"]
+    s = -rate * h.sum(dim=0) / ((w / (1 - beta**count)).sqrt() + group["eps"])
+    s = s.clamp(-MAX_SIZE_STEP, MAX_SIZE_STEP)
+    s = torch.where(rms < group["param_min_rms"], s.clamp(min=0.0), s)
+    return torch.minimum(s, group["param_max_rms"] / rms - 1)
+
+
+def _clip_factor(group: dict[str, Any], norm: float) -> float:
+    """What gradients of this norm N are to be multiplied by; keeps the record of norms."""
+    norms, period, steps = group["norms"], group["clipping_update_period"], group["step"] + 1
+    factor = min(1.0, group["clipping_threshold"] / norm) if norm else 1.0
+    norms[group["step"] % period] = norm
+    if steps % period == 0:
+        _warn_if_mostly_clipped(group)
+        group["clipping_threshold"] = group["clipping_scale"] * float(norms.median())
+    elif steps in EARLY_STEPS and steps < period:
+        group["clipping_threshold"] = 2 * group["clipping_scale"] * float(norms[:steps].median())
+    return factor
+
+
+def _warn_if_mostly_clipped(group: dict[str, Any]) -> None:
+    norms = group["norms"]
+    clipped = int((norms > group["clipping_threshold"]).sum())
+    if clipped > len(norms) // 2:
+        logger.warning(
+            "%d of the last %d gradients had to be clipped, so they grow (median norm %.3g against a threshold of "
+            "%.3g): training may be about to diverge. If the loss rises, go back to an earlier checkpoint and lower the "
+            "learning rate, or lengthen its warm-up",
+            clipped,
+            len(norms),
+            float(norms.median()),
+            group["clipping_threshold"],
+        )
