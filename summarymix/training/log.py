@@ -1,6 +1,7 @@
 """What training says: messages and a progress bar on the terminal, JSON lines and tensorboard on disk."""
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,13 @@ from typing import Any
 from tqdm import tqdm
 
 from summarymix.files import atomic_write
+
+
+class _AboveTheBar(logging.Handler):
+    """Prints on stderr without spoiling a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
 
 
 class TrainingLog:
@@ -29,6 +37,8 @@ class TrainingLog:
         self.lines = keep_lines
         self._path = exp_dir / "log.jsonl"
         self._writer: Any = None
+        # Warnings of the library's modules, which all processes give alike, come from the main one.
+        logging.getLogger("summarymix").handlers = [_AboveTheBar() if rank == 0 else logging.NullHandler()]
         if rank != 0:
             return
         exp_dir.mkdir(parents=True, exist_ok=True)

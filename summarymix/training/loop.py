@@ -40,7 +40,7 @@ from summarymix.training.checkpoint import (
 from summarymix.training.config import TrainConfig, differences, plain
 from summarymix.training.distributed import World
 from summarymix.training.log import TrainingLog
-from summarymix.training.optim import make_optimizer
+from summarymix.training.optim import clip_factor, make_optimizer
 from summarymix.training.precision import autocast
 from summarymix.training.schedule import learning_rate, loss_scales
 from summarymix.training.seeding import reseed
@@ -228,10 +228,11 @@ def train(
                 done = progress.seconds / planned_seconds
                 if config.max_steps:
                     done = max(done, progress.step / config.max_steps)
-                lr = learning_rate(progress.step, done, config.optim)
+                epochs = progress.seconds / train_data.total_seconds
+                lr = learning_rate(progress.step, progress.seconds, epochs, done, config.optim)
                 for parameter_group in optimizer.param_groups:
                     parameter_group["lr"] = lr
-                factor = per_frame * min(1.0, config.optim.clip_norm / (grad_norm + 1e-6))
+                factor = per_frame * clip_factor(grad_norm, config.optim)
                 torch._foreach_mul_([p.grad for p in parameters if p.grad is not None], factor)
                 scaler.step(optimizer)
                 progress.step += 1

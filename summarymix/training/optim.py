@@ -1,17 +1,28 @@
 """The optimiser."""
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
+from summarymix.training.scaled_adam import ScaledAdam
 from summarymix.training.schedule import OptimConfig
 
 
-def make_optimizer(model: nn.Module, config: OptimConfig) -> AdamW:
-    """AdamW (arXiv 1711.05101) over two groups: matrices and kernels decay, biases, norms and scales do not."""
+def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
+    """The optimiser of ``config`` for the parameters of ``model``.
+
+    AdamW (arXiv 1711.05101) has two groups: matrices and kernels decay, biases, norms and scales do not.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if config.name == "scaled_adam":
+        return ScaledAdam(parameters, config.base_lr, config.betas, clipping_scale=config.clipping_scale)
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     # Fused: one pass over each tensor, on CPU as on GPU.
     return AdamW([group for group in groups if group["params"]], lr=config.lr, betas=config.betas, fused=True)
+
+
+def clip_factor(grad_norm: float, config: OptimConfig) -> float:
+    """What to multiply a gradient of this norm by before the step; ScaledAdam clips it by itself."""
+    return min(1.0, config.clip_norm / (grad_norm + 1e-6)) if config.name == "adamw" else 1.0

@@ -190,9 +190,9 @@ def _warn_if_mostly_clipped(group: dict[str, Any]) -> None:
     clipped = int((norms > group["clipping_threshold"]).sum())
     if clipped > len(norms) // 2:
         logger.warning(
-            "%d of the last %d gradients had to be clipped, so they grow (median norm %.3g against a threshold of "
-            "%.3g): training may be about to diverge. If the loss rises, go back to an earlier checkpoint and lower the "
-            "learning rate, or lengthen its warm-up",
+            "%d of the last %d gradients had to be clipped, so they grow (median norm %.3g, threshold %.3g): training "
+            "may be about to diverge. If the loss rises, go back to an earlier checkpoint and lower the learning rate, "
+            "or lengthen its warm-up",
             clipped,
             len(norms),
             float(norms.median()),

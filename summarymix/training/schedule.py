@@ -2,23 +2,56 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
+
+EDEN_WARMUP_START = 0.1
 
 
 @dataclass
 class OptimConfig:
-    """AdamW with gradient clipping; the learning rate is that of :func:`learning_rate`."""
+    """The optimiser and its learning rate, which is that of :func:`learning_rate`."""
+
+    name: Literal["adamw", "scaled_adam"] = "adamw"
+    """AdamW, or the Zipformer's ScaledAdam."""
+    schedule: Literal["auto", "cosine", "eden"] = "auto"
+    """Course of the learning rate; auto: cosine for adamw, eden for scaled_adam."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Decay, per step, of the averages of gradients and of their squares."""
 
     lr: float = 1e-3
-    """Peak learning rate."""
-    final_lr_factor: float = 0.02
-    """The learning rate at the end of training, as a fraction of the peak."""
-    warmup_steps: int = 2000
-    """Steps of linear warm-up."""
-    betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW: peak learning rate."""
     weight_decay: float = 0.01
-    """For matrices and kernels; biases, norms and other vectors are not decayed."""
+    """AdamW: for matrices and kernels; biases, norms and other vectors are not decayed."""
     clip_norm: float = 5.0
-    """Upper bound of the norm of the per-frame gradient."""
+    """AdamW: upper bound of the norm of the per-frame gradient."""
+    base_lr: float = 0.045
+    """ScaledAdam: peak learning rate, a relative change per step and so much larger than AdamW's."""
+    clipping_scale: float = 2.0
+    """ScaledAdam: upper bound of the gradient's norm, as a multiple of its median over some steps before."""
+
+    warmup_steps: int = 2000
+    """cosine: steps of linear warm-up."""
+    final_lr_factor: float = 0.02
+    """cosine: the learning rate at the end of training, as a fraction of the peak."""
+    ref_duration: float = 600.0
+    """eden: seconds of audio that make a batch, whatever the batches are in fact."""
+    warmup_batches: float = 500.0
+    """eden: such batches of linear warm-up."""
+    lr_batches: float = 7500.0
+    """eden: such batches after which the learning rate begins to fall."""
+    lr_epochs: float = 3.5
+    """eden: epochs after which the learning rate begins to fall; its unit is the training data as prepared, copies at
+    other speeds included."""
+
+    def __post_init__(self) -> None:
+        for name in ("ref_duration", "lr_batches", "lr_epochs"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"--optim.{name} {getattr(self, name)} must be above 0")
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate that the schedule's factor is of."""
+        return self.lr if self.name == "adamw" else self.base_lr
 
 
 @dataclass
@@ -32,22 +65,51 @@ class LossScales:
     """Steps until ``simple`` and ``pruned`` have reached their values."""
 
 
-def learning_rate(step: int, progress: float, config: OptimConfig) -> float:
-    """Linear warm-up in steps times a cosine decay in training progress.
-
-    lr = peak · min(1, (step + 1) / warmup_steps) · (f + (1 - f) · (1 + cos π·progress) / 2), f = final_lr_factor.
-
-    Progress is the share of the planned audio that has been trained on, so the decay is complete at the end of the
-    last epoch whatever the batch size or the number of processes; only the warm-up counts steps.
+def learning_rate(step: int, seconds: float, epochs: float, progress: float, config: OptimConfig) -> float:
+    """The learning rate of a step, by :func:`cosine_factor` or :func:`eden_factor`.
 
     Args:
         step: optimiser steps taken so far.
-        progress: 0 at the start to 1 at the end; values outside are clipped.
-        config: peak, warm-up and end.
+        seconds: of audio in them, that of all processes.
+        epochs: passes over the training data in them, with fractions.
+        progress: share of the whole training done, from 0 to 1.
+        config: peak and course.
+    """
+    is_eden = config.schedule == "eden" or (config.schedule == "auto" and config.name == "scaled_adam")
+    return config.peak_lr * (eden_factor(seconds, epochs, config) if is_eden else cosine_factor(step, progress, config))
+
+
+def cosine_factor(step: int, progress: float, config: OptimConfig) -> float:
+    """Linear warm-up in steps times a cosine decay in training progress.
+
+    min(1, (step + 1) / warmup_steps) · (f + (1 - f) · (1 + cos π·progress) / 2), f = final_lr_factor.
+
+    Progress is the share of the planned audio that has been trained on, so the decay is complete at the end of the
+    last epoch whatever the batch size or the number of processes; only the warm-up counts steps. Progress outside of 0
+    to 1 is clipped.
     """
     warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
     cosine = 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
-    return config.lr * warmup * (config.final_lr_factor + (1.0 - config.final_lr_factor) * cosine)
+    return warmup * (config.final_lr_factor + (1.0 - config.final_lr_factor) * cosine)
+
+
+def eden_factor(seconds: float, epochs: float, config: OptimConfig) -> float:
+    """The Eden schedule of icefall's zipformer recipe (arXiv 2310.11230, section 3.5).
+
+    ((b² + B²) / B²)^-¼ · ((e² + E²) / E²)^-¼ · w(b), B = lr_batches, E = lr_epochs, e epochs, where w rises linearly
+    from 0.1 to 1 over warmup_batches. It does not depend on when training ends.
+
+    icefall counts b in steps, so its rates suit the batches that they were tuned with, and a user with one GPU, or
+    with sixteen, gets another course over the data. Here b = seconds / ref_duration is counted in audio: the course is
+    the same for the same audio, however it is split into steps and processes. To follow a recipe of icefall exactly,
+    set ref_duration to the audio of its steps, max-duration times world-size.
+    """
+    batches = seconds / config.ref_duration
+    done = min(1.0, batches / config.warmup_batches) if config.warmup_batches > 0 else 1.0
+    warmup = EDEN_WARMUP_START + (1.0 - EDEN_WARMUP_START) * done
+    in_batches = (1.0 + (batches / config.lr_batches) ** 2) ** -0.25
+    in_epochs = (1.0 + (epochs / config.lr_epochs) ** 2) ** -0.25
+    return in_batches * in_epochs * warmup
 
 
 def loss_scales(step: int, config: LossScales) -> tuple[float, float, float]:

@@ -1,6 +1,7 @@
 """What training writes down."""
 
 import json
+import logging
 import math
 from pathlib import Path
 
@@ -37,3 +38,13 @@ def test_bar_counts_audio(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     shown = capsys.readouterr().err
     assert "epoch 1/2  50%" in shown
     assert "s of audio/s, loss=1.5, lr=1.0e-03" in shown
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_warnings_of_the_library_come_from_one_process_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], rank: int
+) -> None:
+    for _ in range(2):  # a second run in the same process
+        TrainingLog(tmp_path, rank=rank, tensorboard=False)
+    logging.getLogger("summarymix.training.scaled_adam").warning("norms of %d", 5)
+    assert capsys.readouterr().err == ("norms of 5\n" if rank == 0 else "")

@@ -1,11 +1,16 @@
-"""Which parameters decay."""
+"""Which optimiser is made, of which parameters, and who clips."""
 
+from pathlib import Path
+
+import pytest
 from training_toy import toy_config, toy_model
 
-from summarymix.training.optim import make_optimizer
+from summarymix.training.optim import clip_factor, make_optimizer
+from summarymix.training.scaled_adam import ScaledAdam
+from summarymix.training.schedule import OptimConfig
 
 
-def test_only_matrices_and_kernels_decay(tmp_path) -> None:
+def test_only_matrices_and_kernels_decay(tmp_path: Path) -> None:
     config = toy_config(tmp_path)
     model = toy_model(config)
     decaying, others = make_optimizer(model, config.optim).param_groups
@@ -15,3 +20,19 @@ def test_only_matrices_and_kernels_decay(tmp_path) -> None:
     assert {names[id(p)] for p in others["params"]} >= {"ctc_head.bias", "encoder.layers.0.norm.weight"}
     assert {names[id(p)] for p in decaying["params"]} >= {"ctc_head.weight", "predictor.embedding.weight"}
     assert len(decaying["params"]) + len(others["params"]) == len(names)
+
+
+def test_scaled_adam_has_all_parameters_and_its_options(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, optim=OptimConfig(name="scaled_adam", clipping_scale=3.0, betas=(0.8, 0.9)))
+    model = toy_model(config)
+    optimizer = make_optimizer(model, config.optim)
+    assert isinstance(optimizer, ScaledAdam)
+    (group,) = optimizer.param_groups
+    assert len(group["params"]) == len(list(model.parameters()))
+    assert (group["lr"], group["clipping_scale"], group["betas"]) == (0.045, 3.0, (0.8, 0.9))
+
+
+def test_gradients_are_clipped_once() -> None:
+    assert clip_factor(10.0, OptimConfig(clip_norm=5.0)) == pytest.approx(0.5)
+    assert clip_factor(4.0, OptimConfig(clip_norm=5.0)) == 1.0
+    assert clip_factor(10.0, OptimConfig(name="scaled_adam", clip_norm=5.0)) == 1.0

@@ -15,6 +15,7 @@ from training_toy import ToyData, run, toy_config
 
 from summarymix.training.checkpoint import read_checkpoint
 from summarymix.training.config import TrainConfig
+from summarymix.training.schedule import OptimConfig
 
 PROGRAM = [sys.executable, str(Path(__file__).with_name("training_toy.py"))]
 OPTIONS = ["--num_epochs=3", "--accumulate=2"]  # 12 steps, checkpoints after 3, 4 (epoch), 6, 8 (epoch), 9, 12 (epoch)
@@ -97,7 +98,8 @@ def test_killed_at_random_moments(tmp_path: Path, uninterrupted: Path) -> None:
     assert_same_run(uninterrupted, tmp_path)
 
 
-def test_each_step_is_a_place_to_resume(tmp_path: Path, uninterrupted: Path) -> None:
+@pytest.mark.parametrize("optim", [OptimConfig(lr=3e-3, warmup_steps=4), OptimConfig(name="scaled_adam")])
+def test_each_step_is_a_place_to_resume(tmp_path: Path, optim: OptimConfig) -> None:
     """Without a process of its own: interrupted after every single batch group, checkpoints after every step."""
 
     class Killed(BaseException):
@@ -114,7 +116,7 @@ def test_each_step_is_a_place_to_resume(tmp_path: Path, uninterrupted: Path) -> 
             return super().batch(epoch, number)
 
     def config(exp_dir: Path) -> TrainConfig:
-        return toy_config(exp_dir, num_epochs=3, accumulate=2, save_every_steps=1)
+        return toy_config(exp_dir, num_epochs=3, accumulate=2, save_every_steps=1, optim=optim)
 
     data = Interrupted()
     for _ in range(40):
@@ -127,9 +129,7 @@ def test_each_step_is_a_place_to_resume(tmp_path: Path, uninterrupted: Path) -> 
     assert progress.step == 12
     expected = tmp_path / "expected"
     run(config(expected))
-    a, b = read_checkpoint(tmp_path / "epoch-3.pt"), read_checkpoint(expected / "epoch-3.pt")
-    assert a["history"] == b["history"] == read_checkpoint(uninterrupted / "epoch-3.pt")["history"]
-    assert all(torch.equal(value, b["model"][name]) for name, value in a["model"].items())
+    assert_same_run(expected, tmp_path)
 
 
 def test_more_epochs_continue_a_finished_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
