@@ -17,6 +17,11 @@ class TrainConfig:
 
     Args:
         exp_dir: folder of checkpoints and logs. The same command with the same folder continues a run that was stopped.
+        init_from: start a new run from the weights of another one (fine-tuning): a checkpoint, for its weights as they
+            are, or the folder of a run, for the weights that decoding uses. Optimiser and schedules begin anew; the
+            normalisation of features is taken along. In an exp_dir with checkpoints the run continues from those.
+        reinit_vocab: with init_from, take another token table: weights of tokens that both tables have are taken
+            along, those of others begin anew.
         seed: of weights, batches, augmentation, chunk sizes and dropout.
         num_epochs: passes over the training data.
         max_steps: end earlier, after so many optimiser steps.
@@ -41,6 +46,8 @@ class TrainConfig:
     """
 
     exp_dir: Path = Path("exp")
+    init_from: Path | None = None
+    reinit_vocab: bool = False
     seed: int = 42
     num_epochs: int = 30
     max_steps: int | None = None
@@ -67,6 +74,8 @@ class TrainConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
+        if self.reinit_vocab and self.init_from is None:
+            raise ValueError("--reinit_vocab is for fine-tuning: give --init_from as well")
         if not self.validation or not self.data.dev:
             raise ValueError("--validation and --data.dev need at least one entry: they choose the best checkpoints")
         for setting in self.validation:

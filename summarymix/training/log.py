@@ -56,6 +56,11 @@ class TrainingLog:
         """Print a line on stderr, above the progress bar if there is one."""
         tqdm.write(text if self.rank == 0 else f"[rank {self.rank}] {text}", file=sys.stderr)
 
+    def say_once(self, text: str) -> None:
+        """Print a line that would be the same from every process."""
+        if self.rank == 0:
+            self.say(text)
+
     def record(self, kind: str, step: int, **values: Any) -> None:
         """Append a line to ``log.jsonl``; numbers among ``values`` also go to tensorboard as ``kind/name``."""
         if self.rank != 0:

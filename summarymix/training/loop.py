@@ -39,6 +39,7 @@ from summarymix.training.checkpoint import (
 )
 from summarymix.training.config import TrainConfig, differences, plain
 from summarymix.training.distributed import World
+from summarymix.training.initialise import feature_stats, initialise_from
 from summarymix.training.log import TrainingLog
 from summarymix.training.optim import clip_factor, make_optimizer
 from summarymix.training.precision import autocast
@@ -46,7 +47,6 @@ from summarymix.training.schedule import learning_rate, loss_scales
 from summarymix.training.seeding import reseed
 from summarymix.training.validation import validate
 
-STATS_SECONDS = 600.0  # audio from which the features' mean and deviation are estimated
 MAX_SAVED_BAD_BATCHES = 10  # so that a diverging run does not fill the disk
 
 # What is summed over a step's utterances.
@@ -100,6 +100,7 @@ def train(
     average = RunningMean(model)
     progress = Progress()
     history: list[dict[str, Any]] = []
+    messages = []
 
     resumed_from = newest_checkpoint(exp_dir)
     if resumed_from is not None:
@@ -111,8 +112,14 @@ def train(
         average.load_state_dict(checkpoint["model_avg"])
         progress = Progress(**checkpoint["progress"])
         history = checkpoint["history"]
-        changed = differences(checkpoint["config"], plain(config))
+        messages.append(f"Resuming from {resumed_from}: epoch {progress.epoch}, step {progress.step}")
+        if config.init_from is not None:
+            messages.append(f"--init_from {config.init_from} was for the beginning of this run and is not read again")
+        if changed := differences(checkpoint["config"], plain(config)):
+            messages.append(f"Options that are not those of that checkpoint: {', '.join(changed)}")
         del checkpoint
+    elif config.init_from is not None:
+        messages.append(initialise_from(config.init_from, model, tokenizer, config.reinit_vocab))
     world.check_same(progress.step, f"the step at which to resume; {exp_dir} must be one folder, seen by all processes")
 
     log = TrainingLog(exp_dir, world.rank, config.tensorboard, progress.step, progress.log_lines)
@@ -120,16 +127,13 @@ def train(
         remove_partial(exp_dir)
         with atomic_write(exp_dir / "config.yaml") as file:
             yaml.safe_dump(plain(config), file, sort_keys=False)
-    if resumed_from is not None:
-        if world.is_main:
-            log.say(f"Resuming from {resumed_from}: epoch {progress.epoch}, step {progress.step}")
-            if changed:
-                log.say(f"Options that are not those of that checkpoint: {', '.join(changed)}")
-    else:
-        # One process reads the data, the others add zeros.
+    for message in messages:
+        log.say_once(message)
+    if resumed_from is None and config.init_from is None:
+        # One process reads the data, the others add zeros. No epoch of training has the order of epoch 0.
         stats = torch.zeros(2, config.data.num_mel_bins, device=device)
         if world.is_main:
-            stats[:] = torch.stack(feature_stats(train_data))
+            stats[:] = torch.stack(feature_stats(train_data.epoch(0)))
         mean, std = world.sum(stats)
         model.set_feature_stats(mean, std)
     log.record("start", progress.step, epoch=progress.epoch, world_size=world.size, torch=torch.__version__)
@@ -292,30 +296,6 @@ def train(
     return progress
 
 
-def feature_stats(train_data: EpochData) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each mel bin (F,), float32, over the first ten minutes of a shuffled epoch.
-
-    The sample is the same for the same seed, and one that no epoch of training sees in this order (epoch 0).
-    """
-    count, seconds = 0, 0.0
-    total: Tensor | float = 0.0
-    squares: Tensor | float = 0.0
-    for batch in train_data.epoch(0):
-        valid = torch.arange(batch.features.shape[1]) < batch.feature_lengths[:, None]  # (N, T)
-        frames = batch.features[valid].double()  # (frames, F)
-        count += len(frames)
-        total = total + frames.sum(0)
-        squares = squares + frames.square().sum(0)
-        seconds += batch.seconds
-        if seconds >= STATS_SECONDS:
-            break
-    if not isinstance(total, Tensor) or not isinstance(squares, Tensor) or count == 0:
-        raise ValueError("there is no training data to estimate the features' mean and deviation from")
-    mean = total / count
-    variance = squares / count - mean.square()
-    return mean.float(), variance.clamp(min=0).sqrt().float()
-
-
 @contextmanager
 def _explain_out_of_memory(features: Tensor, config: TrainConfig) -> Iterator[None]:
     try:
@@ -368,10 +348,9 @@ def _validate(
     valid = validate(model, dev_data, config, world)
     for name, losses in valid.items():
         log.record("valid", progress.step, epoch=progress.epoch, setting=name, **losses)
-    if world.is_main:
-        train_loss = f"train {_per_frame(progress.epoch_sums)['loss']:.4f}, " if progress.epoch_sums else ""
-        dev_losses = ", ".join(f"{name} {losses['loss']:.4f}" for name, losses in valid.items())
-        log.say(f"epoch {progress.epoch}, step {progress.step}: loss per frame {train_loss}dev {dev_losses}")
+    train_loss = f"train {_per_frame(progress.epoch_sums)['loss']:.4f}, " if progress.epoch_sums else ""
+    dev_losses = ", ".join(f"{name} {losses['loss']:.4f}" for name, losses in valid.items())
+    log.say_once(f"epoch {progress.epoch}, step {progress.step}: loss per frame {train_loss}dev {dev_losses}")
     return valid
 
 

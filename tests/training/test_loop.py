@@ -15,7 +15,7 @@ from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.batches import Batch, DataConfig
 from summarymix.model import Transducer
 from summarymix.training.checkpoint import list_epochs, read_checkpoint
-from summarymix.training.loop import feature_stats
+from summarymix.training.initialise import feature_stats
 from summarymix.training.schedule import LossScales, OptimConfig
 
 NO_MASKS = SpecAugmentConfig(time_warp=0, freq_masks=0, time_masks=0)
@@ -231,7 +231,7 @@ def test_max_steps_ends_the_run_with_a_checkpoint_and_a_complete_schedule(tmp_pa
 
 def test_feature_statistics_are_those_of_valid_frames(tmp_path: Path) -> None:
     data = ToyData()
-    mean, std = feature_stats(data)
+    mean, std = feature_stats(data.epoch(0))
     frames = torch.cat([batch.features[i, :n] for batch in data.epoch(0) for i, n in enumerate(batch.feature_lengths)])
     torch.testing.assert_close(mean, frames.mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(std, frames.std(0, unbiased=False), rtol=1e-4, atol=1e-5)
