@@ -121,6 +121,7 @@ class TrainData:
         self.skipped_items = SkippedItems()
         self.total_seconds = 0.0
         self.num_cuts = 0
+        self._tokenizer = tokenizer
         self._loader = _Loader(config, tokenizer)
         self._paths = [cuts_path(config.manifest_dir, config.prefix, split) for split in config.train]
         self._kept_by_path: list[int] = []
@@ -186,6 +187,37 @@ class TrainData:
             if num_read == 0 and num_failed >= min(FAILURES_THAT_ARE_FATAL, self.num_cuts):
                 raise _nothing_readable(num_failed, failures[-1], unreadable_path)
             yield batch
+
+    def worst_batches(self) -> Iterator[tuple[str, Batch]]:
+        """The batches of the first epoch that take most memory, one for each of several reasons.
+
+        They are found from the manifests; only they are loaded. A batch that is worst for several reasons comes once.
+
+        Yields:
+            The reasons, in words, and the batch.
+        """
+        measures: dict[str, Callable[[int, int, int], int]] = {
+            "longest utterance": lambda number, frames, tokens: frames,
+            "most frames": lambda number, frames, tokens: number * frames,
+            "most tokens": lambda number, frames, tokens: number * tokens,
+            "largest lattice": lambda number, frames, tokens: number * frames * tokens,
+        }
+        worst: dict[str, tuple[int, int, CutSet]] = {}
+        for i, cuts in enumerate(self._batches(1, rank=0, world_size=1)):
+            # As padded.
+            frames = max(_num_feature_frames(cut, self.config) for cut in cuts)
+            tokens = max(len(self._tokenizer.encode(transcript(cut))) for cut in cuts)
+            for reason, measure in measures.items():
+                size = measure(len(cuts), frames, tokens)
+                if reason not in worst or size > worst[reason][0]:
+                    worst[reason] = (size, i, cuts)
+        reasons: dict[int, list[str]] = {}
+        for reason, (_, i, _) in worst.items():
+            reasons.setdefault(i, []).append(reason)
+        for names in reasons.values():
+            batch, _ = self._loader[worst[names[0]][2]]
+            if len(batch):
+                yield ", ".join(names), batch
 
     def _batches(self, epoch: int, rank: int, world_size: int) -> Iterator[CutSet]:
         if self.num_cuts < world_size:

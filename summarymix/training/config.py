@@ -27,6 +27,7 @@ class TrainConfig:
         max_steps: end earlier, after so many optimiser steps.
         precision: of the model; the loss is always computed in float32. fp16 takes a GPU.
         accumulate: batches whose gradients are summed before a step, on each process.
+        scan_memory: before training, find out whether the largest batches fit into memory; null: on a GPU.
         model: sizes of the network; model.vocab_size 0 is taken from the token table.
         data: where the data is, how it is batched and augmented.
         chunk: law of the random chunk size and left context of each batch.
@@ -53,6 +54,7 @@ class TrainConfig:
     max_steps: int | None = None
     precision: Precision = "fp32"
     accumulate: int = 1
+    scan_memory: bool | None = None
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     chunk: DynamicChunkConfig = field(default_factory=DynamicChunkConfig)

@@ -9,7 +9,7 @@ number of encoder frames of all batches and processes, so it does not matter how
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -41,6 +41,7 @@ from summarymix.training.config import TrainConfig, differences, plain
 from summarymix.training.distributed import World
 from summarymix.training.initialise import feature_stats, initialise_from
 from summarymix.training.log import TrainingLog
+from summarymix.training.memory_scan import explain_out_of_memory, scan_memory
 from summarymix.training.optim import clip_factor, make_optimizer
 from summarymix.training.precision import autocast
 from summarymix.training.schedule import learning_rate, loss_scales
@@ -60,6 +61,9 @@ class EpochData(Protocol):
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
         """The batches of an epoch for one process, the same number for each."""
+
+    def worst_batches(self) -> Iterable[tuple[str, Batch]]:
+        """The batches that take most memory, each with the reason."""
 
 
 def train(
@@ -136,6 +140,8 @@ def train(
             stats[:] = torch.stack(feature_stats(train_data.epoch(0)))
         mean, std = world.sum(stats)
         model.set_feature_stats(mean, std)
+    if config.scan_memory if config.scan_memory is not None else device.type == "cuda":
+        scan_memory(model, train_data.worst_batches(), config, log, has_state=resumed_from is not None)
     log.record("start", progress.step, epoch=progress.epoch, world_size=world.size, torch=torch.__version__)
 
     ddp: DistributedDataParallel | None = None
@@ -170,7 +176,7 @@ def train(
             lengths = batch.feature_lengths.to(device)
             is_last = i == len(group) - 1
             synchronised = nullcontext() if is_last or ddp is None else ddp.no_sync()
-            with _explain_out_of_memory(features, config), synchronised:
+            with explain_out_of_memory(batch, config), synchronised:
                 with autocast(device, config.precision):
                     losses = (ddp or model)(features, lengths, batch.tokens, chunk, config.loss)
                 parts = torch.stack([losses.simple, losses.pruned, losses.ctc])  # (3, N)
@@ -294,18 +300,6 @@ def train(
     world.wait()
     log.close()
     return progress
-
-
-@contextmanager
-def _explain_out_of_memory(features: Tensor, config: TrainConfig) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise RuntimeError(
-            f"Out of GPU memory with a batch of {features.shape[0]} utterances of up to {features.shape[1]} feature "
-            f"frames: lower --data.max_duration (now {config.data.max_duration}) and raise --accumulate (now "
-            f"{config.accumulate}) as much; the same command then resumes. The original message: {error}"
-        ) from error
 
 
 def _placeholder(num_mel_bins: int) -> Batch:

@@ -112,6 +112,32 @@ def test_ranks_share_an_epoch(world_size: int, max_duration: float, prepare, tok
         assert [batches[step] for batches in ranks] == alone[step * world_size : (step + 1) * world_size]
 
 
+def test_worst_batches_are_found_without_loading_the_others(prepare, tokenizer: Tokenizer, monkeypatch) -> None:
+    data = train_data(prepare(), tokenizer)
+    whole = list(data.epoch(1))
+    loaded: list[str] = []
+    original = data._loader._features
+    monkeypatch.setattr(data._loader, "_features", lambda cut: loaded.append(cut.id) or original(cut))
+    worst = dict(data.worst_batches())
+    assert loaded == [cut_id for batch in worst.values() for cut_id in batch.cut_ids]
+    assert len(loaded) < 40
+
+    def sizes(batch: Batch) -> dict[str, int]:
+        number, frames = batch.features.shape[:2]
+        tokens = max(map(len, batch.tokens))
+        return {
+            "longest utterance": frames,
+            "most frames": number * frames,
+            "most tokens": number * tokens,
+            "largest lattice": number * frames * tokens,
+        }
+
+    largest = {reason: max(sizes(batch)[reason] for batch in whole) for reason in sizes(whole[0])}
+    found = {reason: sizes(batch)[reason] for reasons, batch in worst.items() for reason in reasons.split(", ")}
+    assert found == largest
+    assert ids(data.epoch(1)) == ids(whole)
+
+
 def test_more_ranks_than_cuts(prepare, tokenizer: Tokenizer) -> None:
     data = train_data(prepare(count=3), tokenizer)
     with pytest.raises(ValueError, match="3 training cuts cannot be shared among 4 processes"):

@@ -170,23 +170,29 @@ def test_batch_of_which_nothing_could_be_read(tmp_path: Path) -> None:
     assert (progress.step, progress.skipped, progress.left_out) == (4, 0, 0)
 
 
-def test_accumulated_batches_equal_one_large_batch(tmp_path: Path) -> None:
-    class Paired(ToyData):
-        """Two batches as one."""
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_accumulated_batches_equal_one_large_batch(tmp_path: Path, accumulate: int) -> None:
+    """Eight batches, by two or by three; then the last step of the epoch has two."""
+
+    class Joined(ToyData):
+        """Several batches as one."""
 
         def __init__(self) -> None:
-            super().__init__(num_batches=4)
+            super().__init__(num_batches=math.ceil(8 / accumulate))
 
         def batch(self, epoch: int, number: int) -> Batch:
             if epoch < 0:
                 return super().batch(epoch, number)
-            first, second = super().batch(epoch, 2 * number), super().batch(epoch, 2 * number + 1)
-            rows = [*first.features, *second.features]
-            lists = {name: getattr(first, name) + getattr(second, name) for name in ("tokens", "texts", "cut_ids")}
+            first = number * accumulate
+            batches = [super(Joined, self).batch(epoch, i) for i in range(first, min(first + accumulate, 8))]
+            lists = {
+                name: [item for batch in batches for item in getattr(batch, name)]
+                for name in ("tokens", "texts", "cut_ids")
+            }
             return Batch(
-                torch.nn.utils.rnn.pad_sequence(rows, batch_first=True),
-                torch.cat([first.feature_lengths, second.feature_lengths]),
-                seconds=first.seconds + second.seconds,
+                torch.nn.utils.rnn.pad_sequence([row for b in batches for row in b.features], batch_first=True),
+                torch.cat([batch.feature_lengths for batch in batches]),
+                seconds=sum(batch.seconds for batch in batches),
                 **lists,
             )
 
@@ -202,11 +208,11 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path: Path) -> None:
         made.model.dropout = 0.0
         return made
 
-    progress, accumulated = run(config("accumulated", 2))
-    assert progress.step == 4
-    _, paired = run(config("paired", 1), Paired())
+    progress, accumulated = run(config("accumulated", accumulate))
+    assert progress.step == math.ceil(8 / accumulate)
+    _, joined = run(config("joined", 1), Joined())
     for name, value in accumulated.state_dict().items():
-        torch.testing.assert_close(value, paired.state_dict()[name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(value, joined.state_dict()[name], rtol=1e-4, atol=1e-5)
 
 
 def test_last_and_best_epochs_are_kept(tmp_path: Path) -> None:

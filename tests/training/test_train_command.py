@@ -99,9 +99,10 @@ def test_run_stopped_within_an_epoch_continues_with_the_batches_that_are_left(
     assert all(torch.equal(value, stopped["model"][name]) for name, value in whole["model"].items())
 
 
-def test_number_of_workers_does_not_change_the_result(recipe: Path) -> None:
-    for workers in ("0", "2"):
-        main("toy", ["--exp-dir", f"exp{workers}", "--num-epochs", "1", "--data.num-workers", workers])
+def test_neither_workers_nor_the_memory_scan_change_the_result(recipe: Path) -> None:
+    for workers, scan in (("0", "false"), ("2", "true")):
+        options = ["--num-epochs", "1", "--data.num-workers", workers, "--scan-memory", scan]
+        main("toy", ["--exp-dir", f"exp{workers}", *options])
     first, second = (read_checkpoint(Path(f"exp{workers}", "epoch-1.pt"))["model"] for workers in ("0", "2"))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 

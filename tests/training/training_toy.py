@@ -105,6 +105,9 @@ class ToyData:
             seconds=sum(lengths) / 100,
         )
 
+    def worst_batches(self) -> Iterator[tuple[str, Batch]]:
+        yield "longest utterance", self.batch(1, 0)
+
     def dev(self) -> list[Batch]:
         """A small dev split."""
         return [self.batch(-1, number) for number in range(2)]

@@ -1,0 +1,89 @@
+"""Whether the largest batches fit into memory, found out before training instead of in the middle of it."""
+
+import resource
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+from summarymix.chunking import ChunkConfig
+from summarymix.data.batches import Batch
+from summarymix.model import Transducer
+from summarymix.training.config import TrainConfig
+from summarymix.training.log import TrainingLog
+from summarymix.training.precision import autocast
+
+GIB = 2**30
+
+
+def scan_memory(
+    model: Transducer,
+    worst_batches: Iterable[tuple[str, Batch]],
+    config: TrainConfig,
+    log: TrainingLog,
+    has_state: bool,
+) -> None:
+    """Forward and backward of the worst batches, offline and in the smallest chunks; say what memory each takes.
+
+    Leaves weights, gradients and random numbers as they were. Each process scans on its own GPU.
+
+    Args:
+        model: on its device; without gradients.
+        worst_batches: each with the reason why it is one, see :meth:`summarymix.data.batches.TrainData.worst_batches`.
+        config: of the run.
+        log: gets a line for each batch.
+        has_state: the optimiser has its state already; otherwise room for it is taken meanwhile.
+
+    Raises:
+        RuntimeError: a batch does not fit; names it, and what to do.
+    """
+    device = next(model.parameters()).device
+    # Both optimisers keep two numbers for each parameter.
+    room = [] if has_state else [torch.empty_like(p) for p in model.parameters() for _ in range(2)]
+    chunks = (ChunkConfig(), ChunkConfig(config.chunk.min_chunk, config.chunk.min_left))
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for reason, batch in worst_batches:
+            if device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(device)
+            for chunk in chunks:
+                with explain_out_of_memory(batch, config, f"the batch with the {reason},"):
+                    with autocast(device, config.precision):
+                        features, lengths = batch.features.to(device), batch.feature_lengths.to(device)
+                        losses = model(features, lengths, batch.tokens, chunk, config.loss)
+                    (losses.simple + losses.pruned + losses.ctc).sum().backward()
+            model.zero_grad(set_to_none=True)
+            log.say_once(f"The batch with the {reason}, of {_describe(batch)}: {_peak_memory(device)}")
+    del room
+
+
+@contextmanager
+def explain_out_of_memory(batch: Batch, config: TrainConfig, which: str = "a batch") -> Iterator[None]:
+    """Turn running out of GPU memory into an error that says with which batch, and what to do.
+
+    Raises:
+        RuntimeError: in place of torch's.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise RuntimeError(
+            f"Out of GPU memory with {which} of {_describe(batch)}. Lower --data.max_duration (now "
+            f"{config.data.max_duration}) and raise --accumulate (now {config.accumulate}) as much, or, for a single "
+            f"long utterance, lower --data.max_seconds (now {config.data.max_seconds}); the same command then goes on. "
+            f"So far {_peak_memory(torch.device('cuda'))}. The original message: {error}"
+        ) from error
+
+
+def _describe(batch: Batch) -> str:
+    frames, tokens = batch.features.shape[1], max(map(len, batch.tokens), default=0)
+    return f"{len(batch)} utterances of up to {frames} feature frames and {tokens} tokens"
+
+
+def _peak_memory(device: torch.device) -> str:
+    if device.type == "cuda" and torch.cuda.is_available():
+        peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
+        return f"peak memory {peak / GIB:.2f} of {total / GIB:.2f} GiB"
+    # torch does not count what it takes from a CPU. In KiB, on macOS in bytes.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return f"peak memory of the process so far {peak / GIB:.2f} GiB"
