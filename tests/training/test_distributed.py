@@ -1,9 +1,11 @@
-"""Two processes train what one process trains that accumulates two batches."""
+"""Two processes, on one machine or on two, train what one process trains that accumulates two batches."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,37 +16,103 @@ from summarymix.training.checkpoint import read_checkpoint
 
 PROGRAM = str(Path(__file__).with_name("training_toy.py"))
 
+# train.py that writes down which cuts each process got.
+SPYING_TRAIN_PY = """
+import sys
+from summarymix.data.batches import TrainData
+from summarymix.training.cli import main
 
-def torchrun(exp_dir: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", PROGRAM]
+epoch_of = TrainData.epoch
+
+def epoch(self, epoch, rank=0, world_size=1, skip_batches=0):
+    for batch in epoch_of(self, epoch, rank, world_size, skip_batches):
+        with open(f"cuts-{epoch}-{rank}", "a") as file:
+            print(*batch.cut_ids, sep="\\n", file=file)
+        yield batch
+
+TrainData.epoch = epoch
+main("toy", sys.argv[1:])
+"""
+
+
+def torchrun(*nodes: list[str]) -> tuple[bool, str]:
+    """Start a program with its arguments on one machine in two processes, or on two "machines" in one process each.
+
+    Returns:
+        Whether all went well, and what they said.
+    """
+    if len(nodes) == 1:
+        options = ["--standalone", "--nproc-per-node=2"]
+    else:
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        options = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", f"--rdzv-endpoint=localhost:{port}"]
     # No GPU: this tests gloo.
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*command, str(exp_dir), *options], capture_output=True, text=True, env=environment, timeout=300
-    )
+    agents = [
+        subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *options, *node],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for node in nodes
+    ]
+    said = [agent.communicate(timeout=300)[1] for agent in agents]
+    return all(agent.returncode == 0 for agent in agents), "".join(said)
 
 
-def test_two_gloo_processes_equal_one(tmp_path: Path) -> None:
-    two = torchrun(tmp_path / "two")
-    assert two.returncode == 0, two.stderr
+def test_two_nodes_equal_one_process(tmp_path: Path) -> None:
+    went_well, said = torchrun(*[[PROGRAM, str(tmp_path / "two")]] * 2)
+    assert went_well, said
     run(toy_config(tmp_path / "one", accumulate=2))
     a, b = (read_checkpoint(tmp_path / name / "epoch-2.pt") for name in ("one", "two"))
     assert a["progress"]["step"] == b["progress"]["step"] == 8
     for name, value in a["model"].items():
-        torch.testing.assert_close(value, b["model"][name], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(value, b["model"][name], rtol=1e-6, atol=1e-6)
     for one, other in zip(a["history"], b["history"], strict=True):
         assert one["train"]["loss"] == pytest.approx(other["train"]["loss"], rel=1e-4)
         for setting in one["valid"]:
             assert one["valid"][setting] == pytest.approx(other["valid"][setting], rel=1e-4)
 
 
+def test_two_nodes_share_a_corpus(recipe: Path) -> None:
+    """No utterance twice, none lost; the main process alone writes."""
+    (recipe / "train.py").write_text(SPYING_TRAIN_PY)
+    went_well, said = torchrun(*[["train.py", "--exp-dir", "exp", "--num-epochs", "2"]] * 2)
+    assert went_well, said
+    for epoch in (1, 2):
+        shares = [Path(f"cuts-{epoch}-{rank}").read_text().split() for rank in (0, 1)]
+        assert all(shares)
+        # Of twelve, one has no transcript and one cannot be read.
+        expected = {f"train-{i}" for i in range(12)} - {"train-3", "train-5"}
+        assert Counter(shares[0] + shares[1]) == Counter(expected)
+    starts = [line for line in Path("exp/log.jsonl").read_text().splitlines() if '"start"' in line]
+    assert len(starts) == 1
+    assert said.count("Training has ended") == 1
+
+
+def test_node_that_does_not_see_the_checkpoint_is_told(tmp_path: Path) -> None:
+    """Were it to begin anew, it would train on other batches than the rest."""
+    run(toy_config(tmp_path / "here", num_epochs=1, accumulate=2))
+    before = (tmp_path / "here" / "epoch-1.pt").read_bytes()
+    went_well, said = torchrun([PROGRAM, str(tmp_path / "here")], [PROGRAM, str(tmp_path / "elsewhere")])
+    assert not went_well
+    assert "do not agree on the step at which to resume" in said
+    assert "must be one folder, seen by all processes" in said
+    assert (tmp_path / "here" / "epoch-1.pt").read_bytes() == before
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_two_processes_agree_on_bad_data_and_resume(tmp_path: Path) -> None:
     """One process meets NaN in an utterance, in a whole batch, and a batch of nothing; the other goes on."""
-    first = torchrun(tmp_path, "--num_epochs=1", "--spoil=1")
-    assert first.returncode == 0, first.stderr
-    second = torchrun(tmp_path, "--spoil=1")
-    assert second.returncode == 0, second.stderr
-    assert "Resuming from" in second.stderr
+    went_well, said = torchrun([PROGRAM, str(tmp_path), "--num_epochs=1", "--spoil=1"])
+    assert went_well, said
+    went_well, said = torchrun([PROGRAM, str(tmp_path), "--spoil=1"])
+    assert went_well, said
+    assert "Resuming from" in said
     progress = read_checkpoint(tmp_path / "epoch-2.pt")["progress"]
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert kinds.count("start") == 2
@@ -58,6 +126,6 @@ def test_two_processes_agree_on_bad_data_and_resume(tmp_path: Path) -> None:
 
 
 def test_failure_of_one_process_ends_the_other(tmp_path: Path) -> None:
-    failed = torchrun(tmp_path, "--fail-on-rank=1")
-    assert failed.returncode != 0
-    assert "this process fails" in failed.stderr
+    went_well, said = torchrun([PROGRAM, str(tmp_path), "--fail-on-rank=1"])
+    assert not went_well
+    assert "this process fails" in said
