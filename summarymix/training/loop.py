@@ -39,6 +39,7 @@ from summarymix.training.checkpoint import (
 )
 from summarymix.training.config import TrainConfig, differences, plain
 from summarymix.training.distributed import World
+from summarymix.training.environment import environment
 from summarymix.training.initialise import feature_stats, initialise_from
 from summarymix.training.log import TrainingLog
 from summarymix.training.memory_scan import explain_out_of_memory, scan_memory
@@ -95,7 +96,9 @@ def train(
         OSError: a checkpoint cannot be written; those before it are intact.
     """
     exp_dir, device = config.exp_dir, world.device
-    autocast(device, config.precision)  # refuses what the device cannot do before anything is written
+    # These refuse what this machine cannot do, before anything is written.
+    autocast(device, config.precision)
+    surroundings = environment(config, world)
     model.to(device).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(model, config.optim)
@@ -104,7 +107,7 @@ def train(
     average = RunningMean(model)
     progress = Progress()
     history: list[dict[str, Any]] = []
-    messages = []
+    messages = [", ".join(f"{name}: {value}" for name, value in surroundings.items())]
 
     resumed_from = newest_checkpoint(exp_dir)
     if resumed_from is not None:
@@ -142,7 +145,7 @@ def train(
         model.set_feature_stats(mean, std)
     if config.scan_memory if config.scan_memory is not None else device.type == "cuda":
         scan_memory(model, train_data.worst_batches(), config, log, has_state=resumed_from is not None)
-    log.record("start", progress.step, epoch=progress.epoch, world_size=world.size, torch=torch.__version__)
+    log.record("start", progress.step, epoch=progress.epoch, **surroundings)
 
     ddp: DistributedDataParallel | None = None
     if world.size > 1:

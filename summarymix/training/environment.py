@@ -1,0 +1,39 @@
+"""What a run computes with, for the user and the log."""
+
+import torch
+
+from summarymix.loss import k2, loss_backend
+from summarymix.training.config import TrainConfig
+from summarymix.training.distributed import World
+
+
+def environment(config: TrainConfig, world: World) -> dict[str, str | int]:
+    """Versions, devices and chosen implementations, by name."""
+    device = world.device
+    name = f"{torch.cuda.get_device_name(device)} (CUDA {torch.version.cuda})" if device.type == "cuda" else device.type
+    backend = config.data.feature_backend
+    return {
+        "torch": torch.__version__,
+        "device": name,
+        "precision": config.precision,
+        "world_size": world.size,
+        "accumulate": config.accumulate,
+        "loss": _loss(config.loss.backend, device),
+        "features": f"computed on the fly by {backend}" if config.data.on_the_fly else "as stored",
+        "optimizer": f"{config.optim.name}, peak rate {config.optim.peak_lr:g}",
+    }
+
+
+def _loss(asked: str, device: torch.device) -> str:
+    """The loss backend, and why that one.
+
+    Raises:
+        ImportError: k2 was asked for and cannot be used.
+    """
+    chosen = loss_backend(asked, device)
+    module, reason = k2.load()
+    if chosen == "k2":
+        return f"k2 {getattr(module, '__version__', 'of unknown version')}"
+    if asked == "native":
+        return "native, as asked for"
+    return f"native, because k2 cannot be used: {reason or f'it was built without support for {device.type}'}"

@@ -1,0 +1,53 @@
+"""What a run says about itself."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from training_toy import run, toy_config
+
+from summarymix.loss import k2
+from summarymix.training.distributed import World
+from summarymix.training.environment import environment
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "words"),
+    [
+        ("auto", (None, "it is not installed"), "native, because k2 cannot be used: it is not installed"),
+        ("auto", (SimpleNamespace(__version__="1.24.4", with_cuda=False), ""), "k2 1.24.4"),
+        ("native", (SimpleNamespace(__version__="1.24.4", with_cuda=False), ""), "native, as asked for"),
+    ],
+)
+def test_loss_backend_and_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, found: Any, words: str
+) -> None:
+    monkeypatch.setattr(k2, "load", lambda: found)
+    config = toy_config(tmp_path)
+    config.loss.backend = asked
+    assert environment(config, World(torch.device("cpu")))["loss"] == words
+
+
+def test_run_says_what_it_computes_with_and_logs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(toy_config(tmp_path, num_epochs=1, accumulate=2, precision="bf16"))
+    start = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
+    assert start["kind"] == "start"
+    expected = {"torch": torch.__version__, "precision": "bf16", "world_size": 1, "accumulate": 2}
+    assert expected.items() <= start.items()
+    first_line = capsys.readouterr().err.splitlines()[0]
+    for name in ("torch", "device", "precision", "world_size", "accumulate", "loss", "features", "optimizer"):
+        assert f"{name}: {start[name]}" in first_line
+
+
+def test_k2_that_is_not_there_is_refused_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(k2, "load", lambda: (None, "it is not installed"))
+    config = toy_config(tmp_path / "exp")
+    config.loss.backend = "k2"
+    with pytest.raises(ImportError, match="it is not installed"):
+        run(config)
+    assert not (tmp_path / "exp").exists()
