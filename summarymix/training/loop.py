@@ -43,7 +43,7 @@ from summarymix.training.environment import environment
 from summarymix.training.initialise import feature_stats, initialise_from
 from summarymix.training.log import TrainingLog
 from summarymix.training.memory_scan import explain_out_of_memory, scan_memory
-from summarymix.training.optim import clip_factor, make_optimizer
+from summarymix.training.optim import clip_factor, make_optimizer, restore_optimizer
 from summarymix.training.precision import autocast
 from summarymix.training.schedule import learning_rate, loss_scales
 from summarymix.training.seeding import reseed
@@ -114,7 +114,7 @@ def train(
         checkpoint = read_checkpoint(resumed_from)
         check_same_model(resumed_from, checkpoint, plain(model.config), tokenizer.state())
         model.load_state_dict(checkpoint["model"])
-        optimizer.load_state_dict(checkpoint["optimizer"])
+        restore_optimizer(optimizer, resumed_from, checkpoint, config.optim)
         scaler.load_state_dict(checkpoint["scaler"])
         average.load_state_dict(checkpoint["model_avg"])
         progress = Progress(**checkpoint["progress"])

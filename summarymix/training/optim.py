@@ -1,5 +1,8 @@
 """The optimiser."""
 
+from pathlib import Path
+from typing import Any
+
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
@@ -21,6 +24,24 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     ]
     # Fused: one pass over each tensor, on CPU as on GPU.
     return AdamW([group for group in groups if group["params"]], lr=config.lr, betas=config.betas, fused=True)
+
+
+def restore_optimizer(optimizer: Optimizer, path: Path, checkpoint: dict[str, Any], config: OptimConfig) -> None:
+    """Give ``optimizer`` the state it has in a checkpoint; its options are still those of ``config``.
+
+    Raises:
+        ValueError: that is the state of another optimiser.
+    """
+    name = checkpoint["config"]["optim"].get("name", "adamw")
+    if name != config.name:
+        raise ValueError(
+            f"{path} was trained with --optim.name {name}, which {config.name} cannot continue. Give that option, or "
+            "start a new run from its weights with --init_from and another --exp_dir"
+        )
+    options = [{option: group[option] for option in optimizer.defaults} for group in optimizer.param_groups]
+    optimizer.load_state_dict(checkpoint["optimizer"])
+    for group, of_config in zip(optimizer.param_groups, options, strict=True):
+        group.update(of_config)
 
 
 def clip_factor(grad_norm: float, config: OptimConfig) -> float:

@@ -84,7 +84,6 @@ class ScaledAdam(Optimizer):
             "scalar_max": scalar_max,
             "size_update_period": size_update_period,
             "clipping_update_period": clipping_update_period,
-            "step": 0,
         }
         super().__init__(params, defaults)
 
@@ -96,7 +95,7 @@ class ScaledAdam(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            if group["step"] == 0:
+            if "step" not in group:
                 self._start(group)
             self._step_group(group)
             group["step"] += 1
@@ -104,6 +103,7 @@ class ScaledAdam(Optimizer):
 
     def _start(self, group: dict[str, Any]) -> None:
         """The state before the first step. It is made here, as parameters may still be changed until then."""
+        group["step"] = 0
         params = group["params"]
         for p in params:
             self.state[p] = {"delta": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from training_toy import toy_config, toy_model
+from training_toy import run, toy_config, toy_model
 
+from summarymix.training.checkpoint import read_checkpoint
 from summarymix.training.optim import clip_factor, make_optimizer
 from summarymix.training.scaled_adam import ScaledAdam
 from summarymix.training.schedule import OptimConfig
@@ -36,3 +37,18 @@ def test_gradients_are_clipped_once() -> None:
     assert clip_factor(10.0, OptimConfig(clip_norm=5.0)) == pytest.approx(0.5)
     assert clip_factor(4.0, OptimConfig(clip_norm=5.0)) == 1.0
     assert clip_factor(10.0, OptimConfig(name="scaled_adam", clip_norm=5.0)) == 1.0
+
+
+def test_resumed_run_has_the_options_of_its_command_and_the_state_of_the_checkpoint(tmp_path: Path) -> None:
+    run(toy_config(tmp_path, num_epochs=1))
+    run(toy_config(tmp_path, num_epochs=2, optim=OptimConfig(weight_decay=0.3, betas=(0.8, 0.9))))
+    optimizer = read_checkpoint(tmp_path / "epoch-2.pt")["optimizer"]
+    assert [group["weight_decay"] for group in optimizer["param_groups"]] == [0.3, 0.0]
+    assert all(list(group["betas"]) == [0.8, 0.9] for group in optimizer["param_groups"])
+    assert {int(state["step"]) for state in optimizer["state"].values()} == {16}
+
+
+def test_resuming_with_another_optimiser_is_refused(tmp_path: Path) -> None:
+    run(toy_config(tmp_path, num_epochs=1))
+    with pytest.raises(ValueError, match=r"epoch-1\.pt was trained with --optim\.name adamw, .* --init_from"):
+        run(toy_config(tmp_path, optim=OptimConfig(name="scaled_adam")))
