@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not by the process id, which is the same on two machines (in two containers) easily enough.
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         with open(partial, mode, encoding=None if "b" in mode else "utf-8") as file:
             yield file

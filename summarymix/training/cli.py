@@ -21,7 +21,12 @@ DEFAULT_CONFIG = Path("conf/conformer.yaml")
 def main(recipe: str, argv: Sequence[str] | None = None) -> None:
     """Train as the command line says, in the recipe's folder.
 
-    Without ``--config`` the recipe's ``conf/conformer.yaml`` is read. Under torchrun all processes train one model.
+    Without ``--config`` the recipe's ``conf/conformer.yaml`` is read. Under torchrun all processes train one model::
+
+        torchrun --nproc-per-node 4 train.py [options]        the GPUs of this machine
+        torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29400 train.py [options]
+
+    the latter on each machine, HOST being one of them, in a folder that all of them see.
 
     Args:
         recipe: name of the corpus.
