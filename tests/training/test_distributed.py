@@ -81,7 +81,7 @@ def test_two_nodes_equal_one_process(tmp_path: Path) -> None:
 def test_two_nodes_share_a_corpus(recipe: Path) -> None:
     """No utterance twice, none lost; the main process alone writes."""
     (recipe / "train.py").write_text(SPYING_TRAIN_PY)
-    went_well, said = torchrun(*[["train.py", "--exp-dir", "exp", "--num-epochs", "2"]] * 2)
+    went_well, said = torchrun(*[["train.py", "--exp-dir", "exp", "--num-epochs", "2", "--scan-memory", "true"]] * 2)
     assert went_well, said
     for epoch in (1, 2):
         shares = [Path(f"cuts-{epoch}-{rank}").read_text().split() for rank in (0, 1)]
