@@ -8,6 +8,8 @@ number of encoder frames of all batches and processes, so it does not matter how
 
 import itertools
 import math
+import shlex
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -145,7 +147,7 @@ def train(
         model.set_feature_stats(mean, std)
     if config.scan_memory if config.scan_memory is not None else device.type == "cuda":
         scan_memory(model, train_data.worst_batches(), config, log, has_state=resumed_from is not None)
-    log.record("start", progress.step, epoch=progress.epoch, **surroundings)
+    log.record("start", progress.step, epoch=progress.epoch, command=shlex.join(sys.argv), **surroundings)
 
     ddp: DistributedDataParallel | None = None
     if world.size > 1:

@@ -35,6 +35,7 @@ def test_command_trains_resumes_and_names_what_it_leaves_out(
     assert all(torch.equal(value, second[name]) for name, value in first.items())
     starts = [line for line in Path("exp/log.jsonl").read_text().splitlines() if json.loads(line)["kind"] == "start"]
     assert len(starts) == 2
+    assert all(json.loads(line)["command"] for line in starts)
 
 
 def test_run_stopped_within_an_epoch_continues_with_the_batches_that_are_left(
