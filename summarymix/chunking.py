@@ -7,7 +7,9 @@ With C = None the whole utterance is one chunk: offline recognition. Training dr
 """
 
 import random
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +89,8 @@ class ChunkGrid:
     """The grid of one batch: validity of its frames, and sums over what each chunk sees.
 
     ``num_frames`` is rounded up to whole chunks, so that every block reshapes (N, T, …) to (N, K, C, …) without a
-    copy; the encoder pads once, at its input. All work here is linear in the number of chunks.
+    copy; the encoder pads once, at its input. All work here is linear in the number of chunks, but for
+    :attr:`hidden`, which is made only for those who ask.
 
     Args:
         lengths: (N,) int64, valid frames of each utterance.
@@ -106,6 +109,23 @@ class ChunkGrid:
         self.all_valid = bool(self.valid.all())
         # Frames that each chunk sees: the denominator of every mean. (N, K, 1)
         self.seen = self.sum_seen(self.chunked(self.valid).sum(2, dtype=torch.float32)[..., None])
+        self._shared: dict[Hashable, Tensor] = {}
+
+    @cached_property
+    def hidden(self) -> Tensor:
+        """(N, T, T) bool: [n, t, u] says that frame t of utterance n does not see its frame u."""
+        chunks = torch.arange(self.num_frames, device=self.lengths.device) // self.chunk_size  # (T,)
+        on_the_left = chunks[:, None] - chunks  # (T, T)
+        hidden = on_the_left < 0
+        if self.config.left_chunks >= 0:
+            hidden |= on_the_left > self.config.left_chunks
+        return hidden | ~self.valid[:, None]
+
+    def shared(self, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
+        """What ``make()`` gives, made once for this grid under this name: for what is the same in all layers."""
+        if name not in self._shared:
+            self._shared[name] = make()
+        return self._shared[name]
 
     def pad(self, x: Tensor) -> Tensor:
         """(N, t, …) with t ≤ T to (N, T, …), zeros behind."""

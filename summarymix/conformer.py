@@ -1,10 +1,12 @@
 """The Conformer (arXiv 2005.08100) with SummaryMixing in place of self-attention: linear time, constant state."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from summarymix.attention import RelativeAttention
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.convolution import ConvolutionModule
 from summarymix.feedforward import FeedForward
@@ -24,9 +26,11 @@ class ConformerConfig:
         dim: width D of the residual stream.
         feedforward_dim: inner width of the feed-forward modules.
         kernel_size: taps of the chunk convolution, odd; half of them look back, half ahead inside the chunk.
-        mixing: which SummaryMixing: merged, full, lite, or the control local.
-        summary_dim: width of the local and of the summary branch.
-        dropout: after each module, and inside the feed-forward modules.
+        mixing: which SummaryMixing: merged, full, lite, or the control local. Or attention: self-attention with
+            relative positions, to compare with.
+        summary_dim: width of the local and of the summary branch; attention has none.
+        num_heads: heads of attention; SummaryMixing has none.
+        dropout: after each module, inside the feed-forward modules, and of attention's weights.
     """
 
     feature_dim: int = 80
@@ -35,9 +39,17 @@ class ConformerConfig:
     dim: int = 256
     feedforward_dim: int = 1024
     kernel_size: int = 31
-    mixing: MixingMode = "merged"
+    mixing: Literal[MixingMode, "attention"] = "merged"
     summary_dim: int = 256
+    num_heads: int = 4
     dropout: float = 0.1
+
+
+def make_mixer(config: ConformerConfig) -> SummaryMixing | RelativeAttention:
+    """The module of a layer through which frames see each other."""
+    if config.mixing == "attention":
+        return RelativeAttention(config.dim, config.num_heads, config.dropout)
+    return SummaryMixing(config.dim, config.summary_dim, config.mixing)
 
 
 class ConformerLayer(nn.Module):
@@ -48,7 +60,7 @@ class ConformerLayer(nn.Module):
         dim, dropout = config.dim, config.dropout
         self.feedforward1 = FeedForward(dim, config.feedforward_dim, dropout)
         self.mixing_norm = nn.LayerNorm(dim)
-        self.mixing = SummaryMixing(dim, config.summary_dim, config.mixing)
+        self.mixing = make_mixer(config)
         self.mixing_dropout = nn.Dropout(dropout)
         self.convolution = ConvolutionModule(dim, config.kernel_size, dropout)
         self.feedforward2 = FeedForward(dim, config.feedforward_dim, dropout)
@@ -125,7 +137,11 @@ class Conformer(nn.Module):
         return x[:, :num_frames], grid.lengths
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """The state before the first chunk, all zeros, batch first; its shapes hold the left context of ``chunk``."""
+        """The state before the first chunk, all zeros, batch first; its shapes hold the left context of ``chunk``.
+
+        Raises:
+            ValueError: attention with unlimited left context, which has no state of fixed size.
+        """
         state: State = {}
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, ConformerLayer)
@@ -136,7 +152,8 @@ class Conformer(nn.Module):
         """Encode the next chunk of each stream.
 
         Args:
-            features: (N, 4·C + 3, F); the next call's features begin 4·C frames later. C may change between calls.
+            features: (N, 4·C + 3, F); the next call's features begin 4·C frames later. C may change between calls,
+                but not with attention.
             state: that of the chunks before.
             lengths: (N,) int64, valid encoder frames of this chunk; fewer than C in a stream's last chunk only.
                 None: C.
@@ -145,7 +162,7 @@ class Conformer(nn.Module):
             Frames (N, C, D), and the state that follows.
 
         Raises:
-            ValueError: the number of features makes no whole chunk.
+            ValueError: the number of features makes no whole chunk, or with attention a chunk of another size.
         """
         num_frames = output_lengths(features.size(1))
         if num_frames < 1 or features.size(1) != features_needed(num_frames):

@@ -65,5 +65,7 @@ def test_counts_are_the_rows_of_the_visibility(lengths, chunk_size, left_chunks,
     if grid.num_chunks == 1:  # one chunk sees itself, whatever is left of it
         expected = torch.tensor(lengths)[:, None].expand(-1, grid.num_frames)
     assert torch.equal(grid.seen.expand(-1, -1, grid.chunk_size).flatten(1), expected.float())
+    expected = visibility(lengths, grid.num_frames, ChunkConfig(grid.chunk_size, left_chunks))
+    assert torch.equal(grid.hidden, ~expected)
     assert torch.equal(grid.valid.sum(1), torch.tensor(lengths))
     assert grid.all_valid == all(length == grid.num_frames for length in lengths)

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference import dependencies, visibility
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -39,7 +39,7 @@ def make(dtype=torch.float64, **changes) -> Conformer:
 
 def stream(encoder, features, lengths, sizes, left_chunks):
     """Feed each utterance's features in chunks of ``sizes`` (the last one repeats), all in one batch; (N, T', D)."""
-    state = encoder.init_state(len(lengths), ChunkConfig(1, left_chunks))
+    state = encoder.init_state(len(lengths), ChunkConfig(sizes[0], left_chunks))
     total = output_lengths(features.size(1))
     out, start = [], 0
     for i in range(10_000):
@@ -65,10 +65,11 @@ def ragged(lengths, dtype=torch.float64):
     st.lists(st.integers(7, 120), min_size=1, max_size=3),
     st.integers(1, 11),
     st.integers(-1, 4),
-    st.sampled_from(["merged", "full", "local"]),
+    st.sampled_from(["merged", "full", "local", "attention"]),
 )
 def test_chunk_by_chunk_equals_simulated(lengths, chunk_size, left_chunks, mixing):
     """L3: ragged batches, every chunk size and left context, partial last chunks."""
+    assume(mixing != "attention" or left_chunks >= 0)
     encoder = make(mixing=mixing)
     features, lengths = ragged(lengths)
     simulated, frames = encoder(features, lengths, ChunkConfig(chunk_size, left_chunks))
@@ -77,10 +78,12 @@ def test_chunk_by_chunk_equals_simulated(lengths, chunk_size, left_chunks, mixin
         torch.testing.assert_close(streamed[n, :length], simulated[n, :length], rtol=0, atol=1e-9)
 
 
-def test_chunk_by_chunk_equals_simulated_in_float32():
-    encoder = make(torch.float32, num_layers=6, dim=64, feedforward_dim=128, summary_dim=64, kernel_size=15)
+@pytest.mark.parametrize("mixing", ["merged", "attention"])
+def test_chunk_by_chunk_equals_simulated_in_float32(mixing):
+    sizes = {"num_layers": 6, "dim": 64, "feedforward_dim": 128, "summary_dim": 64, "kernel_size": 15}
+    encoder = make(torch.float32, mixing=mixing, **sizes)
     features, lengths = ragged([403, 280, 77], torch.float32)
-    for chunk in [ChunkConfig(16, -1), ChunkConfig(8, 2), ChunkConfig(5, 3)]:
+    for chunk in [ChunkConfig(16, 32 if mixing == "attention" else -1), ChunkConfig(8, 2), ChunkConfig(5, 3)]:
         simulated, frames = encoder(features, lengths, chunk)
         streamed = stream(encoder, features, lengths, [chunk.chunk_size], chunk.left_chunks)
         for n, length in enumerate(frames):
@@ -107,9 +110,10 @@ def test_chunk_size_may_change_in_the_middle_of_a_stream():
         assert torch.equal(frames[t], expected), t
 
 
-def test_a_slot_that_is_reset_forgets_and_its_neighbours_do_not():
+@pytest.mark.parametrize("mixing", ["merged", "attention"])
+def test_a_slot_that_is_reset_forgets_and_its_neighbours_do_not(mixing):
     """L3: streams that end and begin in the middle of others, in the same slots."""
-    encoder = make()
+    encoder = make(mixing=mixing)
     features, lengths = ragged([96, 96, 96])
     chunk = ChunkConfig(3, 2)
     expected, _ = encoder(features, lengths, chunk)
@@ -140,11 +144,14 @@ def test_a_slot_that_is_reset_forgets_and_its_neighbours_do_not():
 
 @settings(max_examples=30)
 @given(
-    st.lists(st.integers(7, 90), min_size=2, max_size=4), st.one_of(st.none(), st.integers(1, 8)), st.integers(-1, 3)
+    st.lists(st.integers(7, 90), min_size=2, max_size=4),
+    st.one_of(st.none(), st.integers(1, 8)),
+    st.integers(-1, 3),
+    st.sampled_from(["merged", "attention"]),
 )
-def test_an_utterance_alone_equals_itself_in_any_batch(lengths, chunk_size, left_chunks):
-    """L5, forward and gradient; the features behind the end hold noise."""
-    encoder = make()
+def test_an_utterance_alone_equals_itself_in_any_batch(lengths, chunk_size, left_chunks, mixing):
+    """L5; the features behind the end hold noise."""
+    encoder = make(mixing=mixing)
     chunk = ChunkConfig(chunk_size, left_chunks)
     features, tensor = ragged(lengths)
     batch, frames = encoder(features, tensor, chunk)
@@ -153,10 +160,11 @@ def test_an_utterance_alone_equals_itself_in_any_batch(lengths, chunk_size, left
         torch.testing.assert_close(batch[n, : frames[n]], alone[0, : frames[n]], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("mixing", ["merged", "attention"])
 @pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(3), ChunkConfig(3, 1), ChunkConfig(4, 0)])
-def test_dependency_matrix_of_the_encoder_is_the_theory(chunk):
+def test_dependency_matrix_of_the_encoder_is_the_theory(chunk, mixing):
     """L2, padding included: mixing and convolution compose over the layers, the front end looks at features 4t…4t+6."""
-    encoder = make()
+    encoder = make(mixing=mixing)
     total, valid = 95, 77  # feature frames
     features, _ = ragged([total])
     lengths = torch.tensor([valid])
@@ -180,9 +188,10 @@ def test_dependency_matrix_of_the_encoder_is_the_theory(chunk):
     assert torch.equal(got[:num_valid], expected[:num_valid])
 
 
+@pytest.mark.parametrize("mixing", ["merged", "attention"])
 @pytest.mark.parametrize("num_features", range(9))
-def test_audio_too_short_for_one_frame_gives_none(num_features):
-    encoder = make()
+def test_audio_too_short_for_one_frame_gives_none(num_features, mixing):
+    encoder = make(mixing=mixing)
     out, frames = encoder(
         torch.randn(2, num_features, FEATURES).double(), torch.tensor([num_features, 0]), ChunkConfig(8)
     )

@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from reference import dependencies, masked_mean, visibility
 
+from summarymix.attention import RelativeAttention
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.mixing import GroupedLinear, SummaryMixing
 
@@ -14,8 +15,10 @@ DIM, SUMMARY = 6, 8
 MODES = ["merged", "full", "lite", "local"]
 
 
-def make(mode: str) -> SummaryMixing:
+def make(mode: str) -> SummaryMixing | RelativeAttention:
     torch.manual_seed(1)
+    if mode == "attention":
+        return RelativeAttention(DIM, 3, 0.0).double()
     return SummaryMixing(DIM, DIM if mode == "lite" else SUMMARY, mode, groups=2).double()
 
 
@@ -44,8 +47,9 @@ def test_equals_the_definition_for_any_grid_and_any_batch(mode, lengths, chunk):
     torch.testing.assert_close(got[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
 
 
-@given(st.sampled_from(MODES), st.integers(1, 23), st.integers(1, 9), st.integers(-1, 5))
+@given(st.sampled_from([*MODES, "attention"]), st.integers(1, 23), st.integers(1, 9), st.integers(-1, 5))
 def test_chunk_by_chunk_equals_the_whole(mode, length, chunk_size, left_chunks):
+    assume(mode != "attention" or left_chunks >= 0)
     mixing = make(mode)
     chunk = ChunkConfig(chunk_size, left_chunks)
     x = torch.randn(2, length, DIM, dtype=torch.float64)
@@ -64,14 +68,14 @@ def test_chunk_by_chunk_equals_the_whole(mode, length, chunk_size, left_chunks):
     torch.testing.assert_close(torch.cat(out, dim=1), whole, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, "attention"])
 @pytest.mark.parametrize("left_chunks", [-1, 0, 1, 2])
 def test_dependency_matrix_is_the_visibility(mode, left_chunks):
     mixing = make(mode)
     chunk = ChunkConfig(3, left_chunks)
     grid = ChunkGrid(torch.tensor([10]), 12, chunk)
     expected = visibility([10], 12, chunk)[0] if mode != "local" else torch.zeros(12, 12, dtype=torch.bool)
-    if mode != "lite":  # each frame depends on itself through f, a padded one too
+    if mode not in ("lite", "attention"):  # each frame depends on itself through f, a padded one too
         expected |= torch.eye(12, dtype=torch.bool)
     assert torch.equal(dependencies(lambda x: mixing(x, grid), torch.randn(1, 12, DIM, dtype=torch.float64)), expected)
 
