@@ -61,16 +61,18 @@ def test_losses_are_those_of_the_full_lattice_and_of_each_utterance_alone(predic
         torch.testing.assert_close(losses.ctc[n], ctc, rtol=0, atol=1e-4)
 
 
-def test_every_parameter_learns():
-    model = make()
+@pytest.mark.parametrize("mixing", ["merged", "attention"])
+def test_every_parameter_learns(mixing):
+    model = make(mixing=mixing)
     features, lengths = batch([60, 43])
     losses = model(features, lengths, [[1, 2, 3], [5, 4]], ChunkConfig(4, 2), LossOptions(backend="native"))
     (losses.simple + losses.pruned + losses.ctc).sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
 
-def test_losses_are_computed_in_float32_under_autocast():
-    model = make().float()
+@pytest.mark.parametrize("mixing", ["merged", "attention"])
+def test_losses_are_computed_in_float32_under_autocast(mixing):
+    model = make(mixing=mixing).float()
     features, lengths = batch([60, 43])
     arguments = (features.float(), lengths, [[1, 2, 3], [5, 4]], ChunkConfig(4, 2), LossOptions(backend="native"))
     expected = model(*arguments)

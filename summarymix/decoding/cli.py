@@ -160,11 +160,12 @@ def _fail(message: str) -> NoReturn:
     sys.exit(f"decode.py: {message}")
 
 
-def _load(recipe: str, args: argparse.Namespace, epoch: int | None, avg: int) -> Job:
+def _load(recipe: str, args: argparse.Namespace, settings: list[Setting], epoch: int | None, avg: int) -> Job:
     """Load a model. Everything about it, its tokens and its data comes from the checkpoint.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`load_model`; or the checkpoint is of another recipe.
+        FileNotFoundError, ValueError: see :func:`load_model`; or the checkpoint is of another recipe, or cannot stream
+            as the settings ask.
     """
     model, tokenizer, info = load_model(args.exp_dir, epoch, avg)
     if info["recipe"] != recipe:
@@ -177,6 +178,9 @@ def _load(recipe: str, args: argparse.Namespace, epoch: int | None, avg: int) ->
     config = DataConfig(**{**data, "spec_augment": SpecAugmentConfig(**data["spec_augment"]), "num_workers": 0})
     if args.manifest_dir is not None:
         config = replace(config, manifest_dir=args.manifest_dir)
+    for setting in settings:
+        if setting.mode == "streaming":
+            model.encoder.init_state(1, setting.chunk)  # before hours of decoding in other modes
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     # TensorFloat-32 keeps three digits: ties would no longer be closer than TIE.
     torch.backends.cudnn.allow_tf32 = False
@@ -188,7 +192,7 @@ def _load(recipe: str, args: argparse.Namespace, epoch: int | None, avg: int) ->
 def _decode(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> None:
     with clear_errors("decode.py"):
         epoch, avg = _which_epoch(args)
-        job = _load(recipe, args, epoch, avg)
+        job = _load(recipe, args, settings, epoch, avg)
         splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
     info = job.info
     _say(f"{args.exp_dir}: epoch {info['epoch']}, avg {info['avg']}, {info['parameters'] / 1e6:.1f} M parameters")
@@ -328,7 +332,7 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
     tried: list[dict[str, Any]] = []
     for epoch, avg in candidates:
         try:
-            job = _load(recipe, args, epoch, avg)
+            job = _load(recipe, args, settings, epoch, avg)
         except ValueError as error:
             _say(f"epoch {epoch}, avg {avg}: left out, {error}")
             continue

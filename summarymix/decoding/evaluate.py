@@ -65,11 +65,17 @@ def latency_ms(chunk: ChunkConfig, fbank: FbankOptions) -> float | None:
 
 
 def stream_state_bytes(model: Transducer, search: GreedySearch, chunk: ChunkConfig) -> int | None:
-    """Bytes kept for a stream between two chunks, encoder and predictor, features not counted; None offline."""
+    """Bytes kept for a stream between two chunks, encoder and predictor, features not counted.
+
+    None offline, and where the encoder cannot stream: attention with unlimited left context.
+    """
     if chunk.chunk_size is None:
         return None
-    device = next(model.parameters()).device
-    return state_bytes(model.encoder.init_state(1, chunk)) + state_bytes(search.init_state(1, device))
+    try:
+        encoder_state = model.encoder.init_state(1, chunk)
+    except ValueError:
+        return None
+    return state_bytes(encoder_state) + state_bytes(search.init_state(1, next(model.parameters()).device))
 
 
 @dataclass

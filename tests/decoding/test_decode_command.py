@@ -51,18 +51,20 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def exp_dir(corpus: Path) -> Path:
-    """Two epochs of a random model. It was never trained, but it talks."""
+def exp_dir(corpus: Path, request: pytest.FixtureRequest) -> Path:
+    """Two epochs of a random model. It was never trained, but it talks. Parameter: model.mixing."""
+    mixing = getattr(request, "param", "merged")
     torch.manual_seed(1)
     tokenizer = Tokenizer.train([" ".join(pair) for pair in product(WORDS, WORDS)], 40, "char")
     config = TrainConfig(
-        exp_dir=corpus / "exp",
+        exp_dir=corpus / f"exp-{mixing}",
         model=ModelConfig(
             frontend_channels=(4, 4),
             num_layers=2,
             dim=16,
             feedforward_dim=24,
             kernel_size=7,
+            mixing=mixing,
             summary_dim=16,
             predictor_dim=8,
             joiner_dim=12,
@@ -105,6 +107,7 @@ def decode(exp_dir: Path, options: str) -> list[Result]:
     return read_results(exp_dir / "results.jsonl")
 
 
+@pytest.mark.parametrize("exp_dir", ["merged", "attention"], indirect=True)
 def test_all_modes_in_one_call(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = decode(
         exp_dir,
@@ -200,6 +203,18 @@ def test_mistakes_are_explained(exp_dir: Path, options: str, message: str, capsy
     assert caught.value.code not in (None, 0)
     said = f"{caught.value.code}\n{capsys.readouterr().err}"
     assert re.search(message, said), said
+
+
+@pytest.mark.parametrize("exp_dir", ["attention"], indirect=True)
+def test_attention_streams_with_limited_left_context_only(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for options in ("--mode offline streaming", "--select --mode streaming"):
+        with pytest.raises(SystemExit) as caught:
+            decode(exp_dir, options)
+        said = f"{caught.value.code}\n{capsys.readouterr().err}"
+        assert "self-attention cannot stream with chunk 640 ms, left context unlimited" in said
+        assert "--left-chunks N" in said
+    assert not (exp_dir / "results.jsonl").exists()
+    assert [r.state_bytes for r in decode(exp_dir, "--mode simulated")] == [None]
 
 
 def test_other_recipes_and_empty_folders_are_named(exp_dir: Path, tmp_path: Path) -> None:

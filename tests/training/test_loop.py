@@ -40,15 +40,16 @@ class SpoiltData(ToyData):
             yield batch
 
 
+ADAMW = OptimConfig(lr=1e-2, warmup_steps=10)
+SCALED_ADAM = OptimConfig(name="scaled_adam", ref_duration=3.0, warmup_batches=10, lr_batches=50, lr_epochs=6)
+
+
 @pytest.mark.parametrize(
-    ("optim", "end"),
-    [
-        (OptimConfig(lr=1e-2, warmup_steps=10), 0.03),
-        (OptimConfig(name="scaled_adam", ref_duration=3.0, warmup_batches=10, lr_batches=50, lr_epochs=6), 0.3),
-    ],
-    ids=["adamw", "scaled_adam"],
+    ("mixing", "optim", "end"),
+    [("merged", ADAMW, 0.03), ("merged", SCALED_ADAM, 0.3), ("attention", ADAMW, 0.03)],
+    ids=["adamw", "scaled_adam", "attention"],
 )
-def test_loss_falls_on_a_few_batches(tmp_path: Path, optim: OptimConfig, end: float) -> None:
+def test_loss_falls_on_a_few_batches(tmp_path: Path, mixing: Any, optim: OptimConfig, end: float) -> None:
     config = toy_config(
         tmp_path,
         num_epochs=25,
@@ -59,6 +60,7 @@ def test_loss_falls_on_a_few_batches(tmp_path: Path, optim: OptimConfig, end: fl
         save_every_steps=1000,
     )
     config.model.dropout = 0.0
+    config.model.mixing = mixing
     run(config)
     valid = [line for line in read_log(tmp_path, "valid") if line["setting"] == "offline"]
     assert len(valid) == 25

@@ -9,6 +9,7 @@ import pytest
 import torch
 import yaml
 
+from summarymix.attention import RelativeAttention
 from summarymix.training.checkpoint import load_model, read_checkpoint, replace_step_checkpoint
 from summarymix.training.cli import main
 
@@ -65,6 +66,14 @@ def test_neither_workers_nor_the_memory_scan_change_the_result(recipe: Path) -> 
         main("toy", ["--exp-dir", f"exp{workers}", *options])
     first, second = (read_checkpoint(Path(f"exp{workers}", "epoch-1.pt"))["model"] for workers in ("0", "2"))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_attention_is_chosen_by_an_option(recipe: Path) -> None:
+    options = ["--num-epochs", "1", "--model.mixing", "attention", "--model.num-heads", "2"]
+    main("toy", ["--exp-dir", "exp", *options])
+    model, _, _ = load_model("exp")
+    mixers = [module for module in model.modules() if isinstance(module, RelativeAttention)]
+    assert [mixer.num_heads for mixer in mixers] == [2]
 
 
 def test_without_a_configuration_it_says_where_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
