@@ -28,7 +28,6 @@ class RelativeAttention(nn.Module):
         super().__init__()
         if dim % 2 or dim % num_heads:
             raise ValueError(f"attention takes an even dim that is a multiple of num_heads, not {dim} and {num_heads}")
-        self.num_heads = num_heads
         bound = (dim // num_heads) ** -0.5
         self.projection = nn.Linear(dim, 3 * dim)
         self.position_projection = nn.Linear(dim, dim, bias=False)
@@ -55,9 +54,12 @@ class RelativeAttention(nn.Module):
             )
         weight = self.out.weight
         dtype = torch.promote_types(weight.dtype, torch.float32)
-        frames = torch.zeros(batch_size, chunk.left_chunks, chunk.chunk_size, dtype=dtype, device=weight.device)
-        cache = frames[..., None].expand(-1, -1, -1, weight.size(0))
-        return {"key": cache.clone(), "value": cache.clone(), "valid": frames}
+        frames = (batch_size, chunk.left_chunks, chunk.chunk_size)
+        return {
+            "key": weight.new_zeros(*frames, weight.size(0), dtype=dtype),
+            "value": weight.new_zeros(*frames, weight.size(0), dtype=dtype),
+            "valid": weight.new_zeros(frames, dtype=dtype),
+        }
 
     def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """One chunk: x (N, C, D) on a grid of one chunk to (N, C, D), and the state that follows.
@@ -95,7 +97,7 @@ class RelativeAttention(nn.Module):
         query, key, value = (x.unflatten(-1, heads) for x in (query, key, value))
         num_keys, scale = key.size(1), heads[1] ** -0.5
         distances = self.project_distances(num_keys, grid)  # (H, d, W)
-        # The products of T² numbers and more are what all this costs, so what can be done to them is done in place.
+        # What has Q·K numbers costs most, so it is changed in place where it can be.
         scores = ((query + self.content_bias) * scale).transpose(1, 2) @ key.permute(0, 2, 3, 1)  # (N, H, Q, K)
         by_distance = ((query + self.position_bias) * scale).transpose(1, 2) @ distances  # (N, H, Q, W)
         scores.add_(by_frame(by_distance, num_keys))
@@ -132,6 +134,7 @@ def by_frame(by_distance: Tensor, num_keys: int) -> Tensor:
     row. With all rows in one line, that is place Q + q(W-1) + u: rows W-1 apart, beginning at Q. Frames beyond the
     last column read from the next row; they are later than the chunk, and hidden.
     """
+    by_distance = by_distance.contiguous()  # as products of matrices are already
     *outer, num_queries, width = by_distance.shape
     strides = (*by_distance.stride()[:-2], width - 1, 1)
     start = by_distance.storage_offset() + num_queries

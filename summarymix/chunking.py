@@ -115,10 +115,9 @@ class ChunkGrid:
     def hidden(self) -> Tensor:
         """(N, T, T) bool: [n, t, u] says that frame t of utterance n does not see its frame u."""
         chunks = torch.arange(self.num_frames, device=self.lengths.device) // self.chunk_size  # (T,)
-        on_the_left = chunks[:, None] - chunks  # (T, T)
-        hidden = on_the_left < 0
+        hidden = chunks > chunks[:, None]  # (T, T)
         if self.config.left_chunks >= 0:
-            hidden |= on_the_left > self.config.left_chunks
+            hidden |= chunks < chunks[:, None] - self.config.left_chunks
         return hidden | ~self.valid[:, None]
 
     def shared(self, name: Hashable, make: Callable[[], Tensor]) -> Tensor:

@@ -29,12 +29,12 @@ def sinusoid(distance: int):
 def by_definition(module: RelativeAttention, x, sees):
     """Head by head, frame by frame, one pair of frames at a time; zero where a frame sees nothing."""
     query, key, value = module.projection(x).split(DIM, dim=-1)
-    width = DIM // module.num_heads
+    num_heads, width = module.content_bias.shape
     weight = module.position_projection.weight
     mixed = torch.zeros_like(x)
     for n, t in sees.any(-1).nonzero().tolist():
         seen = sees[n, t].nonzero().flatten().tolist()
-        for head in range(module.num_heads):
+        for head in range(num_heads):
             part = slice(head * width, (head + 1) * width)
             scores = [
                 (query[n, t, part] + module.content_bias[head]) @ key[n, u, part]

@@ -73,7 +73,7 @@ def test_attention_is_chosen_by_an_option(recipe: Path) -> None:
     main("toy", ["--exp-dir", "exp", *options])
     model, _, _ = load_model("exp")
     mixers = [module for module in model.modules() if isinstance(module, RelativeAttention)]
-    assert [mixer.num_heads for mixer in mixers] == [2]
+    assert [mixer.content_bias.size(0) for mixer in mixers] == [2]
 
 
 def test_without_a_configuration_it_says_where_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
