@@ -1,8 +1,8 @@
-"""From manifests to batches: filters, bucketing by duration, sharing between ranks, loading.
+"""From manifests to batches: filters, bucketing by duration, sharing between ranks, noise, loading.
 
-Which cuts make up which batch is decided by lhotse's sampler in the main process, from manifests alone.
-Loading happens after that, in worker processes if wanted, and draws no random numbers: hence any number of
-workers gives the same batches, and resuming skips batches without touching any audio.
+Which cuts make up which batch is decided by lhotse's sampler in the main process, from manifests alone, and so is
+which noise is mixed into them. Loading happens after that, in worker processes if wanted, and draws no random numbers:
+hence any number of workers gives the same batches, and resuming skips batches without touching any audio.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from lhotse import CutSet
-from lhotse.cut import Cut
+from lhotse.cut import Cut, MixedCut
 from lhotse.dataset import DynamicBucketingSampler, SimpleCutSampler
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from lhotse.utils import LOG_EPSILON
@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.features import FbankExtractor, FbankOptions, FeatureBackend
 from summarymix.data.manifests import cuts_path, read_cuts
+from summarymix.data.noise import NoiseConfig, NoiseMixer
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.data.tokens import Tokenizer
 
@@ -70,6 +71,8 @@ class DataConfig:
     """Longer utterances are not trained on."""
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     """Masking of features in training."""
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    """Noise mixed into the training utterances."""
 
     def fbank_options(self) -> FbankOptions:
         """The features' definition."""
@@ -123,6 +126,9 @@ class TrainData:
         self.num_cuts = 0
         self._tokenizer = tokenizer
         self._loader = _Loader(config, tokenizer)
+        self._noise = None
+        if config.noise.manifest is not None:
+            self._noise = NoiseMixer(config.noise, seed, config.on_the_fly, config.sample_rate, config.num_mel_bins)
         self._paths = [cuts_path(config.manifest_dir, config.prefix, split) for split in config.train]
         self._kept_by_path: list[int] = []
         durations: list[float] = []
@@ -156,7 +162,7 @@ class TrainData:
         return self.skipped_items.counts
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, un-augmented; the same for the same (seed, epoch, rank, world_size).
+        """The batches of one epoch, with noise but unmasked; the same for the same (seed, epoch, rank, world_size).
 
         Every cut comes once, on one rank, and every rank gets the same number of batches.
 
@@ -170,7 +176,9 @@ class TrainData:
             ValueError: there are fewer cuts than ranks.
             RuntimeError: not a single cut can be read.
         """
-        batches = itertools.islice(self._batches(epoch, rank, world_size), skip_batches, None)
+        batches: Iterator[CutSet] = itertools.islice(self._batches(epoch, rank, world_size), skip_batches, None)
+        if self._noise is not None:
+            batches = self._with_noise(self._noise, batches, epoch, skip_batches * world_size + rank, world_size)
         unreadable_path = self.skipped_path.with_name(
             f"{self.skipped_path.stem}-unreadable{f'-rank{rank}' if world_size > 1 else ''}.tsv"
         )
@@ -241,6 +249,13 @@ class TrainData:
         )
         sampler.set_epoch(epoch)
         return _share(sampler, rank, world_size)
+
+    def _with_noise(
+        self, noise: NoiseMixer, batches: Iterable[CutSet], epoch: int, first: int, step: int
+    ) -> Iterator[CutSet]:
+        # Batches of all ranks are counted together, so that no two get the same noise.
+        for number, cuts in zip(itertools.count(first, step), batches, strict=False):
+            yield noise.mix(cuts, epoch, number)
 
     def _is_kept(self, cut: Cut) -> bool:
         return cut.id not in self._skipped_ids
@@ -378,8 +393,13 @@ def _num_feature_frames(cut: Cut, config: DataConfig) -> int:
     return config.fbank_options().num_frames(round(cut.duration * config.sample_rate))
 
 
+def _parts(cut: Cut) -> list[Cut]:
+    """The cuts that are mixed in a cut, the utterance first; of an ordinary cut itself."""
+    return [track.cut for track in cut.tracks] if isinstance(cut, MixedCut) else [cut]
+
+
 def _audio_file(cut: Cut) -> str:
-    return " ".join(source.source for source in cut.recording.sources) if cut.has_recording else ""
+    return " ".join(source.source for part in _parts(cut) if part.has_recording for source in part.recording.sources)
 
 
 def _skip(cut: Cut, reason: str, detail: str, remedy: str) -> Skipped:
@@ -503,8 +523,9 @@ class _Loader(Dataset):
 def _unreadable(cut: Cut, error: Exception) -> Skipped:
     # lhotse appends the call with all its arguments.
     detail = f"{type(error).__name__}: {str(error).split('[extra info]')[0].strip()}"
-    if cut.has_features:
-        detail += f" (features {cut.features.storage_path}/{cut.features.storage_key})"
+    files = [f"{part.features.storage_path}/{part.features.storage_key}" for part in _parts(cut) if part.has_features]
+    if files:
+        detail += f" (features {' '.join(files)})"
     return _skip(cut, "unreadable", detail, "restore the file, then run local/validate_cuts.py")
 
 

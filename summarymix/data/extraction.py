@@ -1,8 +1,10 @@
 """From recordings and supervisions to cuts with stored features, in parallel, restartable, the same every time.
 
-The cuts of a split are cut into shards. A shard's manifest is written after all of its features, under a name
-that holds a fingerprint of everything that went into it. So a run that was killed takes up the finished shards of
-the last one, changed data or options take up none, and the number of jobs does not matter.
+Noise for augmentation goes the same way, from recordings alone.
+
+The cuts are dealt into shards. A shard's manifest is written after all of its features, under a name that holds a
+fingerprint of everything that went into it. So a run that was killed takes up the finished shards of the last one,
+changed data or options take up none, and the number of jobs does not matter.
 """
 
 import gzip
@@ -11,7 +13,7 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -68,6 +70,27 @@ def load_cuts(manifest_dir: Path, prefix: str, split: str) -> CutSet:
     return cuts.trim_to_supervisions(keep_overlapping=False).map(_with_id_of_supervision).to_eager()
 
 
+def noise_windows(manifest_dir: Path, prefix: str, parts: Sequence[str], seconds: float) -> list[Cut]:
+    """The recordings of ``{prefix}_recordings_{part}.jsonl.gz`` in windows of ``seconds``, without transcripts.
+
+    What is left at a recording's end is a window of its own if it is longer than half of the others.
+
+    Raises:
+        FileNotFoundError: a manifest is missing.
+        ValueError: a recording has several channels.
+    """
+    windows: list[Cut] = []
+    for part in parts:
+        path = Path(manifest_dir) / f"{prefix}_recordings_{part}.jsonl.gz"
+        if not path.is_file():
+            raise FileNotFoundError(f"No manifest {path}: make it with local/prepare_musan.py, or correct the options")
+        for recording in RecordingSet.from_jsonl_lazy(path):
+            if recording.num_channels != 1:
+                raise ValueError(f"{path}: the recording {recording.id} has {recording.num_channels} channels, not one")
+            windows += recording.to_cut().cut_into_windows(seconds).filter(lambda window: window.duration > seconds / 2)
+    return windows
+
+
 def extract_split(
     manifest_dir: Path, out_dir: Path, prefix: str, split: str, options: ExtractionOptions, executor: Executor
 ) -> SkippedItems:
@@ -89,24 +112,46 @@ def extract_split(
         ValueError: no cut is left.
         ImportError: the storage needs a package that is not there.
     """
+    return _extract(load_cuts(manifest_dir, prefix, split), out_dir, prefix, split, options, executor)
+
+
+def extract_noise(
+    manifest_dir: Path,
+    out_dir: Path,
+    prefix: str,
+    parts: Sequence[str],
+    seconds: float,
+    options: ExtractionOptions,
+    executor: Executor,
+) -> SkippedItems:
+    """Make ``{out_dir}/{prefix}_cuts.jsonl.gz``, the :func:`noise_windows` of all parts, as :func:`extract_split` does.
+
+    What cannot be read is listed in ``{out_dir}/skipped-{prefix}-audio.tsv``.
+    """
+    return _extract(noise_windows(manifest_dir, prefix, parts, seconds), out_dir, prefix, None, options, executor)
+
+
+def _extract(
+    cuts: Iterable[Cut], out_dir: Path, prefix: str, split: str | None, options: ExtractionOptions, executor: Executor
+) -> SkippedItems:
     if options.storage == "lilcom_chunky" and not is_module_available("lilcom"):
         raise ImportError("--storage lilcom_chunky needs the package lilcom: pip install lilcom, or use numpy_files")
     out_dir = Path(out_dir)
-    cuts = _in_order(load_cuts(manifest_dir, prefix, split), options.speeds)
+    cuts = _in_order(cuts, options.speeds)
     shards = [cuts[i : i + options.shard_size] for i in range(0, len(cuts), options.shard_size)]
     manifest = cuts_path(out_dir, prefix, split)
-    listing = out_dir / f"skipped-{prefix}-{split}-audio.tsv"
-    done, shard_dir = out_dir / f".{prefix}-{split}.done", out_dir / f"{prefix}_shards_{split}"
+    listing = out_dir / f"skipped-{prefix}{f'-{split}' if split else ''}-audio.tsv"
+    suffix = f"_{split}" if split else ""
+    shard_dir, feature_dir = out_dir / f"{prefix}_shards{suffix}", out_dir / f"{prefix}_feats{suffix}"
+    done = out_dir / f".{prefix}-{split or 'cuts'}.done"
     names = [f"{i:05d}-{_fingerprint(shard, options)}" for i, shard in enumerate(shards)]
     everything = "\n".join(names) + "\n"
     if done.exists() and done.read_text() == everything and manifest.exists():
         return SkippedItems.read(listing)
 
     done.unlink(missing_ok=True)
-    work = partial(
-        _extract_shard, shard_dir=shard_dir, feature_dir=out_dir / f"{prefix}_feats_{split}", options=options
-    )
-    for _ in tqdm(executor.map(work, names, shards), f"{split}: shards", len(shards), disable=None):
+    work = partial(_extract_shard, shard_dir=shard_dir, feature_dir=feature_dir, options=options)
+    for _ in tqdm(executor.map(work, names, shards), f"{split or prefix}: shards", len(shards), disable=None):
         pass
     skipped = SkippedItems()
     for name in names:
@@ -131,11 +176,10 @@ def _with_id_of_supervision(cut: Cut) -> Cut:
     return fastcopy(cut, id=cut.supervisions[0].id)
 
 
-def _in_order(cuts: CutSet, speeds: Sequence[float]) -> list[Cut]:
+def _in_order(cuts: Iterable[Cut], speeds: Sequence[float]) -> list[Cut]:
     # Sorted first: corpora are listed in the order of the file system.
-    copies = sorted(cuts, key=lambda cut: cut.id)
-    for speed in speeds:
-        copies += [cut.perturb_speed(speed) for cut in copies[: len(cuts)]]
+    originals = sorted(cuts, key=lambda cut: cut.id)
+    copies = originals + [cut.perturb_speed(speed) for speed in speeds for cut in originals]
     random.Random(_ORDER_SEED).shuffle(copies)
     return copies
 

@@ -32,9 +32,9 @@ def write_manifest(items: Iterable[_Item], path: Path) -> int:
     return count
 
 
-def cuts_path(manifest_dir: Path | str, prefix: str, split: str) -> Path:
-    """Where the cuts of a split are: ``{manifest_dir}/{prefix}_cuts_{split}.jsonl.gz``."""
-    return Path(manifest_dir) / f"{prefix}_cuts_{split}.jsonl.gz"
+def cuts_path(manifest_dir: Path | str, prefix: str, split: str | None) -> Path:
+    """Where the cuts of a split are, ``{prefix}_cuts_{split}.jsonl.gz``; of noise, which has no splits, without it."""
+    return Path(manifest_dir) / f"{prefix}_cuts{f'_{split}' if split else ''}.jsonl.gz"
 
 
 def read_cuts(path: Path) -> CutSet:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from lhotse import RecordingSet, SupervisionSet
-from lhotse.recipes import prepare_librispeech
+from lhotse import CutSet, RecordingSet, SupervisionSet
+from lhotse.recipes import prepare_librispeech, prepare_musan
 
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
@@ -94,3 +94,45 @@ def test_librispeech_is_lhotses_but_not_stopped_by_bad_files(run, tmp_path: Path
         ("2", "empty transcript"),
     ]
     assert all(item.file.endswith(f"19/198/{item.id}.flac") for item in skipped.items)
+
+
+def test_musan(run, tmp_path: Path) -> None:
+    for part, seconds in (("music", 25), ("noise", 7), ("speech", 4)):
+        for source in ("b", "a"):
+            folder = tmp_path / "musan" / part / source
+            folder.mkdir(parents=True)
+            samples = np.random.default_rng(0).standard_normal(seconds * 16000) * 0.1
+            soundfile.write(folder / f"{part}-{source}-0000.wav", samples, 16000)
+            (folder / "ANNOTATIONS").write_text(f"{part}-{source}-0000 rock,pop N somebody\n")
+    theirs = prepare_musan(tmp_path / "musan")
+    (tmp_path / "musan" / "noise" / "c.wav").write_bytes(b"RIFF")
+
+    result = run("prepare_musan.py", "--dl-dir", tmp_path)
+    assert result.code == 0, result.err
+    assert "musan noise: 2 recordings, 0.00 h, skipped 1: 1 unreadable audio" in result.out
+    for part in ("music", "noise", "speech"):
+        ours = RecordingSet.from_jsonl(tmp_path / "data" / "manifests" / f"musan_recordings_{part}.jsonl.gz")
+        assert list(ours) == sorted(theirs[part]["recordings"], key=lambda recording: recording.id)
+
+    command = ("compute_fbank.py", "--prefix", "musan", "--splits", "music", "noise", "speech", "--noise-windows", 10)
+    result = run(*command, "--nj", 1)
+    assert result.code == 0, result.err
+    assert "musan: skipped 0" in result.out
+    manifest = tmp_path / "data" / "fbank" / "musan_cuts.jsonl.gz"
+    cuts = CutSet.from_jsonl_lazy(manifest)
+    assert sorted((cut.id, cut.duration) for cut in cuts) == [
+        ("music-a-0000-0", 10),
+        ("music-a-0000-1", 10),
+        ("music-b-0000-0", 10),
+        ("music-b-0000-1", 10),
+        ("noise-a-0000-0", 7),
+        ("noise-b-0000-0", 7),
+    ]
+    first = manifest.read_bytes()
+    manifest.unlink()
+    run(*command, "--nj", 2)
+    assert manifest.read_bytes() == first
+
+    result = run("prepare_musan.py", "--dl-dir", tmp_path / "musan")
+    assert result.code == 1
+    assert "--dl-dir has to hold musan/music" in result.err

@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Make lhotse manifests of MUSAN (OpenSLR 17), noise for augmentation: DL_DIR/musan/{music,noise,speech}/**/*.wav.
+
+The same recordings as lhotse's prepare_musan, which however ends at the first file that it cannot open, lists files in
+the order of the file system, and leaves half a manifest behind when it is killed. Its supervisions (musicians and
+genres) are not made: noise has no transcripts.
+"""
+
+import argparse
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lhotse import Recording
+
+from summarymix.data.manifests import write_manifest
+from summarymix.data.skipped import Skipped, SkippedItems
+
+PARTS = ("music", "noise", "speech")
+
+
+def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
+    """Write the recordings of one part, and a list of those left out."""
+
+    def scan(path: Path) -> Recording | Skipped:
+        try:
+            return Recording.from_file(path)
+        # What a broken file raises differs between formats and libraries; the text goes into the list.
+        except Exception as error:
+            return Skipped(path.stem, str(path), "unreadable audio", f"{error}", "unpack the archive again")
+
+    files = sorted(folder.rglob("*.wav"))
+    with ThreadPoolExecutor(num_jobs) as executor:
+        found = list(executor.map(scan, files))
+    recordings = [item for item in found if isinstance(item, Recording)]
+    skipped = SkippedItems([item for item in found if isinstance(item, Skipped)])
+    skipped.write(out_dir / f"skipped-musan-{folder.name}.tsv")
+    if not recordings:
+        sys.exit(f"{folder}: none of {len(files)} *.wav files can be read. --dl-dir has to hold musan/{folder.name}")
+    write_manifest(recordings, out_dir / f"musan_recordings_{folder.name}.jsonl.gz")
+    hours = sum(recording.duration for recording in recordings) / 3600
+    print(f"musan {folder.name}: {len(recordings)} recordings, {hours:.2f} h, {skipped.summary()}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dl-dir", type=Path, required=True)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="default: all three")
+    parser.add_argument("--out-dir", type=Path, default=Path("data/manifests"))
+    parser.add_argument("--nj", type=int, default=4, help="files to open at a time")
+    args = parser.parse_args()
+    for part in args.parts:
+        prepare_part(args.dl_dir / "musan" / part, args.out_dir, args.nj)
+
+
+if __name__ == "__main__":
+    main()
