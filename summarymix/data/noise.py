@@ -24,6 +24,13 @@ class NoiseConfig:
     snr: tuple[float, float] = (10.0, 20.0)
     """Lowest and highest ratio of the utterance's energy to that of its noise, in dB."""
 
+    def summary(self) -> str:
+        """What is mixed in, in a few words."""
+        if self.manifest is None:
+            return "no noise mixed in (--data.noise.manifest)"
+        low, high = self.snr
+        return f"noise of {self.manifest} in {self.probability:.0%} of them, {low:g} to {high:g} dB below"
+
 
 class NoiseMixer:
     """Mixes noise into batches of cuts: their manifests only, the data are mixed when they are loaded."""

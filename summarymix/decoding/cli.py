@@ -19,6 +19,7 @@ from summarymix.chunking import ChunkConfig
 from summarymix.cli import clear_errors
 from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.batches import DataConfig, EvalData
+from summarymix.data.noise import NoiseConfig
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import (
     TIE,
@@ -175,7 +176,8 @@ def _load(recipe: str, args: argparse.Namespace, settings: list[Setting], epoch:
         )
     data = info["config"]["data"]
     # Reading in this process, so that loading does not compete with what is being timed.
-    config = DataConfig(**{**data, "spec_augment": SpecAugmentConfig(**data["spec_augment"]), "num_workers": 0})
+    spec_augment = SpecAugmentConfig(**data["spec_augment"])
+    config = DataConfig(**{**data, "spec_augment": spec_augment, "noise": NoiseConfig(), "num_workers": 0})
     if args.manifest_dir is not None:
         config = replace(config, manifest_dir=args.manifest_dir)
     for setting in settings:

@@ -50,7 +50,8 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
             parameters = sum(parameter.numel() for parameter in model.parameters())
             print(
                 f"{recipe}: {parameters / 1e6:.1f} M parameters, {world.size} process(es) on {world.device.type}, "
-                f"{train_data.num_cuts} utterances of {train_data.total_seconds / 3600:.2f} hours",
+                f"{train_data.num_cuts} utterances of {train_data.total_seconds / 3600:.2f} hours, "
+                f"{config.data.noise.summary()}",
                 file=sys.stderr,
             )
             if train_data.skipped:

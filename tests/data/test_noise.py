@@ -222,3 +222,8 @@ def test_windows_of_noise(make_noise) -> None:
     for cut in cuts:
         assert cut.load_features().shape == (round(100 * cut.duration), 80)
         np.testing.assert_allclose(cut.load_features(), FbankExtractor().extract(cut.load_audio()[0]), atol=1e-6)
+
+
+def test_summary() -> None:
+    assert NoiseConfig().summary() == "no noise mixed in (--data.noise.manifest)"
+    assert NoiseConfig("x.jsonl.gz", 0.25).summary() == "noise of x.jsonl.gz in 25% of them, 10 to 20 dB below"
