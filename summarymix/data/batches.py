@@ -25,6 +25,7 @@ from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.features import FbankExtractor, FbankOptions, FeatureBackend
 from summarymix.data.manifests import cuts_path, read_cuts
 from summarymix.data.noise import NoiseConfig, NoiseMixer
+from summarymix.data.shar import index_location, place_in_shar, read_shar, with_data
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.data.tokens import Tokenizer
 
@@ -40,6 +41,8 @@ class DataConfig:
     """Name of the corpus in the names of its manifests."""
     manifest_dir: str = "data/fbank"
     """Folder of the manifests {prefix}_cuts_{split}.jsonl.gz."""
+    shar_dir: str | None = None
+    """Folder or URL of the splits as local/export_shar.py writes them, read instead of manifest_dir."""
     lang_dir: str = "data/lang"
     """Folder of bpe.model and tokens.txt."""
     train: list[str] = field(default_factory=lambda: ["train"])
@@ -77,6 +80,23 @@ class DataConfig:
     def fbank_options(self) -> FbankOptions:
         """The features' definition."""
         return FbankOptions(self.sample_rate, self.num_mel_bins, self.feature_backend)
+
+    def location(self, split: str) -> str:
+        """Where the cuts of a split are."""
+        if self.shar_dir is not None:
+            return index_location(self.shar_dir, split)
+        return str(cuts_path(self.manifest_dir, self.prefix, split))
+
+    def read_cuts(self, split: str) -> CutSet:
+        """Open the cuts of a split lazily.
+
+        Raises:
+            FileNotFoundError: there is no such split.
+            ValueError: it has been exported without what is needed.
+        """
+        if self.shar_dir is not None:
+            return read_shar(self.shar_dir, split, "recording" if self.on_the_fly else "features")
+        return read_cuts(cuts_path(self.manifest_dir, self.prefix, split))
 
 
 @dataclass
@@ -129,15 +149,16 @@ class TrainData:
         self._noise = None
         if config.noise.manifest is not None:
             self._noise = NoiseMixer(config.noise, seed, config.on_the_fly, config.sample_rate, config.num_mel_bins)
-        self._paths = [cuts_path(config.manifest_dir, config.prefix, split) for split in config.train]
-        self._kept_by_path: list[int] = []
+        self._kept: dict[str, int] = {}  # cuts of each split
         durations: list[float] = []
         seen: set[str] = set()
-        for path in self._paths:
+        for split in config.train:
             kept_before = self.num_cuts
-            for cut in read_cuts(path):
+            for cut in config.read_cuts(split):
                 if cut.id in seen:
-                    raise ValueError(f"The cut {cut.id} of {path} occurs twice: run local/validate_cuts.py on it")
+                    raise ValueError(
+                        f"The cut {cut.id} of {config.location(split)} occurs twice: run local/validate_cuts.py"
+                    )
                 seen.add(cut.id)
                 problem = problem_for_training(cut, config, tokenizer, output_lengths)
                 if problem is not None:
@@ -145,12 +166,12 @@ class TrainData:
                     continue
                 durations.append(cut.duration)
                 self.num_cuts += 1
-            self._kept_by_path.append(self.num_cuts - kept_before)
+            self._kept[split] = self.num_cuts - kept_before
         self.skipped_items.write(self.skipped_path)
         self.total_seconds = sum(durations)
         if self.num_cuts == 0:
             raise ValueError(
-                f"No cut of {', '.join(map(str, self._paths))} is left to train on; "
+                f"No cut of {', '.join(map(config.location, config.train))} is left to train on; "
                 f"{self.skipped_items.summary()} (listed in {self.skipped_path})"
             )
         self._skipped_ids = {item.id for item in self.skipped_items.items}
@@ -230,9 +251,10 @@ class TrainData:
     def _batches(self, epoch: int, rank: int, world_size: int) -> Iterator[CutSet]:
         if self.num_cuts < world_size:
             raise ValueError(f"{self.num_cuts} training cuts cannot be shared among {world_size} processes: use fewer")
-        splits = [read_cuts(path) for path, kept in zip(self._paths, self._kept_by_path, strict=True) if kept]
+        weights = {split: kept for split, kept in self._kept.items() if kept}
+        splits = [self.config.read_cuts(split) for split in weights]
         cuts = (
-            CutSet.mux(*splits, weights=[kept for kept in self._kept_by_path if kept], seed=self.seed + epoch)
+            CutSet.mux(*splits, weights=list(weights.values()), seed=self.seed + epoch)
             if len(splits) > 1
             else splits[0]
         )
@@ -292,8 +314,7 @@ class EvalData:
         self._loader = _Loader(config, tokenizer)
         self._max_duration = max_duration or config.max_duration
         kept: list[Cut] = []
-        path = cuts_path(config.manifest_dir, config.prefix, split)
-        for cut in read_cuts(path):
+        for cut in config.read_cuts(split):
             problem = _no_encoder_frame(cut, config, output_lengths)
             if problem is None and for_loss:
                 problem = _loss_undefined(cut, config, tokenizer, output_lengths)
@@ -302,7 +323,7 @@ class EvalData:
             else:
                 self.skipped_items.add(problem)
         if not kept:
-            raise ValueError(f"No cut of {path} can be evaluated; {self.skipped_items.summary()}")
+            raise ValueError(f"No cut of {config.location(split)} can be evaluated; {self.skipped_items.summary()}")
         # Of equal length, by name: the order must not depend on that of the manifest.
         self._cuts = sorted(kept, key=lambda cut: (cut.duration, cut.id))
         self.num_cuts = len(kept)
@@ -505,6 +526,7 @@ class _Loader(Dataset):
         return batch, failures
 
     def _features(self, cut: Cut) -> Tensor:
+        cut = with_data(cut)
         if self._extractor is not None:
             if cut.sampling_rate != self._sample_rate:
                 cut = cut.resample(self._sample_rate)
@@ -520,12 +542,18 @@ class _Loader(Dataset):
         return features  # (T, F)
 
 
+def _place_of_data(cut: Cut) -> str | None:
+    if place := place_in_shar(cut):
+        return str(place)
+    return f"features {cut.features.storage_path}/{cut.features.storage_key}" if cut.has_features else None
+
+
 def _unreadable(cut: Cut, error: Exception) -> Skipped:
     # lhotse appends the call with all its arguments.
     detail = f"{type(error).__name__}: {str(error).split('[extra info]')[0].strip()}"
-    files = [f"{part.features.storage_path}/{part.features.storage_key}" for part in _parts(cut) if part.has_features]
-    if files:
-        detail += f" (features {' '.join(files)})"
+    places = [place for part in _parts(cut) if (place := _place_of_data(part))]
+    if places:
+        detail += f" ({', '.join(places)})"
     return _skip(cut, "unreadable", detail, "restore the file, then run local/validate_cuts.py")
 
 

@@ -179,7 +179,7 @@ def _load(recipe: str, args: argparse.Namespace, settings: list[Setting], epoch:
     spec_augment = SpecAugmentConfig(**data["spec_augment"])
     config = DataConfig(**{**data, "spec_augment": spec_augment, "noise": NoiseConfig(), "num_workers": 0})
     if args.manifest_dir is not None:
-        config = replace(config, manifest_dir=args.manifest_dir)
+        config = replace(config, manifest_dir=args.manifest_dir, shar_dir=None)
     for setting in settings:
         if setting.mode == "streaming":
             model.encoder.init_state(1, setting.chunk)  # before hours of decoding in other modes

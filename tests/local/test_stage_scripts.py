@@ -136,3 +136,20 @@ def test_musan(run, tmp_path: Path) -> None:
     result = run("prepare_musan.py", "--dl-dir", tmp_path / "musan")
     assert result.code == 1
     assert "--dl-dir has to hold musan/music" in result.err
+
+
+def test_export_shar(run, table: Path, tmp_path: Path) -> None:
+    run("prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")
+    run("compute_fbank.py", "--prefix", "p", "--splits", "train", "dev")
+    options = ("--prefix", "p", "--splits", "train", "dev", "--recording", "flac", "--shard-size", 4, "--nj", 1)
+    result = run("export_shar.py", *options)
+    assert result.code == 0, result.err
+    assert result.out == "train: skipped 0\ndev: skipped 0\n"
+    assert sorted(path.name for path in (tmp_path / "data" / "shar").rglob("*0001.*")) == [
+        "cuts.000001.jsonl.gz",
+        "features.000001.tar",
+        "recording.000001.tar",
+    ]
+    result = run("export_shar.py", "--prefix", "p", "--splits", "train", "--features", "none")
+    assert result.code == 2
+    assert "leaves nothing to export" in result.err

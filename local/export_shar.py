@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Put prepared splits into a few large files, for network disks and object stores (lhotse's Shar format).
+
+MANIFEST_DIR/PREFIX_cuts_SPLIT.jsonl.gz and the data that it refers to -> OUT_DIR/SPLIT/*.tar and OUT_DIR/SPLIT.json.
+Copy OUT_DIR where you like and train with --data.shar_dir OUT_DIR, or https://…, or s3://… and the like. Killed
+half-way, the same command goes on where it stopped.
+"""
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from summarymix.data.shar import Field, export_split
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prefix", required=True, help="name of the corpus in the manifests' names")
+    parser.add_argument("--splits", nargs="+", required=True)
+    parser.add_argument("--manifest-dir", type=Path, default=Path("data/fbank"))
+    parser.add_argument("--out-dir", type=Path, default=Path("data/shar"))
+    parser.add_argument(
+        "--features", choices=["numpy", "lilcom", "none"], default="numpy", help="exact, compressed with loss, or none"
+    )
+    parser.add_argument(
+        "--recording", choices=["flac", "opus", "wav", "none"], default="none", help="for --data.on_the_fly true"
+    )
+    parser.add_argument("--shard-size", type=int, default=1000, help="utterances in a file")
+    parser.add_argument("--nj", type=int, default=2, help="processes")
+    args = parser.parse_args()
+    fields: dict[Field, str] = {}
+    if args.features != "none":
+        fields["features"] = args.features
+    if args.recording != "none":
+        fields["recording"] = args.recording
+    if not fields:
+        parser.error("--features none --recording none leaves nothing to export")
+    with ProcessPoolExecutor(args.nj) as executor:
+        for split in args.splits:
+            skipped = export_split(
+                args.manifest_dir, args.prefix, split, args.out_dir, fields, args.shard_size, executor
+            )
+            listing = f"; see {args.out_dir}/skipped-{split}-shar.tsv" if len(skipped) else ""
+            print(f"{split}: {skipped.summary()}{listing}")
+
+
+if __name__ == "__main__":
+    main()

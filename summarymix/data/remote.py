@@ -1,0 +1,75 @@
+"""Bytes of a file, wherever it is: on disk, behind http(s), or in an object store."""
+
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import cast
+
+import fsspec
+
+# Seconds to wait before another attempt, when something that is not on disk cannot be read.
+_PAUSES = (1.0, 5.0, 25.0)
+
+
+def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes:
+    """``size`` bytes from ``offset``, or all of the file.
+
+    Args:
+        location: a path, ``http(s)://…``, or anything that fsspec understands, such as ``s3://…`` with s3fs installed.
+        offset: number of the first byte.
+        size: number of bytes; None: to the end.
+
+    Raises:
+        OSError: it cannot be read, or is too short. Behind a network that is after several attempts.
+        ImportError: the kind of location needs another package; the message names it.
+    """
+    for pause in (*_PAUSES, None):
+        try:
+            content = _read(location, offset, size)
+        except OSError as error:
+            if pause is None or not is_remote(location) or _is_final(error):
+                raise
+            time.sleep(pause)
+            continue
+        if size is not None and len(content) != size:
+            raise OSError(f"{location} ends before byte {offset + size}: copy it again")
+        return content
+    raise AssertionError
+
+
+def is_remote(location: str) -> bool:
+    """Whether a location is no path."""
+    return "://" in location
+
+
+def _read(location: str, offset: int, size: int | None) -> bytes:
+    end = None if size is None else offset + size
+    if not is_remote(location):
+        with Path(location).open("rb") as file:
+            file.seek(offset)
+            return file.read(-1 if size is None else size)
+    if not location.startswith(("http://", "https://")):
+        files, path = fsspec.core.url_to_fs(location)
+        return cast(bytes, files.cat_file(path, start=offset, end=end))
+    # Without fsspec, which would need another package for it.
+    request = urllib.request.Request(location)
+    if end is not None:
+        request.add_header("Range", f"bytes={offset}-{end - 1}")
+    with urllib.request.urlopen(request, timeout=60) as response:
+        if end is not None and response.status != 206:
+            raise _NoRanges(
+                f"The server of {location} sends whole files only, not parts of them: use another server (most can), "
+                "or copy the folder to disk"
+            )
+        return cast(bytes, response.read())
+
+
+class _NoRanges(OSError):
+    pass
+
+
+def _is_final(error: OSError) -> bool:
+    if isinstance(error, urllib.error.HTTPError):
+        return error.code < 500 and error.code != 429
+    return isinstance(error, FileNotFoundError | PermissionError | _NoRanges)

@@ -1,0 +1,249 @@
+"""Cuts with their data in a few large files: lhotse's Shar format, on disk or behind a URL.
+
+A split is a folder of shards, each of them ``cuts.NNNNNN.jsonl.gz`` and for every kind of data a tar file such as
+``features.NNNNNN.tar``. lhotse reads it with ``CutSet.from_shar``, from front to back, data and all. Training here does
+not: cuts carry the place of their data in the tar files, batches are made up from the cuts alone as from any manifest,
+and a batch's bytes are fetched when it is loaded. So a batch is the same as without Shar, memory does not grow with the
+shuffle buffer, no process reads what another one trains on, and resuming reads nothing that was trained on before.
+"""
+
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from lhotse import CutSet
+from lhotse.cut import Cut, MixedCut
+from lhotse.serialization import decode_json_line, deserialize_item
+from lhotse.shar import SharWriter
+from lhotse.shar.utils import fill_shar_placeholder
+from lhotse.utils import fastcopy
+from tqdm import tqdm
+
+from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
+from summarymix.data.remote import read_bytes
+from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.files import atomic_write
+
+Field = Literal["features", "recording"]
+
+# Where a cut's custom data say which bytes of which tar file hold its features or audio.
+_PLACE = "shar"
+
+
+def export_split(
+    manifest_dir: Path,
+    prefix: str,
+    split: str,
+    out_dir: Path,
+    fields: dict[Field, str],
+    shard_size: int,
+    executor: Executor,
+) -> SkippedItems:
+    """Write ``{out_dir}/{split}/*`` and then ``{out_dir}/{split}.json``, which lists them.
+
+    Killed half-way, the next call goes on after the last whole shard. The same cuts give the same bytes.
+
+    Args:
+        manifest_dir: where ``{prefix}_cuts_{split}.jsonl.gz`` is.
+        prefix: name of the corpus.
+        split: name of the split.
+        out_dir: where the shards go.
+        fields: what is put in and how: ``features`` as lhotse's ``numpy`` (exact) or ``lilcom``, ``recording`` as
+            ``flac``, ``opus`` or ``wav``.
+        shard_size: cuts in a shard.
+        executor: runs the shards.
+
+    Returns:
+        The cuts whose data cannot be read. They are also listed in ``{out_dir}/skipped-{split}-shar.tsv``.
+
+    Raises:
+        FileNotFoundError: the manifest is missing.
+        ValueError: the cuts have not what is to be put in, or none is left.
+    """
+    manifest, out_dir = cuts_path(manifest_dir, prefix, split), Path(out_dir)
+    index, listing = out_dir / f"{split}.json", out_dir / f"skipped-{split}-shar.tsv"
+    cuts = list(read_cuts(manifest))
+    for field in fields:
+        if lacking := next((cut for cut in cuts if not getattr(cut, f"has_{field}")), None):
+            raise ValueError(f"The cut {lacking.id} of {manifest} has no {field}: compute them, or leave them out")
+    # With the time: features computed anew may have the same manifest.
+    settings = json.dumps([fields, shard_size, manifest.stat().st_mtime_ns]).encode()
+    fingerprint = hashlib.sha256(settings + manifest.read_bytes()).hexdigest()[:16]
+    done = out_dir / f".{split}.done"
+    if index.exists() and done.exists() and done.read_text() == fingerprint:
+        return SkippedItems.read(listing)
+
+    work_dir = out_dir / f".{split}-{fingerprint}.part"
+    shards = [cuts[i : i + shard_size] for i in range(0, len(cuts), shard_size)]
+    work = partial(_export_shard, folder=work_dir, fields=fields)
+    names = [f"{i:06d}" for i in range(len(shards))]
+    for _ in tqdm(executor.map(work, names, shards), f"{split}: shards", len(shards), disable=None):
+        pass
+    skipped = SkippedItems()
+    for name in names:
+        skipped.extend(SkippedItems.read(work_dir / f".{name}.tsv").items)
+        (work_dir / f".{name}.tsv").unlink()
+    skipped.write(listing)
+    if len(skipped) == len(cuts):
+        raise ValueError(f"Nothing of {manifest} can be read; the reasons are in {listing}")
+    done.unlink(missing_ok=True)
+    index.unlink(missing_ok=True)
+    shutil.rmtree(out_dir / split, ignore_errors=True)
+    work_dir.rename(out_dir / split)
+    shard_manifests = sorted(path.name for path in (out_dir / split).glob("cuts.*"))
+    with atomic_write(index) as file:
+        json.dump({"fields": sorted(fields), "cuts": shard_manifests}, file, indent=1)
+    with atomic_write(done) as file:
+        file.write(fingerprint)
+    for stale in out_dir.glob(f".{split}-{'?' * len(fingerprint)}.part"):
+        shutil.rmtree(stale)
+    return skipped
+
+
+def index_location(base: str, split: str) -> str:
+    """Where the list of a split's shards is."""
+    return f"{base}/{split}.json"
+
+
+def read_shar(base: str, split: str, field: Field) -> CutSet:
+    """Open the cuts of a split lazily, with the places of one kind of data; :func:`with_data` fetches these.
+
+    Args:
+        base: the folder or URL that :func:`export_split` wrote, or that it was copied to.
+        split: name of the split.
+        field: what will be asked for.
+
+    Raises:
+        FileNotFoundError: there is no such split.
+        ValueError: it has no such field.
+    """
+    location = index_location(base, split)
+    try:
+        index = json.loads(read_bytes(location))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"No Shar index {location} ({error}): make it with local/export_shar.py, or correct --data.shar_dir or the "
+            "names of the splits"
+        ) from error
+    if field not in index["fields"]:
+        option = {"recording": "--data.on_the_fly true", "features": "--data.on_the_fly false"}[field]
+        raise ValueError(
+            f"{location} has no {field}, only {', '.join(index['fields'])}: {option} needs an export with --{field}"
+        )
+    return CutSet(_SharCuts(f"{base}/{split}", index["cuts"], field))
+
+
+def with_data(cut: Cut) -> Cut:
+    """The cut with its bytes in memory, where it comes from :func:`read_shar`; any other as it is.
+
+    Raises:
+        OSError: they cannot be read.
+    """
+    if isinstance(cut, MixedCut):
+        return fastcopy(cut, tracks=[fastcopy(track, cut=with_data(track.cut)) for track in cut.tracks])
+    place = place_in_shar(cut)
+    if place is None:
+        return cut
+    manifest = getattr(cut, place.field)
+    # A copy, for lhotse fills in the bytes in place.
+    manifest = fastcopy(manifest, sources=[fastcopy(manifest.sources[0])]) if place.audio else fastcopy(manifest)
+    fill_shar_placeholder(manifest, read_bytes(place.tar, place.offset, place.size), place.tar + place.suffix)
+    return fastcopy(cut, **{place.field: manifest})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the data of a cut are."""
+
+    field: Field
+    tar: str
+    offset: int
+    size: int
+    suffix: str  # of the file in the tar, which says what it is
+
+    @property
+    def audio(self) -> bool:
+        """Whether it is audio."""
+        return self.field == "recording"
+
+    def __str__(self) -> str:
+        return f"{self.tar}, byte {self.offset}"
+
+
+def place_in_shar(cut: Cut) -> Place | None:
+    """Where the data of a cut of :func:`read_shar` are; None for any other."""
+    return (cut.custom or {}).get(_PLACE)
+
+
+class _SharCuts:
+    """Iterates over the cuts of a split, from front to back."""
+
+    def __init__(self, folder: str, shards: Sequence[str], field: Field) -> None:
+        self._folder, self._shards, self._field = folder, shards, field
+
+    def __iter__(self) -> Iterator[Cut]:
+        for shard in self._shards:
+            for line in gzip.decompress(read_bytes(f"{self._folder}/{shard}")).splitlines():
+                cut = deserialize_item(decode_json_line(line.decode()))
+                tar, offset, size, suffix = cut.custom[_PLACE][self._field]
+                cut.custom = {**cut.custom, _PLACE: Place(self._field, f"{self._folder}/{tar}", offset, size, suffix)}
+                yield cut
+
+
+def _export_shard(name: str, cuts: Sequence[Cut], folder: Path, fields: dict[Field, str]) -> None:
+    manifest, listing = folder / f"cuts.{name}.jsonl.gz", folder / f".{name}.tsv"
+    if listing.exists():
+        return
+    partial_dir = folder / f".{name}.part"
+    shutil.rmtree(partial_dir, ignore_errors=True)
+    partial_dir.mkdir(parents=True)
+    skipped = SkippedItems()
+    writer = SharWriter(partial_dir, fields, shard_size=None, shard_suffix=f".{name}", warn_unused_fields=False)
+    with writer:
+        for cut in cuts:
+            try:
+                # All of it first: once a part is written, the cut can no longer be left out.
+                whole = cut.move_to_memory(
+                    load_audio="recording" in fields, load_features="features" in fields, load_custom=False
+                )
+            # What a broken file raises differs between formats and libraries; the text goes into the list.
+            except Exception as error:
+                detail = f"{type(error).__name__}: {error}"
+                skipped.add(Skipped(cut.id, "", "unreadable", detail, "restore the file, then export anew"))
+                continue
+            writer.write(whole)
+    if len(skipped) < len(cuts):
+        places = {field: _places(partial_dir / f"{field}.{name}.tar") for field in fields}
+        write_manifest(
+            (_with_places(cut, places) for cut in CutSet.from_jsonl_lazy(partial_dir / manifest.name)), manifest
+        )
+        for field in fields:
+            os.replace(partial_dir / f"{field}.{name}.tar", folder / f"{field}.{name}.tar")
+    shutil.rmtree(partial_dir)
+    skipped.write(listing)  # last of all: it says that the shard is whole
+
+
+def _places(tar: Path) -> dict[str, list[Any]]:
+    """Of each cut, by its id: the tar file's name, the first byte, the number of bytes and the suffix of its data."""
+    places = {}
+    with tarfile.open(tar) as archive:
+        for member in archive.getmembers()[::2]:  # each is followed by a manifest of its own
+            cut_id, _, suffix = member.name.rpartition(".")
+            places[cut_id] = [tar.name, member.offset_data, member.size, f".{suffix}"]
+    return places
+
+
+def _with_places(cut: Cut, places: dict[Field, dict[str, list[Any]]]) -> Cut:
+    """The cut without the data that stay behind, with the place of the others."""
+    left_behind: dict[str, None] = {field: None for field in ("features", "recording") if field not in places}
+    custom = {**(cut.custom or {}), _PLACE: {field: of_field[cut.id] for field, of_field in places.items()}}
+    return fastcopy(cut, custom=custom, **left_behind)

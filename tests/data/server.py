@@ -1,0 +1,68 @@
+"""A web server of a folder for tests, which sends parts of files as real ones do."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+@dataclass
+class Server:
+    """How the server behaves, and what was asked of it."""
+
+    url: str = ""
+    ranges: bool = True
+    failures: int = 0  # so many next requests are answered with 503
+    cut_short: int | None = None  # the connection breaks after so many bytes
+    requests: list[tuple[str, str | None]] = field(default_factory=list)  # path and range
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[Server]:
+    """Serve ``folder`` on a free port."""
+    server = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            wanted = self.headers.get("Range")
+            server.requests.append((self.path, wanted))
+            path = folder / self.path.lstrip("/")
+            if server.failures:
+                server.failures -= 1
+                self.send_error(503)
+                return
+            if not path.is_file():
+                self.send_error(404)
+                return
+            content = path.read_bytes()
+            if wanted and server.ranges:
+                first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted).groups()
+                first, end = int(first), int(last or len(content) - 1) + 1
+                if first >= len(content):
+                    self.send_response(416)
+                    self.send_header("Content-Range", f"bytes */{len(content)}")
+                    self.send_header("Content-Length", "0")
+                    self.end_headers()
+                    return
+                self.send_response(206)
+                self.send_header("Content-Range", f"bytes {first}-{end - 1}/{len(content)}")
+                content = content[first:end]
+            else:
+                self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: server.cut_short])
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        server.url = f"http://127.0.0.1:{httpd.server_port}"
+        thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield server
+        httpd.shutdown()
+        thread.join()

@@ -1,0 +1,208 @@
+import json
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+import torch
+from lhotse import CutSet
+from lhotse.shar import SharWriter
+from server import serve
+
+from summarymix.data import remote
+from summarymix.data.batches import Batch, DataConfig, EvalData, TrainData
+from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
+from summarymix.data.noise import NoiseConfig
+from summarymix.data.shar import export_split, place_in_shar, read_shar, with_data
+from summarymix.data.skipped import SkippedItems
+from summarymix.data.tokens import Tokenizer
+
+
+def output_lengths(num_frames: int) -> int:
+    return max(((num_frames - 1) // 2 - 1) // 2, 0)
+
+
+def export(fbank: Path, out_dir: Path, executor=None, shard_size: int = 16, **fields: str) -> SkippedItems:
+    with executor or ThreadPoolExecutor(1) as running:
+        return export_split(fbank, "tiny", "train", out_dir, fields or {"features": "numpy"}, shard_size, running)
+
+
+def batches_of(data: str, fbank: Path, tokenizer: Tokenizer, shar_dir: Path | str | None, **options) -> list[Batch]:
+    """The batches of an epoch or of an evaluation."""
+    config = DataConfig(
+        prefix="tiny",
+        manifest_dir=str(fbank),
+        shar_dir=None if shar_dir is None else str(shar_dir),
+        max_duration=8.0,
+        num_buckets=3,
+        min_seconds=0.0,
+        **{"num_workers": 0, **options},
+    )
+    if data == "eval":
+        return list(EvalData(config, tokenizer, "train", output_lengths))
+    return list(TrainData(config, tokenizer, output_lengths, 0, fbank.parent / "exp" / "skipped.tsv").epoch(1))
+
+
+def assert_same(ones: list[Batch], others: list[Batch]) -> None:
+    for one, other in zip(ones, others, strict=True):
+        assert one.cut_ids == other.cut_ids
+        assert one.texts == other.texts
+        assert torch.equal(one.features, other.features)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    return {name: content for name, content in files.items() if not name.endswith(".done")}
+
+
+@pytest.mark.parametrize("data", ["train", "eval"])
+def test_batches_are_those_of_the_manifests(data: str, prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    fbank = prepare(speeds=(0.9,))
+    assert len(export(fbank, tmp_path / "shar")) == 0
+    ordinary = batches_of(data, fbank, tokenizer, None)
+    assert_same(batches_of(data, fbank, tokenizer, tmp_path / "shar"), ordinary)
+    assert_same(batches_of(data, fbank, tokenizer, tmp_path / "shar", num_workers=2), ordinary)
+
+
+@pytest.mark.parametrize("on_the_fly", [False, True])
+def test_audio_features_and_noise(on_the_fly: bool, prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    fbank = prepare()
+    export(fbank, tmp_path / "shar", features="numpy", recording="flac")
+    noise = [cut.truncate(duration=0.8, preserve_id=True) for cut in read_cuts(cuts_path(fbank, "tiny", "train"))]
+    write_manifest(noise, tmp_path / "noise.jsonl.gz")
+    for manifest in (None, str(tmp_path / "noise.jsonl.gz")):
+        options = {"on_the_fly": on_the_fly, "noise": NoiseConfig(manifest)}
+        one, other = (batches_of("train", fbank, tokenizer, shar, **options) for shar in (None, tmp_path / "shar"))
+        assert_same(one, other)
+
+
+@pytest.mark.parametrize("scheme", ["http", "memory"])
+def test_from_urls(scheme: str, prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    fbank = prepare()
+    export(fbank, tmp_path / "shar")
+    ordinary = batches_of("train", fbank, tokenizer, None)
+    if scheme == "memory":
+        files = fsspec.filesystem("memory")
+        files.put(str(tmp_path / "shar"), "/bucket/shar", recursive=True)
+        assert_same(batches_of("train", fbank, tokenizer, "memory://bucket/shar"), ordinary)
+        files.rm("/bucket", recursive=True)
+        return
+    with serve(tmp_path) as server:
+        assert_same(batches_of("train", fbank, tokenizer, f"{server.url}/shar"), ordinary)
+        whole = [path for path, wanted in server.requests if wanted is None]
+        # Of the archives only the cuts' own bytes are asked for, each once.
+        assert {Path(path).suffix for path in whole} == {".json", ".gz"}
+        assert len(server.requests) - len(whole) == 40
+        assert_same(batches_of("train", fbank, tokenizer, f"{server.url}/shar", num_workers=1), ordinary)
+
+
+def test_lhotse_reads_it(prepare, tmp_path: Path) -> None:
+    fbank = prepare()
+    export(fbank, tmp_path / "shar", features="numpy", recording="flac")
+    cuts = {cut.id: cut for cut in read_cuts(cuts_path(fbank, "tiny", "train"))}
+    theirs = list(CutSet.from_shar(in_dir=tmp_path / "shar" / "train"))
+    assert [cut.id for cut in theirs] == list(cuts)
+    ours = [with_data(cut) for cut in read_shar(str(tmp_path / "shar"), "train", "features")]
+    for cut, their, our in zip(cuts.values(), theirs, ours, strict=True):
+        assert (their.load_features() == cut.load_features()).all()
+        assert (our.load_features() == cut.load_features()).all()
+        assert (their.load_audio() == cut.load_audio()).all()
+
+
+def test_result_does_not_depend_on_jobs_or_interruption(prepare, tmp_path: Path, monkeypatch) -> None:
+    fbank = prepare()
+    export(fbank, tmp_path / "whole", ProcessPoolExecutor(2), shard_size=8)
+    assert len(contents(tmp_path / "whole")) == 5 * 2 + 2
+
+    written: list[str] = []
+    original = SharWriter.write
+
+    def write(self, cut) -> None:
+        if len(written) == 20:
+            raise KeyboardInterrupt  # killed in the third shard of five
+        written.append(cut.id)
+        original(self, cut)
+
+    monkeypatch.setattr(SharWriter, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        export(fbank, tmp_path / "killed", shard_size=8)
+    assert not (tmp_path / "killed" / "train.json").exists()
+    with pytest.raises(FileNotFoundError, match=r"No Shar index .*train.json .*make it with local/export_shar.py"):
+        read_shar(str(tmp_path / "killed"), "train", "features")
+    monkeypatch.setattr(SharWriter, "write", lambda self, cut: written.append(cut.id) or original(self, cut))
+    export(fbank, tmp_path / "killed", shard_size=8)
+    assert len(written) == 20 + 40 - 16  # two shards were done
+    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    export(fbank, tmp_path / "killed", shard_size=8)
+    assert len(written) == 44
+
+    manifest = cuts_path(fbank, "tiny", "train")
+    write_manifest(list(read_cuts(manifest))[:10], manifest)
+    export(fbank, tmp_path / "killed", shard_size=8)
+    assert len(written) == 54
+    assert len(contents(tmp_path / "killed")) == 2 * 2 + 2
+    assert len(list(read_shar(str(tmp_path / "killed"), "train", "features"))) == 10
+
+
+def test_unreadable_cuts_are_left_out_and_listed(prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    fbank = prepare(count=20)
+    cuts = list(read_cuts(cuts_path(fbank, "tiny", "train")))
+    for cut in cuts[1:9]:  # all of the second shard are among them
+        (Path(cut.features.storage_path) / cut.features.storage_key).unlink()
+    skipped = export(fbank, tmp_path / "shar", shard_size=4)
+    assert skipped.counts == {"unreadable": 8}
+    assert [item.id for item in SkippedItems.read(tmp_path / "shar" / "skipped-train-shar.tsv").items] == [
+        cut.id for cut in cuts[1:9]
+    ]
+    left = [cut.id for cut in cuts[:1] + cuts[9:]]
+    assert [cut.id for cut in read_shar(str(tmp_path / "shar"), "train", "features")] == left
+    assert len(json.loads((tmp_path / "shar" / "train.json").read_text())["cuts"]) == 4
+
+    (place,) = [
+        place_in_shar(cut) for cut in read_shar(str(tmp_path / "shar"), "train", "features") if cut.id == left[3]
+    ]
+    tar = Path(place.tar)
+    tar.write_bytes(tar.read_bytes()[: place.offset + 10])
+    trained_on = [i for batch in batches_of("train", fbank, tokenizer, tmp_path / "shar") for i in batch.cut_ids]
+    listed = SkippedItems.read(tmp_path / "exp" / "skipped-unreadable.tsv").items
+    assert sorted(trained_on + [item.id for item in listed]) == sorted(left)
+    assert left[3] in {item.id for item in listed}
+    assert all(f"{tar}, byte" in item.detail for item in listed)
+
+
+def test_what_is_not_there(prepare, tmp_path: Path) -> None:
+    fbank = prepare(count=4, storage="none")
+    with pytest.raises(ValueError, match=r"has no features: compute them, or leave them out"):
+        export(fbank, tmp_path / "shar")
+    export(fbank, tmp_path / "shar", recording="flac")
+    with pytest.raises(ValueError, match=r"has no features, only recording: --data.on_the_fly false needs an export"):
+        read_shar(str(tmp_path / "shar"), "train", "features")
+    with serve(tmp_path) as server, pytest.raises(FileNotFoundError, match=r"No Shar index .*dev.json .*404"):
+        read_shar(f"{server.url}/shar", "dev", "recording")
+
+
+def test_remote_files(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(remote, "_PAUSES", (0.0, 0.0))
+    (tmp_path / "file").write_bytes(bytes(range(200)))
+    with serve(tmp_path) as server:
+        for location in (str(tmp_path / "file"), f"{server.url}/file", f"local://{tmp_path}/file"):
+            assert remote.read_bytes(location) == bytes(range(200))
+            assert remote.read_bytes(location, 3, 5) == bytes([3, 4, 5, 6, 7])
+            with pytest.raises(OSError, match="ends before byte 210"):
+                remote.read_bytes(location, 190, 20)
+        server.failures = 2
+        assert remote.read_bytes(f"{server.url}/file", 3, 1) == bytes([3])
+        server.failures = 3
+        with pytest.raises(OSError, match="503"):
+            remote.read_bytes(f"{server.url}/file")
+        asked = len(server.requests)
+        with pytest.raises(OSError, match="404"):
+            remote.read_bytes(f"{server.url}/nope")
+        server.ranges = False
+        with pytest.raises(OSError, match="sends whole files only, not parts of them: use another server"):
+            remote.read_bytes(f"{server.url}/file", 3, 5)
+        assert len(server.requests) == asked + 2
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(ImportError, match="s3fs"):
+        remote.read_bytes("s3://bucket/file")
