@@ -3,13 +3,18 @@
 
 Noise for augmentation, with --noise-windows 10: recordings -> OUT_DIR/PREFIX_cuts.jsonl.gz, all splits in one.
 
-Killed half-way, the same command goes on where it stopped. The result does not depend on --nj.
+Killed half-way, the same command goes on where it stopped. The result does not depend on --nj and --executor.
+
+--executor dask computes on the workers of a Dask cluster, which have to see this folder, the audio and this library.
 """
 
 import argparse
-from concurrent.futures import ProcessPoolExecutor
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from summarymix.data.extraction import ExtractionOptions, Storage, extract_noise, extract_split
 from summarymix.data.features import FbankOptions, FeatureBackend
@@ -19,6 +24,32 @@ from summarymix.data.skipped import SkippedItems
 def speeds(text: str) -> tuple[float, ...]:
     """``0.9,1.1`` to numbers; the empty text to none."""
     return tuple(float(speed) for speed in text.split(",") if speed)
+
+
+@contextmanager
+def open_executor(kind: str, num_jobs: int, dask_scheduler: str | None) -> Iterator[Executor]:
+    """What runs the shards: a pool of processes or threads, or the workers of a Dask cluster."""
+    if kind != "dask":
+        with {"process": ProcessPoolExecutor, "thread": ThreadPoolExecutor}[kind](num_jobs) as executor:
+            yield executor
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        sys.exit("--executor dask needs the package distributed: pip install distributed")
+    if dask_scheduler is None:
+        # One thread each: a worker of several would share the processors with itself.
+        options: dict[str, Any] = {"n_workers": num_jobs, "threads_per_worker": 1, "dashboard_address": None}
+    elif Path(dask_scheduler).is_file():
+        options = {"scheduler_file": dask_scheduler}
+    else:
+        options = {"address": dask_scheduler}
+    try:
+        client = Client(**options)
+    except OSError as error:
+        sys.exit(f"No Dask scheduler answers at {dask_scheduler}: {error}")
+    with client, client.get_executor() as executor:
+        yield executor
 
 
 def main() -> None:
@@ -39,14 +70,20 @@ def main() -> None:
         metavar="SECONDS",
         help="the splits are noise, without transcripts: cut it into windows, of more than half of this at the end",
     )
-    parser.add_argument("--nj", type=int, default=2, help="processes")
+    parser.add_argument("--nj", type=int, default=2, help="processes or threads")
+    parser.add_argument("--executor", choices=["process", "thread", "dask"], default="process", help="what runs them")
+    parser.add_argument(
+        "--dask-scheduler", metavar="ADDRESS", help="tcp://HOST:8786 or a scheduler file; default: --nj processes here"
+    )
     args = parser.parse_args()
+    if args.dask_scheduler and args.executor != "dask":
+        parser.error("--dask-scheduler needs --executor dask")
     options = ExtractionOptions(
         fbank=FbankOptions(sample_rate=args.sample_rate, backend=args.backend),
         storage=args.storage,
         speeds=args.speed_perturb,
     )
-    with ProcessPoolExecutor(args.nj) as executor:
+    with open_executor(args.executor, args.nj, args.dask_scheduler) as executor:
         if args.noise_windows is not None:
             skipped = extract_noise(
                 args.manifest_dir, args.out_dir, args.prefix, args.splits, args.noise_windows, options, executor

@@ -13,6 +13,7 @@ import json
 import os
 import random
 import shutil
+import socket
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
@@ -102,7 +103,7 @@ def extract_split(
         prefix: name of the corpus.
         split: name of the split.
         options: what to compute.
-        executor: runs the shards, here or elsewhere; it has to see the same files.
+        executor: runs the shards, here or elsewhere. Workers have to see the same files under the same absolute paths.
 
     Returns:
         The cuts whose audio cannot be read. They are also listed in ``{out_dir}/skipped-{prefix}-{split}-audio.tsv``.
@@ -150,7 +151,8 @@ def _extract(
         return SkippedItems.read(listing)
 
     done.unlink(missing_ok=True)
-    work = partial(_extract_shard, shard_dir=shard_dir, feature_dir=feature_dir, options=options)
+    shard_dir.mkdir(parents=True, exist_ok=True)
+    work = partial(_extract_shard, folder=Path.cwd(), shard_dir=shard_dir, feature_dir=feature_dir, options=options)
     for _ in tqdm(executor.map(work, names, shards), f"{split or prefix}: shards", len(shards), disable=None):
         pass
     skipped = SkippedItems()
@@ -196,9 +198,15 @@ def _fingerprint(cuts: Sequence[Cut], options: ExtractionOptions) -> str:
 
 
 def _extract_shard(
-    name: str, cuts: Sequence[Cut], shard_dir: Path, feature_dir: Path, options: ExtractionOptions
+    name: str, cuts: Sequence[Cut], folder: Path, shard_dir: Path, feature_dir: Path, options: ExtractionOptions
 ) -> None:
-    manifest = shard_dir / f"{name}.jsonl.gz"
+    """Compute one shard. ``folder`` is what paths are relative to; a worker may have been started elsewhere."""
+    if not (folder / shard_dir).is_dir():
+        raise FileNotFoundError(
+            f"The worker on {socket.gethostname()} does not see {folder / shard_dir}: work on a disk that all workers "
+            "have under the same path"
+        )
+    manifest = folder / shard_dir / f"{name}.jsonl.gz"
     if manifest.exists():
         return
     torch.set_num_threads(1)  # the shards run side by side
@@ -210,29 +218,32 @@ def _extract_shard(
         extractor = FbankExtractor(options.fbank)
         archive = name.split("-")[0]  # without the fingerprint: the same name for the same place
         storage_path = feature_dir if options.storage == "numpy_files" else feature_dir / archive
-        storage_path.parent.mkdir(parents=True, exist_ok=True)
-        with get_writer(options.storage)(str(storage_path)) as writer:
+        (folder / storage_path).parent.mkdir(parents=True, exist_ok=True)
+        with get_writer(options.storage)(str(folder / storage_path)) as writer:
+            # As it was given, relative or not, with the suffix that lhotse may have added.
+            stored_path = storage_path.with_name(Path(writer.storage_path).name)
             for cut in cuts:
                 try:
-                    cut, features = _compute(cut, extractor)
+                    cut, features = _compute(cut, folder, extractor)
                 # What a broken file raises differs between formats and libraries; the text goes into the list.
                 except Exception as error:
                     files = " ".join(source.source for source in cut.recording.sources)
                     detail = f"{type(error).__name__}: {error}"
                     skipped.add(Skipped(cut.id, files, "unreadable audio", detail, "restore the file, run anew"))
                     continue
-                kept.append(_store(cut, features, extractor.options, writer))
-    skipped.write(shard_dir / f"{name}.tsv")
+                kept.append(_store(cut, features, extractor.options, writer, stored_path))
+    skipped.write(folder / shard_dir / f"{name}.tsv")
     write_manifest(kept, manifest)
 
 
-def _compute(cut: Cut, extractor: FbankExtractor) -> tuple[Cut, np.ndarray]:
+def _compute(cut: Cut, folder: Path, extractor: FbankExtractor) -> tuple[Cut, np.ndarray]:
     if cut.sampling_rate != extractor.options.sample_rate:
         cut = cut.resample(extractor.options.sample_rate)
-    return cut, extractor.extract(cut.load_audio()[0]).numpy()  # (T, F)
+    samples = cut.with_recording_path_prefix(folder).load_audio()[0]
+    return cut, extractor.extract(samples).numpy()  # (T, F)
 
 
-def _store(cut: Cut, features: np.ndarray, options: FbankOptions, writer: FeaturesWriter) -> Cut:
+def _store(cut: Cut, features: np.ndarray, options: FbankOptions, writer: FeaturesWriter, stored_path: Path) -> Cut:
     try:
         # lhotse's own way of storing invents random keys.
         key = writer.write(quote(cut.id, safe=""), features)
@@ -254,7 +265,7 @@ def _store(cut: Cut, features: np.ndarray, options: FbankOptions, writer: Featur
             duration=cut.duration,
             channels=cut.channel,
             storage_type=writer.name,
-            storage_path=str(writer.storage_path),
+            storage_path=str(stored_path),
             storage_key=key,
         ),
     )

@@ -1,4 +1,5 @@
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -61,6 +62,53 @@ def test_result_does_not_depend_on_jobs_or_repetition(manifests: Path, tmp_path:
     assert len(list(read_cuts(cuts_path("fbank", "tiny", "train")))) == 80
 
 
+def test_workers_in_another_folder(manifests: Path, tmp_path: Path, monkeypatch) -> None:
+    """Paths may be relative; those in the manifest stay so."""
+    table = tmp_path / "table.tsv"
+    monkeypatch.chdir(tmp_path)
+    prepare_table(table, Path("audio"), "tiny", Path("manifests"))
+    (tmp_path / "elsewhere").mkdir()
+    extract(Path("manifests"), Path("here"), ThreadPoolExecutor(1))
+    for storage in ("numpy_files", "none"):
+        there = ProcessPoolExecutor(1, initializer=os.chdir, initargs=(tmp_path / "elsewhere",))
+        extract(Path("manifests"), Path("there"), there, storage=storage)
+        if storage == "numpy_files":
+            assert set(contents(Path("there"))) == set(contents(Path("here")))
+            cut = next(iter(read_cuts(cuts_path("there", "tiny", "train"))))
+            assert cut.features.storage_path == "there/tiny_feats_train"
+            assert cut.recording.sources[0].source.startswith("audio/")
+            assert cut.load_features().shape == (cut.num_frames, 80)
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
+def test_workers_that_do_not_see_the_files_say_so(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"worker on .* does not see .*work on a disk that all workers"):
+        extraction._extract_shard("00000-x", [], tmp_path / "nope", Path("s"), Path("f"), ExtractionOptions())
+
+
+def test_dask_gives_the_same_files(manifests: Path, tmp_path: Path, monkeypatch) -> None:
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed: pip install distributed")
+    results = {}
+    with (
+        distributed.LocalCluster(1, processes=False, threads_per_worker=2, dashboard_address=None) as cluster,
+        cluster.get_client() as client,
+    ):
+        for name, executor in (("pool", ThreadPoolExecutor(1)), ("dask", client.get_executor()), ("command", None)):
+            (tmp_path / name).mkdir()
+            monkeypatch.chdir(tmp_path / name)
+            if executor is not None:
+                extract(manifests, Path("fbank"), executor)
+            else:
+                command = ["--prefix", "tiny", "--splits", "train", "--manifest-dir", manifests, "--out-dir", "fbank"]
+                command += ["--executor", "dask", "--dask-scheduler", cluster.scheduler_address]
+                monkeypatch.setattr(sys, "argv", ["compute_fbank.py", *map(str, command)])
+                runpy.run_path(str(COMPUTE_FBANK), run_name="__main__")
+            results[name] = contents(Path("fbank"))
+    assert results["dask"] == results["pool"]
+    del results["pool"][".tiny-train.done"], results["command"][".tiny-train.done"]  # of shards of another size
+    assert results["command"] == results["pool"]
+
+
 def test_killed_and_started_again_gives_the_same_files(manifests: Path, tmp_path: Path, monkeypatch) -> None:
     command = [sys.executable, str(COMPUTE_FBANK), "--prefix", "tiny", "--splits", "train", "--nj", "1"]
     command += ["--manifest-dir", str(manifests), "--out-dir", "fbank", "--speed-perturb", "0.9,1.1"]
@@ -86,18 +134,16 @@ def test_finished_shards_are_used_again_unless_the_audio_changed(manifests: Path
     computed: list[str] = []
     original = extraction._compute
 
-    def compute(cut, extractor):
+    def compute(cut, *others):
         if len(computed) == 20:
             raise KeyboardInterrupt  # killed in the third shard of eight
         computed.append(cut.id)
-        return original(cut, extractor)
+        return original(cut, *others)
 
     monkeypatch.setattr(extraction, "_compute", compute)
     with pytest.raises(KeyboardInterrupt):
         extract(manifests, tmp_path / "fbank")
-    monkeypatch.setattr(
-        extraction, "_compute", lambda cut, extractor: computed.append(cut.id) or original(cut, extractor)
-    )
+    monkeypatch.setattr(extraction, "_compute", lambda cut, *others: computed.append(cut.id) or original(cut, *others))
     extract(manifests, tmp_path / "fbank")
     assert len(computed) == 20 + 40 - 16  # two shards were done
     extract(manifests, tmp_path / "fbank")

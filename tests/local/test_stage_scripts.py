@@ -1,5 +1,6 @@
 """The stage scripts as they are called by prepare.sh: exit codes and what they tell."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -153,3 +154,16 @@ def test_export_shar(run, table: Path, tmp_path: Path) -> None:
     result = run("export_shar.py", "--prefix", "p", "--splits", "train", "--features", "none")
     assert result.code == 2
     assert "leaves nothing to export" in result.err
+
+
+def test_dask_is_asked_for_only_if_wanted(run, table: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    run("prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")
+    options = ("compute_fbank.py", "--prefix", "p", "--splits", "dev", "--executor")
+    result = run(*options, "dask")
+    assert result.code == 1
+    assert "pip install distributed" in result.err
+    result = run(*options, "thread", "--dask-scheduler", "tcp://x:1")
+    assert result.code == 2
+    assert "--dask-scheduler needs --executor dask" in result.err
+    assert run(*options, "thread").code == 0
