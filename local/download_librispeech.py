@@ -1,27 +1,52 @@
 #!/usr/bin/env python3
-"""Download parts of LibriSpeech (OpenSLR 12) or mini LibriSpeech (OpenSLR 31) with lhotse, where they are missing.
+"""Download parts of LibriSpeech (OpenSLR 12) or mini LibriSpeech (OpenSLR 31), where they are missing.
 
 A part that lies in DL_DIR/LibriSpeech already is used as it is. An interrupted download goes on where it stopped.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
-from lhotse.recipes.librispeech import LIBRISPEECH, MINI_LIBRISPEECH, download_librispeech
+from summarymix.data.download import OPENSLR, Archive, fetch
+
+MINI = ("dev-clean-2", "train-clean-5")
+
+# Bytes of the archives as published, of mini LibriSpeech rounded; and the MD5 sums published beside them.
+PARTS = {
+    "dev-clean": (337926286, "42e2234ba48799c1f50f24a7926300a1"),
+    "dev-other": (314305928, "c8d0bcc9cca99d4f8b62fcc847357931"),
+    "test-clean": (346663984, "32fa31d27d2e1cad72775fee3f4849a9"),
+    "test-other": (328757843, "fb5a50374b501bb3bac4815ee91d3135"),
+    "train-clean-100": (6387309499, "2a93770f6d5c6c964bc36631d331a522"),
+    "train-clean-360": (23049477885, "c0e676e450a7ff2f54aeade5171606fa"),
+    "train-other-500": (30593501606, "d1a0fd59409feb2c614ce4d30c387708"),
+    "dev-clean-2": (126000000, "6d7ab67ac6a1d2c993d050e16d61080d"),
+    "train-clean-5": (332000000, "5df7d4e78065366204ca6845bb08f490"),
+}
+
+
+def archive(part: str, base_url: str) -> Archive:
+    """What is published of a part."""
+    num_bytes, md5 = PARTS[part]
+    # FLAC files cannot be compressed any more: unpacked they take as much as packed.
+    return Archive(f"{base_url}/{31 if part in MINI else 12}/{part}.tar.gz", num_bytes, md5, unpacked_bytes=num_bytes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dl-dir", type=Path, required=True)
-    parser.add_argument("--parts", nargs="+", required=True, choices=[*LIBRISPEECH, *MINI_LIBRISPEECH], metavar="PART")
+    parts = parser.add_mutually_exclusive_group(required=True)
+    parts.add_argument("--parts", nargs="+", choices=PARTS, metavar="PART")
+    parts.add_argument("--mini", dest="parts", action="store_const", const=MINI, help=" and ".join(MINI))
+    parser.add_argument("--base-url", default=OPENSLR, help="of OpenSLR or a mirror of it (default: %(default)s)")
     args = parser.parse_args()
-    for part in args.parts:
-        folder, archive = args.dl_dir / "LibriSpeech" / part, args.dl_dir / f"{part}.tar.gz"
-        # lhotse deletes what it has not marked as complete before it unpacks; a tree without an archive is not its own.
-        if folder.is_dir() and not archive.exists():
-            print(f"{folder} is there")
-            continue
-        download_librispeech(args.dl_dir, dataset_parts=part)
+    try:
+        for part in args.parts:
+            new = fetch(archive(part, args.base_url), args.dl_dir, f"LibriSpeech/{part}")
+            print(f"{args.dl_dir}/LibriSpeech/{part} is there" + ("" if new else " already"))
+    except OSError as error:
+        sys.exit(f"{part}: {error}")
 
 
 if __name__ == "__main__":

@@ -42,17 +42,24 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
         partial.unlink(missing_ok=True)
 
 
-def check_disk_space(folder: Path, needed_bytes: int, what: str) -> None:
-    """Make sure that ``what`` fits on the disk of ``folder``, which need not exist yet.
+def check_disk_space(folder: Path | str, needed_bytes: float, what: str) -> None:
+    """Find out before hours of work whether there is room for it.
+
+    Args:
+        folder: where it goes; it need not exist yet.
+        needed_bytes: how much will be written.
+        what: is written, such as ``the features of train``.
 
     Raises:
-        OSError: it does not; the message says how much is needed and how much is free.
+        OSError: there is not enough room.
     """
-    existing = next(path for path in [folder, *folder.absolute().parents] if path.exists())
+    folder = Path(folder)
+    # What is made later lies on the disk of the nearest folder above it.
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:
         raise OSError(
             errno.ENOSPC,
-            f"{what} needs {needed_bytes / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free: "
+            f"{what} will take about {needed_bytes / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free: "
             "free some room on that disk, or choose another folder",
         )

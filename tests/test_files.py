@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from summarymix.files import atomic_write
+from summarymix.files import atomic_write, check_disk_space
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path):
@@ -37,3 +37,10 @@ def test_a_really_full_device(tmp_path, monkeypatch):
     monkeypatch.setattr("summarymix.files.Path.unlink", lambda self, missing_ok=False: None)
     with pytest.raises(OSError, match="No space left to write"), atomic_write(tmp_path / "x") as file:
         file.write("some bytes")
+
+
+def test_too_little_room_is_found_out_before(tmp_path):
+    check_disk_space(tmp_path / "not" / "yet", 1, "one byte")
+    with pytest.raises(OSError, match=r"A film will take about 5000000\.0 GB in .*yet, where .* GB are free"):
+        check_disk_space(tmp_path / "not" / "yet", 5e15, "A film")
+    assert not (tmp_path / "not").exists()

@@ -34,9 +34,12 @@ from tqdm import tqdm
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.data.skipped import Skipped, SkippedItems
-from summarymix.files import atomic_write
+from summarymix.files import atomic_write, check_disk_space
 
 Storage = Literal["numpy_files", "lilcom_chunky", "none"]
+
+# lilcom's is measured on speech.
+_BYTES_PER_VALUE: dict[Storage, float] = {"numpy_files": 4, "lilcom_chunky": 1.2, "none": 0}
 
 # Order of the cuts in a manifest. Training reads manifests from front to back through a limited buffer,
 # and neighbours in a corpus share speaker and book.
@@ -112,6 +115,7 @@ def extract_split(
         FileNotFoundError: a manifest is missing.
         ValueError: no cut is left.
         ImportError: the storage needs a package that is not there.
+        OSError: there is not enough room on the disk.
     """
     return _extract(load_cuts(manifest_dir, prefix, split), out_dir, prefix, split, options, executor)
 
@@ -151,6 +155,16 @@ def _extract(
         return SkippedItems.read(listing)
 
     done.unlink(missing_ok=True)
+    seconds = sum(
+        cut.duration
+        for name, shard in zip(names, shards, strict=True)
+        if not (shard_dir / f"{name}.jsonl.gz").exists()
+        for cut in shard
+    )
+    num_values = seconds * options.fbank.sample_rate / options.fbank.shift * options.fbank.num_mel_bins
+    check_disk_space(
+        out_dir, num_values * _BYTES_PER_VALUE[options.storage], f"Storing the features of {split or prefix}"
+    )
     shard_dir.mkdir(parents=True, exist_ok=True)
     work = partial(_extract_shard, folder=Path.cwd(), shard_dir=shard_dir, feature_dir=feature_dir, options=options)
     for _ in tqdm(executor.map(work, names, shards), f"{split or prefix}: shards", len(shards), disable=None):

@@ -1,5 +1,6 @@
 import os
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -196,3 +197,39 @@ def test_other_sample_rates_are_resampled(tmp_path: Path) -> None:
     assert cut.load_features().shape == (100, 80)
     assert cut.sampling_rate == 16000
     lhotse.qa.validate(cut, read_data=True)
+
+
+def test_lilcom_is_close_and_the_same_every_time(manifests: Path, tmp_path: Path, monkeypatch) -> None:
+    pytest.importorskip("lilcom", reason="The compressed storage is optional: pip install lilcom")
+    results = []
+    for name, storage in (("a", "numpy_files"), ("b", "lilcom_chunky"), ("c", "lilcom_chunky")):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        executor = ProcessPoolExecutor(2) if name == "c" else ThreadPoolExecutor(1)
+        extract(manifests, Path("fbank"), executor, storage=storage)
+        cuts = list(read_cuts(cuts_path("fbank", "tiny", "train")))
+        results.append(([cut.load_features() for cut in cuts], contents(Path("fbank"))))
+    (exact, exact_files), (close, files), (_, again) = results
+    for a, b in zip(exact, close, strict=True):
+        np.testing.assert_allclose(a, b, atol=0.02)  # lilcom's steps are 1/32
+    assert files == again
+    assert sum(map(len, files.values())) < 0.4 * sum(map(len, exact_files.values()))
+
+
+def test_lilcom_is_asked_for(manifests: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(extraction, "is_module_available", lambda name: False)
+    with pytest.raises(ImportError, match="needs the package lilcom: pip install lilcom, or use numpy_files"):
+        extract(manifests, tmp_path / "fbank", storage="lilcom_chunky")
+
+
+def test_too_small_disk_is_found_out_before(manifests: Path, tmp_path: Path, monkeypatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    seconds = sum(cut.duration for cut in load_cuts(manifests, "tiny", "train"))
+    needed = (1 + 1 / 0.9 + 1 / 1.1) * seconds * 100 * 80 * 4
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0.99 * needed))
+    with pytest.raises(OSError, match=r"Storing the features of train will take about .* in .*fbank, where"):
+        extract(manifests, tmp_path / "fbank", speeds=(0.9, 1.1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1.01 * needed))
+    extract(manifests, tmp_path / "fbank", speeds=(0.9, 1.1))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
+    extract(manifests, tmp_path / "fbank", speeds=(0.9, 1.1))  # all of it is there

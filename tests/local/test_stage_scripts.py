@@ -167,3 +167,16 @@ def test_dask_is_asked_for_only_if_wanted(run, table: Path, tmp_path: Path, monk
     assert result.code == 2
     assert "--dask-scheduler needs --executor dask" in result.err
     assert run(*options, "thread").code == 0
+
+
+def test_downloads_use_what_is_there_and_end_in_one_line(run, tmp_path: Path) -> None:
+    for folder in ("LibriSpeech/dev-clean-2", "LibriSpeech/train-clean-5", "musan"):
+        (tmp_path / "dl" / folder).mkdir(parents=True)
+    result = run("download_librispeech.py", "--dl-dir", "dl", "--mini")
+    assert (result.code, result.out.count("is there already")) == (0, 2)
+    result = run("download_musan.py", "--dl-dir", "dl")
+    assert (result.code, result.out) == (0, "dl/musan is there already\n")
+    nowhere = ("--base-url", "http://127.0.0.1:9")
+    result = run("download_librispeech.py", "--dl-dir", "dl", "--parts", "dev-clean-2", "dev-clean", *nowhere)
+    assert result.code == 1
+    assert result.err.splitlines()[-1].startswith("dev-clean: <urlopen error")

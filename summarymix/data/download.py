@@ -1,0 +1,79 @@
+"""Corpora as they are published: archives behind a URL."""
+
+import hashlib
+import shutil
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from lhotse.utils import resumable_download, safe_extract
+
+from summarymix.files import check_disk_space
+
+OPENSLR = "https://www.openslr.org/resources"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A published ``.tar.gz``."""
+
+    url: str
+    num_bytes: int
+    """Its size; where it is published in rounded megabytes, about."""
+    md5: str
+    unpacked_bytes: int
+    """About what comes out of it."""
+
+
+def fetch(archive: Archive, dl_dir: Path, folder: str) -> bool:
+    """Download and unpack, unless ``dl_dir / folder`` is there: what is there is used as it is, and never touched.
+
+    An interrupted download goes on where it stopped. The folder appears whole or not at all.
+
+    Args:
+        archive: what to get. Its file stays in ``dl_dir``.
+        dl_dir: where it goes.
+        folder: what the archive holds, such as ``LibriSpeech/dev-clean``. Other files beside it, such as a license, are
+            unpacked as well unless they are there.
+
+    Returns:
+        Whether there was anything to do.
+
+    Raises:
+        OSError: a server cannot be reached, the disk is too small, or the archive is incomplete or damaged.
+    """
+    target = dl_dir / folder
+    if target.exists():
+        return False
+    dl_dir.mkdir(parents=True, exist_ok=True)
+    file = dl_dir / archive.url.rpartition("/")[2]
+    there = file.stat().st_size if file.exists() else 0
+    check_disk_space(dl_dir, max(archive.num_bytes - there, 0) + archive.unpacked_bytes, archive.url)
+    resumable_download(archive.url, file)
+    if (found := _md5(file)) != archive.md5:
+        raise OSError(
+            f"{file} is incomplete or damaged (MD5 {found} instead of {archive.md5}): run the same command again, to "
+            "go on where the download stopped. If that does not help, delete the file first"
+        )
+    # In the same folder, hence on the same disk: unpacked things are renamed into place, the folder itself last.
+    temporary = dl_dir / f".{file.name}.part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    with tarfile.open(file) as tar:
+        safe_extract(tar, temporary)
+    unpacked = temporary / folder
+    if not unpacked.is_dir():
+        raise OSError(f"{file} holds no {folder}: delete it and run the same command again")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for path in [*(path for path in unpacked.parent.iterdir() if path != unpacked), unpacked]:
+        if not (target.parent / path.name).exists():
+            path.rename(target.parent / path.name)
+    shutil.rmtree(temporary)
+    return True
+
+
+def _md5(file: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
