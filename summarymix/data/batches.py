@@ -6,7 +6,8 @@ hence any number of workers gives the same batches, and resuming skips batches w
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -315,9 +316,11 @@ class EvalData:
         self._max_duration = max_duration or config.max_duration
         kept: list[Cut] = []
         for cut in config.read_cuts(split):
-            problem = _no_encoder_frame(cut, config, output_lengths)
-            if problem is None and for_loss:
-                problem = _loss_undefined(cut, config, tokenizer, output_lengths)
+            if for_loss:
+                problem = _problem_for_loss(cut, config, tokenizer, output_lengths)
+            else:
+                num_frames = _num_feature_frames(cut, config)
+                problem = _no_encoder_frame(cut, num_frames, output_lengths(num_frames))
             if problem is None:
                 kept.append(cut)
             else:
@@ -362,12 +365,12 @@ def problem_for_training(
         return _skip(cut, "too short", f"{cut.duration:.2f} s", "lower --data.min_seconds to use it")
     if cut.duration > config.max_seconds:
         return _skip(cut, "too long", f"{cut.duration:.2f} s", "raise --data.max_seconds, or segment the recording")
-    return _no_encoder_frame(cut, config, output_lengths) or _loss_undefined(cut, config, tokenizer, output_lengths)
+    return _problem_for_loss(cut, config, tokenizer, output_lengths)
 
 
 def ctc_frames_needed(tokens: list[int]) -> int:
     """Encoder frames that CTC needs at least: one for each token and one blank between equal neighbours."""
-    return max(len(tokens) + sum(a == b for a, b in itertools.pairwise(tokens)), 1)
+    return max(len(tokens) + _repetitions(tokens), 1)
 
 
 def transcript(cut: Cut) -> str:
@@ -376,28 +379,41 @@ def transcript(cut: Cut) -> str:
     return " ".join(" ".join((supervision.text or "").split()) for supervision in supervisions).strip()
 
 
-def _no_encoder_frame(cut: Cut, config: DataConfig, output_lengths: Callable[[int], int]) -> Skipped | None:
+def _repetitions(items: Sequence[object]) -> int:
+    return sum(map(operator.eq, items, items[1:]))
+
+
+def _problem_for_loss(
+    cut: Cut, config: DataConfig, tokenizer: Tokenizer, output_lengths: Callable[[int], int]
+) -> Skipped | None:
     num_frames = _num_feature_frames(cut, config)
-    if output_lengths(num_frames) >= 1:
+    frames = output_lengths(num_frames)
+    return _no_encoder_frame(cut, num_frames, frames) or _loss_undefined(cut, frames, tokenizer)
+
+
+def _no_encoder_frame(cut: Cut, num_frames: int, frames: int) -> Skipped | None:
+    if frames >= 1:
         return None
     return _skip(
         cut, "too short for the encoder", f"{num_frames} feature frames give none of the encoder", "use longer audio"
     )
 
 
-def _loss_undefined(
-    cut: Cut, config: DataConfig, tokenizer: Tokenizer, output_lengths: Callable[[int], int]
-) -> Skipped | None:
+def _loss_undefined(cut: Cut, frames: int, tokenizer: Tokenizer) -> Skipped | None:
     text = transcript(cut)
     if not text:
         return _skip(cut, "empty transcript", "", "add the transcript, or remove the utterance")
+    # No tokens need more frames than the characters and the mark before the first word: a token takes one frame, and
+    # one more after an equal one, which as many characters of their own take as well. So most need not be made.
+    if tokenizer.covers(text) and len(text) + 1 + _repetitions(text) <= frames:
+        return None
     tokens = tokenizer.encode(text)
     if tokenizer.unk_id in tokens:
         unknown = " ".join(f"{c!r}" for c in tokenizer.unknown_characters(text))
         return _skip(
             cut, "unknown characters", f"{unknown} in {text!r}", "normalise the transcript, or make the tokens anew"
         )
-    frames, needed = output_lengths(_num_feature_frames(cut, config)), ctc_frames_needed(tokens)
+    needed = ctc_frames_needed(tokens)
     if frames < needed:
         return _skip(
             cut,

@@ -28,6 +28,8 @@ class Tokenizer:
         self._model = model
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.tokens: list[str] = [self._processor.id_to_piece(i) for i in range(self._processor.vocab_size())]
+        # sentencepiece writes U+2581 for a space.
+        self._characters = frozenset(piece.replace("\u2581", " ") for piece in self.tokens if len(piece) == 1)
         if self.tokens[:2] != [BLANK, UNKNOWN]:
             raise ValueError(
                 f"The sentencepiece model begins with {self.tokens[:2]}, but {[BLANK, UNKNOWN]} is needed: "
@@ -135,6 +137,10 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids; blanks in it count for nothing."""
         return self._processor.decode(list(ids))
+
+    def covers(self, text: str) -> bool:
+        """Whether every character has a token of its own, so that none of the transcript becomes unknown."""
+        return self._characters.issuperset(text)
 
     def unknown_characters(self, text: str) -> list[str]:
         """The characters of ``text`` for which there is no token, each once, in order."""

@@ -1,3 +1,4 @@
+import gzip
 import os
 import runpy
 import shutil
@@ -61,6 +62,20 @@ def test_result_does_not_depend_on_jobs_or_repetition(manifests: Path, tmp_path:
         results.append(contents(Path("fbank")))
     assert results[0] == results[1]
     assert len(list(read_cuts(cuts_path("fbank", "tiny", "train")))) == 80
+
+
+def test_result_does_not_depend_on_the_manifests_order(manifests: Path, tmp_path: Path, monkeypatch) -> None:
+    """Corpora are often listed in the order of the file system."""
+    results = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        extract(manifests, Path("fbank"), speeds=(0.9,), storage="none")
+        results.append(contents(Path("fbank")))
+        for path in manifests.glob("tiny_*.jsonl.gz"):
+            lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
+            path.write_bytes(gzip.compress(b"".join(reversed(lines))))
+    assert results[0] == results[1]
 
 
 def test_workers_in_another_folder(manifests: Path, tmp_path: Path, monkeypatch) -> None:

@@ -40,6 +40,8 @@ def test_unknown_characters_are_named() -> None:
     tokenizer = Tokenizer.train(TEXTS, 25)
     assert tokenizer.unk_id in tokenizer.encode("CAFÉ")
     assert tokenizer.unknown_characters("É CAFÉ, ON") == ["É", ","]
+    assert not tokenizer.covers("CAFÉ")
+    assert tokenizer.covers("CALL ON")
 
 
 def test_vocabulary_of_impossible_size() -> None:
