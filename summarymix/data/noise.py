@@ -53,8 +53,8 @@ class NoiseMixer:
         low, high = config.snr
         if not 0 <= config.probability <= 1 or low > high:
             raise ValueError(
-                f"--data.noise.probability {config.probability} has to lie in 0…1, and --data.noise.snr {low} {high} "
-                "has to be a range"
+                f"--data.noise.probability {config.probability} has to lie in 0…1, and "
+                f"--data.noise.snr [{low}, {high}] has to be a range"
             )
         path = Path(config.manifest)
         if not path.is_file():

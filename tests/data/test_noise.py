@@ -203,7 +203,7 @@ def test_noise_that_cannot_be_used_is_refused(prepare, make_noise, tmp_path: Pat
     noise = make_noise(2.0, storage="none")
     with pytest.raises(ValueError, match=r"n0-0 of .* has no features instead of 80: .*or set --data.on_the_fly true"):
         mixer_for(noise, on_the_fly=False)
-    with pytest.raises(ValueError, match=r"--data.noise.snr 20.0 10.0 has to be a range"):
+    with pytest.raises(ValueError, match=r"--data.noise.snr \[20.0, 10.0\] has to be a range"):
         mixer_for(noise, snr=(20.0, 10.0))
     write_manifest([], noise)
     with pytest.raises(ValueError, match="is empty"):
