@@ -15,18 +15,44 @@ import lhotse
 import numpy as np
 import torch
 from lhotse.features.base import FeatureExtractor
+from lhotse.features.kaldi.layers import get_mel_banks
 from torch import Tensor
 
-FeatureBackend = Literal["lhotse", "kaldi-native-fbank"]
+FeatureBackend = Literal["lhotse", "kaldifeat", "kaldi-native-fbank"]
+
+_LOW_FREQUENCY = 20.0
+_HIGH_FREQUENCY = -400.0  # counted from the Nyquist frequency. Kaldi's own default is 0
 
 
 @dataclass(frozen=True)
 class FbankOptions:
-    """What the features are. ``backend`` is only who computes them; they agree within 2e-3."""
+    """What the features are. ``backend`` is only who computes them; they agree within 2e-3.
+
+    Telephone speech has a ``sample_rate`` of 8000 Hz. There the lowest of 80 bins are each a single frequency of the
+    Fourier transform, hardly more than copies of their neighbours; 40 bins lose nothing.
+
+    Raises:
+        ValueError: some mel bins would lie between two frequencies and be empty. lhotse and kaldi-native-fbank fill
+            them with a constant, kaldifeat aborts the whole process.
+    """
 
     sample_rate: int = 16000
     num_mel_bins: int = 80
     backend: FeatureBackend = "lhotse"
+
+    def __post_init__(self) -> None:
+        if self.num_mel_bins < 4:
+            raise ValueError(f"num_mel_bins must be at least 4, not {self.num_mel_bins}")
+        padded_window = 2 ** (self.window - 1).bit_length()
+        banks, _ = get_mel_banks(
+            self.num_mel_bins, padded_window, self.sample_rate, _LOW_FREQUENCY, _HIGH_FREQUENCY
+        )  # (num_mel_bins, padded_window / 2)
+        empty = int((banks.sum(dim=1) == 0).sum())
+        if empty:
+            raise ValueError(
+                f"{empty} of {self.num_mel_bins} mel bins are empty at {self.sample_rate} Hz: make num_mel_bins "
+                "smaller (80 is usual at 16000 Hz, 40 at 8000 Hz)"
+            )
 
     @property
     def window(self) -> int:
@@ -170,7 +196,11 @@ def _lhotse_config(options: FbankOptions, snip_edges: bool) -> lhotse.FbankConfi
         # It warns that snip_edges=True changes the number of frames, which is the point here.
         warnings.simplefilter("ignore")
         return lhotse.FbankConfig(
-            sampling_rate=options.sample_rate, num_mel_bins=options.num_mel_bins, snip_edges=snip_edges
+            sampling_rate=options.sample_rate,
+            num_mel_bins=options.num_mel_bins,
+            snip_edges=snip_edges,
+            low_freq=_LOW_FREQUENCY,
+            high_freq=_HIGH_FREQUENCY,
         )
 
 
@@ -186,15 +216,26 @@ def _lhotse_backend(options: FbankOptions) -> Callable[[Tensor], Tensor]:
     return compute
 
 
+def _kaldifeat_backend(options: FbankOptions) -> Callable[[Tensor], Tensor]:
+    try:
+        import kaldifeat
+    except ImportError as error:
+        raise ImportError(
+            f"The feature backend 'kaldifeat' was asked for, but cannot be used: {error}. "
+            "Install it with tools/install_kaldifeat.sh, or choose 'lhotse' or 'kaldi-native-fbank'"
+        ) from error
+    fbank = kaldifeat.Fbank(_kaldi_options(kaldifeat.FbankOptions(), options))
+
+    def compute(samples: Tensor) -> Tensor:
+        return fbank(samples)
+
+    return compute
+
+
 def _kaldi_native_backend(options: FbankOptions) -> Callable[[Tensor], Tensor]:
     import kaldi_native_fbank
 
-    config = kaldi_native_fbank.FbankOptions()
-    config.frame_opts.samp_freq = options.sample_rate
-    config.frame_opts.dither = 0.0
-    config.frame_opts.snip_edges = True
-    config.mel_opts.num_bins = options.num_mel_bins
-    config.mel_opts.high_freq = -400.0  # Kaldi's own default is 0: up to the Nyquist frequency
+    config = _kaldi_options(kaldi_native_fbank.FbankOptions(), options)
 
     def compute(samples: Tensor) -> Tensor:
         fbank = kaldi_native_fbank.OnlineFbank(config)
@@ -204,7 +245,22 @@ def _kaldi_native_backend(options: FbankOptions) -> Callable[[Tensor], Tensor]:
     return compute
 
 
+def _kaldi_options(config: Any, options: FbankOptions) -> Any:
+    """``config``, the FbankOptions of a port of Kaldi, with everything that differs from lhotse's defaults set.
+
+    Kaldi's tools scale samples to 16-bit integers; its ports take them as they are, so [-1, 1] as lhotse does.
+    """
+    config.frame_opts.samp_freq = options.sample_rate
+    config.frame_opts.dither = 0.0
+    config.frame_opts.snip_edges = True
+    config.mel_opts.num_bins = options.num_mel_bins
+    config.mel_opts.low_freq = _LOW_FREQUENCY
+    config.mel_opts.high_freq = _HIGH_FREQUENCY
+    return config
+
+
 _BACKENDS: dict[str, Callable[[FbankOptions], Callable[[Tensor], Tensor]]] = {
     "lhotse": _lhotse_backend,
+    "kaldifeat": _kaldifeat_backend,
     "kaldi-native-fbank": _kaldi_native_backend,
 }

@@ -63,7 +63,7 @@ def loss_backend(backend: str = "auto", device: torch.device | str = "cpu") -> s
     raise ImportError(
         "The loss backend 'k2' was asked for, but k2 "
         f"{f'as built here cannot compute on {device.type}' if module else f'cannot be used: {reason}'}. "
-        "Install a build for this torch with python tools/install_k2.py (PyPI's k2 is for torch 1.13), "
+        "Install a build for this torch with tools/install_k2.sh (PyPI's k2 is for torch 1.13), "
         "or choose the backend 'native', which needs nothing"
     )
 

@@ -1,13 +1,9 @@
-"""Random problems, and the vectors computed by k2, for the tests of the loss."""
+"""Random problems for the tests of the loss."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
-
-GOLDEN = Path(__file__).parents[1] / "data" / "k2_pruned_rnnt.npz"
 
 
 @dataclass
@@ -49,13 +45,3 @@ def random_problem(
         torch.tensor([[0, 0, s, t] for s, t in lengths]),
         (2 * torch.randn(C, C, generator=generator, dtype=torch.float64)).to(dtype),
     )
-
-
-def golden_cases() -> dict[str, dict[str, np.ndarray]]:
-    """case -> name -> array; what they are is said in tests/loss/test_golden.py."""
-    cases: dict[str, dict[str, np.ndarray]] = {}
-    with np.load(GOLDEN) as arrays:
-        for key in arrays.files:
-            case, name = key.split("/")
-            cases.setdefault(case, {})[name] = arrays[key]
-    return cases

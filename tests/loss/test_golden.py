@@ -1,14 +1,7 @@
-"""Agreement with k2, which computed tests/data/k2_pruned_rnnt.npz (k2 1.24.4, float64, CPU).
-
-Keys are <case>/<name>. Inputs: am, lm, symbols, boundary, the joiner's weight, rnnt_type and
-args = [prune_range, lm_only_scale, am_only_scale, delay_penalty]; blank is 0. Outputs, per utterance: simple,
-smoothed, its gradients and occupations, ranges, pruned and its gradients for logits tanh(am + lm) @ weight,
-and full, the unpruned loss with that joiner.
-"""
+"""Agreement with k2, which computed tests/data/k2_pruned_rnnt.npz; summarymix.loss.check says what is in it."""
 
 import pytest
 import torch
-from loss_cases import golden_cases
 
 from summarymix.loss import (
     do_rnnt_pruning,
@@ -19,9 +12,9 @@ from summarymix.loss import (
     rnnt_loss_simple,
     rnnt_loss_smoothed,
 )
+from summarymix.loss.check import TOLERANCE, golden_cases, solve
 
 CASES = golden_cases()
-RNNT_TYPES = ["regular", "modified", "constrained"]
 
 
 @pytest.fixture(params=["native", "k2"])
@@ -36,32 +29,11 @@ def backend(request) -> str:
 
 @pytest.mark.parametrize("case", CASES)
 def test_losses_gradients_occupations_and_ranges(case, backend):
-    data = {k: torch.from_numpy(v) for k, v in CASES[case].items() if k != "rnnt_type"}
-    rnnt_type = str(CASES[case]["rnnt_type"])
-    s_range, lm_scale, am_scale, delay_penalty = data["args"].tolist()
-    am, lm = data["am"].requires_grad_(), data["lm"].requires_grad_()
-    symbols, boundary = data["symbols"], data["boundary"]
-    common = {"delay_penalty": delay_penalty, "reduction": "none", "backend": backend}
-
-    out = {"simple": rnnt_loss_simple(lm, am, symbols, 0, boundary, rnnt_type, **common)}
-    out["smoothed"], (out["px_grad"], out["py_grad"]) = rnnt_loss_smoothed(
-        lm, am, symbols, 0, lm_scale, am_scale, boundary, rnnt_type, return_grad=True, **common
-    )
-    grads = torch.autograd.grad(out["smoothed"].sum(), (am, lm))
-    out["smoothed_grad_am"], out["smoothed_grad_lm"] = grads
-
-    ranges = get_rnnt_prune_ranges(out["px_grad"], out["py_grad"], boundary, int(s_range), backend=backend)
-    assert torch.equal(ranges, data["ranges"])
-    am_pruned, lm_pruned = do_rnnt_pruning(am, lm, ranges, backend=backend)
-    logits = torch.tanh(am_pruned + lm_pruned) @ data["joiner_weight"]
-    out["pruned"] = rnnt_loss_pruned(logits, symbols, ranges, 0, boundary, rnnt_type, **common)
-    grads = torch.autograd.grad(out["pruned"].sum(), (am, lm, logits))
-    out["pruned_grad_am"], out["pruned_grad_lm"], out["pruned_grad_logits"] = grads
-
-    logits = torch.tanh(am[:, :, None] + lm[:, None]) @ data["joiner_weight"]
-    out["full"] = rnnt_loss(logits, symbols, 0, boundary, rnnt_type, **common)
-    for name, value in out.items():
-        torch.testing.assert_close(value, data[name], atol=1e-9, rtol=0, msg=lambda m, name=name: f"{name}: {m}")
+    case = CASES[case]
+    for name, value in solve(case, backend).items():
+        torch.testing.assert_close(
+            value, torch.from_numpy(case[name]), atol=TOLERANCE, rtol=0, msg=lambda m, name=name: f"{name}: {m}"
+        )
 
 
 def test_there_are_39_cases():
