@@ -22,6 +22,7 @@ FeatureBackend = Literal["lhotse", "kaldifeat", "kaldi-native-fbank"]
 
 _LOW_FREQUENCY = 20.0
 _HIGH_FREQUENCY = -400.0  # counted from the Nyquist frequency. Kaldi's own default is 0
+_FRAMES_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,13 @@ class FbankExtractor:
         """Features (num_frames, num_mel_bins) of the first whole windows in ``samples``, nothing mirrored."""
         if num_frames == 0:
             return torch.zeros(0, self.options.num_mel_bins)
-        needed = (num_frames - 1) * self.options.shift + self.options.window
-        return self._windows_to_fbank(samples[:needed])
+        # In pieces, so that a long recording needs no more memory and stays in the processor's cache.
+        pieces = []
+        for begin in range(0, num_frames, _FRAMES_AT_ONCE):
+            end = min(begin + _FRAMES_AT_ONCE, num_frames)
+            first, last = begin * self.options.shift, (end - 1) * self.options.shift + self.options.window
+            pieces.append(self._windows_to_fbank(samples[first:last]))
+        return torch.cat(pieces)
 
     def online(self) -> "OnlineFbank":
         """A new stream, whose concatenated frames equal :meth:`extract` of the concatenated samples."""
