@@ -34,7 +34,9 @@ TAGS = {"cp311-cp311-manylinux_2_17_x86_64", "cp311-abi3-linux_x86_64", "py39-no
 
 def page(wheels: list[str]) -> str:
     """A page like k2's: links with + as such or escaped, absolute or relative."""
-    links = ["https://example.org/main/" + wheel.replace("+", "%2B" if i % 2 else "+") for i, wheel in enumerate(wheels)]
+    links = [
+        "https://example.org/main/" + wheel.replace("+", "%2B" if i % 2 else "+") for i, wheel in enumerate(wheels)
+    ]
     links[0] = wheels[0]
     return "\n".join(f'<a href="{link}">{wheel}</a><br/>' for link, wheel in zip(links, wheels, strict=True))
 

@@ -9,6 +9,7 @@ and its gradients for logits tanh(am + lm) @ weight, and full, the unpruned loss
 import argparse
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ def solve(case: Case, backend: str, device: str = "cpu") -> dict[str, Tensor]:
     symbols, boundary = data["symbols"], data["boundary"]
     options = (0, boundary, rnnt_type, delay_penalty, "none")
 
-    out = {"simple": rnnt_loss_simple(lm, am, symbols, *options, backend=backend)}
+    out: dict[str, Any] = {"simple": rnnt_loss_simple(lm, am, symbols, *options, backend=backend)}
     out["smoothed"], (out["px_grad"], out["py_grad"]) = rnnt_loss_smoothed(
         lm, am, symbols, 0, lm_scale, am_scale, *options[1:], return_grad=True, backend=backend
     )

@@ -1,3 +1,5 @@
+import sys
+
 import lhotse
 import numpy as np
 import pytest
@@ -5,6 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from summarymix.data import check_features
+from summarymix.data import features as features_module
+from summarymix.data.check_features import SETTINGS, TOLERANCE, difference_to_lhotse, generated_audio
 from summarymix.data.features import FbankExtractor, FbankOptions
 
 EXTRACTOR = FbankExtractor()
@@ -67,20 +72,67 @@ def test_streams_do_not_share_state() -> None:
     torch.testing.assert_close(torch.cat([other.accept(samples), other.finish()]), EXTRACTOR.extract(samples))
 
 
-def test_kaldi_native_fbank_agrees() -> None:
-    samples = audio(32000)
-    fast = FbankExtractor(FbankOptions(backend="kaldi-native-fbank"))
-    torch.testing.assert_close(fast.extract(samples), EXTRACTOR.extract(samples), atol=2e-3, rtol=0)
-    stream = fast.online()
-    parts = [stream.accept(samples[:777]), stream.accept(samples[777:]), stream.finish()]
-    torch.testing.assert_close(torch.cat(parts), fast.extract(samples), atol=1e-5, rtol=0)
+@pytest.fixture(params=["kaldifeat", "kaldi-native-fbank"])
+def backend(request) -> str:
+    if request.param == "kaldifeat":
+        pytest.importorskip("kaldifeat", reason="kaldifeat is not installed: tools/install_kaldifeat.sh")
+    return request.param
 
 
-def test_eight_kilohertz() -> None:
-    options = FbankOptions(sample_rate=8000)
+@pytest.mark.parametrize(("sample_rate", "num_mel_bins"), SETTINGS)
+def test_backends_agree(backend: str, sample_rate: int, num_mel_bins: int) -> None:
+    """With lhotse, on whole recordings and in streams: sounds and silence, and audio of any short length."""
+    options = FbankOptions(sample_rate, num_mel_bins, backend)
+    assert difference_to_lhotse(generated_audio(3, sample_rate), options) <= TOLERANCE
+    for num_samples in [options.shift // 2, options.shift, options.window - 1, options.window, options.window + 1]:
+        assert difference_to_lhotse(torch.from_numpy(audio(num_samples)), options) <= TOLERANCE
+    assert FbankExtractor(options).extract(np.zeros(options.shift // 2 - 1, np.float32)).shape == (0, num_mel_bins)
+
+
+def test_long_recordings_are_computed_in_pieces(monkeypatch) -> None:
+    samples = audio(160 * 25)
+    whole = EXTRACTOR.extract(samples)
+    for at_once in [1, 7, 25]:
+        monkeypatch.setattr(features_module, "_FRAMES_AT_ONCE", at_once)
+        torch.testing.assert_close(EXTRACTOR.extract(samples), whole, atol=1e-5, rtol=0)
+
+
+def test_a_missing_kaldifeat_names_its_installer(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "kaldifeat", None)
+    with pytest.raises(ImportError, match=r"'kaldifeat' was asked for.*tools/install_kaldifeat\.sh"):
+        FbankExtractor(FbankOptions(backend="kaldifeat"))
+
+
+def test_the_check_fails_on_wrong_features(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(sys, "argv", ["check_features", "kaldi-native-fbank"])
+    check_features.main()
+    assert capsys.readouterr().out.count("largest difference to lhotse") == len(SETTINGS)
+
+    # The classic mistake: Kaldi's own default, up to the Nyquist frequency.
+    monkeypatch.setattr(features_module, "_HIGH_FREQUENCY", 0.0)
+    lhotse_config = lhotse.FbankConfig
+    monkeypatch.setattr(lhotse, "FbankConfig", lambda **options: lhotse_config(**{**options, "high_freq": -400.0}))
+    with pytest.raises(SystemExit, match="kaldi-native-fbank is wrong"):
+        check_features.main()
+
+
+@pytest.mark.parametrize("num_mel_bins", [40, 80])
+def test_eight_kilohertz_equals_lhotse(num_mel_bins: int) -> None:
     samples = audio(8000)
-    reference = lhotse.Fbank(lhotse.FbankConfig(num_mel_bins=80, sampling_rate=8000)).extract(samples, 8000)
-    np.testing.assert_allclose(FbankExtractor(options).extract(samples).numpy(), reference, atol=1e-5)
+    config = lhotse.FbankConfig(num_mel_bins=num_mel_bins, sampling_rate=8000)
+    features = FbankExtractor(FbankOptions(8000, num_mel_bins)).extract(samples)
+    np.testing.assert_allclose(features.numpy(), lhotse.Fbank(config).extract(samples, 8000), atol=1e-5)
+
+
+def test_empty_mel_bins_are_refused() -> None:
+    FbankOptions(8000, 90)
+    FbankOptions(16000, 124)
+    with pytest.raises(ValueError, match=r"of 91 mel bins are empty at 8000 Hz.*40 at 8000 Hz"):
+        FbankOptions(8000, 91)
+    with pytest.raises(ValueError, match="of 125 mel bins are empty at 16000 Hz"):
+        FbankOptions(16000, 125)
+    with pytest.raises(ValueError, match="at least 4, not 3"):
+        FbankOptions(16000, 3)
 
 
 def test_refuses_two_channels_and_other_sample_rates() -> None:

@@ -4,6 +4,7 @@ import importlib.machinery
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -25,12 +26,8 @@ def run_check(monkeypatch):
         module.__spec__ = importlib.machinery.ModuleSpec("k2", None)
         module.with_cuda = False
         for name in FUNCTIONS:
-            change = changes.get(name, lambda result: result)
-
-            def function(*args, native=getattr(summarymix.loss, name), change=change):
-                return change(native(*args, backend="native"))
-
-            setattr(module, name, function)
+            native = getattr(summarymix.loss, name)
+            setattr(module, name, partial(changed, native, changes.get(name, lambda result: result)))
         monkeypatch.setitem(sys.modules, "k2", module)
         monkeypatch.setattr(sys, "argv", ["check"])
         adapter.load.cache_clear()
@@ -38,6 +35,10 @@ def run_check(monkeypatch):
 
     yield run
     adapter.load.cache_clear()
+
+
+def changed(native: Callable, change: Callable, *args):
+    return change(native(*args, backend="native"))
 
 
 def nan_in_one(loss: Tensor) -> Tensor:
