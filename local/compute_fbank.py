@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--storage", choices=get_args(Storage), default="numpy_files", help="none: while training")
     parser.add_argument("--backend", choices=get_args(FeatureBackend), default="lhotse")
     parser.add_argument("--sample-rate", type=int, default=16000, help="Hz; other audio is resampled")
+    parser.add_argument("--num-mel-bins", type=int, default=80, help="features a frame")
     parser.add_argument(
         "--speed-perturb", type=speeds, default=(), metavar="0.9,1.1", help="add copies at these speeds"
     )
@@ -79,7 +80,7 @@ def main() -> None:
     if args.dask_scheduler and args.executor != "dask":
         parser.error("--dask-scheduler needs --executor dask")
     options = ExtractionOptions(
-        fbank=FbankOptions(sample_rate=args.sample_rate, backend=args.backend),
+        fbank=FbankOptions(args.sample_rate, args.num_mel_bins, args.backend),
         storage=args.storage,
         speeds=args.speed_perturb,
     )

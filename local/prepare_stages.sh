@@ -18,6 +18,7 @@ nj=$(getconf _NPROCESSORS_ONLN)
 dl_dir=download
 data_dir=data
 sample_rate=16000
+num_mel_bins=80
 speed_perturb=
 storage=numpy_files
 feature_backend=lhotse
@@ -35,6 +36,7 @@ Stages 2 features, 3 validate, 4 tokens. Options of every recipe:
   --dl-dir DIR                where the corpus is, or goes (default: download)
   --data-dir DIR              where the results go (default: data)
   --sample-rate HZ            of the features; other audio is resampled
+  --num-mel-bins N            features a frame (default: 80); train with the same --data.num-mel-bins
   --speed-perturb 0.9,1.1     copies of the training splits at these speeds; "" for none
   --storage S                 numpy_files: features on disk, 0.12 GB an hour; lilcom_chunky: compressed, a third of it,
                               needs "pip install lilcom"; none: computed while training, with --data.on-the-fly true
@@ -60,7 +62,8 @@ begin() {
 prepare_stages() {
   local prefix=$1 train=$2 eval=$3
   local options=(--prefix "$prefix" --manifest-dir "$manifests" --out-dir "$fbank" --nj "$nj")
-  local features=(--storage "$storage" --backend "$feature_backend" --sample-rate "$sample_rate")
+  local features=(--storage "$storage" --backend "$feature_backend")
+  features+=(--sample-rate "$sample_rate" --num-mel-bins "$num_mel_bins")
 
   if stage 2 "Features" "$fbank/.$prefix.done" "${features[*]} --speed-perturb $speed_perturb"; then
     if [ -n "$eval" ]; then
