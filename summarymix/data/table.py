@@ -1,127 +1,128 @@
-"""From a table of audio files and transcripts to lhotse manifests: the way in for any corpus of one's own."""
+"""A table of audio files and transcripts: the way in for any corpus of one's own."""
 
 import csv
 import json
+import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from lhotse import Recording, SupervisionSegment
-
-from summarymix.data.manifests import write_manifest
-from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.data.corpus import Corpus, Row, gather, name_of, open_files
+from summarymix.data.skipped import SkippedItems
 
 NEEDED_COLUMNS = ("audio", "text")
 
-
-@dataclass(frozen=True)
-class Row:
-    """One utterance of a table."""
-
-    audio: Path
-    text: str
-    id: str
-    speaker: str | None
-    split: str
+AUDIO_SUFFIXES = {
+    ".wav",
+    ".flac",
+    ".mp3",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".aiff",
+    ".au",
+    ".sph",
+    ".m4a",
+    ".mp4",
+    ".aac",
+    ".wma",
+}
 
 
 def read_table(table: Path, audio_dir: Path) -> Iterator[Row]:
-    """Read a ``.tsv``, ``.csv`` or ``.jsonl`` file with the columns audio, text and optionally id, speaker, split.
+    """Read a ``.tsv``, ``.csv`` or ``.jsonl`` file, one utterance a line.
 
-    Audio paths are relative to ``audio_dir``. The id defaults to the audio path without its suffix, slashes
-    replaced by dashes; the split to ``train``.
+    Columns: audio (a path relative to ``audio_dir``), text, and optionally id, speaker, split, start and duration (in
+    seconds; several rows may be parts of one long recording), channel (from 0), language. Others are ignored, and an
+    empty field is like none.
 
     Raises:
-        ValueError: the kind of file is unknown, or a needed column is missing.
+        ValueError: the kind of file is unknown, it is not UTF-8, a needed column is missing, or a number is none.
     """
     table = Path(table)
-    with open(table, encoding="utf-8", newline="") as file:
-        rows: Iterator[dict[str, str]]
-        if table.suffix == ".jsonl":
-            rows = (json.loads(line) for line in file if line.strip())
-        elif table.suffix in (".tsv", ".csv"):
-            tabs = table.suffix == ".tsv"
-            # In a .tsv a quotation mark is a character like any other.
-            rows = csv.DictReader(
-                file, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-            )
-        else:
-            raise ValueError(f"{table}: a table is a .tsv, .csv or .jsonl file")
-        for number, row in enumerate(rows, start=1):
-            for column in NEEDED_COLUMNS:
-                if row.get(column) is None:
-                    raise ValueError(
-                        f"{table}, utterance {number}: no {column!r}. The columns there are: {', '.join(map(str, row))}"
-                    )
-            yield Row(
-                audio=Path(audio_dir) / row["audio"],
-                text=" ".join(row["text"].split()),
-                id=row.get("id") or str(Path(row["audio"]).with_suffix("")).replace("/", "-"),
-                speaker=row.get("speaker") or None,
-                split=row.get("split") or "train",
-            )
+    for number, fields in _lines(table):
+        where = f"{table}, line {number}"
+        if None in fields:  # what csv calls fields behind the last column
+            raise ValueError(f"{where}: more fields than columns; is there a separator inside the text?")
+        for column in NEEDED_COLUMNS:
+            if fields.get(column) is None:
+                raise ValueError(f"{where}: no {column!r}. The columns there are: {', '.join(map(str, fields))}")
+        row = {column: str(value) for column, value in fields.items() if value not in (None, "")}
+        try:
+            start = float(row.get("start", 0))
+            duration = float(row["duration"]) if "duration" in row else None
+            channel = int(row["channel"]) if "channel" in row else None
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}; start and duration are seconds, channel is 0, 1, …") from None
+        yield Row(
+            audio=os.path.join(audio_dir, row.get("audio", "")),
+            text=row.get("text", ""),
+            id=row.get("id"),
+            speaker=row.get("speaker"),
+            split=row.get("split"),
+            start=start,
+            duration=duration,
+            channel=channel,
+            language=row.get("language"),
+        )
+
+
+def read_table_corpus(table: Path, audio_dir: Path, num_jobs: int = 1, **options: Any) -> Corpus:
+    """The corpus of a table; ``options`` are those of :func:`summarymix.data.corpus.gather`."""
+    rows = list(read_table(table, audio_dir))
+    names = {row.audio: name_of(os.path.relpath(row.audio, audio_dir)) for row in rows}
+    corpus = gather(rows, open_files(names, num_jobs), **options)
+    named = {os.path.realpath(path) for path in names}
+    corpus.unnamed_audio = [
+        path
+        for path in sorted(Path(audio_dir).rglob("*"))
+        if path.suffix.lower() in AUDIO_SUFFIXES and os.path.realpath(path) not in named
+    ]
+    return corpus
 
 
 def prepare_table(table: Path, audio_dir: Path, prefix: str, out_dir: Path, num_jobs: int = 1) -> SkippedItems:
     """Write ``{prefix}_recordings_{split}.jsonl.gz`` and ``{prefix}_supervisions_{split}.jsonl.gz`` for every split.
 
     Returns:
-        The rows that were left out: no readable audio, no transcript, or an id that came before. They are also listed
-        in ``{out_dir}/skipped-table.tsv``.
+        The rows that were left out. They are also listed in ``{out_dir}/skipped-table.tsv``.
 
     Raises:
         ValueError: the table is malformed, or no row is left.
     """
-    skipped = SkippedItems()
-    splits: dict[str, list[tuple[Recording, SupervisionSegment]]] = {}
-    seen: set[str] = set()
-    rows = list(read_table(table, audio_dir))
-    # Only headers are read, so threads do.
-    with ThreadPoolExecutor(num_jobs) as executor:
-        recordings = executor.map(_open, rows)
-        for row, recording in zip(rows, recordings, strict=True):
-            if row.id in seen:
-                problem = Skipped(row.id, str(row.audio), "duplicate id", "", "give every utterance an id of its own")
-            elif not row.text:
-                problem = Skipped(row.id, str(row.audio), "empty transcript", "", "add the transcript to the table")
-            elif isinstance(recording, Skipped):
-                problem = recording
-            else:
-                seen.add(row.id)
-                supervision = SupervisionSegment(
-                    id=row.id,
-                    recording_id=row.id,
-                    start=0.0,
-                    duration=recording.duration,
-                    channel=recording.channel_ids[0],
-                    text=row.text,
-                    speaker=row.speaker,
-                )
-                splits.setdefault(row.split, []).append((recording, supervision))
-                continue
-            skipped.add(problem)
-    skipped.write(Path(out_dir) / "skipped-table.tsv")
-    if not splits:
-        raise ValueError(f"{table}: no utterance of {len(rows)} is left; {skipped.summary()}")
-    for split, pairs in splits.items():
-        write_manifest((recording for recording, _ in pairs), _path(out_dir, prefix, "recordings", split))
-        write_manifest((supervision for _, supervision in pairs), _path(out_dir, prefix, "supervisions", split))
-    return skipped
+    corpus = read_table_corpus(table, audio_dir, num_jobs)
+    corpus.write(prefix, out_dir)
+    return corpus.skipped
 
 
-def _path(out_dir: Path, prefix: str, kind: str, split: str) -> Path:
-    return Path(out_dir) / f"{prefix}_{kind}_{split}.jsonl.gz"
-
-
-def _open(row: Row) -> Recording | Skipped:
-    if not row.audio.is_file():
-        return Skipped(row.id, str(row.audio), "missing audio", "", "restore the file, or correct the table")
+def _lines(table: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+    """The number of each line and its fields by column."""
+    if table.suffix not in (".tsv", ".csv", ".jsonl"):
+        raise ValueError(f"{table}: a table is a .tsv, .csv or .jsonl file")
     try:
-        recording = Recording.from_file(row.audio, recording_id=row.id)
-    # What a broken file raises differs between formats and libraries; the text goes into the list.
-    except Exception as error:
-        return Skipped(row.id, str(row.audio), "unreadable audio", f"{error}", "restore the file")
-    if recording.num_samples == 0:
-        return Skipped(row.id, str(row.audio), "unreadable audio", "no samples", "restore the file")
-    return recording
+        # Spreadsheets put a byte order mark in front.
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            if table.suffix == ".jsonl":
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield number, _json_object(table, number, line)
+                return
+            tabs = table.suffix == ".tsv"
+            # In a .tsv a quotation mark is a character like any other.
+            reader = csv.DictReader(
+                file, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+            )
+            for fields in reader:
+                yield reader.line_num, fields
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table} is not UTF-8 ({error.reason}): convert it, iconv -f latin1 -t utf-8") from None
+
+
+def _json_object(table: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{table}, line {number}: {error}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{table}, line {number}: not an object of columns and values")
+    return fields

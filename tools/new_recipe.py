@@ -1,0 +1,250 @@
+#!/usr/bin/env python3
+"""Make a recipe for a corpus: egs/NAME/ASR, whose run.sh prepares, trains and decodes.
+
+The corpus is a table of audio files and transcripts, Kaldi data folders, or lhotse manifests. Its audio is opened and
+its transcripts are read, what is wrong with them is told, and the sizes of model and training are chosen by the hours
+of training data.
+
+The table is a .tsv, .csv or .jsonl with the columns audio and text, and optionally
+  id                id of the utterance (made from the audio's name)
+  speaker           keeps each speaker in one split
+  split             train, dev or test; dev and test are taken from train where there are none
+  start, duration   in seconds, for utterances inside longer recordings
+  channel           from 0, for audio with several
+  language
+"""
+
+import argparse
+import math
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+try:
+    from summarymix.cli import clear_errors
+except ModuleNotFoundError as missing:
+    sys.exit(f"{missing}: activate the environment first, with this repository's `. tools/setup.sh`")
+from summarymix.data.corpus import Corpus, Utterance, kind_of
+from summarymix.data.report import hours_by_rate
+from summarymix.data.sources import CorpusSource, add_source_options, prepare_corpus, source_of
+
+ROOT = Path(__file__).resolve().parents[1]
+TEMPLATE = Path(__file__).parent / "recipe_template"
+
+SPEEDS = (0.9, 1.0, 1.1)
+VOCAB_SIZE = 500
+MIN_WORDS_FOR_PIECES = 1000
+MAX_CHARACTERS_FOR_PIECES = 200
+
+
+def choose_sizes(hours: float) -> dict[str, str]:
+    """Model and training for ``hours`` of training data.
+
+    | hours | layers x width | parameters | batch | updates | modelled on |
+    |---|---|---|---|---|---|
+    | < 20 | 6 x 144 | 3 M | 24 s | 12 000 | egs/mini, the only one of the three trained to the end so far |
+    | < 200 | 12 x 256 | 19 M | 200 s | 40 000 | egs/librispeech with 100 hours |
+    | more | 12 x 512 | 75 M | 600 s | 100 000 | egs/librispeech |
+
+    With little data the number of updates counts, so batches are small, and epochs are as many as give the updates
+    (between 5 and 60, or 10 and 60).
+    """
+    seconds = 3600 * hours * sum(1 / speed for speed in SPEEDS)
+    if hours < 20:
+        layers, dim, joiner_dim, max_duration, updates, min_epochs = 6, 144, 144, 24, 12_000, 5
+    elif hours < 200:
+        layers, dim, joiner_dim, max_duration, updates, min_epochs = 12, 256, 512, 200, 40_000, 10
+    else:
+        layers, dim, joiner_dim, max_duration, updates, min_epochs = 12, 512, 512, 600, 100_000, 10
+    small = hours < 20
+    updates_per_epoch = max(seconds / max_duration, 1)
+    num_epochs = min(max(round(updates / updates_per_epoch), min_epochs), 60)
+    updates = math.ceil(num_epochs * updates_per_epoch)
+    values = {
+        "num_layers": layers,
+        "dim": dim,
+        "feedforward_dim": 4 * dim,
+        "kernel_size": 15 if small else 31,
+        "frontend_channels": [32, 32] if small else [64, 32],
+        "predictor_dim": min(dim, 256),
+        "joiner_dim": joiner_dim,
+        "precision": "fp32" if small else "bf16",
+        "max_duration": max_duration,
+        "num_workers": 1 if small else 4,
+        "num_epochs": num_epochs,
+        "updates": updates,
+        "lr": "1.0e-3" if small else "8.0e-4",
+        "warmup_steps": min(max(updates // 12, 20), 5000),
+        "average_period": 10 if small else 100,
+        "speed_perturb": ",".join(str(speed) for speed in SPEEDS if speed != 1),
+    }
+    return {name: str(value) for name, value in values.items()}
+
+
+def choose_tokens(texts: Iterable[str], hours: float) -> dict[str, str]:
+    """Characters or pieces of words.
+
+    With pieces and little data, training can stay for long on a plateau where the model has learnt the language but
+    not to listen. And of a few hundred words, or of thousands of characters, there are no useful 500 pieces.
+    """
+    words, characters = set[str](), set[str]()
+    for text in texts:
+        words.update(text.split())
+        characters.update(text)
+    pieces = hours >= 20 and len(words) >= MIN_WORDS_FOR_PIECES and len(characters) <= MAX_CHARACTERS_FOR_PIECES
+    if pieces:
+        return {
+            "model_type": "unigram",
+            "vocab_size": str(VOCAB_SIZE),
+            "lang": f"lang_bpe_{VOCAB_SIZE}",
+            "tokens_reason": f"pieces of words: {len(words)} different words are enough to find good ones",
+        }
+    return {
+        "model_type": "char",
+        # the most that there may be; blank, unknown and the word boundary are among them
+        "vocab_size": str(max(VOCAB_SIZE, len(characters) + 3)),
+        "lang": "lang_char",
+        "tokens_reason": "characters: with pieces of words, little data or few words are learnt by heart",
+    }
+
+
+def choose_features(utterances: Iterable[Utterance]) -> dict[str, str]:
+    """Sample rate and mel bins: 8 kHz if most of the speech has less than 16 kHz, and is only resampled otherwise."""
+    hours = {"8": 0.0, "16": 0.0}
+    for (rate, _), spoken in hours_by_rate(utterances).items():
+        hours["8" if rate < 16000 else "16"] += spoken
+    if hours["8"] > hours["16"]:
+        reason = "most of the audio has no more; 80 bins would leave some without a frequency of their own"
+        return {"sample_rate": "8000", "num_mel_bins": "40", "rate_reason": reason}
+    return {"sample_rate": "16000", "num_mel_bins": "80", "rate_reason": "other audio is resampled"}
+
+
+def choose_max_seconds(utterances: Iterable[Utterance]) -> int:
+    """A limit in tens of seconds, 20 to 60, that leaves 99 % of the speech."""
+    durations = sorted((utterance.seconds for utterance in utterances), reverse=True)
+    longer, allowed = 0.0, 0.01 * sum(durations)
+    for duration in durations:
+        longer += duration
+        if longer > allowed:
+            return min(max(10 * math.ceil(duration / 10), 20), 60)
+    return 20
+
+
+def new_recipe(name: str, source: CorpusSource, egs_dir: Path = ROOT / "egs", num_jobs: int = 4) -> list[str]:
+    """Write ``{egs_dir}/{name}/ASR``, all of it or nothing.
+
+    Args:
+        name: of the corpus and the recipe.
+        source: the corpus.
+        egs_dir: folder of the recipes; another one than this repository's is possible.
+        num_jobs: audio files to open at a time.
+
+    Returns:
+        What to tell the user.
+
+    Raises:
+        ValueError: the name cannot be used, or the corpus is malformed or empty.
+        FileExistsError: there is such a recipe.
+        FileNotFoundError: the corpus is not there.
+    """
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
+        raise ValueError(f"{name!r} cannot be a recipe's name: use letters, digits, dashes and underscores")
+    recipe = egs_dir.absolute() / name
+    if recipe.exists():
+        raise FileExistsError(f"{recipe} is there already: choose another name, or remove that folder first")
+    partial = recipe.with_name(f".{name}.{os.getpid()}.part")
+    try:
+        corpus, lines = prepare_corpus(source, name, partial / "ASR" / "data" / "manifests", num_jobs, fill=True)
+        values, told = _choose(name, source, corpus, egs_dir)
+        for template in sorted(path for path in TEMPLATE.rglob("*") if path.is_file()):
+            _write(template, partial / "ASR" / template.relative_to(TEMPLATE), values)
+        partial.rename(recipe)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return [line.replace(str(partial), str(recipe)) for line in lines] + told
+
+
+def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> tuple[dict[str, str], list[str]]:
+    """What goes into the template, and what to tell about it."""
+    splits = corpus.splits()
+    names = {kind: [split for split in splits if kind_of(split) == kind] for kind in ("train", "dev", "test")}
+    training = [utterance for split in names["train"] for utterance in splits[split]]
+    hours = sum(utterance.seconds for utterance in training) / 3600
+    texts = [utterance.supervision.text for utterance in training]
+    max_seconds = choose_max_seconds(training)
+    values = {
+        "NAME": name,
+        "ROOT": "../../.." if egs_dir.resolve() == ROOT / "egs" else shlex.quote(str(ROOT)),
+        "PATH": str(source.path),
+        "SOURCE": shlex.join(_options(source)),
+        "CONTENTS": _contents(source),
+        "HOURS": f"{hours:.3g}",
+        "max_seconds": str(max_seconds),
+        **{kind.upper(): " ".join(names[kind]) for kind in names},
+        **{f"{kind.upper()}_LIST": ", ".join(names[kind]) for kind in names},
+        "TEST_STRINGS": '", "'.join(names["test"]),
+        **choose_sizes(hours),
+        **choose_tokens(texts, hours),
+        **choose_features(training),
+    }
+    values["max_duration"] = str(max(int(values["max_duration"]), max_seconds))
+    too_long = sum(utterance.seconds > max_seconds for utterance in training)
+    told = [
+        f"model: {values['num_layers']} layers of width {values['dim']}, {values['num_epochs']} epochs, some "
+        f"{values['updates']} updates of {values['max_duration']} s",
+        f"tokens: {values['tokens_reason']}",
+        f"features: {values['num_mel_bins']} mel bins at {values['sample_rate']} Hz: {values['rate_reason']}",
+    ]
+    if too_long:
+        told.append(
+            f"Warning: {too_long} training utterances are longer than {max_seconds} s and will not be trained on: "
+            "segment them (columns start and duration), or raise data.max_seconds and data.max_duration"
+        )
+    return values, told
+
+
+def _options(source: CorpusSource) -> list[str]:
+    """The command line of local/prepare_table.py that names the corpus."""
+    option = "--table" if source.table else "--kaldi-dir" if source.kaldi_dir else "--lhotse-manifests"
+    options = [option, str(source.path), "--audio-dir", str(source.audio_dir), "--text", source.text]
+    return options if source.channel is None else [*options, "--channel", str(source.channel)]
+
+
+def _contents(source: CorpusSource) -> str:
+    """A shell command that prints what the corpus is made of."""
+    path = shlex.quote(str(source.path))
+    if source.table:
+        audio_dir = shlex.quote(str(source.audio_dir))
+        return f"cat {path}; find -L {audio_dir} -type f -printf '%P %s %T@\\n' | sort"
+    if source.kaldi_dir:
+        return f"cat {path}/{{,*/}}{{wav.scp,segments,text,utt2spk,utt2lang}}"
+    return f"cat {path}/*.jsonl*"
+
+
+def _write(template: Path, path: Path, values: dict[str, str]) -> None:
+    text = re.sub(r"@(\w+)@", lambda match: values[match[1]], template.read_text(encoding="utf-8"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    if path.suffix in (".sh", ".py"):
+        path.chmod(0o755)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", metavar="NAME", help="of the corpus and the recipe")
+    add_source_options(parser)
+    parser.add_argument("--egs-dir", type=Path, default=ROOT / "egs", metavar="DIR", help="folder of the recipes")
+    parser.add_argument("--nj", type=int, default=4, help="audio files to open at a time")
+    args = parser.parse_args()
+    with clear_errors("new_recipe.py"):
+        lines = new_recipe(args.name, source_of(args), args.egs_dir, args.nj)
+    recipe = args.egs_dir / args.name / "ASR"
+    print(*lines, f"{recipe} is ready. Next: {recipe}/run.sh", sep="\n")
+
+
+if __name__ == "__main__":
+    main()

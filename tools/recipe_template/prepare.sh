@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Prepares the corpus @NAME@.
+# Stage 1 makes manifests and splits, and tells what is wrong with the corpus.
+
+set -euo pipefail
+cd "$(dirname "$0")"
+. @ROOT@/local/prepare_stages.sh
+sample_rate=@sample_rate@
+num_mel_bins=@num_mel_bins@
+speed_perturb=@speed_perturb@
+model_type=@model_type@
+vocab_size=@vocab_size@
+begin "$@"
+
+corpus=(@SOURCE@)
+# What it is made of is one of the settings: if that changes, the stage runs again.
+contents=$({ @CONTENTS@; } 2>/dev/null | cksum || true)
+if stage 1 "Manifests" "$manifests/.@NAME@.done" "${corpus[*]}, contents $contents"; then
+  "$local/prepare_table.py" "${corpus[@]}" --fill-splits --prefix @NAME@ --out-dir "$manifests" --nj "$nj"
+  stage_done
+fi
+
+prepare_stages @NAME@ "@TRAIN@" "@DEV@ @TEST@"

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# The whole @NAME@ recipe: from the audio to a table of word error rates, offline and streaming.
+
+set -euo pipefail
+cd "$(dirname "$0")"
+. @ROOT@/local/run_stages.sh
+
+run_stages @NAME@ "@TRAIN@" "$@"
