@@ -1,0 +1,250 @@
+"""From a folder of recordings to a recipe that runs."""
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+from lhotse import AudioSource, Recording, SupervisionSegment
+
+from summarymix.cli import parse_config
+from summarymix.data.corpus import Utterance
+from summarymix.data.manifests import cuts_path, read_cuts
+from summarymix.data.skipped import SkippedItems
+from summarymix.data.sources import CorpusSource
+from summarymix.decoding.results import read_results
+from summarymix.training.config import TrainConfig
+
+ROOT = Path(__file__).parents[2]
+tool = SimpleNamespace(**runpy.run_path(str(ROOT / "tools" / "new_recipe.py")))
+
+
+def write_corpus(folder: Path) -> CorpusSource:
+    """48 utterances of 12 speakers in mixed formats, most of it telephone speech, and some rows that are no good."""
+    rng = np.random.default_rng(0)
+    words = ["ONE", "TWO", "THREE", "STOP"]
+    lines = ["audio\ttext\tspeaker\tstart\tduration\tchannel"]
+
+    def noise(name: str, rate: int, seconds: float, channels: int = 1) -> None:
+        opus = name.endswith("opus")
+        samples = rng.uniform(-0.3, 0.3, (int(rate * seconds), channels))
+        soundfile.write(folder / name, samples, rate, format="OGG" if opus else None, subtype="OPUS" if opus else None)
+
+    def row(name: str, speaker: int, *place: object) -> None:
+        text = " ".join(rng.choice(words, 3))
+        lines.append("\t".join(map(str, (name, text, f"s{speaker}", *(place or ("", "", ""))))))
+
+    folder.mkdir()
+    for call in range(2):  # two speakers in each, one on each channel
+        noise(f"call{call}.wav", 8000, 16, channels=2)
+        for i in range(16):
+            row(f"call{call}.wav", 2 * call + i % 2, 1.9 * (i // 2), 1.5, i % 2)
+    for i, suffix in enumerate(["flac", "ogg", "mp3", "opus"] * 4):
+        noise(f"{i}.{suffix}", 16000 if suffix != "ogg" else 8000, 1.5)
+        row(f"{i}.{suffix}", 4 + i % 8)
+    lines += ["gone.wav\tTWO\ts0\t\t\t", lines[-1], "1.ogg\t\ts0\t\t\t", "call0.wav\tONE\ts0\t\t\t"]
+    noise("spare.wav", 8000, 1)
+    table = folder.parent / "table.tsv"
+    table.write_text("\n".join(lines) + "\n")
+    return CorpusSource(table, None, None, folder)
+
+
+SKIPPED = {"missing audio": 1, "duplicate audio": 1, "empty transcript": 1, "several channels": 1}
+
+
+def run(recipe: Path, script: str, *options: str) -> str:
+    # The scripts install nothing where an environment is active.
+    environment = {"VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "1", **os.environ}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
+    command = [str(recipe / script), *options]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def test_from_a_folder_of_recordings_to_error_rates(tmp_path: Path) -> None:
+    source = write_corpus(tmp_path / "some audio")
+    told = "\n".join(tool.new_recipe("calls", source, tmp_path / "egs"))
+    recipe = tmp_path / "egs" / "calls" / "ASR"
+    assert (
+        f"skipped 4: 1 missing audio, 1 duplicate audio, 1 empty transcript, 1 several channels; see {recipe}" in told
+    )
+    assert "dev and test were taken from train by speakers" in told
+    assert "40 mel bins at 8000 Hz" in told
+    assert "1 audio files have no row in the table" in told
+
+    small = "--model.num-layers 1 --model.dim 16 --model.feedforward-dim 16 --model.summary-dim 16 --max-steps 2"
+    out = run(
+        recipe,
+        "run.sh",
+        *(
+            "--train-options",
+            f"{small} --average-period 1 --data.num-workers 0",
+            "--chunk-ms",
+            "640",
+            "--num-epochs",
+            "1",
+        ),
+        *("--prepare-options", "--nj 1 --speed-perturb 1.1"),
+    )
+    assert SkippedItems.read(recipe / "data/manifests/skipped-table.tsv").counts == SKIPPED
+    splits = {
+        split: list(read_cuts(cuts_path(recipe / "data/fbank", "calls", split))) for split in ("train", "dev", "test")
+    }
+    assert len(splits["train"]) // 2 + len(splits["dev"]) + len(splits["test"]) == 48  # train also at another speed
+    assert all(cut.num_features == 40 and cut.sampling_rate == 8000 for cuts in splits.values() for cut in cuts)
+    speakers = [{cut.supervisions[0].speaker for cut in cuts} for cuts in splits.values()]
+    assert sum(map(len, speakers)) == 12
+    results = read_results(recipe / "exp" / "results.jsonl")
+    assert {(result.mode, result.split, result.utterances) for result in results} >= {
+        (mode, "test", len(splits["test"])) for mode in ("offline", "simulated", "streaming")
+    }
+    assert all(mode in out.split("Stage 4: results")[1] for mode in ("offline", "simulated", "streaming"))
+
+    # Nothing is done twice, until the corpus changes.
+    assert "Stage 1: Manifests: already done" in run(recipe, "prepare.sh", "--stop-stage", "1")
+    source.table.write_text(source.table.read_text().replace("gone.wav", "spare.wav"))
+    assert "missing audio" not in run(recipe, "prepare.sh", "--stop-stage", "1")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> CorpusSource:
+    return write_corpus(tmp_path_factory.mktemp("corpus") / "audio")
+
+
+def test_the_recipe_is_whole_and_names_its_corpus(source: CorpusSource, tmp_path: Path, monkeypatch) -> None:
+    tool.new_recipe("my-corpus_2", source, tmp_path)
+    recipe = tmp_path / "my-corpus_2" / "ASR"
+    files = {str(path.relative_to(recipe)) for path in recipe.rglob("*") if path.is_file() and "data" not in path.parts}
+    assert files == {"README.md", "prepare.sh", "run.sh", "train.py", "decode.py", "conf/conformer.yaml"}
+    for name in files:
+        text = (recipe / name).read_text()
+        assert not re.search(r"@\w+@", text)
+        if name != "conf/conformer.yaml":
+            assert "my-corpus_2" in text
+    assert all(os.access(recipe / name, os.X_OK) for name in files if name.endswith((".sh", ".py")))
+    assert f"--table {source.table} --audio-dir {source.audio_dir}" in (recipe / "prepare.sh").read_text()
+
+    config = parse_config(TrainConfig, ["--config", str(recipe / "conf" / "conformer.yaml")])
+    assert (config.data.prefix, config.data.sample_rate, config.data.num_mel_bins) == ("my-corpus_2", 8000, 40)
+    assert (config.data.train, config.data.dev) == (["train"], ["dev"])
+
+
+def test_names_that_cannot_be(source: CorpusSource, tmp_path: Path) -> None:
+    for name in ("", "a b", "../a", "2", "a/b"):
+        with pytest.raises(ValueError, match="cannot be a recipe's name: use letters"):
+            tool.new_recipe(name, source, tmp_path)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(FileExistsError, match=r"there is there already: choose another name, or remove"):
+        tool.new_recipe("there", source, tmp_path)
+    with pytest.raises(FileExistsError, match="egs/mini is there already"):
+        tool.new_recipe("mini", source)
+
+
+def test_nothing_is_left_of_a_recipe_that_fails(source: CorpusSource, tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text("audio\ttext\ngone.wav\tONE\n")
+    with pytest.raises(ValueError, match="no utterance of 1 is left; skipped 1: 1 missing audio"):
+        tool.new_recipe("c", CorpusSource(tmp_path / "t.tsv", None, None, tmp_path), tmp_path / "egs")
+    assert not list((tmp_path / "egs").iterdir())
+
+
+def test_command_line(source: CorpusSource, tmp_path: Path, monkeypatch, capsys) -> None:
+    def call(*options: object) -> str:
+        monkeypatch.setattr(sys, "argv", ["new_recipe.py", *map(str, options), "--egs-dir", str(tmp_path)])
+        tool.main()
+        return capsys.readouterr().out
+
+    options = ("--table", source.table, "--audio-dir", source.audio_dir)
+    out = call("c", *options, "--channel", 1, "--text", "lower")
+    assert out.endswith(f"{tmp_path}/c/ASR is ready. Next: {tmp_path}/c/ASR/run.sh\n")
+    assert "--text lower --channel 1" in (tmp_path / "c" / "ASR" / "prepare.sh").read_text()
+    assert "several channels" not in out
+    with pytest.raises(SystemExit, match=r"new_recipe.py: .*c is there already"):
+        call("c", *options)
+    with pytest.raises(SystemExit):
+        call("d", *options, "--kaldi-dir", tmp_path)
+    assert "not allowed with argument" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        call("d")
+
+
+def write_kaldi(folder: Path, source: CorpusSource) -> None:
+    for i, split in enumerate(("train", "dev", "test")):
+        (folder / split).mkdir(parents=True)
+        (folder / split / "wav.scp").write_text(f"u{i} cat {source.audio_dir}/{4 * i}.flac |\n")
+        (folder / split / "text").write_text(f"u{i} SOME WORDS\n")
+
+
+def test_kaldi_folders_are_prepared_anew_when_they_change(source: CorpusSource, tmp_path: Path) -> None:
+    write_kaldi(tmp_path / "k", source)
+    told = tool.new_recipe("k", CorpusSource(None, tmp_path / "k", None, tmp_path), tmp_path / "egs")
+    assert "3 recordings are commands" in "\n".join(told)
+    recipe = tmp_path / "egs" / "k" / "ASR"
+    assert "Stage 1: Manifests: done" in run(recipe, "prepare.sh", "--stop-stage", "1")
+    assert "already done" in run(recipe, "prepare.sh", "--stop-stage", "1")
+    (tmp_path / "k" / "test" / "text").write_text("u2 OTHER WORDS\n")
+    assert "already done" not in run(recipe, "prepare.sh", "--stop-stage", "1")
+
+
+def test_sizes_grow_with_the_data_and_updates_stay_sensible() -> None:
+    before = 0
+    for hours in (0.01, 0.3, 3, 19.9, 20, 100, 199, 200, 1000, 50000):
+        sizes = tool.choose_sizes(hours)
+        updates, epochs = int(sizes["updates"]), int(sizes["num_epochs"])
+        assert 5 <= epochs <= 60
+        assert updates >= 9000 or epochs == 60
+        assert int(sizes["warmup_steps"]) <= updates / 3
+        assert int(sizes["dim"]) >= before
+        before = int(sizes["dim"])
+
+
+def test_tokens_are_pieces_only_with_much_data_and_many_words() -> None:
+    words = [f"{a}{b}{c}" for a in "abcdefghijkl" for b in "abcdefghij" for c in "abcdefghij"]
+    assert tool.choose_tokens(words, 100)["model_type"] == "unigram"
+    assert tool.choose_tokens(words, 100)["lang"] == "lang_bpe_500"
+    assert tool.choose_tokens(words, 10)["model_type"] == "char"
+    assert tool.choose_tokens(words[:900], 100)["model_type"] == "char"
+    chinese = [chr(0x4E00 + i) for i in range(3000)]
+    assert tool.choose_tokens(chinese, 100) | {"tokens_reason": ""} == {
+        "model_type": "char",
+        "vocab_size": "3003",
+        "lang": "lang_char",
+        "tokens_reason": "",
+    }
+
+
+def utterance(seconds: float, rate: int = 16000) -> Utterance:
+    recording = Recording("r", [AudioSource("file", [0], "r")], rate, int(seconds * rate), seconds)
+    return Utterance(recording, SupervisionSegment("u", "r", 0.0, seconds, text="X"), "train")
+
+
+def test_telephone_speech_stays_at_8_khz() -> None:
+    assert tool.choose_features([utterance(3, 8000), utterance(2, 16000)])["sample_rate"] == "8000"
+    assert (
+        tool.choose_features([utterance(2, 8000), utterance(1, 11025), utterance(3, 48000)])["sample_rate"] == "16000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("durations", "limit"), [([3] * 50, 20), ([5] * 99 + [25], 30), ([5] * 1000 + [25], 20), ([200] * 9, 60)]
+)
+def test_longest_utterance_that_is_trained_on(durations: list[float], limit: int) -> None:
+    assert tool.choose_max_seconds([utterance(seconds) for seconds in durations]) == limit
+
+
+def test_the_smallest_table_of_the_readme(tmp_path: Path) -> None:
+    """Columns audio and text alone."""
+    for i in range(12):
+        soundfile.write(tmp_path / f"{i}.flac", np.random.default_rng(i).uniform(-0.1, 0.1, 32000), 16000)
+    (tmp_path / "t.csv").write_text("audio,text\n" + "".join(f"{i}.flac,one two\n" for i in range(12)))
+    told = tool.new_recipe("c", CorpusSource(tmp_path / "t.csv", None, None, tmp_path), tmp_path / "egs")
+    assert [line for line in told if line.startswith("train: 8 utterances")]
+    config = yaml.safe_load((tmp_path / "egs" / "c" / "ASR" / "conf" / "conformer.yaml").read_text())
+    assert config["data"]["num_mel_bins"] == 80
