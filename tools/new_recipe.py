@@ -79,6 +79,7 @@ def choose_sizes(hours: float) -> dict[str, str]:
         "updates": updates,
         "lr": "1.0e-3" if small else "8.0e-4",
         "warmup_steps": min(max(updates // 12, 20), 5000),
+        "loss_warmup_steps": min(max(updates // 12, 20), 2000),
         "average_period": 10 if small else 100,
         "speed_perturb": ",".join(str(speed) for speed in SPEEDS if speed != 1),
     }
@@ -114,13 +115,12 @@ def choose_tokens(texts: Iterable[str], hours: float) -> dict[str, str]:
 
 def choose_features(utterances: Iterable[Utterance]) -> dict[str, str]:
     """Sample rate and mel bins: 8 kHz if most of the speech has less than 16 kHz, and is only resampled otherwise."""
-    hours = {"8": 0.0, "16": 0.0}
-    for (rate, _), spoken in hours_by_rate(utterances).items():
-        hours["8" if rate < 16000 else "16"] += spoken
-    if hours["8"] > hours["16"]:
+    hours = hours_by_rate(utterances)
+    if sum(spoken for (rate, _), spoken in hours.items() if rate < 16000) > sum(hours.values()) / 2:
         reason = "most of the audio has no more; 80 bins would leave some without a frequency of their own"
-        return {"sample_rate": "8000", "num_mel_bins": "40", "rate_reason": reason}
-    return {"sample_rate": "16000", "num_mel_bins": "80", "rate_reason": "other audio is resampled"}
+        return {"sample_rate": "8000", "num_mel_bins": "40", "freq_mask_bins": "14", "rate_reason": reason}
+    reason = "other audio is resampled"
+    return {"sample_rate": "16000", "num_mel_bins": "80", "freq_mask_bins": "27", "rate_reason": reason}
 
 
 def choose_max_seconds(utterances: Iterable[Utterance]) -> int:
@@ -153,7 +153,8 @@ def new_recipe(name: str, source: CorpusSource, egs_dir: Path = ROOT / "egs", nu
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
         raise ValueError(f"{name!r} cannot be a recipe's name: use letters, digits, dashes and underscores")
-    recipe = egs_dir.absolute() / name
+    source = source.absolute()
+    recipe = egs_dir / name
     if recipe.exists():
         raise FileExistsError(f"{recipe} is there already: choose another name, or remove that folder first")
     partial = recipe.with_name(f".{name}.{os.getpid()}.part")
@@ -241,8 +242,9 @@ def main() -> None:
     parser.add_argument("--nj", type=int, default=4, help="audio files to open at a time")
     args = parser.parse_args()
     with clear_errors("new_recipe.py"):
-        lines = new_recipe(args.name, source_of(args), args.egs_dir, args.nj)
-    recipe = args.egs_dir / args.name / "ASR"
+        egs_dir = Path(os.path.relpath(args.egs_dir))
+        lines = new_recipe(args.name, source_of(args), egs_dir, args.nj)
+    recipe = egs_dir / args.name / "ASR"
     print(*lines, f"{recipe} is ready. Next: {recipe}/run.sh", sep="\n")
 
 

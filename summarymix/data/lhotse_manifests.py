@@ -43,7 +43,7 @@ def read_lhotse_corpus(manifest_dir: Path, audio_dir: Path, **options: Any) -> C
     unusable = SkippedItems()
     for group, paths in found.items():
         if "cuts" in paths:
-            pairs = _of_cuts(CutSet.from_file(paths["cuts"]), paths["cuts"], unusable)
+            pairs = _of_cuts(CutSet.from_jsonl_lazy(paths["cuts"]), paths["cuts"], unusable)
         elif len(paths) == 2:
             pairs = _of_pair(paths["recordings"], paths["supervisions"], unusable)
         else:
@@ -70,8 +70,8 @@ def read_lhotse_corpus(manifest_dir: Path, audio_dir: Path, **options: Any) -> C
 def _of_pair(
     recordings_path: Path, supervisions_path: Path, unusable: SkippedItems
 ) -> Iterator[tuple[Recording, SupervisionSegment]]:
-    recordings = {recording.id: recording for recording in RecordingSet.from_file(recordings_path)}
-    for supervision in SupervisionSet.from_file(supervisions_path):
+    recordings = {recording.id: recording for recording in RecordingSet.from_jsonl_lazy(recordings_path)}
+    for supervision in SupervisionSet.from_jsonl_lazy(supervisions_path):
         if supervision.recording_id in recordings:
             yield recordings[supervision.recording_id], supervision
         else:

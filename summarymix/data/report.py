@@ -37,6 +37,8 @@ def report(corpus: Corpus, out_dir: Path) -> list[str]:
     lines += corpus.notes
     lines += _shared_speakers(corpus)
     lines += _characters(corpus, out_dir / "characters.tsv")
+    for name in ("suspicious.tsv", "unnamed-audio.txt"):
+        (out_dir / name).unlink(missing_ok=True)
     suspicious = SkippedItems([item for utterance in everything for item in _suspicion(utterance)])
     if len(suspicious):
         suspicious.write(out_dir / "suspicious.tsv")
@@ -145,4 +147,5 @@ def _suspicion(utterance: Utterance) -> list[Skipped]:
 
 
 def _some(items: list[str]) -> str:
-    return " ".join(items[:EXAMPLES]) + (" …" if len(items) > EXAMPLES else "")
+    shown = [item if item.isprintable() else ascii(item) for item in items[:EXAMPLES]]
+    return " ".join(shown) + (" …" if len(items) > EXAMPLES else "")

@@ -1,7 +1,7 @@
 """The command line options that say where a corpus is and how it is read, and the way from there to manifests."""
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -39,6 +39,19 @@ class CorpusSource:
         assert self.lhotse_manifests is not None
         return read_lhotse_corpus(self.lhotse_manifests, self.audio_dir, **options)
 
+    def absolute(self) -> "CorpusSource":
+        """The same with absolute paths."""
+        table, kaldi_dir, lhotse_manifests = (
+            None if path is None else path.absolute() for path in (self.table, self.kaldi_dir, self.lhotse_manifests)
+        )
+        return replace(
+            self,
+            table=table,
+            kaldi_dir=kaldi_dir,
+            lhotse_manifests=lhotse_manifests,
+            audio_dir=self.audio_dir.absolute(),
+        )
+
     @property
     def path(self) -> Path:
         """The table or folder."""
@@ -64,20 +77,9 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 
 
 def source_of(args: argparse.Namespace) -> CorpusSource:
-    """The corpus that a command line names, with absolute paths."""
-
-    def absolute(path: Path | None) -> Path | None:
-        return None if path is None else path.absolute()
-
+    """The corpus that a command line names."""
     audio_dir = args.audio_dir or (args.table.parent if args.table else Path())
-    return CorpusSource(
-        absolute(args.table),
-        absolute(args.kaldi_dir),
-        absolute(args.lhotse_manifests),
-        audio_dir.absolute(),
-        args.channel,
-        args.text,
-    )
+    return CorpusSource(args.table, args.kaldi_dir, args.lhotse_manifests, audio_dir, args.channel, args.text)
 
 
 def prepare_corpus(
@@ -100,9 +102,9 @@ def prepare_corpus(
         FileNotFoundError: it is not there.
     """
     corpus = source.read(num_jobs)
-    if fill and corpus.utterances:
-        fill_splits(corpus)
     try:
+        if fill and corpus.utterances:
+            fill_splits(corpus)
         corpus.write(prefix, out_dir)
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from error

@@ -49,7 +49,8 @@ def fill_splits(corpus: Corpus) -> None:
         "recordings": "but a speaker may be in two of them: error rates will look better than for new speakers",
         "utterances": "but speakers and recordings are in several: error rates will look better than for new ones",
     }
-    corpus.notes.append(f"{' and '.join(wanted)} were taken from train by {unit}: {reason[unit]}")
+    verb = "was" if len(wanted) == 1 else "were"
+    corpus.notes.append(f"{' and '.join(wanted)} {verb} taken from train by {unit}: {reason[unit]}")
 
 
 def _units(pool: list[Utterance]) -> list[tuple[str, Callable[[Utterance], str]]]:

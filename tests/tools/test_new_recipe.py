@@ -119,7 +119,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> CorpusSource:
     return write_corpus(tmp_path_factory.mktemp("corpus") / "audio")
 
 
-def test_the_recipe_is_whole_and_names_its_corpus(source: CorpusSource, tmp_path: Path, monkeypatch) -> None:
+def test_the_recipe_is_whole_and_names_its_corpus(source: CorpusSource, tmp_path: Path) -> None:
     tool.new_recipe("my-corpus_2", source, tmp_path)
     recipe = tmp_path / "my-corpus_2" / "ASR"
     files = {str(path.relative_to(recipe)) for path in recipe.rglob("*") if path.is_file() and "data" not in path.parts}
@@ -163,7 +163,9 @@ def test_command_line(source: CorpusSource, tmp_path: Path, monkeypatch, capsys)
 
     options = ("--table", source.table, "--audio-dir", source.audio_dir)
     out = call("c", *options, "--channel", 1, "--text", "lower")
-    assert out.endswith(f"{tmp_path}/c/ASR is ready. Next: {tmp_path}/c/ASR/run.sh\n")
+    recipe = f"{os.path.relpath(tmp_path)}/c/ASR"
+    assert out.endswith(f"{recipe} is ready. Next: {recipe}/run.sh\n")
+    assert f"see {recipe}/data/manifests/characters.tsv" in out
     assert "--text lower --channel 1" in (tmp_path / "c" / "ASR" / "prepare.sh").read_text()
     assert "several channels" not in out
     with pytest.raises(SystemExit, match=r"new_recipe.py: .*c is there already"):
