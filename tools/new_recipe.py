@@ -47,8 +47,8 @@ def choose_sizes(hours: float) -> dict[str, str]:
     | hours | layers x width | parameters | batch | updates | modelled on |
     |---|---|---|---|---|---|
     | < 20 | 6 x 144 | 3 M | 24 s | 12 000 | egs/mini, the only one of the three trained to the end so far |
-    | < 200 | 12 x 256 | 19 M | 200 s | 40 000 | egs/librispeech with 100 hours |
-    | more | 12 x 512 | 75 M | 600 s | 100 000 | egs/librispeech |
+    | < 200 | 12 x 256 | 19 M | 200 s | 40 000 | egs/librispeech, conformer_small.yaml |
+    | more | 12 x 512 | 75 M | 600 s | 100 000 | egs/librispeech, conformer.yaml |
 
     With little data the number of updates counts, so batches are small, and epochs are as many as give the updates
     (between 5 and 60, or 10 and 60).
@@ -70,7 +70,7 @@ def choose_sizes(hours: float) -> dict[str, str]:
         "feedforward_dim": 4 * dim,
         "kernel_size": 15 if small else 31,
         "frontend_channels": [32, 32] if small else [64, 32],
-        "predictor_dim": min(dim, 256),
+        "predictor_dim": dim,
         "joiner_dim": joiner_dim,
         "precision": "fp32" if small else "bf16",
         "max_duration": max_duration,

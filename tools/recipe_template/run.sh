@@ -4,5 +4,6 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . @ROOT@/local/run_stages.sh
+begin "$@"
 
-run_stages @NAME@ "@TRAIN@" "$@"
+run_stages @NAME@ "@TRAIN@"
