@@ -6,6 +6,7 @@ first missing file; here recordings are as exact, and errors as harmless, as tho
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def read_kaldi_corpus(kaldi_dir: Path, audio_dir: Path, num_jobs: int = 1, **opt
             if row.audio not in audio:
                 file = str(folder / "wav.scp")
                 missing[row.audio] = Skipped(row.audio, file, "missing audio", "", "add the recording to wav.scp")
-            rows.append(Row(**{**vars(row), "audio": audio.get(row.audio, row.audio)}))
+            rows.append(replace(row, audio=audio.get(row.audio, row.audio)))
     commands = {source: name for source, name in names.items() if source.startswith(command_in(audio_dir, ""))}
     files = {source: name for source, name in names.items() if source not in commands}
     recordings = open_files(files, num_jobs) | open_commands(commands, num_jobs) | missing
