@@ -26,9 +26,12 @@ disjoint_speakers=false
 vocab_size=500
 model_type=unigram
 lang_dir=
+musan=auto
+shar=false
+dask_scheduler=
 
 options_help='
-Stages 2 features, 3 validate, 4 tokens. Options of every recipe:
+Stages 2 features, 3 validate, 4 tokens, 5 noise, 6 Shar. Options of every recipe:
 
   --stage N, --stop-stage M   run only stages N to M; what is done already is skipped, unless its options or an earlier
                               stage have changed
@@ -45,7 +48,11 @@ Stages 2 features, 3 validate, 4 tokens. Options of every recipe:
   --model-type T              kind of tokens: unigram, bpe or char
   --vocab-size N              number of tokens, unless they are characters
   --lang-dir DIR              where the tokens go (default: DATA_DIR/lang_bpe_N, DATA_DIR/lang_char; with _L behind it
-                              if the recipe has an option --lang L)'
+                              if the recipe has an option --lang L)
+  --musan M                   noise to mix in while training: true: download MUSAN (OpenSLR 17, 11 GB) unless it is in
+                              DL_DIR/musan; auto: only if it is there; false: none (default: auto)
+  --shar true                 also put the splits into large files in DATA_DIR/shar, for clusters and object stores
+  --dask-scheduler S          address or file of a Dask scheduler, whose workers compute the features'
 
 begin() {
   parse_options "$@"
@@ -61,16 +68,18 @@ begin() {
 
 prepare_stages() {
   local prefix=$1 train=$2 eval=$3
-  local options=(--prefix "$prefix" --manifest-dir "$manifests" --out-dir "$fbank" --nj "$nj")
+  local options=(--manifest-dir "$manifests" --out-dir "$fbank" --nj "$nj")
+  [ -z "$dask_scheduler" ] || options+=(--executor dask --dask-scheduler "$dask_scheduler")
   local features=(--storage "$storage" --backend "$feature_backend")
   features+=(--sample-rate "$sample_rate" --num-mel-bins "$num_mel_bins")
 
   if stage 2 "Features" "$fbank/.$prefix.done" "${features[*]} --speed-perturb $speed_perturb"; then
     if [ -n "$eval" ]; then
-      "$local/compute_fbank.py" "${options[@]}" "${features[@]}" --splits $eval
+      "$local/compute_fbank.py" --prefix "$prefix" "${options[@]}" "${features[@]}" --splits $eval
     fi
     if [ -n "$train" ]; then
-      "$local/compute_fbank.py" "${options[@]}" "${features[@]}" --splits $train --speed-perturb "$speed_perturb"
+      "$local/compute_fbank.py" --prefix "$prefix" "${options[@]}" "${features[@]}" --splits $train \
+        --speed-perturb "$speed_perturb"
     fi
     stage_done
   fi
@@ -89,6 +98,29 @@ prepare_stages() {
     done
     "$local/train_bpe.py" --lang-dir "$lang_dir" --vocab-size "$vocab_size" --model-type "$model_type" \
       --supervisions "${supervisions[@]}"
+    stage_done
+  fi
+
+  if [ "$musan" = auto ]; then
+    musan=true
+    if [ ! -d "$dl_dir/musan" ]; then
+      musan=false
+      log "No $dl_dir/musan, so no noise to mix in; --musan true downloads it"
+    fi
+  fi
+  if [ "$musan" = true ] && stage 5 "Noise" "$fbank/.musan.done" "${features[*]}"; then
+    "$local/download_musan.py" --dl-dir "$dl_dir"
+    "$local/prepare_musan.py" --dl-dir "$dl_dir" --out-dir "$manifests" --nj "$nj"
+    "$local/compute_fbank.py" --prefix musan "${options[@]}" "${features[@]}" --splits music noise speech \
+      --noise-windows 10
+    stage_done
+  fi
+
+  local shar_dir=$data_dir/shar${lang:+_$lang} fields=(--features numpy)
+  [ "$storage" != none ] || fields=(--features none --recording flac)
+  if [ "$shar" = true ] && stage 6 "Shar" "$shar_dir/.done" "${fields[*]}"; then
+    "$local/export_shar.py" --prefix "$prefix" --splits $train $eval --manifest-dir "$fbank" --out-dir "$shar_dir" \
+      "${fields[@]}" --nj "$nj"
     stage_done
   fi
 }

@@ -70,6 +70,9 @@ run_stages() {
   mkdir -p "$exp_dir"
   echo "$data_sum" >"$exp_dir/.data"
 
+  # Noise that has been prepared is mixed in; train.py says so, and where there is none.
+  local noise=data/fbank/musan_cuts.jsonl.gz
+  [ ! -e "$noise" ] || train_options="--data.noise.manifest $noise $train_options"
   if stage 1 "Train" "$exp_dir/.trained" "$config ${num_epochs:-as in the configuration} $train_options"; then
     nproc=${nproc:-$(python -c 'import torch; print(max(torch.cuda.device_count(), 1))')}
     local launch=(python) file configs=()

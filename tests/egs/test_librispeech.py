@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from summarymix.data.manifests import read_cuts
 from summarymix.data.tokens import Tokenizer
 
 RECIPE = Path(__file__).parents[2] / "egs" / "librispeech" / "ASR"
@@ -19,7 +20,7 @@ WORDS = ["THE", "CAT", "SAT", "ON", "A", "MAT"]
 
 @pytest.fixture(scope="module")
 def dl_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Noise in the tree of mini LibriSpeech; one file is missing, one is truncated."""
+    """Noise in the trees of mini LibriSpeech and MUSAN; one file is missing, one is truncated."""
     root = tmp_path_factory.mktemp("download")
     rng = np.random.default_rng(0)
     for part, speakers in (("train-clean-5", (19, 26)), ("dev-clean-2", (84,))):
@@ -33,6 +34,10 @@ def dl_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 soundfile.write(chapter / f"{name}.flac", samples, 16000)
                 lines.append(f"{name} {' '.join(rng.choice(WORDS, 3))}\n")
             (chapter / f"{speaker}-198.trans.txt").write_text("".join(lines))
+    for part, seconds in (("music", 16.0), ("noise", 7.0), ("speech", 4.0)):
+        folder = root / "musan" / part / "somewhere"
+        folder.mkdir(parents=True)
+        soundfile.write(folder / f"{part}-0000.wav", rng.normal(0, 0.1, int(16000 * seconds)).clip(-1, 1), 16000)
     train = root / "LibriSpeech" / "train-clean-5" / "19" / "198"
     (train / "19-198-0003.flac").unlink()
     (train / "19-198-0004.flac").write_bytes((train / "19-198-0004.flac").read_bytes()[:9000])
@@ -40,7 +45,7 @@ def dl_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(dl_dir: Path, data_dir: Path, *options: str) -> list[str]:
-    tokens = ["--model-type", "char"]
+    tokens = ["--model-type", "char", "--shar", "true"]
     return [str(RECIPE / "prepare.sh"), "--subset", "mini", "--dl-dir", str(dl_dir), "--data-dir", str(data_dir),
             *tokens, *options]  # fmt: skip
 
@@ -50,9 +55,9 @@ def prepare(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def contents(data_dir: Path) -> dict[str, bytes]:
-    """What the stages have made, unpacked, without the folder's own name."""
+    """What the stages have made, unpacked, without the folder's own name and the marks of what is done."""
     made = {}
-    for path in sorted(data_dir.rglob("*")):
+    for path in sorted(data_dir.rglob("[!.]*")):
         if path.is_file():
             data = path.read_bytes()
             data = gzip.decompress(data) if path.suffix == ".gz" else data
@@ -71,9 +76,13 @@ def test_prepare(dl_dir: Path, tmp_path: Path) -> None:
     assert "19-198-0004" in (tmp_path / "one/fbank/skipped-librispeech-train-clean-5-audio.tsv").read_text()
     assert set("".join(WORDS)) <= set(Tokenizer.from_lang_dir(tmp_path / "one/lang_char").tokens)
 
+    # Windows of 10 s and what is left of more than 5: 10 and 6, 7, none.
+    assert len(list(read_cuts(tmp_path / "one/fbank/musan_cuts.jsonl.gz"))) == 3
+    assert (tmp_path / "one/shar/train-clean-5.json").is_file()
+
     again = prepare(dl_dir, tmp_path / "one", "--nj", "2")
     assert again.returncode == 0
-    assert again.stdout.count("already done") == 5
+    assert again.stdout.count("already done") == 7
 
     killed = subprocess.Popen(command(dl_dir, tmp_path / "two", "--nj", "1"), start_new_session=True,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
