@@ -151,7 +151,7 @@ def run(tmp_path: Path):
 
     def call(script: str, *options: object) -> subprocess.CompletedProcess[str]:
         command = ["bash", str(tools / script), *map(str, options)]
-        return subprocess.run(command, capture_output=True, text=True, env=environment)
+        return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
 
     return call
 
@@ -160,7 +160,7 @@ def test_a_wrong_k2_is_found_out(run, tmp_path: Path) -> None:
     pytest.importorskip("pip")
     listing = tmp_path / "page.html"
     listing.write_text(page([write_wheel(tmp_path, error=1e-6)]))
-    result = run("install_k2.sh", "--page", listing)
+    result = run("install_k2.sh", "--page", listing.name)
     assert result.returncode == 1
     assert "k2 on cpu computes wrong values of pruned (more than 1e-09 off). Do not train with it" in result.stderr
 
@@ -185,3 +185,12 @@ def test_wrong_options_install_nothing(run, script: str) -> None:
     assert result.returncode == 2
     assert "unrecognized arguments: --dry" in result.stderr
     assert "compiled" not in result.stdout
+
+
+@pytest.mark.parametrize("script", ["install_k2.sh", "install_kaldifeat.sh"])
+def test_help_is_the_header(run, script: str) -> None:
+    result = run(script, "--help")
+    assert result.returncode == 0
+    assert result.stdout.startswith("Installs ")
+    assert "  --dry-run " in result.stdout
+    assert "set -euo" not in result.stdout

@@ -8,15 +8,21 @@
 #
 # Never "pip install k2": what is on PyPI is for Python 3.9 and torch 1.13.
 set -euo pipefail
-cd "$(dirname "$0")/.."
-. tools/setup.sh
+case " $* " in
+  *" --help "* | *" -h "*) # the comment above
+    sed -n '2,/^[^#]/{/^#/!q; s/^# \{0,1\}//; p}' "$0"
+    exit
+    ;;
+esac
+tools=$(cd "$(dirname "$0")" && pwd)
+. "$tools/setup.sh"
 
 status=0
-python tools/wheel_pages.py k2 https://k2-fsa.github.io/k2 "$@" || status=$?
+python "$tools/wheel_pages.py" k2 https://k2-fsa.github.io/k2 "$@" || status=$?
 if [ "$status" -eq 1 ]; then
   echo "k2 is not installed. Nothing needs it: the native loss gives the same results. If you want it, install a" \
     "torch from that list, or build k2: https://k2-fsa.github.io/k2/installation/from_source.html" >&2
 fi
 if [ "$status" -ne 0 ]; then exit "$status"; fi
-case " $* " in *" --dry-run "* | *" --help "* | *" -h "*) exit ;; esac
+case " $* " in *" --dry-run "*) exit ;; esac
 python -m summarymix.loss.check

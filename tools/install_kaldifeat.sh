@@ -7,8 +7,14 @@
 #   --dry-run            only say which wheel would be installed
 #   --page FILE_OR_URL   another list of wheels than kaldifeat's own, such as a mirror's
 set -euo pipefail
-cd "$(dirname "$0")/.."
-. tools/setup.sh
+case " $* " in
+  *" --help "* | *" -h "*) # the comment above
+    sed -n '2,/^[^#]/{/^#/!q; s/^# \{0,1\}//; p}' "$0"
+    exit
+    ;;
+esac
+tools=$(cd "$(dirname "$0")" && pwd)
+. "$tools/setup.sh"
 
 compile() {
   local compiler=${CXX:-c++} include
@@ -23,17 +29,18 @@ compile() {
   export PYTHONPATH=$work/tools${PYTHONPATH:+:$PYTHONPATH} PATH=$work/tools/bin:$PATH
   python -m pip download --quiet --no-deps --no-build-isolation --no-binary :all: --dest "$work" kaldifeat==1.24
   tar -xzf "$work/kaldifeat-1.24.tar.gz" -C "$work"
-  cp tools/kaldifeat_setup.py "$work/kaldifeat-1.24/setup.py"
-  python -m pip install --no-index --no-deps --no-build-isolation "$work/kaldifeat-1.24"
+  cp "$tools/kaldifeat_setup.py" "$work/kaldifeat-1.24/setup.py"
+  python -m pip install --no-index --no-deps --no-build-isolation --no-cache-dir --force-reinstall \
+    "$work/kaldifeat-1.24"
 }
 
 status=0
-python tools/wheel_pages.py kaldifeat https://csukuangfj.github.io/kaldifeat "$@" || status=$?
+python "$tools/wheel_pages.py" kaldifeat https://csukuangfj.github.io/kaldifeat "$@" || status=$?
 if [ "$status" -gt 1 ]; then exit "$status"; fi
 if [ "$status" -eq 1 ]; then
   echo "So kaldifeat has to be compiled here, from the sources on PyPI: some minutes"
 fi
-case " $* " in *" --dry-run "* | *" --help "* | *" -h "*) exit ;; esac
+case " $* " in *" --dry-run "*) exit ;; esac
 if [ "$status" -eq 1 ]; then
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
