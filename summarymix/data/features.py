@@ -105,7 +105,7 @@ class FbankExtractor:
         """Features (num_frames, num_mel_bins) of the first whole windows in ``samples``, nothing mirrored."""
         if num_frames == 0:
             return torch.zeros(0, self.options.num_mel_bins)
-        # In pieces, so that a long recording needs no more memory and stays in the processor's cache.
+        # In pieces: what is computed on the way then takes no more memory for an hour than for ten seconds.
         pieces = []
         for begin in range(0, num_frames, _FRAMES_AT_ONCE):
             end = min(begin + _FRAMES_AT_ONCE, num_frames)
