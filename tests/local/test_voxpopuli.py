@@ -272,7 +272,7 @@ def test_download(run, server: Path, audio: Path, tmp_path: Path, monkeypatch: p
         full_disk.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1e3))
         result = download()
     assert result.code == 1
-    assert "VoxPopuli's audio needs 0.0 GB in" in result.err
+    assert "VoxPopuli's audio will take about 0.0 GB in" in result.err
     assert not list(corpus.rglob("*.ogg"))
 
     result = download()
