@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
+from summarymix.cli import clear_errors
 from summarymix.data.extraction import ExtractionOptions, Storage, extract_noise, extract_split
 from summarymix.data.features import FbankOptions, FeatureBackend
 from summarymix.data.skipped import SkippedItems
@@ -102,4 +103,5 @@ def report(name: str, skipped: SkippedItems, listing: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors("compute_fbank.py"):
+        main()

@@ -10,6 +10,7 @@ import argparse
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+from summarymix.cli import clear_errors
 from summarymix.data.shar import Field, export_split
 
 
@@ -45,4 +46,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors("export_shar.py"):
+        main()

@@ -8,6 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from summarymix.cli import clear_errors
 from summarymix.data.manifests import cuts_path, read_cuts
 from summarymix.data.validate import duration_statistics, speaker_overlap, validate_split
 
@@ -37,4 +38,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors("validate_cuts.py"):
+        main()

@@ -55,11 +55,11 @@ def parse_config(cls: type[ConfigT], argv: Sequence[str] | None = None, descript
 @contextmanager
 def clear_errors(program: str) -> Iterator[None]:
     """End ``program`` with one line and no traceback on what this library raises where the user can mend it: a missing
-    file, a full disk, a checkpoint of another model. Errors of other kinds keep their traceback.
+    file, a full disk, a checkpoint of another model, a missing package. Errors of other kinds keep their traceback.
     """
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.exit(f"{program}: {error}")
 
 

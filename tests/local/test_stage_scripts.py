@@ -180,3 +180,14 @@ def test_downloads_use_what_is_there_and_end_in_one_line(run, tmp_path: Path) ->
     result = run("download_librispeech.py", "--dl-dir", "dl", "--parts", "dev-clean-2", "dev-clean", *nowhere)
     assert result.code == 1
     assert result.err.splitlines()[-1].startswith("dev-clean: <urlopen error")
+
+
+def test_what_the_user_can_mend_is_told_in_one_line(run) -> None:
+    result = run("compute_fbank.py", "--prefix", "p", "--splits", "train")
+    assert result.code == 1
+    assert "compute_fbank.py: No manifest" in result.err
+    result = run("compute_fbank.py", "--prefix", "p", "--splits", "train", "--sample-rate", 8000, "--num-mel-bins", 128)
+    assert "compute_fbank.py: " in result.err
+    assert "128" in result.err
+    result = run("validate_cuts.py", "--prefix", "p", "--splits", "train")
+    assert "validate_cuts.py: No manifest" in result.err
