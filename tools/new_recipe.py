@@ -34,6 +34,8 @@ from summarymix.data.sources import CorpusSource, add_source_options, prepare_co
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(__file__).parent / "recipe_template"
+# By name, because editors and Python leave files of their own in any folder.
+TEMPLATE_FILES = ("prepare.sh", "run.sh", "train.py", "decode.py", "conf/conformer.yaml", "README.md")
 
 SPEEDS = (0.9, 1.0, 1.1)
 VOCAB_SIZE = 500
@@ -161,8 +163,8 @@ def new_recipe(name: str, source: CorpusSource, egs_dir: Path = ROOT / "egs", nu
     try:
         corpus, lines = prepare_corpus(source, name, partial / "ASR" / "data" / "manifests", num_jobs, fill=True)
         values, told = _choose(name, source, corpus, egs_dir)
-        for template in sorted(path for path in TEMPLATE.rglob("*") if path.is_file()):
-            _write(template, partial / "ASR" / template.relative_to(TEMPLATE), values)
+        for name_of_file in TEMPLATE_FILES:
+            _write(TEMPLATE / name_of_file, partial / "ASR" / name_of_file, values)
         partial.rename(recipe)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
