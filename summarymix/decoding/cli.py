@@ -44,7 +44,7 @@ from summarymix.decoding.results import (
 from summarymix.files import atomic_write
 from summarymix.model import Transducer
 from summarymix.subsampling import output_lengths
-from summarymix.training.checkpoint import epoch_path, list_epochs, load_model
+from summarymix.training.checkpoint import epoch_path, list_epochs, load_model, read_selection
 
 EPILOG = """examples:
   ./decode.py --select                                     choose (epoch, avg) on the dev splits
@@ -220,11 +220,10 @@ def _decode(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
 
 def _which_epoch(args: argparse.Namespace) -> tuple[int | None, int]:
     """The (epoch, avg) asked for, or else selected on dev, or else the last epoch."""
-    selected = args.exp_dir / "selected.json"
-    if args.epoch is None and args.avg is None and selected.is_file():
-        choice = json.loads(selected.read_text(encoding="utf-8"))
+    choice = read_selection(args.exp_dir)
+    if args.epoch is None and args.avg is None and choice:
         epoch, avg = choice["epoch"], choice["avg"]
-        _say(f"{selected}: epoch {epoch}, avg {avg} selected on {', '.join(choice['splits'])}")
+        _say(f"{args.exp_dir}/selected.json: epoch {epoch}, avg {avg} selected on {', '.join(choice['splits'])}")
         return epoch, avg
     return args.epoch, 1 if args.avg is None else args.avg
 

@@ -14,6 +14,7 @@ from summarymix.decoding.results import (
     setting_cells,
     stream_cells,
 )
+from summarymix.training.checkpoint import read_selection
 
 HEADING = """# Results of the recipe {recipe}
 
@@ -91,9 +92,7 @@ def _section(exp_dir: Path, results: list[Result]) -> str:
         pivot(results),
         f"Decoded on {', '.join(machines)} at commit {', '.join(commits)}. Sets: {'; '.join(sets.values())}.",
     ]
-    selected = exp_dir / "selected.json"
-    if selected.is_file():
-        choice = json.loads(selected.read_text(encoding="utf-8"))
+    if choice := read_selection(exp_dir):
         tried = f"{len(choice['tried'])} candidates"
         parts.append(
             f"Epoch {choice['epoch']}, avg {choice['avg']} was chosen on {', '.join(choice['splits'])} among {tried}."

@@ -16,6 +16,7 @@ dictionary:
     recipe, summarymix_version
 """
 
+import json
 import pickle
 import re
 from dataclasses import dataclass, field
@@ -127,6 +128,12 @@ def newest_checkpoint(exp_dir: Path) -> Path | None:
         return progress["epoch"], progress["batch"]
 
     return max(newest, key=position, default=None)
+
+
+def read_selection(exp_dir: Path) -> dict[str, Any]:
+    """What ``decode.py --select`` has chosen in a run: epoch, avg, splits, …; nothing where it was never called."""
+    path = Path(exp_dir) / "selected.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def remove_old(exp_dir: Path, mean_losses: dict[int, float], keep_last_k: int, keep_best_k: int) -> None:

@@ -1,6 +1,5 @@
 """What a new run starts from: statistics of the features, or the weights of another run."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor
 from summarymix.data.batches import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.model import ModelConfig, Transducer
-from summarymix.training.checkpoint import load_model, read_checkpoint
+from summarymix.training.checkpoint import load_model, read_checkpoint, read_selection
 from summarymix.training.config import differences, plain
 
 STATS_SECONDS = 600.0  # audio from which the features' mean and deviation are estimated
@@ -103,8 +102,7 @@ def _read_weights(source: Path) -> tuple[dict[str, Tensor], dict[str, Any], list
     if not source.is_dir():
         checkpoint = read_checkpoint(source, lazy=True)
         return dict(checkpoint["model"]), checkpoint["model_config"], checkpoint["tokens"]["tokens"], str(source)
-    selected = source / "selected.json"
-    choice = json.loads(selected.read_text(encoding="utf-8")) if selected.is_file() else {}
+    choice = read_selection(source)
     model, tokenizer, info = load_model(source, choice.get("epoch"), choice.get("avg", 1))
     name = f"{source} (epoch {info['epoch']}, avg {info['avg']})"
     return model.state_dict(), plain(model.config), tokenizer.tokens, name
