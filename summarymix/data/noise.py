@@ -59,8 +59,8 @@ class NoiseMixer:
         path = Path(config.manifest)
         if not path.is_file():
             raise FileNotFoundError(
-                f"No manifest of noise {path}: prepare MUSAN (local/prepare_musan.py, then local/compute_fbank.py "
-                "--noise-windows 10), correct --data.noise.manifest, or leave it out to train without noise"
+                f"No manifest of noise {path}: run ./prepare.sh --musan true, correct --data.noise.manifest, or leave "
+                "it out to train without noise"
             )
         self._config = config
         self._seed = seed

@@ -198,7 +198,7 @@ def test_unreadable_noise_is_named(on_the_fly: bool, prepare, make_noise, tokeni
 
 
 def test_noise_that_cannot_be_used_is_refused(prepare, make_noise, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"No manifest of noise .*nope.jsonl.gz: prepare MUSAN"):
+    with pytest.raises(FileNotFoundError, match=r"No manifest of noise .*nope.jsonl.gz: run ./prepare.sh --musan true"):
         mixer_for(tmp_path / "nope.jsonl.gz")
     noise = make_noise(2.0, storage="none")
     with pytest.raises(ValueError, match=r"n0-0 of .* has no features instead of 80: .*or set --data.on_the_fly true"):
