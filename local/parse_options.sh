@@ -17,6 +17,8 @@
 #
 # with "set -euo pipefail" before it: a failing command ends the script, and the mark is not written.
 
+. "$(dirname "${BASH_SOURCE[0]}")/../tools/print_header.sh"
+
 stage=0
 stop_stage=100
 # What --help prints behind the script's header.
@@ -31,9 +33,9 @@ parse_options() {
   while [ $# -gt 0 ]; do
     case $1 in
       --help | -h)
-        # The comment on top of the script, without the line that names the shell. Scripts have gone to their folder.
+        # Scripts have gone to their folder.
         if [ -e "$0" ]; then _name=$0; else _name=${0##*/}; fi
-        sed -n '2,/^[^#]/{/^#/!q; s/^# \{0,1\}//; p}' "$_name"
+        print_header "$_name"
         [ -z "$options_help" ] || printf '%s\n' "$options_help"
         exit 0
         ;;

@@ -8,13 +8,14 @@
 #
 # Never "pip install k2": what is on PyPI is for Python 3.9 and torch 1.13.
 set -euo pipefail
+tools=$(cd "$(dirname "$0")" && pwd)
+. "$tools/print_header.sh"
 case " $* " in
-  *" --help "* | *" -h "*) # the comment above
-    sed -n '2,/^[^#]/{/^#/!q; s/^# \{0,1\}//; p}' "$0"
+  *" --help "* | *" -h "*)
+    print_header "$0"
     exit
     ;;
 esac
-tools=$(cd "$(dirname "$0")" && pwd)
 . "$tools/setup.sh"
 
 status=0

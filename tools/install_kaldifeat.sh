@@ -7,13 +7,14 @@
 #   --dry-run            only say which wheel would be installed
 #   --page FILE_OR_URL   another list of wheels than kaldifeat's own, such as a mirror's
 set -euo pipefail
+tools=$(cd "$(dirname "$0")" && pwd)
+. "$tools/print_header.sh"
 case " $* " in
-  *" --help "* | *" -h "*) # the comment above
-    sed -n '2,/^[^#]/{/^#/!q; s/^# \{0,1\}//; p}' "$0"
+  *" --help "* | *" -h "*)
+    print_header "$0"
     exit
     ;;
 esac
-tools=$(cd "$(dirname "$0")" && pwd)
 . "$tools/setup.sh"
 
 compile() {
