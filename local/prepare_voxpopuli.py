@@ -16,13 +16,13 @@ import gzip
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from lhotse import Recording, SupervisionSegment
 
+from summarymix.data.corpus import END_TOLERANCE, open_files
 from summarymix.data.manifests import write_manifest
 from summarymix.data.normalize import LETTERS, CharacterReport, clean, normalize
 from summarymix.data.skipped import Skipped, SkippedItems
@@ -31,9 +31,6 @@ SPLITS = ("train", "dev", "test")
 
 TextKind = Literal["normed", "raw"]
 NORMALIZERS: dict[TextKind, Callable[[str, str], str]] = {"normed": normalize, "raw": clean}
-
-# Times in the annotations are rounded. More than this of a segment beyond the end of its file is missing audio.
-END_TOLERANCE = 0.1
 
 
 @dataclass(frozen=True)
@@ -147,9 +144,8 @@ def prepare(segments: Sequence[Segment | Skipped], language: str, out_dir: Path,
         SystemExit: nothing of a split is left.
     """
     prefix = f"voxpopuli-{language}"
-    files = {segment.audio: segment.recording_id for segment in segments if isinstance(segment, Segment)}
-    with ThreadPoolExecutor(num_jobs) as executor:
-        recordings = dict(zip(files, executor.map(_open, files, files.values()), strict=True))
+    files = {str(segment.audio): segment.recording_id for segment in segments if isinstance(segment, Segment)}
+    recordings = open_files(files, num_jobs)
     skipped = SkippedItems()
     kept: dict[str, list[tuple[Segment, Recording]]] = {split: [] for split in SPLITS}
     seen: set[str] = set()
@@ -157,13 +153,13 @@ def prepare(segments: Sequence[Segment | Skipped], language: str, out_dir: Path,
         if isinstance(segment, Skipped):
             skipped.add(segment)
             continue
-        recording = recordings[segment.audio]
+        recording = recordings[str(segment.audio)]
         if segment.id in seen:
             problem = ("duplicate id", "the first is kept", "download the table anew")
         elif segment.split not in SPLITS:
             problem = ("not in a split", f"split {segment.split!r}", "nothing to be done")
         elif not isinstance(recording, Recording):
-            problem = (*recording, "download or unpack this file again")
+            problem = (recording.reason, recording.detail, "download or unpack this file again")
         elif found := _problem(segment, recording.duration, limits):
             problem = found
         else:
@@ -229,17 +225,6 @@ def _write_split(pairs: Iterable[tuple[Segment, Recording]], language: str, path
 
 def _end(segment: Segment, file_seconds: float) -> float:
     return file_seconds if segment.end is None else min(segment.end, file_seconds)
-
-
-def _open(path: Path, recording_id: str) -> Recording | tuple[str, str]:
-    """The recording, or what is wrong with it: reason, detail."""
-    if not path.is_file():
-        return "missing audio", ""
-    try:
-        return Recording.from_file(path, recording_id=recording_id)
-    # What a broken file raises differs between formats and libraries; the text goes into the list.
-    except Exception as error:
-        return "unreadable audio", f"{error}"
 
 
 def main() -> None:
