@@ -9,6 +9,7 @@ makes features pushed in blocks of any size equal to those of the whole file, wh
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import lhotse
@@ -47,10 +48,7 @@ class FbankOptions:
     def __post_init__(self) -> None:
         if self.num_mel_bins < 4:
             raise ValueError(f"num_mel_bins must be at least 4, not {self.num_mel_bins}")
-        padded_window = 2 ** (self.window - 1).bit_length()
-        banks, _ = get_mel_banks(self.num_mel_bins, padded_window, self.sample_rate, _LOW_FREQUENCY, _HIGH_FREQUENCY)
-        empty = int((banks.sum(dim=1) == 0).sum())  # of (num_mel_bins, padded_window / 2)
-        if empty:
+        if empty := _count_empty_bins(self.num_mel_bins, self.window, self.sample_rate):
             raise ValueError(
                 f"{empty} of {self.num_mel_bins} mel bins are empty at {self.sample_rate} Hz: make num_mel_bins "
                 "smaller (80 is usual at 16000 Hz, 40 at 8000 Hz)"
@@ -74,6 +72,15 @@ class FbankOptions:
     def num_frames(self, num_samples: int) -> int:
         """Frames of an audio of ``num_samples``: its duration in units of 10 ms, rounded half up."""
         return (num_samples + self.shift // 2) // self.shift
+
+
+# Remembered, because such options are made for every cut while features are computed on the fly.
+@cache
+def _count_empty_bins(num_mel_bins: int, window: int, sample_rate: int) -> int:
+    """How many mel bins lie between two frequencies of the Fourier transform."""
+    padded_window = 2 ** (window - 1).bit_length()
+    banks, _ = get_mel_banks(num_mel_bins, padded_window, sample_rate, _LOW_FREQUENCY, _HIGH_FREQUENCY)
+    return int((banks.sum(dim=1) == 0).sum())  # of (num_mel_bins, padded_window / 2)
 
 
 class FbankExtractor:
