@@ -7,6 +7,7 @@ from pathlib import Path
 
 from summarymix.data.corpus import Corpus, Utterance
 from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.data.validate import shared_speakers
 from summarymix.files import atomic_write
 
 RARE = 5  # characters in fewer utterances can hardly be learnt
@@ -77,20 +78,12 @@ def _hours(utterances: list[Utterance]) -> str:
 
 
 def _shared_speakers(corpus: Corpus) -> list[str]:
-    splits = corpus.splits()
-    speakers = {
-        split: {u.supervision.speaker for u in utterances if u.supervision.speaker}
-        for split, utterances in splits.items()
-    }
-    lines = []
-    for i, a in enumerate(splits):
-        for b in list(splits)[i + 1 :]:
-            if shared := sorted(speakers[a] & speakers[b]):
-                lines.append(
-                    f"Warning: {a} and {b} share {len(shared)} speakers ({_some(shared)}): error rates will look "
-                    "better than for new speakers. Move each speaker's utterances to one split"
-                )
-    return lines
+    supervisions = {split: [u.supervision for u in utterances] for split, utterances in corpus.splits().items()}
+    return [
+        f"Warning: {a} and {b} share {len(shared)} speakers ({_some(shared)}): error rates will look better than for "
+        "new speakers. Move each speaker's utterances to one split"
+        for (a, b), shared in shared_speakers(supervisions).items()
+    ]
 
 
 def _characters(corpus: Corpus, path: Path) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import lhotse.qa
 import soundfile
-from lhotse import Recording
+from lhotse import Recording, SupervisionSegment
 from lhotse.cut import Cut
 
 from summarymix.data.batches import transcript
@@ -99,9 +99,14 @@ def audio_problem(recording: Recording) -> str | None:
 
 def speaker_overlap(splits: dict[str, Iterable[Cut]]) -> dict[tuple[str, str], list[str]]:
     """Speakers that occur in two splits, by the pair of splits."""
+    return shared_speakers({split: [s for cut in cuts for s in cut.supervisions] for split, cuts in splits.items()})
+
+
+def shared_speakers(splits: dict[str, list[SupervisionSegment]]) -> dict[tuple[str, str], list[str]]:
+    """:func:`speaker_overlap`, of the supervisions of each split."""
     speakers = {
-        split: {supervision.speaker for cut in cuts for supervision in cut.supervisions if supervision.speaker}
-        for split, cuts in splits.items()
+        split: {supervision.speaker for supervision in supervisions if supervision.speaker}
+        for split, supervisions in splits.items()
     }
     names = list(speakers)
     overlap = {(a, b): sorted(speakers[a] & speakers[b]) for i, a in enumerate(names) for b in names[i + 1 :]}
