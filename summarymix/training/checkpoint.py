@@ -45,6 +45,8 @@ class Progress:
         bad_in_a_row: how many of these came last.
         left_out: utterances left out for a non-finite loss.
         seconds: audio of the steps taken.
+        wall_seconds: that training took, without validation.
+        cpu_seconds: of the threads of the main process, in the same time.
         epoch_sums: sums over the epoch in progress, for its line in the log.
         log_lines: lines of log.jsonl.
     """
@@ -56,6 +58,8 @@ class Progress:
     bad_in_a_row: int = 0
     left_out: int = 0
     seconds: float = 0.0
+    wall_seconds: float = 0.0
+    cpu_seconds: float = 0.0
     epoch_sums: dict[str, float] = field(default_factory=dict)
     log_lines: int = 0
 

@@ -49,6 +49,7 @@ from summarymix.training.optim import clip_factor, make_optimizer, restore_optim
 from summarymix.training.precision import autocast
 from summarymix.training.schedule import learning_rate, loss_scales
 from summarymix.training.seeding import reseed
+from summarymix.training.usage import Stopwatch, peak_memory
 from summarymix.training.validation import validate
 
 MAX_SAVED_BAD_BATCHES = 10  # so that a diverging run does not fill the disk
@@ -219,6 +220,7 @@ def train(
         batches = train_data.epoch(progress.epoch, world.rank, world.size, progress.batch // world.size)
         window = dict.fromkeys(SUMS, 0.0)
         window_start = monotonic()
+        stopwatch = Stopwatch()
         bar = log.bar(
             f"epoch {progress.epoch}/{config.num_epochs}",
             train_data.total_seconds,
@@ -269,6 +271,9 @@ def train(
             for name in SUMS:
                 window[name] += step_sums.get(name, 0.0)
                 progress.epoch_sums[name] = progress.epoch_sums.get(name, 0.0) + step_sums.get(name, 0.0)
+            wall_seconds, cpu_seconds = stopwatch.lap()
+            progress.wall_seconds += wall_seconds
+            progress.cpu_seconds += cpu_seconds
             if is_good:
                 bar.set_postfix(loss=f"{_per_frame(window)['loss']:.3f}", lr=f"{lr:.1e}", refresh=False)
             bar.update(step_sums["seconds"])
@@ -294,6 +299,14 @@ def train(
         epoch = progress.epoch
         means = _per_frame(progress.epoch_sums) if progress.epoch_sums else {}
         log.record("epoch", progress.step, epoch=epoch, **means, left_out=progress.left_out, skipped=progress.skipped)
+        log.record(
+            "cost",
+            progress.step,
+            epoch=epoch,
+            wall_seconds=progress.wall_seconds,
+            cpu_seconds=progress.cpu_seconds,
+            peak_memory=peak_memory(device),
+        )
         valid = _validate(model, dev_data, config, world, log, progress)
         history.append({"epoch": epoch, "step": progress.step, "train": means, "valid": valid})
         progress.epoch, progress.batch, progress.epoch_sums = epoch + 1, 0, {}

@@ -38,7 +38,9 @@ def restore_optimizer(optimizer: Optimizer, path: Path, checkpoint: dict[str, An
             f"{path} was trained with --optim.name {name}, which {config.name} cannot continue. Give that option, or "
             "start a new run from its weights with --init_from and another --exp_dir"
         )
-    options = [{option: group[option] for option in optimizer.defaults} for group in optimizer.param_groups]
+    # The learning rate is no option: the schedule sets it before each step, and a checkpoint has that of the last one.
+    kept = optimizer.defaults.keys() - {"lr"}
+    options = [{option: group[option] for option in kept} for group in optimizer.param_groups]
     optimizer.load_state_dict(checkpoint["optimizer"])
     for group, of_config in zip(optimizer.param_groups, options, strict=True):
         group.update(of_config)

@@ -41,7 +41,9 @@ def assert_same_run(one: Path, other: Path) -> None:
 
     def comparable(path: Path) -> dict[str, Any]:
         checkpoint = read_checkpoint(path)
-        del checkpoint["config"]["exp_dir"], checkpoint["progress"]["log_lines"]
+        del checkpoint["config"]["exp_dir"]
+        for name in ("log_lines", "wall_seconds", "cpu_seconds"):
+            del checkpoint["progress"][name]
         return checkpoint
 
     names = sorted(path.name for path in one.glob("*.pt"))
