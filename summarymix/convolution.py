@@ -1,4 +1,4 @@
-"""Dynamic chunk convolution and the Conformer's convolution module around it (arXiv 2304.09325, 2005.08100)."""
+"""Convolutions on the chunk grid and the Conformer's convolution module around one (arXiv 2304.09325, 2005.08100)."""
 
 import torch
 import torch.nn.functional as F
@@ -8,42 +8,27 @@ from summarymix.chunking import ChunkGrid
 from summarymix.state import State
 
 
-class ChunkConvolution(nn.Module):
-    """A depthwise convolution centred on t that never looks into a later chunk:
+class PastAndChunk(nn.Module):
+    """A depthwise convolution in two parts: taps into the past, over the whole sequence, and taps inside the chunk.
 
-        y_t = b + Σ_{j=-h..h} w_j u_{t+j} · [t+j is a valid frame and chunk(t+j) ≤ chunk(t)],   h = (k-1)/2.
-
-    The past is always visible, whatever the left context. The kernel is applied in two parts, so that no input
-    frame is convolved twice: its past taps causally over the whole sequence, its future taps inside each chunk.
-
-    Args:
-        channels: D.
-        kernel_size: k, odd.
+    The past is always visible, whatever the left context; the state is the last ``reach`` inputs.
     """
 
-    def __init__(self, channels: int, kernel_size: int) -> None:
-        super().__init__()
-        if kernel_size % 2 == 0 or kernel_size < 3:
-            raise ValueError(f"the kernel is centred, so its size is odd and at least 3, not {kernel_size}")
-        self.reach = kernel_size // 2
-        bound = kernel_size**-0.5
-        self.weight = nn.Parameter(torch.empty(channels, kernel_size).uniform_(-bound, bound))
-        self.bias = nn.Parameter(torch.zeros(channels))
+    reach: int
+    weight: Tensor  # (D, …)
+
+    def past(self, x: Tensor, padding: int) -> Tensor:
+        """The causal part: x (N, T, D) to (N, T + 2·padding - reach, D)."""
+        raise NotImplementedError
+
+    def inside(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """The part inside each chunk: (N, T, D) to (N, T, D)."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """Whole utterances: x (N, T, D) to (N, T, D)."""
         x = grid.zero_padding(x)
-        if grid.num_chunks == 1:
-            return depthwise(x, self.weight, self.bias, self.reach)
-        past = depthwise(x, self.weight[:, : self.reach + 1], self.bias, self.reach)[:, : x.size(1)]
-        chunks = grid.chunked(x)  # (N, K, C, D)
-        future = self.inside(chunks.flatten(0, 1)).unflatten(0, chunks.shape[:2])
-        return (grid.chunked(past) + future).flatten(1, 2)
-
-    def inside(self, chunks: Tensor) -> Tensor:
-        """The future taps, inside each chunk: (M, C, D) to (M, C, D)."""
-        # Padded by h on both sides, output i of the convolution is centred on input i - h - 1.
-        return depthwise(chunks, self.weight[:, self.reach + 1 :], None, self.reach)[:, self.reach + 1 :]
+        return self.past(x, self.reach)[:, : x.size(1)] + self.inside(x, grid)
 
     def init_state(self, batch_size: int) -> State:
         """The last h inputs, (N, h, D), zeros at first."""
@@ -53,8 +38,105 @@ class ChunkConvolution(nn.Module):
         """One chunk: x (N, C, D) to (N, C, D), and the state that follows."""
         x = grid.zero_padding(x)
         extended = torch.cat([state["cache"].to(x.dtype), x], dim=1)  # (N, h+C, D)
-        past = depthwise(extended, self.weight[:, : self.reach + 1], self.bias, 0)  # (N, C, D)
-        return past + self.inside(x), {"cache": extended[:, -self.reach :].to(state["cache"].dtype)}
+        new_state = {"cache": extended[:, -self.reach :].to(state["cache"].dtype)}
+        return self.past(extended, 0) + self.inside(x, grid), new_state
+
+
+class ChunkConvolution(PastAndChunk):
+    """A depthwise convolution centred on t that never looks into a later chunk (arXiv 2304.09325):
+
+        y_t = b + Σ_{j=-h..h} w_j u_{t+j} · [t+j is a valid frame and chunk(t+j) ≤ chunk(t)],   h = (k-1)/2.
+
+    The kernel is applied in two parts, so that no input frame is convolved twice: its past taps causally over the
+    whole sequence, its future taps inside each chunk.
+
+    Args:
+        channels: D.
+        kernel_size: k, odd.
+    """
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.reach = check_kernel(kernel_size) // 2
+        bound = kernel_size**-0.5
+        self.weight = nn.Parameter(torch.empty(channels, kernel_size).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """Whole utterances: x (N, T, D) to (N, T, D)."""
+        if grid.num_chunks == 1:
+            return depthwise(grid.zero_padding(x), self.weight, self.bias, self.reach)
+        return super().forward(x, grid)
+
+    def past(self, x: Tensor, padding: int) -> Tensor:
+        """Taps -h … 0."""
+        return depthwise(x, self.weight[:, : self.reach + 1], self.bias, padding)
+
+    def inside(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """Taps 1 … h."""
+        chunks = grid.chunked(x)  # (N, K, C, D)
+        # Padded by h on both sides, output i of the convolution is centred on input i - h - 1.
+        y = depthwise(chunks.flatten(0, 1), self.weight[:, self.reach + 1 :], None, self.reach)[:, self.reach + 1 :]
+        return y.unflatten(0, chunks.shape[:2]).flatten(1, 2)
+
+
+class EdgeScaledConvolution(PastAndChunk):
+    """The chunk-causal convolution of streaming Zipformers (arXiv 2310.11230; icefall):
+
+        y_t = b + Σ_{j=-h..0} v_j u_{t+j} + (1 + l_i + r_m) · (c + Σ_{j=-h..h} w_j u_{t+j} · [t+j in the chunk of t]).
+
+    A causal kernel v sees the past, a centred one w the chunk only, and where that is cut off at the chunk's edges
+    learnt scales make up for it: l_i for frame i of the chunk, r_m for the one that m frames follow, both zero beyond k.
+    A chunk ends with its last valid frame, so an utterance does not depend on what it is padded to. Beside
+    :class:`ChunkConvolution` it has some 3.5 times the parameters and 1.5 times the products.
+
+    Args:
+        channels: D.
+        kernel_size: k, odd.
+    """
+
+    def __init__(self, channels: int, kernel_size: int) -> None:
+        super().__init__()
+        self.reach = check_kernel(kernel_size) // 2
+        bound = kernel_size**-0.5
+        self.past_weight = nn.Parameter(torch.empty(channels, self.reach + 1).uniform_(-bound, bound))
+        self.past_bias = nn.Parameter(torch.zeros(channels))
+        self.weight = nn.Parameter(torch.empty(channels, kernel_size).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.zeros(channels))
+        self.left_edge = nn.Parameter(torch.zeros(kernel_size, channels))
+        self.right_edge = nn.Parameter(torch.zeros(kernel_size, channels))
+
+    def past(self, x: Tensor, padding: int) -> Tensor:
+        """The kernel v."""
+        return depthwise(x, self.past_weight, self.past_bias, padding)
+
+    def inside(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """The kernel w, and its scales."""
+        chunks = grid.chunked(x)  # (N, K, C, D)
+        y = depthwise(chunks.flatten(0, 1), self.weight, self.bias, self.reach).unflatten(0, chunks.shape[:2])
+        place = torch.arange(grid.chunk_size, device=x.device)  # (C,)
+        if grid.all_valid:
+            behind = place.flip(0)
+        else:
+            valid = grid.chunked(grid.valid).sum(2, keepdim=True)  # (N, K, 1)
+            behind = (valid - 1 - place).clamp(min=0)  # (N, K, C)
+        return (y * (1 + edge(self.left_edge, place) + edge(self.right_edge, behind))).flatten(1, 2)
+
+
+def edge(scales: Tensor, distance: Tensor) -> Tensor:
+    """Scales (k, D) at distances (…) from an edge, zero from k on: (…, D)."""
+    return F.pad(scales, (0, 0, 0, 1))[distance.clamp(max=scales.size(0))]
+
+
+def check_kernel(size: int) -> int:
+    """The size of a kernel that can be centred.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if size % 2 == 0 or size < 3:
+        raise ValueError(f"the kernel is centred, so its size is odd and at least 3, not {size}")
+    return size
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from reference import dependencies
 
 from summarymix.chunking import ChunkConfig, ChunkGrid
-from summarymix.convolution import ChunkConvolution, ConvolutionModule
+from summarymix.convolution import ChunkConvolution, ConvolutionModule, EdgeScaledConvolution
 
 DIM = 3
 
@@ -24,47 +24,93 @@ def by_definition(convolution: ChunkConvolution, u, lengths, chunk_size: int):
     return y
 
 
+def edge_scaled_by_definition(convolution: EdgeScaledConvolution, u, lengths, chunk_size: int):
+    """The equation of its docstring, one frame and one tap at a time."""
+    kernel = convolution.weight.size(1)
+    y = torch.zeros_like(u)
+    for n, length in enumerate(lengths):
+        for t in range(length):
+            start = t - t % chunk_size
+            end = min(start + chunk_size, length)
+            past = convolution.past_bias
+            for j in range(-convolution.reach, 1):
+                if t + j >= 0:
+                    past = past + convolution.past_weight[:, convolution.reach + j] * u[n, t + j]
+            inside = convolution.bias
+            for j in range(-convolution.reach, convolution.reach + 1):
+                if start <= t + j < end:
+                    inside = inside + convolution.weight[:, convolution.reach + j] * u[n, t + j]
+            scale = torch.ones(DIM, dtype=u.dtype)
+            if t - start < kernel:
+                scale = scale + convolution.left_edge[t - start]
+            if end - 1 - t < kernel:
+                scale = scale + convolution.right_edge[end - 1 - t]
+            y[n, t] = past + scale * inside
+    return y
+
+
+def random_parameters(module):
+    for parameter in module.parameters():
+        parameter.data.normal_()
+    return module
+
+
+KINDS = [(ChunkConvolution, by_definition), (EdgeScaledConvolution, edge_scaled_by_definition)]
 chunk_sizes = st.one_of(st.none(), st.integers(1, 9))
 kernels = st.sampled_from([3, 5, 9, 15])
 
 
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=3), chunk_sizes, kernels)
-def test_equals_the_definition(lengths, chunk_size, kernel):
-    convolution = ChunkConvolution(DIM, kernel).double()
-    convolution.bias.data.normal_()
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=3), chunk_sizes, kernels, st.sampled_from(KINDS))
+def test_equals_the_definition(lengths, chunk_size, kernel, kind):
+    make, definition = kind
+    convolution = random_parameters(make(DIM, kernel).double())
     grid = ChunkGrid(torch.tensor(lengths), max(lengths), ChunkConfig(chunk_size))
     u = torch.randn(len(lengths), grid.num_frames, DIM, dtype=torch.float64)
-    expected = by_definition(convolution, u, lengths, grid.chunk_size)
+    expected = definition(convolution, u, lengths, grid.chunk_size)
     torch.testing.assert_close(convolution(u, grid)[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
 
 
-def test_gradients_match_the_definition():
-    convolution = ChunkConvolution(DIM, 5).double()
+@pytest.mark.parametrize(("make", "definition"), KINDS)
+def test_gradients_match_the_definition(make, definition):
+    convolution = random_parameters(make(DIM, 5).double())
     grid = ChunkGrid(torch.tensor([10, 7]), 10, ChunkConfig(4))
     u = torch.randn(2, 12, DIM, dtype=torch.float64, requires_grad=True)
-    inputs = [u, convolution.weight, convolution.bias]
+    inputs = [u, *convolution.parameters()]
     got = torch.autograd.grad(convolution(u, grid)[grid.valid].square().sum(), inputs)
-    expected = torch.autograd.grad(by_definition(convolution, u, [10, 7], 4)[grid.valid].square().sum(), inputs)
+    expected = torch.autograd.grad(definition(convolution, u, [10, 7], 4)[grid.valid].square().sum(), inputs)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
 
 
-@given(st.integers(1, 20), st.integers(1, 9), kernels)
-def test_chunk_by_chunk_equals_the_whole(length, chunk_size, kernel):
-    torch.manual_seed(0)
-    module = ConvolutionModule(DIM, kernel, dropout=0.1).double().eval()
-    x = torch.randn(2, length, DIM, dtype=torch.float64)
-    grid = ChunkGrid(torch.tensor([length, length]), length, ChunkConfig(chunk_size))
-    whole = module(grid.pad(x), grid)[:, :length]
-    state, out = module.init_state(2), []
+def stream(module, x, chunk_size):
+    """x (N, T, D) chunk by chunk, noise behind the end."""
+    length = x.size(1)
+    state, out = module.init_state(x.size(0)), []
     for start in range(0, length, chunk_size):
         part = x[:, start : start + chunk_size]
         valid = part.size(1)
-        part_grid = ChunkGrid(torch.tensor([valid, valid]), chunk_size, ChunkConfig())
-        y, state = module.step(F.pad(part, (0, 0, 0, chunk_size - valid), value=7.0), part_grid, state)
-        assert state["cache"].shape == (2, kernel // 2, DIM)
+        grid = ChunkGrid(torch.tensor([valid] * x.size(0)), chunk_size, ChunkConfig())
+        y, state = module.step(F.pad(part, (0, 0, 0, chunk_size - valid), value=7.0), grid, state)
         out.append(y[:, :valid])
-    torch.testing.assert_close(torch.cat(out, dim=1), whole, rtol=0, atol=1e-9)
+    return torch.cat(out, dim=1), state
+
+
+MODULES = {
+    "ConvolutionModule": lambda kernel: ConvolutionModule(DIM, kernel, dropout=0.1),
+    "EdgeScaledConvolution": lambda kernel: EdgeScaledConvolution(DIM, kernel),
+}
+
+
+@given(st.integers(1, 20), st.integers(1, 9), kernels, st.sampled_from(list(MODULES)))
+def test_chunk_by_chunk_equals_the_whole(length, chunk_size, kernel, name):
+    torch.manual_seed(0)
+    module = random_parameters(MODULES[name](kernel).double().eval())
+    x = torch.randn(2, length, DIM, dtype=torch.float64)
+    grid = ChunkGrid(torch.tensor([length, length]), length, ChunkConfig(chunk_size))
+    whole = module(grid.pad(x), grid)[:, :length]
+    out, state = stream(module, x, chunk_size)
+    assert state["cache"].shape == (2, kernel // 2, DIM)
+    torch.testing.assert_close(out, whole, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 4])
