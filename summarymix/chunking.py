@@ -96,19 +96,20 @@ class ChunkGrid:
         lengths: (N,) int64, valid frames of each utterance.
         num_frames: T, the longest of them or more.
         config: chunk size and left context.
+        frame_ms: duration of a frame.
     """
 
-    def __init__(self, lengths: Tensor, num_frames: int, config: ChunkConfig) -> None:
+    def __init__(self, lengths: Tensor, num_frames: int, config: ChunkConfig, frame_ms: int = FRAME_MS) -> None:
         self.config = config
         self.chunk_size = max(num_frames, 1) if config.chunk_size is None else config.chunk_size
         self.num_chunks = -(-max(num_frames, 1) // self.chunk_size)
         self.num_frames = self.num_chunks * self.chunk_size
+        self.chunk_seconds = self.chunk_size * frame_ms / 1000
         self.lengths = lengths
         self.valid = torch.arange(self.num_frames, device=lengths.device) < lengths[:, None]  # (N, T)
         # On the host, and once per batch: where nothing is padded, blocks need not mask.
         self.all_valid = bool(self.valid.all())
-        # Frames that each chunk sees: the denominator of every mean. (N, K, 1)
-        self.seen = self.sum_seen(self.chunked(self.valid).sum(2, dtype=torch.float32)[..., None])
+        self.counts = self.chunked(self.valid).sum(2, dtype=torch.float32)[..., None]  # (N, K, 1), of each chunk
         self._shared: dict[Hashable, Tensor] = {}
 
     @cached_property
@@ -119,6 +120,10 @@ class ChunkGrid:
         if self.config.left_chunks >= 0:
             hidden |= chunks < chunks[:, None] - self.config.left_chunks
         return hidden | ~self.valid[:, None]
+
+    def seen(self, decay: float = 1.0) -> Tensor:
+        """Frames that each chunk sees, weighted as by :meth:`sum_seen`: the denominator of every mean, (N, K, 1)."""
+        return self.shared(("seen", decay), lambda: self.sum_seen(self.counts, decay))
 
     def shared(self, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """What ``make()`` gives, made once for this grid under this name: for what is the same in all layers."""
@@ -139,11 +144,14 @@ class ChunkGrid:
         """(N, T, D) with the padded frames zeroed."""
         return x if self.all_valid else x.masked_fill(~self.valid[..., None], 0.0)
 
-    def sum_seen(self, chunk_sums: Tensor) -> Tensor:
-        """For each chunk, the sum of ``chunk_sums`` (N, K, D) over the chunks it sees: itself and those on its left."""
+    def sum_seen(self, chunk_sums: Tensor, decay: float = 1.0) -> Tensor:
+        """For each chunk, the sum of ``chunk_sums`` (N, K, D) over the chunks it sees: itself and those on its left,
+        the one i further left with weight decay^i."""
         left = self.config.left_chunks
         if self.num_chunks == 1 or left == 0:
             return chunk_sums
+        if decay != 1.0:
+            return decayed_sum(chunk_sums, self.num_chunks if left < 0 else min(left + 1, self.num_chunks), decay)
         if left < 0 or left >= self.num_chunks - 1:
             return chunk_sums.cumsum(1)
         return sliding_sum(chunk_sums, left + 1)
@@ -163,3 +171,25 @@ def sliding_sum(x: Tensor, width: int) -> Tensor:
     # What the previous block contributes to position j: its terms j+1 … W-1.
     suffix = x[:, :-1, 1:].flip(2).cumsum(2).flip(2)  # (N, B-1, W-1, D)
     return (prefix + F.pad(suffix, (0, 0, 0, 1, 1, 0))).flatten(1, 2)[:, :num_chunks]
+
+
+def decayed_sum(x: Tensor, width: int, decay: float) -> Tensor:
+    """y[:, k] = x[:, k] + decay·x[:, k-1] + … + decay^(width-1)·x[:, k-width+1]: (N, K, D) to (N, K, D), in O(K log K).
+
+    Terms before the start are zero. Windows of 1, 2, 4 … terms are made by adding two of half the width, and the one of
+    ``width`` from those that are its binary digits. Only terms inside the window are ever added, none of them is
+    subtracted or grows, and a power that underflows is that of a term that no longer counts.
+    """
+
+    def earlier(y: Tensor, chunks: int) -> Tensor:
+        """What ``y`` was so many chunks ago, with the weight it has by now."""
+        return F.pad(y[:, : y.size(1) - chunks], (0, 0, chunks, 0)) * decay**chunks
+
+    total, window, done = torch.zeros_like(x), x, 0  # sums of ``done`` terms and of ``size`` terms
+    for size in (2**i for i in range(width.bit_length())):
+        if width & size:
+            total = total + earlier(window, done)
+            done += size
+        if done < width:
+            window = window + earlier(window, size)
+    return total

@@ -1,23 +1,21 @@
 """The Conformer (arXiv 2005.08100) with SummaryMixing in place of self-attention: linear time, constant state."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from summarymix.attention import RelativeAttention
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.convolution import ConvolutionModule
 from summarymix.feedforward import FeedForward
-from summarymix.mixing import MixingMode, SummaryMixing
+from summarymix.mixer import MixerConfig, make_mixer
 from summarymix.state import State, add_prefix, take_prefix
 from summarymix.subsampling import FEATURE_OVERLAP, ConvSubsampling, features_needed, output_lengths
 
 
 @dataclass
-class ConformerConfig:
-    """Sizes of the encoder.
+class ConformerConfig(MixerConfig):
+    """Sizes of the encoder, how its frames see each other, and
 
     Args:
         feature_dim: mel bins of the features.
@@ -26,8 +24,6 @@ class ConformerConfig:
         dim: width D of the residual stream.
         feedforward_dim: inner width of the feed-forward modules.
         kernel_size: taps of the chunk convolution, odd; half of them look back, half ahead inside the chunk.
-        mixing: which SummaryMixing: merged, full, lite, or the control local. Or attention: self-attention with
-            relative positions, to compare with.
         summary_dim: width of the local and of the summary branch; attention has none.
         num_heads: heads of attention; SummaryMixing has none.
         dropout: after each module, inside the feed-forward modules, and of attention's weights.
@@ -39,17 +35,9 @@ class ConformerConfig:
     dim: int = 256
     feedforward_dim: int = 1024
     kernel_size: int = 31
-    mixing: Literal[MixingMode, "attention"] = "merged"
     summary_dim: int = 256
     num_heads: int = 4
     dropout: float = 0.1
-
-
-def make_mixer(config: ConformerConfig) -> SummaryMixing | RelativeAttention:
-    """The module of a layer through which frames see each other."""
-    if config.mixing == "attention":
-        return RelativeAttention(config.dim, config.num_heads, config.dropout)
-    return SummaryMixing(config.dim, config.summary_dim, config.mixing)
 
 
 class ConformerLayer(nn.Module):
@@ -60,7 +48,7 @@ class ConformerLayer(nn.Module):
         dim, dropout = config.dim, config.dropout
         self.feedforward1 = FeedForward(dim, config.feedforward_dim, dropout)
         self.mixing_norm = nn.LayerNorm(dim)
-        self.mixing = make_mixer(config)
+        self.mixing = make_mixer(config, dim, config.summary_dim, config.num_heads, dropout)
         self.mixing_dropout = nn.Dropout(dropout)
         self.convolution = ConvolutionModule(dim, config.kernel_size, dropout)
         self.feedforward2 = FeedForward(dim, config.feedforward_dim, dropout)

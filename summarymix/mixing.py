@@ -1,5 +1,7 @@
 """SummaryMixing: a mean of learnt summaries in place of self-attention (arXiv 2307.07421; streaming: 2409.07165)."""
 
+import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -10,6 +12,44 @@ from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.state import State
 
 MixingMode = Literal["merged", "full", "lite", "local"]
+
+
+@dataclass
+class MixingOptions:
+    """Variants of SummaryMixing, for ablations; the defaults are the models of 2409.07165.
+
+    Args:
+        summary_norm: LayerNorm of the summary before the combiner.
+        combiner_activation: after the combiner: gelu or none.
+        fusion: how the combiner takes the summary. concat: W [f_t; s̄_k]. gated: W (f_t + σ(g_t) ⊙ s̄_k), where the
+            gate g_t comes from the merged projection; only for mixing merged.
+        decay_seconds: τ of a mean in which a chunk that began t seconds before the frame's own counts exp(-t/τ), within
+            the left context that there is. None: all count the same.
+    """
+
+    summary_norm: bool = False
+    combiner_activation: Literal["gelu", "none"] = "gelu"
+    fusion: Literal["concat", "gated"] = "concat"
+    decay_seconds: float | None = None
+
+    def check(self, mixing: str) -> None:
+        """Refuse what a kind of mixing does not have.
+
+        Raises:
+            ValueError: names the option.
+        """
+        having = {
+            "summary_norm": ("merged", "full", "lite"),
+            "combiner_activation": ("merged", "full", "local"),
+            "fusion": ("merged",),
+            "decay_seconds": ("merged", "full", "lite"),
+        }
+        for name, modes in having.items():
+            value = getattr(self, name)
+            if value != getattr(MixingOptions, name) and mixing not in modes:
+                raise ValueError(f"{name} {value} is for mixing {', '.join(modes)}, not for {mixing}")
+        if self.decay_seconds is not None and self.decay_seconds <= 0:
+            raise ValueError(f"decay_seconds {self.decay_seconds} must be above 0")
 
 
 class GroupedLinear(nn.Module):
@@ -47,17 +87,29 @@ class SummaryMixing(nn.Module):
         summary_dim: P, features of f and of s.
         mode: see above.
         groups: block-diagonal groups of the full mode; other modes have none.
+        options: variants.
     """
 
-    def __init__(self, dim: int, summary_dim: int, mode: MixingMode = "merged", groups: int = 4) -> None:
+    def __init__(
+        self,
+        dim: int,
+        summary_dim: int,
+        mode: MixingMode = "merged",
+        groups: int = 4,
+        options: MixingOptions | None = None,
+    ) -> None:
         super().__init__()
+        options = options or MixingOptions()
+        options.check(mode)
+        is_gated = options.fusion == "gated"
         self.mode = mode
+        self.decay_seconds = options.decay_seconds
         self.summary_dim = summary_dim
         self.local: nn.Module | None = None
         self.summary: nn.Module | None = None
         self.combine: nn.Linear | None = None
         if mode == "merged":
-            self.merged = nn.Linear(dim, 2 * summary_dim)
+            self.merged = nn.Linear(dim, (3 if is_gated else 2) * summary_dim)
         elif mode == "full":
             self.local, self.summary = (
                 nn.Sequential(
@@ -77,15 +129,18 @@ class SummaryMixing(nn.Module):
         else:
             raise ValueError(f"unknown mixing mode {mode!r}: merged, full, lite or local")
         if mode != "lite":
-            self.combine = nn.Linear(summary_dim if mode == "local" else 2 * summary_dim, dim)
+            self.combine = nn.Linear(summary_dim if mode == "local" or is_gated else 2 * summary_dim, dim)
+        self.summary_norm = nn.LayerNorm(summary_dim) if options.summary_norm else None
+        self.activation = nn.GELU() if options.combiner_activation == "gelu" else nn.Identity()
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """Whole utterances: x (N, T, D) to (N, T, D). Padded frames are not counted; their output means nothing."""
-        local, values = self.project(x)
+        local, values, gate = self.project(x)
         if values is None:
-            return self.merge(local, None, grid)
-        summary = grid.sum_seen(chunk_sums(values, grid)) / grid.seen.clamp(min=1)  # (N, K, P)
-        return self.merge(local, summary, grid)
+            return self.merge(local, None, gate, grid)
+        decay = self.decay(grid)
+        summary = self.mean(grid.sum_seen(chunk_sums(values, grid), decay), grid.seen(decay))  # (N, K, P)
+        return self.merge(local, summary, gate, grid)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """Zeros: a running sum (N, P) and count (N, 1); with limited context, those of the last L chunks apart."""
@@ -101,34 +156,52 @@ class SummaryMixing(nn.Module):
 
     def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """One chunk: x (N, C, D) on a grid of one chunk to (N, C, D), and the state that follows."""
-        local, values = self.project(x)
+        local, values, gate = self.project(x)
         if values is None:
-            return self.merge(local, None, grid), {}
-        total_sum, new_sum = push(state["sum"], chunk_sums(values, grid))
-        total_count, new_count = push(state["count"], grid.seen)
-        summary = total_sum / total_count.clamp(min=1)  # (N, 1, P)
-        return self.merge(local, summary, grid), {"sum": new_sum, "count": new_count}
+            return self.merge(local, None, gate, grid), {}
+        decay = self.decay(grid)
+        total_sum, new_sum = push(state["sum"], chunk_sums(values, grid), decay)
+        total_count, new_count = push(state["count"], grid.counts, decay)
+        summary = self.mean(total_sum, total_count)  # (N, 1, P)
+        return self.merge(local, summary, gate, grid), {"sum": new_sum, "count": new_count}
 
-    def project(self, x: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """f(x) and s(x), both (N, T, P); None where the mode has none."""
+    def project(self, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """f(x), s(x) and the gate g(x), each (N, T, P); None where the mode has none."""
         if self.mode == "merged":
-            local, values = F.gelu(self.merged(x)).split(self.summary_dim, dim=-1)
-            return local, values
-        return (self.local(x) if self.local else None, self.summary(x) if self.summary else None)
+            projected = self.merged(x)
+            local, values = F.gelu(projected[..., : 2 * self.summary_dim]).split(self.summary_dim, dim=-1)
+            gate = projected[..., 2 * self.summary_dim :]
+            return local, values, gate if gate.size(-1) else None
+        return self.local(x) if self.local else None, self.summary(x) if self.summary else None, None
 
-    def merge(self, local: Tensor | None, summary: Tensor | None, grid: ChunkGrid) -> Tensor:
-        """The combiner: f (N, T, P) and s̄ (N, K, P) to (N, T, D)."""
+    def decay(self, grid: ChunkGrid) -> float:
+        """The weight of a chunk relative to the one after it."""
+        return 1.0 if self.decay_seconds is None else math.exp(-grid.chunk_seconds / self.decay_seconds)
+
+    def mean(self, total: Tensor, count: Tensor) -> Tensor:
+        """s̄ from the weighted sums (N, K, P) and numbers (N, K, 1) of the frames that each chunk sees, (N, K, P).
+
+        A chunk with a valid frame sees one frame or more, with whatever weights; others may divide by anything.
+        """
+        summary = total / count.clamp(min=1)
+        return self.summary_norm(summary) if self.summary_norm else summary
+
+    def merge(self, local: Tensor | None, summary: Tensor | None, gate: Tensor | None, grid: ChunkGrid) -> Tensor:
+        """The combiner: f (N, T, P), s̄ (N, K, P) and the gate (N, T, P) to (N, T, D)."""
         if self.combine is None:
             assert summary is not None
             return summary[:, :, None].expand(-1, -1, grid.chunk_size, -1).flatten(1, 2)
         assert local is not None
         if summary is None:
-            return F.gelu(self.combine(local))
+            return self.activation(self.combine(local))
+        if gate is not None:
+            gated = grid.chunked(gate.sigmoid()) * summary.to(gate.dtype)[:, :, None]  # (N, K, C, P)
+            return self.activation(self.combine(local + gated.flatten(1, 2)))
         weight_local, weight_summary = self.combine.weight.split(self.summary_dim, dim=1)
         # As a matrix of N·T rows, so that the product takes the strided half of the merged projection as it is.
         out = F.linear(local.flatten(0, 1), weight_local, self.combine.bias)  # (N·T, D)
         shift = F.linear(summary.to(local.dtype), weight_summary)  # (N, K, D)
-        return F.gelu(out.view(*shift.shape[:2], grid.chunk_size, -1) + shift[:, :, None]).flatten(1, 2)
+        return self.activation(out.view(*shift.shape[:2], grid.chunk_size, -1) + shift[:, :, None]).flatten(1, 2)
 
 
 def chunk_sums(values: Tensor, grid: ChunkGrid) -> Tensor:
@@ -137,11 +210,12 @@ def chunk_sums(values: Tensor, grid: ChunkGrid) -> Tensor:
     return grid.chunked(grid.zero_padding(values)).sum(2, dtype=dtype)
 
 
-def push(past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+def push(past: Tensor, new: Tensor, decay: float) -> tuple[Tensor, Tensor]:
     """The total with ``new`` (N, 1, P) added to what the state ``past`` holds, and the state that follows.
 
-    ``past`` is a running sum (N, P), or a ring (N, L, P) of the last L chunks, oldest first.
+    ``past`` is a running sum (N, P), or a ring (N, L, P) of the last L chunks, oldest first; all of it decays.
     """
+    past = past * decay
     if past.dim() == 2:
         total = past[:, None] + new  # (N, 1, P)
         return total, total[:, 0]

@@ -1,5 +1,7 @@
 """Brute-force references: what a frame sees, written down frame by frame, and sums over exactly that."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,10 +20,22 @@ def visibility(lengths: list[int], num_frames: int, chunk: ChunkConfig) -> Tenso
     return sees
 
 
-def masked_mean(values: Tensor, sees: Tensor) -> Tensor:
-    """(N, T, P) and (N, T, T) to the mean over what each frame sees (N, T, P); zero where it sees nothing."""
-    total = torch.einsum("ntu,nup->ntp", sees.to(values.dtype), values)
-    return total / sees.sum(-1, keepdim=True).clamp(min=1)
+def masked_mean(values: Tensor, sees: Tensor, weights: Tensor | float = 1.0) -> Tensor:
+    """(N, T, P) and (N, T, T) to the mean over what each frame sees (N, T, P), with ``weights`` (T, T) that do not
+    depend on the utterance; zero where it sees nothing."""
+    weights = sees.to(values.dtype) * weights  # (N, T, T)
+    total = torch.einsum("ntu,nup->ntp", weights, values)
+    return total / weights.sum(-1, keepdim=True).clamp(min=1e-300)
+
+
+def decay_weights(num_frames: int, chunk_size: int, frame_ms: int, decay_seconds: float) -> Tensor:
+    """(T, T): what frame u counts for frame t, by the time that their chunks' beginnings are apart. Cell by cell."""
+    weights = torch.ones(num_frames, num_frames, dtype=torch.float64)
+    for t in range(num_frames):
+        for u in range(t):
+            seconds = (t // chunk_size - u // chunk_size) * chunk_size * frame_ms / 1000
+            weights[t, u] = math.exp(-seconds / decay_seconds)
+    return weights
 
 
 def dependencies(function, inputs: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.files import atomic_write
 from summarymix.model import ModelConfig, Transducer
 from summarymix.training.averaging import mean_between
-from summarymix.training.config import differences
+from summarymix.training.config import differences, plain
 
 
 @dataclass
@@ -175,12 +175,13 @@ def replace_step_checkpoint(exp_dir: Path, step: int, checkpoint: dict[str, Any]
 
 
 def check_same_model(path: Path, checkpoint: dict[str, Any], model_config: dict[str, Any], tokens: Any) -> None:
-    """Refuse to continue a run with another model or token table.
+    """Refuse to continue a run with another model or token table. An option newer than a checkpoint has its default.
 
     Raises:
         ValueError: names each option that differs.
     """
-    different = differences(checkpoint["model_config"], model_config, "model.")
+    defaults = plain(ModelConfig())
+    different = differences(defaults | checkpoint["model_config"], defaults | model_config, "model.")
     if different:
         raise ValueError(
             f"{path} is of another configuration: {', '.join(different)}. "
