@@ -70,6 +70,50 @@ class GroupedLinear(nn.Module):
         return torch.einsum("...gi,gio->...go", x.unflatten(-1, (groups, width)), self.weight).flatten(-2) + self.bias
 
 
+class SeenMean(nn.Module):
+    """The mean of the valid frames that each chunk sees. It has no weights.
+
+    With ``decay_seconds`` τ the frames of chunk j count in chunk k with weight exp(-(k-j)·d/τ), d being the duration of
+    a chunk. Sums and divisions are in float32 or wider, whatever autocast says.
+
+    Args:
+        dim: P, features.
+        decay_seconds: τ; None: all count alike.
+    """
+
+    def __init__(self, dim: int, decay_seconds: float | None) -> None:
+        super().__init__()
+        self.dim = dim
+        self.decay_seconds = decay_seconds
+
+    def forward(self, values: Tensor, grid: ChunkGrid) -> Tensor:
+        """Whole utterances: values (N, T, P) to (N, K, P). A chunk with a valid frame sees one or more; others give
+        anything finite."""
+        decay = self.decay(grid)
+        return grid.sum_seen(chunk_sums(values, grid), decay) / grid.seen(decay).clamp(min=1)
+
+    def init_state(self, batch_size: int, chunk: ChunkConfig, like: Tensor) -> State:
+        """Zeros: a running sum (N, P) and count (N, 1); with limited context, those of the last L chunks apart. On the
+        device of ``like``, in float32 or its wider type."""
+        ring = () if chunk.left_chunks < 0 else (chunk.left_chunks,)
+        dtype = torch.promote_types(like.dtype, torch.float32)
+        return {
+            name: torch.zeros(batch_size, *ring, width, dtype=dtype, device=like.device)
+            for name, width in (("sum", self.dim), ("count", 1))
+        }
+
+    def step(self, values: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
+        """One chunk: values (N, C, P) on a grid of one chunk to (N, 1, P), and the state that follows."""
+        decay = self.decay(grid)
+        total_sum, new_sum = push(state["sum"], chunk_sums(values, grid), decay)
+        total_count, new_count = push(state["count"], grid.counts, decay)
+        return total_sum / total_count.clamp(min=1), {"sum": new_sum, "count": new_count}
+
+    def decay(self, grid: ChunkGrid) -> float:
+        """The weight of a chunk relative to the one after it."""
+        return 1.0 if self.decay_seconds is None else math.exp(-grid.chunk_seconds / self.decay_seconds)
+
+
 class SummaryMixing(nn.Module):
     """h_t = c([f(x_t); s̄_t]), where s̄_t is the mean of s(x_u) over the frames u that t sees.
 
@@ -103,8 +147,8 @@ class SummaryMixing(nn.Module):
         options.check(mode)
         is_gated = options.fusion == "gated"
         self.mode = mode
-        self.decay_seconds = options.decay_seconds
         self.summary_dim = summary_dim
+        self.mean = SeenMean(summary_dim, options.decay_seconds)
         self.local: nn.Module | None = None
         self.summary: nn.Module | None = None
         self.combine: nn.Linear | None = None
@@ -136,34 +180,20 @@ class SummaryMixing(nn.Module):
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """Whole utterances: x (N, T, D) to (N, T, D). Padded frames are not counted; their output means nothing."""
         local, values, gate = self.project(x)
-        if values is None:
-            return self.merge(local, None, gate, grid)
-        decay = self.decay(grid)
-        summary = self.mean(grid.sum_seen(chunk_sums(values, grid), decay), grid.seen(decay))  # (N, K, P)
+        summary = None if values is None else self.mean(values, grid)  # (N, K, P)
         return self.merge(local, summary, gate, grid)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """Zeros: a running sum (N, P) and count (N, 1); with limited context, those of the last L chunks apart."""
-        if self.mode == "local":
-            return {}
-        ring = () if chunk.left_chunks < 0 else (chunk.left_chunks,)
-        parameter = next(self.parameters())
-        dtype = torch.promote_types(parameter.dtype, torch.float32)
-        return {
-            "sum": torch.zeros(batch_size, *ring, self.summary_dim, dtype=dtype, device=parameter.device),
-            "count": torch.zeros(batch_size, *ring, 1, dtype=dtype, device=parameter.device),
-        }
+        """That of the mean."""
+        return {} if self.mode == "local" else self.mean.init_state(batch_size, chunk, next(self.parameters()))
 
     def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """One chunk: x (N, C, D) on a grid of one chunk to (N, C, D), and the state that follows."""
         local, values, gate = self.project(x)
-        if values is None:
-            return self.merge(local, None, gate, grid), {}
-        decay = self.decay(grid)
-        total_sum, new_sum = push(state["sum"], chunk_sums(values, grid), decay)
-        total_count, new_count = push(state["count"], grid.counts, decay)
-        summary = self.mean(total_sum, total_count)  # (N, 1, P)
-        return self.merge(local, summary, gate, grid), {"sum": new_sum, "count": new_count}
+        summary = None
+        if values is not None:
+            summary, state = self.mean.step(values, grid, state)  # (N, 1, P)
+        return self.merge(local, summary, gate, grid), state
 
     def project(self, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """f(x), s(x) and the gate g(x), each (N, T, P); None where the mode has none."""
@@ -174,18 +204,6 @@ class SummaryMixing(nn.Module):
             return local, values, gate if gate.size(-1) else None
         return self.local(x) if self.local else None, self.summary(x) if self.summary else None, None
 
-    def decay(self, grid: ChunkGrid) -> float:
-        """The weight of a chunk relative to the one after it."""
-        return 1.0 if self.decay_seconds is None else math.exp(-grid.chunk_seconds / self.decay_seconds)
-
-    def mean(self, total: Tensor, count: Tensor) -> Tensor:
-        """s̄ from the weighted sums (N, K, P) and numbers (N, K, 1) of the frames that each chunk sees, (N, K, P).
-
-        A chunk with a valid frame sees one frame or more, with whatever weights; others may divide by anything.
-        """
-        summary = total / count.clamp(min=1)
-        return self.summary_norm(summary) if self.summary_norm else summary
-
     def merge(self, local: Tensor | None, summary: Tensor | None, gate: Tensor | None, grid: ChunkGrid) -> Tensor:
         """The combiner: f (N, T, P), s̄ (N, K, P) and the gate (N, T, P) to (N, T, D)."""
         if self.combine is None:
@@ -194,6 +212,8 @@ class SummaryMixing(nn.Module):
         assert local is not None
         if summary is None:
             return self.activation(self.combine(local))
+        if self.summary_norm is not None:
+            summary = self.summary_norm(summary)
         if gate is not None:
             gated = grid.chunked(gate.sigmoid()) * summary.to(gate.dtype)[:, :, None]  # (N, K, C, P)
             return self.activation(self.combine(local + gated.flatten(1, 2)))
