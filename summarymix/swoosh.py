@@ -48,14 +48,21 @@ def _suits_k2(x: Tensor) -> bool:
 
 
 def _swoosh(x: Tensor, bend: float, offset: float) -> Tensor:
-    return _Swoosh.apply(x, bend, offset) if x.requires_grad else _formula(x, bend, offset)
+    # Tracing takes no functions with backward passes of their own.
+    is_learning = x.requires_grad and not torch.jit.is_tracing()
+    return _Swoosh.apply(x, bend, offset) if is_learning else _formula(x, bend, offset)
 
 
 def _formula(x: Tensor, bend: float, offset: float) -> Tensor:
-    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    wide = _wide(x)
     # Beyond its threshold, softplus(z) is z: at 40 the difference is below the rounding of float64.
     y = F.softplus(wide - bend, threshold=40.0) - SLOPE * wide - offset
     return y.to(x.dtype)
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In float32, or float64 for such input."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 class _Swoosh(torch.autograd.Function):
@@ -69,5 +76,4 @@ class _Swoosh(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        return (torch.sigmoid(wide - ctx.bend).sub_(SLOPE) * grad).to(x.dtype), None, None
+        return (torch.sigmoid(_wide(x) - ctx.bend).sub_(SLOPE) * grad).to(x.dtype), None, None

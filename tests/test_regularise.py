@@ -151,7 +151,7 @@ def test_constant_channels_do_no_harm(module, value):
     assert (got - upstream).norm() <= 0.05 * upstream.norm()
 
 
-@pytest.mark.parametrize("value", [1.0, 0.3, 1e-3, 777.7])
+@pytest.mark.parametrize("value", [1.0, 0.01749374, 777.7])
 def test_a_dead_channel_is_pushed_back(value):
     """Constant and positive, where half should be negative: all its elements get a gradient downwards."""
     upstream = torch.randn(SHAPE)
