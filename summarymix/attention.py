@@ -82,6 +82,11 @@ class RelativeAttention(nn.Module):
         hidden = seen["valid"].flatten(1)[:, None] == 0  # (N, 1, (L+1)·C)
         return self.attend(query, key, value, hidden, grid), {name: tensor[:, 1:] for name, tensor in seen.items()}
 
+    @property
+    def last(self) -> nn.Linear:
+        """The map that the output comes from."""
+        return self.out
+
     def project(self, x: Tensor, grid: ChunkGrid) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values, (N, T, D) each."""
         # A weight of zero does not silence what is not finite, so padding is zeroed as well as hidden.

@@ -76,11 +76,23 @@ class DynamicChunkConfig:
     min_left: int = 2
     max_left: int = 32
 
-    def sample(self, rng: random.Random) -> ChunkConfig:
-        """Draw one configuration; the same ``rng`` state gives the same one."""
+    def check(self, multiple: int) -> None:
+        """Refuse a law without a chunk size that is a multiple of ``multiple``.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if self.full_context_prob < 1 and -(-self.min_chunk // multiple) > self.max_chunk // multiple:
+            raise ValueError(
+                f"--chunk.min_chunk {self.min_chunk} and --chunk.max_chunk {self.max_chunk} have no multiple of "
+                f"{multiple} between them, and this encoder's chunks are such multiples"
+            )
+
+    def sample(self, rng: random.Random, multiple: int = 1) -> ChunkConfig:
+        """Draw one configuration, of a multiple of ``multiple`` frames; the same ``rng`` state gives the same one."""
         if rng.random() < self.full_context_prob:
             return ChunkConfig()
-        chunk_size = rng.randint(self.min_chunk, self.max_chunk)
+        chunk_size = rng.randint(-(-self.min_chunk // multiple), self.max_chunk // multiple) * multiple
         limited = rng.random() < self.limited_left_prob
         return ChunkConfig(chunk_size, rng.randint(self.min_left, self.max_left) if limited else -1)
 
@@ -109,6 +121,7 @@ class ChunkGrid:
         self.valid = torch.arange(self.num_frames, device=lengths.device) < lengths[:, None]  # (N, T)
         # On the host, and once per batch: where nothing is padded, blocks need not mask.
         self.all_valid = bool(self.valid.all())
+        self.mask = None if self.all_valid else self.valid
         self.counts = self.chunked(self.valid).sum(2, dtype=torch.float32)[..., None]  # (N, K, 1), of each chunk
         self._shared: dict[Hashable, Tensor] = {}
 

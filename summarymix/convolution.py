@@ -86,8 +86,8 @@ class EdgeScaledConvolution(PastAndChunk):
         y_t = b + Σ_{j=-h..0} v_j u_{t+j} + (1 + l_i + r_m) · (c + Σ_{j=-h..h} w_j u_{t+j} · [t+j in the chunk of t]).
 
     A causal kernel v sees the past, a centred one w the chunk only, and where that is cut off at the chunk's edges
-    learnt scales make up for it: l_i for frame i of the chunk, r_m for the one that m frames follow, both zero beyond k.
-    A chunk ends with its last valid frame, so an utterance does not depend on what it is padded to. Beside
+    learnt scales make up for it: l_i for frame i of the chunk, r_m for the one that m frames follow, both zero from k
+    on. A chunk ends with its last valid frame, so an utterance does not depend on what it is padded to. Beside
     :class:`ChunkConvolution` it has some 3.5 times the parameters and 1.5 times the products.
 
     Args:

@@ -195,6 +195,13 @@ class SummaryMixing(nn.Module):
             summary, state = self.mean.step(values, grid, state)  # (N, 1, P)
         return self.merge(local, summary, gate, grid), state
 
+    @property
+    def last(self) -> nn.Linear:
+        """The map that the output comes from."""
+        last = self.summary[0] if self.combine is None else self.combine  # type: ignore[index]
+        assert isinstance(last, nn.Linear)
+        return last
+
     def project(self, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """f(x), s(x) and the gate g(x), each (N, T, P); None where the mode has none."""
         if self.mode == "merged":

@@ -1,7 +1,7 @@
 """The transducer: encoder, predictor and joiner, trained with pruned RNN-T and an auxiliary CTC loss."""
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from summarymix.chunking import ChunkConfig
 from summarymix.conformer import Conformer, ConformerConfig
+from summarymix.encoder import Encoder
 from summarymix.joiner import Joiner
 from summarymix.loss import do_rnnt_pruning, get_rnnt_prune_ranges, rnnt_loss_pruned, rnnt_loss_smoothed
 from summarymix.predictor import LSTMPredictor, StatelessPredictor
+from summarymix.zipformer import Zipformer, ZipformerConfig
 
 BLANK = 0  # of every token table, as in k2, icefall and sherpa
 
@@ -21,6 +23,9 @@ class ModelConfig(ConformerConfig):
     """Sizes of the whole transducer: those of the encoder, and
 
     Args:
+        encoder: conformer, or zipformer, the zip-style one.
+        zipformer: sizes of the latter; of those above it has feature_dim, dropout, and what says how frames see each
+            other.
         predictor: stateless (the last ``context_size`` tokens) or lstm.
         predictor_dim: width of the predictor.
         context_size: tokens that the stateless predictor sees.
@@ -28,11 +33,25 @@ class ModelConfig(ConformerConfig):
         vocab_size: number of tokens, blank included; 0 takes it from the token table.
     """
 
+    encoder: Literal["conformer", "zipformer"] = "conformer"
+    zipformer: ZipformerConfig = field(default_factory=ZipformerConfig)
     predictor: Literal["stateless", "lstm"] = "stateless"
     predictor_dim: int = 256
     context_size: int = 2
     joiner_dim: int = 256
     vocab_size: int = 0
+
+    @classmethod
+    def from_plain(cls, values: dict[str, Any]) -> "ModelConfig":
+        """The configuration that a checkpoint has written down; options that did not exist then have their defaults."""
+        return cls(**values | {"zipformer": ZipformerConfig(**values.get("zipformer", {}))})
+
+
+def make_encoder(config: ModelConfig) -> Encoder:
+    """The encoder of a configuration."""
+    if config.encoder == "conformer":
+        return Conformer(config)
+    return Zipformer(config.zipformer, config, config.feature_dim, config.dropout)
 
 
 @dataclass
@@ -73,17 +92,18 @@ class Transducer(nn.Module):
         if config.vocab_size < 2:
             raise ValueError(f"model.vocab_size is {config.vocab_size}; it takes blank and at least one token")
         self.config = config
-        self.encoder = Conformer(config)
+        self.encoder = make_encoder(config)
+        dim = self.encoder.dim
         self.predictor: StatelessPredictor | LSTMPredictor
         if config.predictor == "stateless":
             self.predictor = StatelessPredictor(config.vocab_size, config.predictor_dim, config.context_size)
         else:
             self.predictor = LSTMPredictor(config.vocab_size, config.predictor_dim, config.dropout)
-        self.joiner = Joiner(config.dim, config.predictor_dim, config.joiner_dim, config.vocab_size)
+        self.joiner = Joiner(dim, config.predictor_dim, config.joiner_dim, config.vocab_size)
         # Projections to the vocabulary that the simple loss adds up; they only find the pruning bounds.
-        self.simple_encoder_proj = nn.Linear(config.dim, config.vocab_size)
+        self.simple_encoder_proj = nn.Linear(dim, config.vocab_size)
         self.simple_decoder_proj = nn.Linear(config.predictor_dim, config.vocab_size)
-        self.ctc_head = nn.Linear(config.dim, config.vocab_size)
+        self.ctc_head = nn.Linear(dim, config.vocab_size)
 
     def set_feature_stats(self, mean: Tensor, std: Tensor) -> None:
         """Normalise features by these: mean and standard deviation of each mel bin, (F,)."""

@@ -4,6 +4,7 @@ Every tensor has the batch axis first: one row, or *slot*, per stream. Shapes ne
 the initial state is all zeros; so streams are batched, moved and reset by plain indexing, whatever the encoder is.
 """
 
+import torch
 from torch import Tensor
 
 State = dict[str, Tensor]
@@ -29,6 +30,25 @@ def reset_slots(state: State, slots: Tensor) -> None:
 def state_bytes(state: State) -> int:
     """Bytes that one stream's state takes."""
     return sum(tensor[0].numel() * tensor.element_size() for tensor in state.values())
+
+
+def pack_state(state: State) -> Tensor:
+    """A state of N slots as one tensor (N, V), for those who carry states without knowing what is in them; V numbers
+    are ``state_bytes / 4`` where all are float32. A state of zeros is packed as zeros."""
+    return torch.cat([tensor.flatten(1) for tensor in state.values()], dim=1)
+
+
+def unpack_state(packed: Tensor, like: State) -> State:
+    """The state of N slots that was packed as (N, V); ``like`` is one of the same encoder and left context.
+
+    Raises:
+        ValueError: V is not that of such a state.
+    """
+    widths = [tensor[0].numel() for tensor in like.values()]
+    if packed.size(1) != sum(widths):
+        raise ValueError(f"a packed state of {packed.size(1)} numbers a stream; this encoder's has {sum(widths)}")
+    parts = packed.split(widths, dim=1)
+    return {name: part.unflatten(1, tensor.shape[1:]) for (name, tensor), part in zip(like.items(), parts, strict=True)}
 
 
 def add_prefix(prefix: str, state: State) -> State:

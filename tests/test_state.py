@@ -1,6 +1,16 @@
+import pytest
 import torch
 
-from summarymix.state import add_prefix, reset_slots, select_slots, state_bytes, take_prefix, write_slots
+from summarymix.state import (
+    add_prefix,
+    pack_state,
+    reset_slots,
+    select_slots,
+    state_bytes,
+    take_prefix,
+    unpack_state,
+    write_slots,
+)
 
 
 def make_state(slots=3):
@@ -34,3 +44,14 @@ def test_prefixes_nest():
     assert set(inner) == {"sum", "count"}
     assert add_prefix("a", inner).keys() | {"b"} == state.keys()
     assert take_prefix("layers.1", {"layers.10.x": torch.zeros(1)}) == {}
+
+
+def test_a_packed_state_unpacks_to_itself_for_any_number_of_slots():
+    state = make_state()
+    packed = pack_state(state)
+    assert packed.shape == (3, state_bytes(state) // 4)
+    unpacked = unpack_state(packed, make_state(slots=1))
+    assert unpacked.keys() == state.keys()
+    assert all(torch.equal(unpacked[name], state[name]) for name in state)
+    with pytest.raises(ValueError, match="14 numbers a stream; this encoder's has 15"):
+        unpack_state(packed[:, 1:], state)

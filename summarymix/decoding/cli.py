@@ -181,6 +181,7 @@ def _load(recipe: str, args: argparse.Namespace, settings: list[Setting], epoch:
     if args.manifest_dir is not None:
         config = replace(config, manifest_dir=args.manifest_dir, shar_dir=None)
     for setting in settings:
+        model.encoder.check_chunk(setting.chunk)
         if setting.mode == "streaming":
             model.encoder.init_state(1, setting.chunk)  # before hours of decoding in other modes
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -244,7 +244,7 @@ def load_model(
         weights.update({name: value.to(weights[name].dtype) for name, value in mean.items()})
 
     try:
-        model = Transducer(ModelConfig(**checkpoint["model_config"]))
+        model = Transducer(ModelConfig.from_plain(checkpoint["model_config"]))
         model.load_state_dict(weights)
     except (TypeError, RuntimeError) as error:
         raise ValueError(

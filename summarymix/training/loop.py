@@ -22,11 +22,13 @@ import yaml
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from summarymix.chunking import ChunkConfig
 from summarymix.data.augment import spec_augment
 from summarymix.data.batches import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.files import atomic_write
 from summarymix.model import Transducer
+from summarymix.scheduled import set_progress
 from summarymix.training.averaging import RunningMean
 from summarymix.training.checkpoint import (
     Progress,
@@ -102,6 +104,9 @@ def train(
     # These refuse what this machine cannot do, before anything is written.
     autocast(device, config.precision)
     surroundings = environment(config, world)
+    config.chunk.check(model.encoder.chunk_multiple)
+    for setting in config.validation:
+        model.encoder.check_chunk(ChunkConfig.from_ms(*setting))
     model.to(device).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = make_optimizer(model, config.optim)
@@ -167,13 +172,14 @@ def train(
         processes, with the gradient's "norm", and for each batch which of its losses are finite, (N,).
         """
         scales = loss_scales(progress.step, config.scales)
+        set_progress(model, progress.seconds / config.optim.ref_duration)
         # A step that is given up is followed by other random numbers.
         first_number = (progress.step + progress.skipped) * config.accumulate * world.size
         sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
         finite_masks = []
         for i, batch in enumerate(group):
             rng = reseed(config.seed, first_number + i * world.size + world.rank)
-            chunk = config.chunk.sample(rng)
+            chunk = config.chunk.sample(rng, model.encoder.chunk_multiple)
             # None of its cuts could be read. The others wait for this process's gradients: it gives zeros.
             is_empty = len(batch) == 0
             if is_empty:

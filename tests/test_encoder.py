@@ -1,4 +1,4 @@
-"""L2, L3 and L5 for the whole encoder, and the promise of linear memory."""
+"""L2, L3 and L5 for whole encoders, and the promise of linear memory."""
 
 import os
 import subprocess
@@ -14,8 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from summarymix.chunking import ChunkConfig
 from summarymix.conformer import Conformer, ConformerConfig
-from summarymix.state import reset_slots, select_slots, state_bytes, write_slots
+from summarymix.mixer import MixerConfig
+from summarymix.state import pack_state, reset_slots, select_slots, state_bytes, unpack_state, write_slots
 from summarymix.subsampling import features_needed, output_lengths
+from summarymix.zipformer import Zipformer, ZipformerConfig
 
 FEATURES = 12
 SMALL = ConformerConfig(
@@ -30,9 +32,37 @@ SMALL = ConformerConfig(
 )
 
 
-def make(dtype=torch.float64, **changes) -> Conformer:
+SMALL_ZIP = ZipformerConfig(
+    downsampling=(1, 4, 2),
+    num_layers=(1, 2, 1),
+    dims=(8, 12, 10),
+    feedforward_dims=(12, 16, 12),
+    kernel_sizes=(5, 3, 5),
+    summary_dims=(6, 8, 6),
+    num_heads=(2, 2, 2),
+    frontend_channels=(2, 3, 4),
+)
+CONFORMERS = ["merged", "full", "local", "attention"]
+ZIPFORMERS = ["zip", "zip-edge", "zip-slow", "zip-thirds", "zip-local"]
+
+
+def make(kind="merged", dtype=torch.float64, **changes) -> Conformer | Zipformer:
+    """A small encoder. ``changes`` are of the Conformer's sizes."""
     torch.manual_seed(2)
-    encoder = Conformer(ConformerConfig(**(vars(SMALL) | changes))).to(dtype).eval()
+    if kind in CONFORMERS:
+        encoder = Conformer(ConformerConfig(**(vars(SMALL) | {"mixing": kind} | changes)))
+    else:
+        variants = {
+            "zip-edge": {"convolution": "edge_scaled"},
+            "zip-slow": {"downsampling": (2, 8, 1)},
+            "zip-thirds": {"downsampling": (1, 3, 6)},
+        }
+        config = ZipformerConfig(**(vars(SMALL_ZIP) | variants.get(kind, {})))
+        mixer = MixerConfig(mixing="local" if kind == "zip-local" else "merged")
+        encoder = Zipformer(config, mixer, FEATURES, dropout=0.1)
+        for parameter in encoder.parameters():  # what begins at zero or tiny should count as well
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    encoder = encoder.to(dtype).eval()
     encoder.set_feature_stats(torch.randn(FEATURES), torch.rand(FEATURES) + 0.5)
     return encoder
 
@@ -47,7 +77,8 @@ def stream(encoder, features, lengths, sizes, left_chunks):
         part = features[:, 4 * start : 4 * start + features_needed(size)]
         part = F.pad(part, (0, 0, 0, features_needed(size) - part.size(1)), value=3.0)
         valid = (output_lengths(lengths) - start).clamp(0, size)
-        y, state = encoder.step(part, state, valid)
+        y, new_state = encoder.step(part, state, valid)
+        state = unpack_state(pack_state(new_state), state)  # what an exported model's host carries
         out.append(y)
         start += size
         if start >= total:
@@ -60,17 +91,18 @@ def ragged(lengths, dtype=torch.float64):
     return torch.randn(len(lengths), max(lengths), FEATURES, dtype=dtype), torch.tensor(lengths)
 
 
-@settings(max_examples=60)
+@settings(max_examples=100)
 @given(
     st.lists(st.integers(7, 120), min_size=1, max_size=3),
     st.integers(1, 11),
     st.integers(-1, 4),
-    st.sampled_from(["merged", "full", "local", "attention"]),
+    st.sampled_from(CONFORMERS + ZIPFORMERS),
 )
-def test_chunk_by_chunk_equals_simulated(lengths, chunk_size, left_chunks, mixing):
+def test_chunk_by_chunk_equals_simulated(lengths, chunk_size, left_chunks, kind):
     """L3: ragged batches, every chunk size and left context, partial last chunks."""
-    assume(mixing != "attention" or left_chunks >= 0)
-    encoder = make(mixing=mixing)
+    assume(kind != "attention" or left_chunks >= 0)
+    encoder = make(kind)
+    chunk_size *= encoder.chunk_multiple
     features, lengths = ragged(lengths)
     simulated, frames = encoder(features, lengths, ChunkConfig(chunk_size, left_chunks))
     streamed = stream(encoder, features, lengths, [chunk_size], left_chunks)
@@ -78,12 +110,12 @@ def test_chunk_by_chunk_equals_simulated(lengths, chunk_size, left_chunks, mixin
         torch.testing.assert_close(streamed[n, :length], simulated[n, :length], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("mixing", ["merged", "attention"])
-def test_chunk_by_chunk_equals_simulated_in_float32(mixing):
+@pytest.mark.parametrize("kind", ["merged", "attention", "zip"])
+def test_chunk_by_chunk_equals_simulated_in_float32(kind):
     sizes = {"num_layers": 6, "dim": 64, "feedforward_dim": 128, "summary_dim": 64, "kernel_size": 15}
-    encoder = make(torch.float32, mixing=mixing, **sizes)
+    encoder = make(kind, torch.float32, **sizes)
     features, lengths = ragged([403, 280, 77], torch.float32)
-    for chunk in [ChunkConfig(16, 32 if mixing == "attention" else -1), ChunkConfig(8, 2), ChunkConfig(5, 3)]:
+    for chunk in [ChunkConfig(16, 32 if kind == "attention" else -1), ChunkConfig(8, 2), ChunkConfig(6, 3)]:
         simulated, frames = encoder(features, lengths, chunk)
         streamed = stream(encoder, features, lengths, [chunk.chunk_size], chunk.left_chunks)
         for n, length in enumerate(frames):
@@ -110,12 +142,12 @@ def test_chunk_size_may_change_in_the_middle_of_a_stream():
         assert torch.equal(frames[t], expected), t
 
 
-@pytest.mark.parametrize("mixing", ["merged", "attention"])
-def test_a_slot_that_is_reset_forgets_and_its_neighbours_do_not(mixing):
+@pytest.mark.parametrize("kind", ["merged", "attention", "zip"])
+def test_a_slot_that_is_reset_forgets_and_its_neighbours_do_not(kind):
     """L3: streams that end and begin in the middle of others, in the same slots."""
-    encoder = make(mixing=mixing)
-    features, lengths = ragged([96, 96, 96])
-    chunk = ChunkConfig(3, 2)
+    encoder = make(kind)
+    features, lengths = ragged([124, 124, 124])
+    chunk = ChunkConfig(4, 2)
     expected, _ = encoder(features, lengths, chunk)
     state = encoder.init_state(2, chunk)
     # Slot 0 plays utterance 0; slot 1 plays four chunks of utterance 1, is reset, and then plays utterance 2.
@@ -125,34 +157,34 @@ def test_a_slot_that_is_reset_forgets_and_its_neighbours_do_not(mixing):
             reset_slots(state, torch.tensor([1]))
             position[1] = 0
         which = [0, 1 if i < 4 else 2]
-        active = [slot for slot in range(2) if position[slot] + features_needed(3) <= 96]
+        active = [slot for slot in range(2) if position[slot] + features_needed(4) <= 124]
         if not active:
             break
         index = torch.tensor(active)
-        part = torch.stack([features[which[s], position[s] : position[s] + features_needed(3)] for s in active])
+        part = torch.stack([features[which[s], position[s] : position[s] + features_needed(4)] for s in active])
         y, new_state = encoder.step(part, select_slots(state, index))
         write_slots(state, index, new_state)
         for row, slot in enumerate(active):
-            position[slot] += 12
+            position[slot] += 16
             if which[slot] in out:
                 out[which[slot]].append(y[row])
     for n, parts in out.items():
         got = torch.cat(parts)
-        assert got.size(0) == 21
+        assert got.size(0) == 28
         torch.testing.assert_close(got, expected[n, : got.size(0)], rtol=0, atol=1e-9)
 
 
-@settings(max_examples=30)
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(7, 90), min_size=2, max_size=4),
     st.one_of(st.none(), st.integers(1, 8)),
     st.integers(-1, 3),
-    st.sampled_from(["merged", "attention"]),
+    st.sampled_from(["merged", "attention", *ZIPFORMERS]),
 )
-def test_an_utterance_alone_equals_itself_in_any_batch(lengths, chunk_size, left_chunks, mixing):
+def test_an_utterance_alone_equals_itself_in_any_batch(lengths, chunk_size, left_chunks, kind):
     """L5; the features behind the end hold noise."""
-    encoder = make(mixing=mixing)
-    chunk = ChunkConfig(chunk_size, left_chunks)
+    encoder = make(kind)
+    chunk = ChunkConfig(chunk_size and chunk_size * encoder.chunk_multiple, left_chunks)
     features, tensor = ragged(lengths)
     batch, frames = encoder(features, tensor, chunk)
     for n, length in enumerate(lengths):
@@ -160,11 +192,11 @@ def test_an_utterance_alone_equals_itself_in_any_batch(lengths, chunk_size, left
         torch.testing.assert_close(batch[n, : frames[n]], alone[0, : frames[n]], rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("mixing", ["merged", "attention"])
+@pytest.mark.parametrize("kind", ["merged", "attention"])
 @pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(3), ChunkConfig(3, 1), ChunkConfig(4, 0)])
-def test_dependency_matrix_of_the_encoder_is_the_theory(chunk, mixing):
+def test_dependency_matrix_of_the_conformer_is_the_theory(chunk, kind):
     """L2, padding included: mixing and convolution compose over the layers, the front end looks at features 4t…4t+6."""
-    encoder = make(mixing=mixing)
+    encoder = make(kind)
     total, valid = 95, 77  # feature frames
     features, _ = ragged([total])
     lengths = torch.tensor([valid])
@@ -188,10 +220,54 @@ def test_dependency_matrix_of_the_encoder_is_the_theory(chunk, mixing):
     assert torch.equal(got[:num_valid], expected[:num_valid])
 
 
-@pytest.mark.parametrize("mixing", ["merged", "attention"])
+@pytest.mark.parametrize("kind", ZIPFORMERS)
+@pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(2), ChunkConfig(2, 1), ChunkConfig(4, 0)])
+def test_dependency_matrix_of_the_zipformer_is_the_theory(chunk, kind):
+    """L2, padding included: in each layer mixing and convolution compose, a slow frame is the mean of its valid fast
+    ones and goes to all of them, and the front end looks at features 2u…2u+4."""
+    encoder = make(kind)
+    if chunk.chunk_size is not None:
+        chunk = ChunkConfig(chunk.chunk_size * encoder.chunk_multiple, chunk.left_chunks)
+    total, valid = 95, 77  # feature frames
+    features, _ = ragged([total])
+    num_frames, num_valid = output_lengths(total), output_lengths(valid)
+    slowest = 2 * encoder.chunk_multiple
+    fast = -(-2 * num_frames // slowest) * slowest  # frames at 50 Hz on the grid
+    sees = torch.eye(fast)  # [t, u]: whether frame t depends on what the front end made of frame u
+    for stack in encoder.stacks:
+        factor = stack.factor
+        slow, slow_valid = fast // factor, -(-2 * num_valid // factor)
+        size = slow if chunk.chunk_size is None else 2 * chunk.chunk_size // factor
+        down = torch.zeros(slow, fast)
+        for u in range(2 * num_valid):
+            down[u // factor, u] = 1
+        mixing = torch.eye(slow)
+        if kind != "zip-local":
+            mixing += visibility([slow_valid], slow, ChunkConfig(size, chunk.left_chunks))[0].float()
+        convolution = torch.eye(slow)
+        for t in range(slow):
+            for u in range(slow_valid):
+                near = abs(t - u) <= stack.layers[0].convolution1.depthwise.reach and u // size <= t // size
+                # What the right edge's scale does depends on no value, so it adds nothing here.
+                convolution[t, u] = max(convolution[t, u], float(near))
+        inner = down @ sees if factor > 1 else sees
+        for _ in stack.layers:
+            inner = ((convolution @ mixing @ convolution @ mixing @ inner) > 0).float()
+        sees = inner if factor == 1 else sees + down.bool().float().T @ inner
+        sees = (sees > 0).float()
+    expected = torch.zeros(num_frames, total, dtype=torch.bool)
+    for t in range(num_valid):
+        for u in range(fast):
+            if sees[2 * t : 2 * t + 2, u].any():
+                expected[t, 2 * u : 2 * u + 5] = True
+    got = dependencies(lambda x: encoder(x, torch.tensor([valid]), chunk)[0], features)
+    assert torch.equal(got[:num_valid], expected[:num_valid])
+
+
+@pytest.mark.parametrize("kind", ["merged", "attention", "zip"])
 @pytest.mark.parametrize("num_features", range(9))
-def test_audio_too_short_for_one_frame_gives_none(num_features, mixing):
-    encoder = make(mixing=mixing)
+def test_audio_too_short_for_one_frame_gives_none(num_features, kind):
+    encoder = make(kind)
     out, frames = encoder(
         torch.randn(2, num_features, FEATURES).double(), torch.tensor([num_features, 0]), ChunkConfig(8)
     )
@@ -230,10 +306,11 @@ class LargestTensor(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(8), ChunkConfig(8, 2), ChunkConfig(1, 40)])
-def test_no_tensor_grows_faster_than_the_audio(chunk):
+@pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(8), ChunkConfig(8, 2), ChunkConfig(2, 40)])
+@pytest.mark.parametrize("kind", ["merged", "zip", "zip-edge"])
+def test_no_tensor_grows_faster_than_the_audio(chunk, kind):
     """Training included. A T×T tensor, or K×K over the chunks, would grow 16-fold where the audio grows 4-fold."""
-    encoder = make(torch.float32).train()
+    encoder = make(kind, torch.float32).train()
     elements = []
     for num_features in (4003, 16003):
         features = torch.randn(1, num_features, FEATURES)
@@ -249,6 +326,7 @@ import re, sys, time, torch
 from pathlib import Path
 from summarymix.chunking import ChunkConfig
 from summarymix.conformer import Conformer, ConformerConfig
+from summarymix.mixer import MixerConfig
 torch.set_num_threads(1)
 encoder = Conformer(ConformerConfig(frontend_channels=(4, 4), num_layers=2, dim=32, feedforward_dim=64, summary_dim=32))
 def run(num_frames, chunk):

@@ -1,0 +1,133 @@
+"""A layer of the zip-style encoder."""
+
+from collections.abc import Callable
+from typing import Literal
+
+from torch import Tensor, nn
+
+from summarymix.bias_norm import BiasNorm
+from summarymix.chunking import ChunkConfig, ChunkGrid
+from summarymix.mixer import MixerConfig, make_mixer
+from summarymix.regularise import Balancer, Whiten
+from summarymix.scheduled import Scheduled
+from summarymix.state import State, add_prefix, take_prefix
+from summarymix.zipformer_modules import (
+    Bypass,
+    GatedSummary,
+    ZipConvolution,
+    ZipFeedForward,
+    growing,
+    kept,
+    start_small,
+)
+
+WARMUP = 4000  # batches in which layers come into use, one after the other
+
+
+class ZipformerLayer(nn.Module):
+    """Feed-forward, gated summary, mixing, convolution, feed-forward; bypass; mixing, convolution, feed-forward;
+    BiasNorm; bypass (arXiv 2310.11230, figure 2).
+
+    Args:
+        dim: D.
+        feedforward_dim: inner width of the second feed-forward module; the first has 3/4 of it, the third 5/4.
+        kernel_size: taps of the convolutions.
+        summary_dim: of the mixing modules.
+        num_heads: of attention, where that is what mixes.
+        mixer: how frames see each other. The local control has no gated summary, which would be zero.
+        convolution: which one.
+        dropout: of the feed-forward modules, and of attention's weights; three times as much at the beginning.
+        depth: where the layer is among all, from 0 to 1: deeper ones come into use later.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        feedforward_dim: int,
+        kernel_size: int,
+        summary_dim: int,
+        num_heads: int,
+        mixer: MixerConfig,
+        convolution: Literal["chunk", "edge_scaled"],
+        dropout: float,
+        depth: float,
+    ) -> None:
+        super().__init__()
+        scheduled_dropout = Scheduled((0, 3 * dropout), (20000, dropout))
+        self.feedforward1 = ZipFeedForward(dim, 3 * feedforward_dim // 4, scheduled_dropout)
+        self.gated = None if mixer.mixing == "local" else GatedSummary(dim, 3 * dim // 4, mixer.decay_seconds)
+        self.mixing1 = make_mixer(mixer, dim, summary_dim, num_heads, dropout)
+        self.convolution1 = ZipConvolution(dim, kernel_size, convolution)
+        self.feedforward2 = ZipFeedForward(dim, feedforward_dim, scheduled_dropout)
+        self.middle_bypass = Bypass(dim)
+        self.mixing2 = make_mixer(mixer, dim, summary_dim, num_heads, dropout)
+        self.convolution2 = ZipConvolution(dim, kernel_size, convolution)
+        self.feedforward3 = ZipFeedForward(dim, 5 * feedforward_dim // 4, scheduled_dropout)
+        self.norm = BiasNorm(dim)
+        begin, end = WARMUP * depth, WARMUP * (depth + 0.25)
+        self.bypass = Bypass(dim, skip_rate=Scheduled((begin, 0.5), (end, 0.05)))
+        for mixing in (self.mixing1, self.mixing2):
+            start_small(mixing.last, 0.05)
+
+        # Modules are left out for some utterances at first, so that none takes over before the others have learnt.
+        self.mixing_skip_rate = Scheduled((0, 0.2), (4000, 0.05), (16000, 0.0))
+        self.feedforward_skip_rate = Scheduled((0, 0.1), (4000, 0.01), (50000, 0.0))
+        # Rare problems, which may be mended slowly: outputs that stay too small, or grow too large.
+        self.gated_balancer = rare_balancer(dim, min_abs=Scheduled((0, 0.004), (4000, 0.02)), max_abs=100.0)
+        self.feedforward2_balancer = rare_balancer(dim, min_abs=Scheduled((0, 0.0), (4000, 0.1)), max_abs=2.0)
+        self.feedforward3_balancer = rare_balancer(dim, min_abs=Scheduled((0, 0.0), (4000, 0.2)), max_abs=4.0)
+        self.mixing_whiten1 = Whiten(1, growing(7.5))
+        self.mixing_whiten2 = Whiten(1, growing(7.5))
+        self.norm_balancer = Balancer(dim, min_positive=0.45, max_positive=0.55, min_abs=0.2, max_abs=4.0)
+        self.out_balancer = Balancer(dim, min_positive=0.45, max_positive=0.55, min_abs=0.1, max_abs=4.0)
+        self.out_whiten = Whiten(1, growing(4.0, 3.0))
+
+    def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """Whole utterances on the grid: (N, T, D) to (N, T, D)."""
+        return self.compute(x, grid, lambda name, x: getattr(self, name)(x, grid))
+
+    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
+        """The states of the modules that look beyond their frame."""
+        state: State = {}
+        for name in ("gated", "mixing1", "convolution1", "mixing2", "convolution2"):
+            if (module := getattr(self, name)) is not None:
+                state |= add_prefix(name, module.init_state(batch_size, chunk))
+        return state
+
+    def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
+        """One chunk: (N, C, D) to (N, C, D), and the state that follows."""
+        new_state: State = {}
+
+        def run(name: str, x: Tensor) -> Tensor:
+            x, part = getattr(self, name).step(x, grid, take_prefix(name, state))
+            new_state.update(add_prefix(name, part))
+            return x
+
+        return self.compute(x, grid, run), new_state
+
+    def compute(self, x: Tensor, grid: ChunkGrid, run: Callable[[str, Tensor], Tensor]) -> Tensor:
+        """What :meth:`forward` and :meth:`step` do; ``run`` is how they do a module that looks beyond its frame."""
+        mask, original = grid.mask, x
+        x = x + self.feedforward1(x, grid)
+        # One draw for all that mixes: attention in icefall, where one utterance sees nothing beyond its convolutions.
+        if self.gated is not None:
+            x = x + self.skip(self.gated_balancer(run("gated", x), mask), self.mixing_skip_rate)
+        x = x + self.skip(self.mixing_whiten1(run("mixing1", x), mask), self.mixing_skip_rate)
+        x = x + self.skip(run("convolution1", x), self.mixing_skip_rate)
+        x = x + self.skip(self.feedforward2_balancer(self.feedforward2(x, grid), mask), self.feedforward_skip_rate)
+        x = self.middle_bypass(original, x)
+        x = x + self.skip(self.mixing_whiten2(run("mixing2", x), mask), self.mixing_skip_rate)
+        x = x + self.skip(run("convolution2", x), self.mixing_skip_rate)
+        x = x + self.skip(self.feedforward3_balancer(self.feedforward3(x, grid), mask), self.feedforward_skip_rate)
+        x = self.norm(self.norm_balancer(x, mask))
+        x = self.bypass(original, x)
+        return self.out_whiten(self.out_balancer(x, mask), mask)
+
+    def skip(self, x: Tensor, rate: Scheduled) -> Tensor:
+        """In training, zeros for a share of the utterances."""
+        return x * kept(x, float(rate)) if self.training else x
+
+
+def rare_balancer(dim: int, min_abs: Scheduled, max_abs: float) -> Balancer:
+    """A balancer that seldom acts."""
+    return Balancer(dim, min_positive=0.3, max_positive=0.7, min_abs=min_abs, max_abs=max_abs, prob=0.05)
