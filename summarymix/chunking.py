@@ -134,9 +134,9 @@ class ChunkGrid:
             hidden |= chunks < chunks[:, None] - self.config.left_chunks
         return hidden | ~self.valid[:, None]
 
-    def seen(self, decay: float = 1.0) -> Tensor:
+    def seen(self, decay: float = 1.0, dtype: torch.dtype = torch.float32) -> Tensor:
         """Frames that each chunk sees, weighted as by :meth:`sum_seen`: the denominator of every mean, (N, K, 1)."""
-        return self.shared(("seen", decay), lambda: self.sum_seen(self.counts, decay))
+        return self.shared(("seen", decay, dtype), lambda: self.sum_seen(self.counts.to(dtype), decay))
 
     def shared(self, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """What ``make()`` gives, made once for this grid under this name: for what is the same in all layers."""

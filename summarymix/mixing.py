@@ -90,7 +90,8 @@ class SeenMean(nn.Module):
         """Whole utterances: values (N, T, P) to (N, K, P). A chunk with a valid frame sees one or more; others give
         anything finite."""
         decay = self.decay(grid)
-        return grid.sum_seen(chunk_sums(values, grid), decay) / grid.seen(decay).clamp(min=1)
+        total = grid.sum_seen(chunk_sums(values, grid), decay)  # (N, K, P)
+        return total / grid.seen(decay, total.dtype).clamp(min=1)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig, like: Tensor) -> State:
         """Zeros: a running sum (N, P) and count (N, 1); with limited context, those of the last L chunks apart. On the

@@ -42,15 +42,17 @@ SMALL_ZIP = ZipformerConfig(
     num_heads=(2, 2, 2),
     frontend_channels=(2, 3, 4),
 )
-CONFORMERS = ["merged", "full", "local", "attention"]
-ZIPFORMERS = ["zip", "zip-edge", "zip-slow", "zip-thirds", "zip-local"]
+OPTIONS = {"fusion": "gated", "summary_norm": True, "combiner_activation": "none", "decay_seconds": 0.4}
+CONFORMERS = ["merged", "full", "local", "attention", "options"]
+ZIPFORMERS = ["zip", "zip-edge", "zip-slow", "zip-thirds", "zip-local", "zip-options"]
 
 
 def make(kind="merged", dtype=torch.float64, **changes) -> Conformer | Zipformer:
     """A small encoder. ``changes`` are of the Conformer's sizes."""
     torch.manual_seed(2)
     if kind in CONFORMERS:
-        encoder = Conformer(ConformerConfig(**(vars(SMALL) | {"mixing": kind} | changes)))
+        mixer = OPTIONS if kind == "options" else {"mixing": kind}
+        encoder = Conformer(ConformerConfig(**(vars(SMALL) | mixer | changes)))
     else:
         variants = {
             "zip-edge": {"convolution": "edge_scaled"},
@@ -58,7 +60,9 @@ def make(kind="merged", dtype=torch.float64, **changes) -> Conformer | Zipformer
             "zip-thirds": {"downsampling": (1, 3, 6)},
         }
         config = ZipformerConfig(**(vars(SMALL_ZIP) | variants.get(kind, {})))
-        mixer = MixerConfig(mixing="local" if kind == "zip-local" else "merged")
+        mixer = {"zip-local": MixerConfig(mixing="local"), "zip-options": MixerConfig(**OPTIONS)}.get(
+            kind, MixerConfig()
+        )
         encoder = Zipformer(config, mixer, FEATURES, dropout=0.1)
         for parameter in encoder.parameters():  # what begins at zero or tiny should count as well
             parameter.data += 0.3 * torch.randn_like(parameter)
@@ -179,7 +183,7 @@ def test_a_slot_that_is_reset_forgets_and_its_neighbours_do_not(kind):
     st.lists(st.integers(7, 90), min_size=2, max_size=4),
     st.one_of(st.none(), st.integers(1, 8)),
     st.integers(-1, 3),
-    st.sampled_from(["merged", "attention", *ZIPFORMERS]),
+    st.sampled_from(["merged", "attention", "options", *ZIPFORMERS]),
 )
 def test_an_utterance_alone_equals_itself_in_any_batch(lengths, chunk_size, left_chunks, kind):
     """L5; the features behind the end hold noise."""
@@ -307,7 +311,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(8), ChunkConfig(8, 2), ChunkConfig(2, 40)])
-@pytest.mark.parametrize("kind", ["merged", "zip", "zip-edge"])
+@pytest.mark.parametrize("kind", ["merged", "options", "zip", "zip-edge"])
 def test_no_tensor_grows_faster_than_the_audio(chunk, kind):
     """Training included. A T×T tensor, or K×K over the chunks, would grow 16-fold where the audio grows 4-fold."""
     encoder = make(kind, torch.float32).train()

@@ -128,6 +128,17 @@ def test_strict_loading_names_what_does_not_fit(exp_dir: Path, tmp_path: Path) -
         load_model(tmp_path, 1, 0)
 
 
+def test_checkpoint_from_before_an_option_has_its_default(tmp_path: Path) -> None:
+    run(toy_config(tmp_path, num_epochs=2))
+    checkpoint = read_checkpoint(tmp_path / "epoch-1.pt")
+    del checkpoint["model_config"]["fusion"]
+    save_checkpoint(tmp_path / "epoch-1.pt", checkpoint)
+    load_model(tmp_path, 2, 1)  # averaged from this one on
+    (tmp_path / "epoch-2.pt").unlink()
+    progress, model = run(toy_config(tmp_path, num_epochs=2))
+    assert (progress.step, model.config.fusion) == (16, "concat")
+
+
 def test_resuming_another_configuration_is_refused(exp_dir: Path, tmp_path: Path) -> None:
     before = (exp_dir / "epoch-4.pt").read_bytes()
     config = toy_config(exp_dir, num_epochs=5)
