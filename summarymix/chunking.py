@@ -67,6 +67,9 @@ class DynamicChunkConfig:
     With probability ``full_context_prob`` a batch sees full context; else the chunk size is uniform in
     ``min_chunk``…``max_chunk`` frames, and with probability ``limited_left_prob`` the left context is uniform in
     ``min_left``…``max_left`` chunks, otherwise unlimited. The defaults are those of arXiv 2409.07165's recipes.
+
+    A batch is split into ``draws`` parts, or as many as it has utterances if these are fewer, and each part has a draw
+    of its own: 1 is one for the whole batch, a large number one for each utterance.
     """
 
     full_context_prob: float = 0.4
@@ -75,6 +78,11 @@ class DynamicChunkConfig:
     limited_left_prob: float = 0.75
     min_left: int = 2
     max_left: int = 32
+    draws: int = 1
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise ValueError(f"--chunk.draws {self.draws} must be at least 1")
 
     def check(self, multiple: int) -> None:
         """Refuse a law without a chunk size that is a multiple of ``multiple``.

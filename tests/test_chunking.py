@@ -22,6 +22,8 @@ def test_milliseconds_must_be_whole_frames():
         ChunkConfig(0)
     with pytest.raises(ValueError, match="-1 \\(unlimited\\)"):
         ChunkConfig(8, -2)
+    with pytest.raises(ValueError, match=r"--chunk\.draws 0 must be at least 1"):
+        DynamicChunkConfig(draws=0)
 
 
 def test_the_training_law_has_its_shares():

@@ -179,26 +179,35 @@ def train(
         finite_masks = []
         for i, batch in enumerate(group):
             rng = reseed(config.seed, first_number + i * world.size + world.rank)
-            chunk = config.chunk.sample(rng, model.encoder.chunk_multiple)
             # None of its cuts could be read. The others wait for this process's gradients: it gives zeros.
             is_empty = len(batch) == 0
             if is_empty:
                 batch = _placeholder(config.data.num_mel_bins)
             features = augment(batch.features, batch.feature_lengths).to(device)  # (N, T, F)
-            lengths = batch.feature_lengths.to(device)
-            is_last = i == len(group) - 1
-            synchronised = nullcontext() if is_last or ddp is None else ddp.no_sync()
-            with explain_out_of_memory(batch, config), synchronised:
-                with autocast(device, config.precision):
-                    losses = (ddp or model)(features, lengths, batch.tokens, chunk, config.loss)
-                parts = torch.stack([losses.simple, losses.pruned, losses.ctc])  # (3, N)
-                loss = parts.new_tensor(scales) @ parts  # (N,)
-                scaler.scale(loss.sum() * (not is_empty)).backward()
-            finite = loss.detach().isfinite()
+            finite = torch.ones(len(features), dtype=torch.bool, device=device)
+            # Utterances are dealt in turn, so that parts are alike. Processes may have different numbers of parts: they
+            # wait for each other in the backward of the step's last one only.
+            num_parts = min(config.chunk.draws, len(features))
+            for first in range(num_parts):
+                part = slice(first, None, num_parts)
+                lengths = batch.feature_lengths[part]
+                chunk = config.chunk.sample(rng, model.encoder.chunk_multiple)
+                is_last = i == len(group) - 1 and first == num_parts - 1
+                synchronised = nullcontext() if is_last or ddp is None else ddp.no_sync()
+                with explain_out_of_memory(batch, config), synchronised:
+                    with autocast(device, config.precision):
+                        losses = (ddp or model)(
+                            features[part, : lengths.max()], lengths.to(device), batch.tokens[part], chunk, config.loss
+                        )
+                    terms = torch.stack([losses.simple, losses.pruned, losses.ctc])  # (3, N)
+                    loss = terms.new_tensor(scales) @ terms  # (N,)
+                    scaler.scale(loss.sum() * (not is_empty)).backward()
+                finite[part] = loss.detach().isfinite()
+                if not is_empty:
+                    rows = [losses.num_frames, ~finite[part], loss.detach(), *terms.detach()]
+                    sums[:-1] += torch.stack([row.sum(dtype=torch.float64) for row in rows])
             finite_masks.append(finite)
-            if not is_empty:
-                rows = [losses.num_frames, ~finite, loss.detach(), *parts.detach()]
-                sums += torch.stack([row.sum(dtype=torch.float64) for row in rows] + [sums.new_tensor(batch.seconds)])
+            sums[-1] += batch.seconds
         world.sum(sums)
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         # Read back once a step: this waits for the device.

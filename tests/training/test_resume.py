@@ -13,6 +13,7 @@ import pytest
 import torch
 from training_toy import ToyData, run, toy_config
 
+from summarymix.chunking import DynamicChunkConfig
 from summarymix.training.checkpoint import read_checkpoint
 from summarymix.training.config import TrainConfig
 from summarymix.training.schedule import OptimConfig
@@ -100,8 +101,12 @@ def test_killed_at_random_moments(tmp_path: Path, uninterrupted: Path) -> None:
     assert_same_run(uninterrupted, tmp_path)
 
 
-@pytest.mark.parametrize("optim", [OptimConfig(lr=3e-3, warmup_steps=4), OptimConfig(name="scaled_adam")])
-def test_each_step_is_a_place_to_resume(tmp_path: Path, optim: OptimConfig) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"optim": OptimConfig(name="scaled_adam")}, {"chunk": DynamicChunkConfig(draws=2)}],
+    ids=["adamw", "scaled_adam", "draws"],
+)
+def test_each_step_is_a_place_to_resume(tmp_path: Path, changes: dict[str, Any]) -> None:
     """Without a process of its own: interrupted after every single batch group, checkpoints after every step."""
 
     class Killed(BaseException):
@@ -118,7 +123,7 @@ def test_each_step_is_a_place_to_resume(tmp_path: Path, optim: OptimConfig) -> N
             return super().batch(epoch, number)
 
     def config(exp_dir: Path) -> TrainConfig:
-        return toy_config(exp_dir, num_epochs=3, accumulate=2, save_every_steps=1, optim=optim)
+        return toy_config(exp_dir, num_epochs=3, accumulate=2, save_every_steps=1, **changes)
 
     data = Interrupted()
     for _ in range(40):

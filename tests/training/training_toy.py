@@ -1,6 +1,6 @@
 """A task so small that tests can train on it: each token is a spectral pattern. As a program, one training run.
 
-python training_toy.py EXP_DIR [--die-in-write N] [--name=integer of TrainConfig ...]
+python training_toy.py EXP_DIR [--die-in-write=N] [--draws=N] [--name=integer of TrainConfig ...]
 """
 
 import math
@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from summarymix.chunking import DynamicChunkConfig
 from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.batches import Batch, DataConfig
 from summarymix.data.tokens import Tokenizer
@@ -148,4 +149,5 @@ if __name__ == "__main__":
     if "die-in-write" in options:
         die_in_write(options.pop("die-in-write"))
     data = ToyData(spoil=bool(options.pop("spoil", 0)), fail_on_rank=options.pop("fail-on-rank", None))
-    run(toy_config(exp_dir, **options), data)
+    chunk = DynamicChunkConfig(draws=options.pop("draws", 1))
+    run(toy_config(exp_dir, chunk=chunk, **options), data)
