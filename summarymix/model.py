@@ -64,6 +64,10 @@ class LossOptions:
         am_only_scale: share of the encoder-only one; above 0 the loss depends on the rest of the batch.
         rnnt_type: regular, modified or constrained lattice.
         delay_penalty: above 0, rewards early emission (arXiv 2211.00490).
+        consistency_scale: above 0, a batch in chunks is also encoded with full context, the losses are the means of
+            both, and this is the weight of the divergence of the CTC head in chunks from that with full context. It
+            takes the time and the memory of two batches. The idea is that of CR-CTC (arXiv 2410.05101), here between
+            modes as in arXiv 2604.19079.
         backend: auto (k2 if it can be imported), native or k2.
     """
 
@@ -72,6 +76,7 @@ class LossOptions:
     am_only_scale: float = 0.0
     rnnt_type: Literal["regular", "modified", "constrained"] = "regular"
     delay_penalty: float = 0.0
+    consistency_scale: float = 0.0
     backend: Literal["auto", "native", "k2"] = "auto"
 
 
@@ -81,7 +86,18 @@ class TransducerLosses(NamedTuple):
     simple: Tensor
     pruned: Tensor
     ctc: Tensor
+    consistency: Tensor
     num_frames: Tensor
+
+
+def consistency_loss(teacher: Tensor, student: Tensor, num_frames: Tensor) -> Tensor:
+    """KL(teacher ‖ student), summed over the ``num_frames`` (N,) valid frames of each utterance: (N,).
+
+    Both are log-probabilities (N, T, V). The teacher gets no gradient: it shall not come down to the student.
+    """
+    divergence = F.kl_div(student, teacher.detach(), log_target=True, reduction="none").sum(-1)  # (N, T)
+    valid = torch.arange(divergence.size(1), device=divergence.device) < num_frames[:, None]
+    return divergence.masked_fill(~valid, 0.0).sum(1)
 
 
 class Transducer(nn.Module):
@@ -131,7 +147,12 @@ class Transducer(nn.Module):
             options: of the pruned loss.
         """
         device = features.device
-        encoder_out, num_frames = self.encoder(features, lengths, chunk)  # (N, T, D)
+        is_consistent = options.consistency_scale > 0 and chunk.chunk_size is not None
+        passes = [ChunkConfig(), chunk] if is_consistent else [chunk]
+        encoded = [self.encoder(features, lengths, seen) for seen in passes]
+        # From here on, as many batches in one as there are passes; N are their utterances together.
+        encoder_out, num_frames = (torch.cat(parts) for parts in zip(*encoded, strict=True))  # (N, T, D), (N,)
+        tokens = tokens * len(passes)
         num_tokens = torch.tensor([len(row) for row in tokens], device=device)  # (N,)
         targets = nn.utils.rnn.pad_sequence(
             [torch.tensor(row, dtype=torch.int64) for row in tokens], batch_first=True, padding_value=BLANK
@@ -187,4 +208,9 @@ class Transducer(nn.Module):
                 blank=BLANK,
                 reduction="none",
             )
-        return TransducerLosses(simple, pruned, ctc, num_frames)
+        simple, pruned, ctc = (losses.unflatten(0, (len(passes), -1)).mean(0) for losses in (simple, pruned, ctc))
+        consistency = torch.zeros_like(ctc)
+        if is_consistent:
+            full, chunked = ctc_log_probs.chunk(2)
+            consistency = consistency_loss(full, chunked, encoded[0][1])
+        return TransducerLosses(simple, pruned, ctc, consistency, encoded[0][1])

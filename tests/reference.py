@@ -29,7 +29,7 @@ def masked_mean(values: Tensor, sees: Tensor, weights: Tensor | float = 1.0) -> 
 
 
 def decay_weights(num_frames: int, chunk_size: int, frame_ms: int, decay_seconds: float) -> Tensor:
-    """(T, T): what frame u counts for frame t, by the time that their chunks' beginnings are apart. Cell by cell."""
+    """(T, T): what frame u counts for frame t, by the time that their chunks are apart. Cell by cell."""
     weights = torch.ones(num_frames, num_frames, dtype=torch.float64)
     for t in range(num_frames):
         for u in range(t):

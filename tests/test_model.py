@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -61,6 +63,70 @@ def test_losses_are_those_of_the_full_lattice_and_of_each_utterance_alone(predic
         torch.testing.assert_close(losses.ctc[n], ctc, rtol=0, atol=1e-4)
 
 
+def kl_by_hand(full, chunked, frames):
+    """Σ_t Σ_v p (log p - log q) over the first ``frames`` frames of (T, V) log-probabilities, number by number."""
+    total = 0.0
+    for t in range(frames):
+        for p, q in zip(full[t].tolist(), chunked[t].tolist(), strict=True):
+            total += math.exp(p) * (p - q)
+    return total
+
+
+def test_consistency_compares_full_context_and_chunks():
+    """Against plain formulas for each utterance alone: so padding does not count, nor do neighbours (L5)."""
+    model = make()
+    features, lengths = batch([60, 43, 31])
+    tokens, chunk = [[1, 2, 3, 3], [5], []], ChunkConfig(3, 1)
+    plain, options = LossOptions(backend="native"), LossOptions(backend="native", consistency_scale=0.2)
+    losses = model(features, lengths, tokens, chunk, options)
+    assert losses.num_frames.tolist() == [14, 10, 7]
+    features[1, 43:], features[2, 31:] = 5.0, -5.0  # what stands behind the end
+    for again, once in zip(model(features, lengths, tokens, chunk, options), losses, strict=True):
+        torch.testing.assert_close(again, once, rtol=0, atol=1e-5)
+    for n, row in enumerate(tokens):
+        alone = features[n : n + 1, : lengths[n]], lengths[n : n + 1]
+        passes = [model(*alone, [row], seen, plain) for seen in (ChunkConfig(), chunk)]
+        for name in ("simple", "pruned", "ctc"):
+            full, chunked = (getattr(losses_of_pass, name)[0] for losses_of_pass in passes)
+            assert abs(full - chunked) > 1e-4
+            torch.testing.assert_close(getattr(losses, name)[n], (full + chunked) / 2, rtol=0, atol=1e-5)
+        full, chunked = (model.ctc_log_probs(model.encoder(*alone, seen)[0])[0] for seen in (ChunkConfig(), chunk))
+        expected = kl_by_hand(full, chunked, len(full))
+        assert expected > 1e-4
+        assert losses.consistency[n].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_consistency_is_off_with_full_context_and_by_default():
+    model = make()
+    features, lengths = batch([60, 43])
+    arguments = features, lengths, [[1, 2, 3], [5]]
+    for chunk, scale in ((ChunkConfig(), 0.2), (ChunkConfig(3), 0.0)):
+        options = LossOptions(backend="native", consistency_scale=scale)
+        for got, plain in zip(
+            model(*arguments, chunk, options), model(*arguments, chunk, LossOptions(backend="native")), strict=True
+        ):
+            assert torch.equal(got, plain)
+        assert not model(*arguments, chunk, options).consistency.any()
+
+
+def test_consistency_moves_the_chunks_and_not_the_full_context():
+    """The gradient at the encoder's output: none in the pass with full context, that of the formula in the other."""
+    model = make()
+    features, lengths = batch([60, 43])
+    outputs = []
+    model.encoder.register_forward_hook(lambda module, inputs, out: outputs.append(out[0]))
+    losses = model(
+        features, lengths, [[1, 2], [5]], ChunkConfig(3), LossOptions(backend="native", consistency_scale=1.0)
+    )
+    full, chunked = torch.autograd.grad(losses.consistency.sum(), outputs)
+    assert not full.any()
+    assert not chunked[1, 10:].any()
+    p, q = (model.ctc_log_probs(out).exp() for out in outputs)
+    expected = (q - p) @ model.ctc_head.weight.float()  # of KL(p ‖ softmax(W h + b)) by h
+    torch.testing.assert_close(chunked[0].float(), expected[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(chunked[1, :10].float(), expected[1, :10], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("mixing", ["merged", "attention"])
 def test_every_parameter_learns(mixing):
     model = make(mixing=mixing)
@@ -74,11 +140,12 @@ def test_every_parameter_learns(mixing):
 def test_losses_are_computed_in_float32_under_autocast(mixing):
     model = make(mixing=mixing).float()
     features, lengths = batch([60, 43])
-    arguments = (features.float(), lengths, [[1, 2, 3], [5, 4]], ChunkConfig(4, 2), LossOptions(backend="native"))
+    options = LossOptions(backend="native", consistency_scale=0.2)
+    arguments = (features.float(), lengths, [[1, 2, 3], [5, 4]], ChunkConfig(4, 2), options)
     expected = model(*arguments)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = model(*arguments)
-    for got, want in zip(losses[:3], expected[:3], strict=True):
+    for got, want in zip(losses[:4], expected[:4], strict=True):
         assert got.dtype == torch.float32
         torch.testing.assert_close(got, want, rtol=0.02, atol=0.1)
 

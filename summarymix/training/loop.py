@@ -57,7 +57,7 @@ from summarymix.training.validation import validate
 MAX_SAVED_BAD_BATCHES = 10  # so that a diverging run does not fill the disk
 
 # What is summed over a step's utterances.
-SUMS = ("frames", "left_out", "loss", "simple", "pruned", "ctc", "seconds")
+SUMS = ("frames", "left_out", "loss", "simple", "pruned", "ctc", "consistency", "seconds")
 
 
 class EpochData(Protocol):
@@ -171,7 +171,7 @@ def train(
         Leaves in the parameters the gradient of the summed losses, its mean over processes. Returns SUMS, summed over
         processes, with the gradient's "norm", and for each batch which of its losses are finite, (N,).
         """
-        scales = loss_scales(progress.step, config.scales)
+        scales = (*loss_scales(progress.step, config.scales), config.loss.consistency_scale)
         set_progress(model, progress.seconds / config.optim.ref_duration)
         # A step that is given up is followed by other random numbers.
         first_number = (progress.step + progress.skipped) * config.accumulate * world.size
@@ -199,7 +199,7 @@ def train(
                         losses = (ddp or model)(
                             features[part, : lengths.max()], lengths.to(device), batch.tokens[part], chunk, config.loss
                         )
-                    terms = torch.stack([losses.simple, losses.pruned, losses.ctc])  # (3, N)
+                    terms = torch.stack([losses.simple, losses.pruned, losses.ctc, losses.consistency])  # (4, N)
                     loss = terms.new_tensor(scales) @ terms  # (N,)
                     scaler.scale(loss.sum() * (not is_empty)).backward()
                 finite[part] = loss.detach().isfinite()
@@ -356,7 +356,7 @@ def _select(batch: Batch, mask: Tensor) -> Batch:
 def _per_frame(sums: dict[str, float]) -> dict[str, float]:
     """Mean losses per encoder frame."""
     frames = max(sums["frames"], 1.0)
-    return {name: sums[name] / frames for name in ("loss", "simple", "pruned", "ctc")}
+    return {name: sums[name] / frames for name in ("loss", "simple", "pruned", "ctc", "consistency")}
 
 
 def _mean_loss(valid: dict[str, dict[str, float]]) -> float:

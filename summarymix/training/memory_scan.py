@@ -51,7 +51,7 @@ def scan_memory(
                     with autocast(device, config.precision):
                         features, lengths = batch.features.to(device), batch.feature_lengths.to(device)
                         losses = model(features, lengths, batch.tokens, chunk, config.loss)
-                    (losses.simple + losses.pruned + losses.ctc).sum().backward()
+                    (losses.simple + losses.pruned + losses.ctc + losses.consistency).sum().backward()
             model.zero_grad(set_to_none=True)
             log.say_once(f"The batch with the {reason}, of {_describe(batch)}: {_peak_memory(device)}")
     del room

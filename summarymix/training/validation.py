@@ -1,6 +1,7 @@
 """Losses on the dev data, at fixed chunk sizes and left contexts."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import chain
 
 import torch
@@ -26,8 +27,9 @@ def validate(
 ) -> dict[str, dict[str, float]]:
     """Mean losses per encoder frame over all dev data, for each of ``config.validation``.
 
-    The weights of the losses are those after their warm-up, so that values compare across the run. A non-finite
-    loss of any utterance makes the mean non-finite: it is not hidden. Each process takes its share of the batches.
+    The weights of the losses are those after their warm-up, so that values compare across the run; each setting's are
+    its own, without the consistency loss. A non-finite loss of any utterance makes the mean non-finite: it is not
+    hidden. Each process takes its share of the batches.
 
     Returns:
         For each setting's name: ``loss`` and its parts ``simple``, ``pruned`` and ``ctc``.
@@ -35,6 +37,7 @@ def validate(
     settings = {setting_name(*setting): ChunkConfig.from_ms(*setting) for setting in config.validation}
     scales = torch.tensor([config.scales.simple, config.scales.pruned, config.scales.ctc], dtype=torch.float64)
     sums = torch.zeros(len(settings), 4, dtype=torch.float64, device=world.device)  # simple, pruned, ctc, frames
+    options = replace(config.loss, consistency_scale=0.0)
     model.eval()
     for number, batch in enumerate(chain(*dev_data)):
         if number % world.size != world.rank:
@@ -43,8 +46,9 @@ def validate(
         lengths = batch.feature_lengths.to(world.device)
         for row, chunk in zip(sums, settings.values(), strict=True):
             with autocast(world.device, config.precision):
-                losses = model(features, lengths, batch.tokens, chunk, config.loss)
-            row += torch.stack([part.double().sum() for part in losses])
+                losses = model(features, lengths, batch.tokens, chunk, options)
+            parts = (losses.simple, losses.pruned, losses.ctc, losses.num_frames)
+            row += torch.stack([part.double().sum() for part in parts])
     model.train()
     means: Tensor = world.sum(sums).cpu()
     means = means[:, :3] / means[:, 3:]  # (settings, 3)

@@ -13,7 +13,7 @@ from training_toy import EMPTY, NUM_BINS, ToyData, run, toy_config, toy_model
 from summarymix.chunking import DynamicChunkConfig
 from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.batches import Batch, DataConfig
-from summarymix.model import Transducer
+from summarymix.model import LossOptions, Transducer
 from summarymix.training.checkpoint import list_epochs, read_checkpoint
 from summarymix.training.initialise import feature_stats
 from summarymix.training.schedule import LossScales, OptimConfig
@@ -83,6 +83,21 @@ def test_validation_is_at_the_fixed_settings_and_repeatable(tmp_path: Path) -> N
     for line in valid:
         expected = scales.simple * line["simple"] + scales.pruned * line["pruned"] + scales.ctc * line["ctc"]
         assert line["loss"] == pytest.approx(expected)
+
+
+def test_consistency_is_weighted_and_logged_and_validation_is_without(tmp_path: Path) -> None:
+    chunk = DynamicChunkConfig(full_context_prob=0.0, min_chunk=2, max_chunk=4, draws=2)
+    scales = LossScales(simple=0.5, pruned=1.0, ctc=0.2, warmup_steps=0)
+    base = {"num_epochs": 1, "chunk": chunk, "scales": scales, "optim": OptimConfig(lr=0.0)}
+    weights = {"simple": 0.5, "pruned": 1.0, "ctc": 0.2, "consistency": 3.0}
+    run(toy_config(tmp_path / "with", loss=LossOptions(consistency_scale=3.0), **base))
+    run(toy_config(tmp_path / "without", **base))
+    for line in read_log(tmp_path / "with", "train")[1:]:  # the first has a step of the scales' warm-up
+        assert line["consistency"] > 0
+        assert line["loss"] == pytest.approx(sum(weight * line[name] for name, weight in weights.items()))
+    assert all(line["consistency"] == 0 for line in read_log(tmp_path / "without", "train"))
+    # Nothing is learnt, so both models are the same.
+    assert read_log(tmp_path / "with", "valid") == read_log(tmp_path / "without", "valid")
 
 
 def test_non_finite_validation_loss_is_not_hidden(tmp_path: Path) -> None:
