@@ -214,14 +214,14 @@ class SummaryMixing(nn.Module):
 
     def merge(self, local: Tensor | None, summary: Tensor | None, gate: Tensor | None, grid: ChunkGrid) -> Tensor:
         """The combiner: f (N, T, P), s̄ (N, K, P) and the gate (N, T, P) to (N, T, D)."""
+        if summary is not None and self.summary_norm is not None:
+            summary = self.summary_norm(summary)
         if self.combine is None:
             assert summary is not None
             return summary[:, :, None].expand(-1, -1, grid.chunk_size, -1).flatten(1, 2)
         assert local is not None
         if summary is None:
             return self.activation(self.combine(local))
-        if self.summary_norm is not None:
-            summary = self.summary_norm(summary)
         if gate is not None:
             gated = grid.chunked(gate.sigmoid()) * summary.to(gate.dtype)[:, :, None]  # (N, K, C, P)
             return self.activation(self.combine(local + gated.flatten(1, 2)))
