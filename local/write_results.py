@@ -1,24 +1,45 @@
 #!/usr/bin/env python3
-"""Write RESULTS.md from the results of one or more experiments of a recipe:
+"""Write RESULTS.md from experiments of a recipe: from their folders,
 
 local/write_results.py --out RESULTS.md exp exp-attention
+
+or from what local/collect_results.py has gathered of them. There, experiments called MODEL-sSEED are compared in one
+section, models over seeds; each other one has a section of its own, as folders have:
+
+local/write_results.py --out RESULTS.md --comparison comparison.json --baseline conformer --plot comparison.png
 """
 
 import argparse
+import os
 from pathlib import Path
 
 from summarymix.cli import clear_errors
+from summarymix.decoding.comparison import Comparison
+from summarymix.decoding.experiments import collect, read_experiments
 from summarymix.decoding.report import write_report
 from summarymix.files import atomic_write
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("exp_dirs", type=Path, nargs="+", metavar="EXP_DIR", help="folders with a results.jsonl")
+    parser.add_argument("exp_dirs", type=Path, nargs="*", metavar="EXP_DIR", help="folders with a results.jsonl")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--comparison", type=Path, metavar="JSON", help="file made by local/collect_results.py")
+    parser.add_argument("--baseline", metavar="MODEL", help="what other models are compared with (default: the first)")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the comparison into this file")
     args = parser.parse_args()
     with clear_errors("write_results.py"):
-        text = write_report(args.exp_dirs)
+        collected = read_experiments(args.comparison) if args.comparison else []
+        alone = [experiment for experiment in collected if experiment.group == experiment.name]
+        compared = [experiment for experiment in collected if experiment.group != experiment.name]
+        if not compared and (args.baseline or args.plot):
+            raise ValueError("--baseline and --plot are of experiments called MODEL-sSEED in the file of --comparison")
+        comparison = Comparison(compared, args.baseline) if compared else None
+        link = os.path.relpath(args.plot, args.out.parent) if args.plot else None
+        text = write_report([*map(collect, args.exp_dirs), *alone], comparison, link)
+        if comparison and args.plot:
+            comparison.plot(args.plot)
+            print(args.plot)
         with atomic_write(args.out) as file:
             file.write(text)
     print(args.out)

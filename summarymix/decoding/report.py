@@ -1,50 +1,58 @@
 """RESULTS.md: what a recipe's experiments gave, and the commands that give it again. Made from files, never by hand."""
 
-import json
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
+from summarymix.decoding.comparison import Comparison
+from summarymix.decoding.experiments import Experiment
 from summarymix.decoding.results import (
     SETTING_COLUMNS,
     STREAM_COLUMNS,
     Result,
-    read_results,
     render_rows,
     setting_cells,
     stream_cells,
 )
-from summarymix.training.checkpoint import read_selection
 
 HEADING = """# Results of the recipe {recipe}
 
-Made by `local/write_results.py` from the `results.jsonl` of each experiment; do not edit.
+Made by `local/write_results.py` from the results of each experiment; do not edit.
 Columns named after splits are word error rates in per cent. RTF is seconds of computing (encoder and search) per second
 of audio on the device named below the table. Latency is algorithmic: from the first sample of a chunk to the last one
 that its result needs. State is what is kept of a stream from one chunk to the next. Left context is in chunks."""
 
 
-def write_report(exp_dirs: Sequence[Path]) -> str:
-    """The text of RESULTS.md, a section for each experiment.
+def write_report(
+    experiments: Sequence[Experiment], comparison: Comparison | None = None, plot_link: str | None = None
+) -> str:
+    """The text of RESULTS.md.
 
     Args:
-        exp_dirs: folders of training runs that have been decoded.
+        experiments: each gets a section.
+        comparison: gets the last section.
+        plot_link: where its plot is, for a link.
 
     Raises:
-        FileNotFoundError: one of them has no results.
-        ValueError: a damaged file, or experiments of different recipes.
+        ValueError: there is nothing to write, or experiments of different recipes.
     """
-    sections = []
-    recipes: set[str] = set()
-    for exp_dir in exp_dirs:
-        path = exp_dir / "results.jsonl"
-        if not path.is_file():
-            raise FileNotFoundError(f"No {path}: run ./decode.py --exp-dir {exp_dir} first")
-        results = read_results(path)
-        recipes.update(result.recipe for result in results)
-        sections.append(_section(exp_dir, results))
-    if len(recipes) != 1:
+    compared = comparison.experiments if comparison else []
+    recipes = {result.recipe for experiment in (*experiments, *compared) for result in experiment.results}
+    if not recipes:
+        raise ValueError("No experiment: give folders, or a file that has some")
+    if len(recipes) > 1:
         raise ValueError(f"The experiments are of the recipes {sorted(recipes)}: write one file for each recipe")
+    sections = [_section(experiment) for experiment in experiments]
+    if comparison:
+        plot = [f"![Word error rates]({plot_link})"] if plot_link else []
+        first = [next(iter(seeds.values())) for seeds in comparison.groups.values()]
+        parts = [
+            comparison.section(),
+            *plot,
+            _surroundings([result for experiment in compared for result in experiment.results]),
+            "Trained, for the first seed of each model, by",
+            *_code([command for experiment in first for command in experiment.commands]),
+        ]
+        sections.append("\n\n".join(parts))
     return "\n\n".join([HEADING.format(recipe=recipes.pop()), *sections]) + "\n"
 
 
@@ -75,43 +83,39 @@ def pivot(results: Iterable[Result], markdown: bool = True) -> str:
     return render_rows(header, cells, markdown)
 
 
-def _section(exp_dir: Path, results: list[Result]) -> str:
-    # Weights of one folder have one size, unless somebody has moved files about.
-    sizes = sorted({result.parameters for result in results})
-    machines = sorted({f"{result.device} ({result.threads} threads)" for result in results})
-    commits = sorted({result.commit or "unknown" for result in results})
-    sets = {
-        result.split: f"{result.split} {result.utterances} utterances, {result.words} words, {result.skipped} skipped"
-        for result in results
-    }
-    commands = [result.command for result in results]
+def _section(experiment: Experiment) -> str:
+    done = f"Trained for {experiment.epochs} epochs, {experiment.steps} steps."
+    choice, commands = experiment.selection, [result.command for result in experiment.results]
     parts = [
-        f"## {exp_dir.name}",
-        *(f"Number of parameters: {size}, i.e., {size / 1e6:.2f} M." for size in sizes),
-        *_training(exp_dir),
-        pivot(results),
-        f"Decoded on {', '.join(machines)} at commit {', '.join(commits)}. Sets: {'; '.join(sets.values())}.",
+        f"## {experiment.name}",
+        *(f"Number of parameters: {size}, i.e., {size / 1e6:.2f} M." for size in experiment.parameters),
+        *([done] if experiment.epochs else []),
+        *_code(experiment.commands),
+        pivot(experiment.results),
+        _surroundings(experiment.results),
     ]
-    if choice := read_selection(exp_dir):
-        tried = f"{len(choice['tried'])} candidates"
-        parts.append(
-            f"Epoch {choice['epoch']}, avg {choice['avg']} was chosen on {', '.join(choice['splits'])} among {tried}."
-        )
+    if choice:
         commands.insert(0, choice.get("command", ""))
+        parts.append(
+            f"Epoch {choice['epoch']}, avg {choice['avg']} was chosen on {', '.join(choice['splits'])} among "
+            f"{choice['tried']} candidates."
+        )
     return "\n\n".join([*parts, *_code(commands)])
 
 
-def _training(exp_dir: Path) -> list[str]:
-    """How the run was trained, from its log; nothing where the log is gone."""
-    path = exp_dir / "log.jsonl"
-    if not path.is_file():
-        return []
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    epochs = [line for line in lines if line["kind"] == "epoch"]
-    ended = (
-        f"Trained for {epochs[-1]['epoch']} epochs, {epochs[-1]['step']} steps." if epochs else "Not one epoch done."
+def _surroundings(results: Iterable[Result]) -> str:
+    """On what, and of what, there are results."""
+    machines, commits, sets = set(), set(), {}
+    for result in results:
+        machines.add(f"{result.device} ({result.threads} threads)")
+        commits.add(result.commit or "unknown")
+        sets[result.split] = (
+            f"{result.split} {result.utterances} utterances, {result.words} words, {result.skipped} skipped"
+        )
+    return (
+        f"Decoded on {', '.join(sorted(machines))} at commit {', '.join(sorted(commits))}. "
+        f"Sets: {'; '.join(sets.values())}."
     )
-    return [ended, *_code([line.get("command", "") for line in lines if line["kind"] == "start"])]
 
 
 def _code(commands: list[str]) -> list[str]:

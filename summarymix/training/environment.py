@@ -17,6 +17,7 @@ def environment(config: TrainConfig, world: World) -> dict[str, str | int]:
         "device": name,
         "precision": config.precision,
         "world_size": world.size,
+        "threads": torch.get_num_threads(),
         "accumulate": config.accumulate,
         "loss": _loss(config.loss.backend, device),
         "features": f"computed on the fly by {backend}" if config.data.on_the_fly else "as stored",

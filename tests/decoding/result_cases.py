@@ -1,6 +1,9 @@
-"""Made-up results for tests of tables and reports."""
+"""Made-up results and experiments for tests of tables and reports."""
 
-from summarymix.decoding.results import Result
+import json
+from pathlib import Path
+
+from summarymix.decoding.results import Result, append_result
 
 
 def make_result(**changes: object) -> Result:
@@ -13,3 +16,26 @@ def make_result(**changes: object) -> Result:
         "recogs": "recogs.txt", "errs": "errs.txt",
     }  # fmt: skip
     return Result(**(fields | changes))  # type: ignore[arg-type]
+
+
+def write_experiment(exp_dir: Path, wers: list[tuple[str, int | None, float]], seed: int = 42) -> Path:
+    """A folder as training and decoding leave it, resumed once: a result for each (mode, chunk_ms, WER)."""
+    for mode, chunk_ms, wer in wers:
+        left = -1 if chunk_ms is None else 2
+        result = make_result(mode=mode, chunk_ms=chunk_ms, left_chunks=left, wer=wer, substitutions=int(4 * wer))
+        append_result(exp_dir / "results.jsonl", result)
+    command = f"train.py --exp-dir {exp_dir.name} --seed {seed}"
+    cost = {"kind": "cost", "wall_seconds": 100.0, "cpu_seconds": 90.0 + seed, "peak_memory": 500_000_000}
+    log = [
+        {"kind": "start", "step": 0, "command": command},
+        cost | {"step": 70, "epoch": 1, "cpu_seconds": 60.0, "peak_memory": 600_000_000},
+        {"kind": "epoch", "step": 70, "epoch": 1},
+        {"kind": "start", "step": 70, "command": command, "threads": 2},
+        {"kind": "epoch", "step": 140, "epoch": 2},
+        cost | {"step": 140, "epoch": 2},
+    ]
+    (exp_dir / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    (exp_dir / "config.yaml").write_text(f"seed: {seed}\n")
+    choice = {"epoch": 3, "avg": 1, "splits": ["dev"], "command": "./decode.py --select", "tried": [{}, {}]}
+    (exp_dir / "selected.json").write_text(json.dumps(choice))
+    return exp_dir

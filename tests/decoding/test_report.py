@@ -1,11 +1,11 @@
 """RESULTS.md says what results.jsonl holds, each figure in its place."""
 
-import json
 from pathlib import Path
 
 import pytest
-from result_cases import make_result
+from result_cases import make_result, write_experiment
 
+from summarymix.decoding.experiments import collect
 from summarymix.decoding.report import pivot, write_report
 from summarymix.decoding.results import append_result
 
@@ -31,28 +31,21 @@ def test_one_row_for_a_way_of_decoding_and_one_column_for_a_split() -> None:
     assert dict(zip(header, rows[2], strict=True))["left context"] == "unlimited"
 
 
-def write_experiment(exp_dir: Path, **changes: object) -> Path:
+def bare_folder(exp_dir: Path, **changes: object) -> Path:
+    """Results, and nothing of the training that they are of."""
     append_result(exp_dir / "results.jsonl", make_result(command="./decode.py --exp-dir x", **changes))
     append_result(exp_dir / "results.jsonl", make_result(command="./decode.py --exp-dir x", split="dev", **changes))
     return exp_dir
 
 
 def test_a_section_has_sizes_commands_and_what_was_chosen(tmp_path: Path) -> None:
-    exp_dir = write_experiment(tmp_path / "exp-a", parameters=66_110_931)
-    log = [
-        {"kind": "start", "step": 0, "command": "./train.py --seed 1"},
-        {"kind": "epoch", "step": 70, "epoch": 1},
-        {"kind": "start", "step": 70, "command": "./train.py --seed 1"},
-        {"kind": "epoch", "step": 140, "epoch": 2},
-    ]
-    (exp_dir / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
-    choice = {"epoch": 3, "avg": 1, "splits": ["dev"], "command": "./decode.py --select", "tried": [{}, {}]}
-    (exp_dir / "selected.json").write_text(json.dumps(choice))
-    text = write_report([exp_dir, write_experiment(tmp_path / "exp-b")])
+    exp_dir = write_experiment(tmp_path / "exp-a", [("streaming", 640, 1.0)])
+    bare_folder(exp_dir, parameters=66_110_931)
+    text = write_report([collect(exp_dir), collect(bare_folder(tmp_path / "exp-b"))])
     assert text.startswith("# Results of the recipe mini\n")
     first, second = text.split("## exp-b")
     assert "Number of parameters: 66110931, i.e., 66.11 M." in first
-    assert "Trained for 2 epochs, 140 steps.\n\n```bash\n./train.py --seed 1\n```" in first
+    assert "Trained for 2 epochs, 140 steps.\n\n```bash\ntrain.py --exp-dir exp-a --seed 42\n```" in first
     assert "Epoch 3, avg 1 was chosen on dev among 2 candidates" in first
     assert "```bash\n./decode.py --select\n./decode.py --exp-dir x\n```" in first
     # Without a log and a choice, what is known is told.
@@ -62,7 +55,9 @@ def test_a_section_has_sizes_commands_and_what_was_chosen(tmp_path: Path) -> Non
 
 def test_what_is_missing_or_mixed_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none/results.jsonl: run ./decode.py --exp-dir"):
-        write_report([tmp_path / "none"])
-    experiments = [write_experiment(tmp_path / name, recipe=name) for name in ("mini", "librispeech")]
+        collect(tmp_path / "none")
+    experiments = [collect(bare_folder(tmp_path / name, recipe=name)) for name in ("mini", "librispeech")]
     with pytest.raises(ValueError, match=r"recipes \['librispeech', 'mini'\]"):
         write_report(experiments)
+    with pytest.raises(ValueError, match="No experiment"):
+        write_report([])

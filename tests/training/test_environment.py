@@ -32,13 +32,14 @@ def test_loss_backend_and_why(
 
 
 def test_run_says_what_it_computes_with_and_logs_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    threads = torch.get_num_threads()
     run(toy_config(tmp_path, num_epochs=1, accumulate=2, precision="bf16"))
     start = json.loads((tmp_path / "log.jsonl").read_text().splitlines()[0])
     assert start["kind"] == "start"
-    expected = {"torch": torch.__version__, "precision": "bf16", "world_size": 1, "accumulate": 2}
+    expected = {"torch": torch.__version__, "precision": "bf16", "world_size": 1, "threads": threads, "accumulate": 2}
     assert expected.items() <= start.items()
     first_line = capsys.readouterr().err.splitlines()[0]
-    for name in ("torch", "device", "precision", "world_size", "accumulate", "loss", "features", "optimizer"):
+    for name in (*expected, "device", "loss", "features", "optimizer"):
         assert f"{name}: {start[name]}" in first_line
 
 

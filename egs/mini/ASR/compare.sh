@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Trains several models under the same budget with several seeds, decodes each and compares them. What is done is
-# skipped, so that a comparison can be stopped, continued and extended.
+# skipped, so that a comparison can be stopped, continued and extended. comparison.json gets the results, RESULTS.md and
+# comparison.png are made from it; the first model is the one that others are compared with.
 #
 #   --models "NAME ..."     conf/NAME.yaml, or conf/NAME.yaml and overlays after it: conformer+attention
 #   --seeds "N ..."         of weights, batches and augmentation
@@ -29,3 +30,8 @@ for seed in $seeds; do
       --train-options "--seed $seed --keep_last_k 3 --keep_best_k 1"
   done
 done
+
+# All that has been decoded, here or elsewhere, into what is committed.
+../../../local/collect_results.py --out comparison.json "$exp_dir"/*
+../../../local/write_results.py --out RESULTS.md --comparison comparison.json --baseline "${models%% *}" \
+  --plot comparison.png
