@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Parameters and arithmetic of encoders, beside icefall's Zipformers.
+
+    cd egs/librispeech/ASR/conf
+    ../../../../tools/count_flops.py --config conformer_small.yaml --config conformer.yaml attention.yaml
+
+Each --config is a model: files of train.py, of which later ones win.
+
+GFLOPs are 2 × multiply-adds / 10⁹ of the encoder with its front end, for a second of audio within 30 s of it, offline
+and in chunks of 640 ms with unlimited left context. torch's FlopCounterMode counts products of matrices and
+convolutions as they are computed, those that a mask hides afterwards included; it does not count what is done element
+by element: norms, activations, softmax, sums over chunks. Memory traffic, which often decides on speed, is none of it.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from summarymix.chunking import ChunkConfig
+from summarymix.cli import parse_config
+from summarymix.decoding.results import render_rows
+from summarymix.model import ModelConfig, Transducer
+from summarymix.training.config import TrainConfig
+
+SECONDS = 30
+VOCAB_SIZE = 500  # where a configuration leaves it to the token table
+
+# Parameters of encoder and of all, GFLOPs per second offline and in chunks of 640 ms. All: as the model's entry in
+# egs/librispeech/ASR/RESULTS.md has it ("zipformer + pruned stateless transducer", 500 tokens). The others: the same
+# count as here with icefall 36e0420 on 3000 frames of noise, of Conv2dSubsampling and Zipformer2 in eval mode with the
+# sizes in those entries and train.py's defaults; chunked, of its --causal 1 model (0.3 to 0.8 M more) with chunks of 32
+# and a left context of 128 frames at 50 Hz. Times 30 s the offline ones are 40.65, 62.75 and 107.50; the paper, arXiv
+# 2310.11230, has 40.8, 62.9 and 107.7 with elementwise work and the joiner's projection.
+ZIPFORMERS = {
+    "icefall Zipformer-S": (21_989_779, 23_285_615, 1.355, 1.358),
+    "icefall Zipformer-M": (63_994_103, 65_549_011, 2.092, 2.096),
+    "icefall Zipformer-L": (146_625_594, 148_439_574, 3.583, 3.589),
+}
+
+
+def main() -> None:
+    args = parse_args()
+    rows = []
+    for paths in args.config:
+        options = [option for path in paths for option in ("--config", str(path))]
+        config = parse_config(TrainConfig, options).model
+        rows.append(row(" + ".join(map(str, paths)), *measure(config)))
+    rows += [row(name, *figures) for name, figures in ZIPFORMERS.items()]
+    header = ["model", "encoder M", "rest M", "total M", "GFLOPs/s offline", "GFLOPs/s 640 ms"]
+    print(render_rows(header, rows, markdown=True))
+    print(
+        f"\nGFLOPs/s: 2 × multiply-adds of the encoder for a second of audio, of {SECONDS} s; products of matrices and "
+        "convolutions only,\nwithout elementwise work. Rest: predictor, joiner and heads, with the configuration's "
+        f"tokens or else {VOCAB_SIZE}. icefall's: see this file."
+    )
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--config", type=Path, nargs="+", action="append", required=True, metavar="FILE", help="a model; repeatable"
+    )
+    return parser.parse_args()
+
+
+def measure(config: ModelConfig) -> tuple[int, int, float, float]:
+    """Parameters of the encoder and of the whole model, GFLOPs per second offline and in chunks of 640 ms."""
+    config.vocab_size = config.vocab_size or VOCAB_SIZE
+    model = Transducer(config).eval()
+    offline, chunked = (
+        encoder_flops(model.encoder, config.feature_dim, 100 * SECONDS, ChunkConfig.from_ms(chunk_ms)) / SECONDS / 1e9
+        for chunk_ms in (None, 640)
+    )
+    return num_parameters(model.encoder), num_parameters(model), offline, chunked
+
+
+def encoder_flops(encoder: nn.Module, feature_dim: int, num_features: int, chunk: ChunkConfig) -> int:
+    """2 × multiply-adds for one utterance of ``num_features`` feature frames."""
+    features, lengths = torch.randn(1, num_features, feature_dim), torch.tensor([num_features])
+    # The counter does not know attention that is fused for the CPU.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        encoder(features, lengths, chunk)
+    return counter.get_total_flops()
+
+
+def num_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def row(name: str, encoder: int, total: int, offline: float, chunked: float) -> list[str]:
+    sizes = [f"{number / 1e6:.2f}" for number in (encoder, total - encoder, total)]
+    return [name, *sizes, f"{offline:.3f}", f"{chunked:.3f}"]
+
+
+if __name__ == "__main__":
+    main()
