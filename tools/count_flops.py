@@ -2,7 +2,7 @@
 """Parameters and arithmetic of encoders, beside icefall's Zipformers.
 
     cd egs/librispeech/ASR/conf
-    ../../../../tools/count_flops.py --config conformer_small.yaml --config conformer.yaml attention.yaml
+    python ../../../../tools/count_flops.py --config conformer_small.yaml --config conformer.yaml attention.yaml
 
 Each --config is a model: files of train.py, of which later ones win.
 

@@ -49,6 +49,7 @@ class Progress:
         cpu_seconds: of the threads of the main process, in the same time.
         epoch_sums: sums over the epoch in progress, for its line in the log.
         log_lines: lines of log.jsonl.
+        loss_watch: a :class:`summarymix.training.divergence.LossWatch`.
     """
 
     epoch: int = 1
@@ -62,6 +63,7 @@ class Progress:
     cpu_seconds: float = 0.0
     epoch_sums: dict[str, float] = field(default_factory=dict)
     log_lines: int = 0
+    loss_watch: dict[str, float] = field(default_factory=dict)
 
 
 def epoch_path(exp_dir: Path, epoch: int) -> Path:
@@ -121,6 +123,11 @@ def read_checkpoint(path: Path, lazy: bool = False) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "model_config" not in checkpoint:
         raise ValueError(f"{path} is not a checkpoint of this library: it has no model_config")
     return checkpoint
+
+
+def list_checkpoints(exp_dir: Path) -> list[Path]:
+    """All checkpoints in ``exp_dir``, those after epochs first."""
+    return [path for name in ("epoch", "checkpoint") for _, path in sorted(_numbered(exp_dir, name).items())]
 
 
 def newest_checkpoint(exp_dir: Path) -> Path | None:

@@ -44,6 +44,8 @@ class TrainConfig:
         log_every_steps: steps between two lines of the log.
         tensorboard: write tensorboard events into exp_dir/tensorboard.
         max_bad_steps: stop after so many steps in a row without a finite gradient.
+        divergence_patience: stop after so many steps in a row in which the smoothed loss was far above its best; null:
+            never.
     """
 
     exp_dir: Path = Path("exp")
@@ -70,12 +72,15 @@ class TrainConfig:
     log_every_steps: int = 50
     tensorboard: bool = True
     max_bad_steps: int = 10
+    divergence_patience: int | None = 500
 
     def __post_init__(self) -> None:
         counts = ("num_epochs", "accumulate", "save_every_steps", "keep_last_k", "average_period", "log_every_steps")
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
+        if self.divergence_patience is not None and self.divergence_patience < 1:
+            raise ValueError(f"--divergence_patience {self.divergence_patience} must be at least 1, or null")
         if self.reinit_vocab and self.init_from is None:
             raise ValueError("--reinit_vocab is for fine-tuning: give --init_from as well")
         if not self.validation or not self.data.dev:

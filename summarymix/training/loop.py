@@ -43,6 +43,7 @@ from summarymix.training.checkpoint import (
 )
 from summarymix.training.config import TrainConfig, differences, plain
 from summarymix.training.distributed import World
+from summarymix.training.divergence import stop_if_diverged
 from summarymix.training.environment import environment
 from summarymix.training.initialise import feature_stats, initialise_from
 from summarymix.training.log import TrainingLog
@@ -96,7 +97,7 @@ def train(
         Where the run ended.
 
     Raises:
-        RuntimeError: ``config.max_bad_steps`` steps in a row had no finite gradient.
+        RuntimeError: ``config.max_bad_steps`` steps in a row had no finite gradient, or the loss has run away.
         ValueError: the checkpoint in ``exp_dir`` is of another configuration.
         OSError: a checkpoint cannot be written; those before it are intact.
     """
@@ -270,6 +271,7 @@ def train(
                 progress.step += 1
                 progress.seconds += step_sums["seconds"]
                 progress.bad_in_a_row = 0
+                stop_if_diverged(progress, _per_frame(step_sums), grad_norm, lr, model, config)
                 if world.is_main and progress.step % config.average_period == 0:
                     average.update(model)
             else:

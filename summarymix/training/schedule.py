@@ -49,6 +49,11 @@ class OptimConfig:
                 raise ValueError(f"--optim.{name} {getattr(self, name)} must be above 0")
 
     @property
+    def is_eden(self) -> bool:
+        """Whether the learning rate takes the course of :func:`eden_factor`; else that of :func:`cosine_factor`."""
+        return self.schedule == "eden" or (self.schedule == "auto" and self.name == "scaled_adam")
+
+    @property
     def peak_lr(self) -> float:
         """The learning rate that the schedule's factor is of."""
         return self.lr if self.name == "adamw" else self.base_lr
@@ -75,8 +80,8 @@ def learning_rate(step: int, seconds: float, epochs: float, progress: float, con
         progress: share of the whole training done, from 0 to 1.
         config: peak and course.
     """
-    is_eden = config.schedule == "eden" or (config.schedule == "auto" and config.name == "scaled_adam")
-    return config.peak_lr * (eden_factor(seconds, epochs, config) if is_eden else cosine_factor(step, progress, config))
+    factor = eden_factor(seconds, epochs, config) if config.is_eden else cosine_factor(step, progress, config)
+    return config.peak_lr * factor
 
 
 def cosine_factor(step: int, progress: float, config: OptimConfig) -> float:
