@@ -118,7 +118,7 @@ def test_decay_goes_by_the_time_that_passed_when_the_chunk_size_changes():
         for part in x.split(sizes, dim=1):
             grid = ChunkGrid(torch.tensor([part.size(1)]), part.size(1), ChunkConfig())
             _, new_state = mixing.step(part, grid, state)
-            total, _ = push(state["sum"], chunk_sums(mixing.project(part)[1], grid), mixing.decay(grid))
+            total, _ = push(state["sum"], chunk_sums(mixing.project(part)[1], grid), mixing.mean.decay(grid))
             state = new_state
         ends = torch.tensor(sizes).cumsum(0).tolist()  # 4, 8, 10, 13
         expected = sum(
