@@ -7,8 +7,9 @@ from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.state import State
 
 
-class RelativeAttention(nn.Module):
-    """The Conformer's multi-head self-attention (arXiv 2005.08100), with the positions of Transformer-XL (1901.02860).
+class AttentionWeights(nn.Module):
+    """What frames have of each other: the weights of multi-head attention (arXiv 2005.08100), with the relative
+    positions of Transformer-XL (1901.02860).
 
     In each head of d features, frame t gives frame u, if it sees it, the score
 
@@ -19,87 +20,57 @@ class RelativeAttention(nn.Module):
     T² in :meth:`forward`, and the streaming state with the left context.
 
     Args:
-        dim: D, features in and out.
+        dim: D, features in.
         num_heads: H.
-        dropout: of the attention weights.
+        head_dim: d.
+        dropout: of the weights.
     """
 
-    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, num_heads: int, head_dim: int, dropout: float) -> None:
         super().__init__()
-        if dim % 2 or dim % num_heads:
-            raise ValueError(f"attention takes an even dim that is a multiple of num_heads, not {dim} and {num_heads}")
-        bound = (dim // num_heads) ** -0.5
-        self.projection = nn.Linear(dim, 3 * dim)
-        self.position_projection = nn.Linear(dim, dim, bias=False)
-        self.content_bias = nn.Parameter(torch.empty(num_heads, dim // num_heads).uniform_(-bound, bound))
-        self.position_bias = nn.Parameter(torch.empty(num_heads, dim // num_heads).uniform_(-bound, bound))
+        if dim % 2:
+            raise ValueError(f"relative positions take an even dim, not {dim}")
+        bound = head_dim**-0.5
+        self.projection = nn.Linear(dim, 2 * num_heads * head_dim)
+        self.position_projection = nn.Linear(dim, num_heads * head_dim, bias=False)
+        self.content_bias = nn.Parameter(torch.empty(num_heads, head_dim).uniform_(-bound, bound))
+        self.position_bias = nn.Parameter(torch.empty(num_heads, head_dim).uniform_(-bound, bound))
         self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """Whole utterances: x (N, T, D) to (N, T, D). Padded frames are not seen; their output means nothing."""
-        query, key, value = self.project(x, grid)
-        return self.attend(query, key, value, grid.hidden, grid)
+        """Whole utterances: x (N, T, D) to weights (N, H, T, T). Padded frames are not seen; their rows say nothing."""
+        query, key = self.project(x, grid)
+        return self.weigh(query, key, grid.hidden, grid)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """Keys and values (N, L, C, D) of the last L chunks, oldest first, and which of them are valid frames: zeros.
-
-        Raises:
-            ValueError: the left context is not limited, or the chunk is a whole utterance.
-        """
-        if chunk.left_chunks < 0 or chunk.chunk_size is None:
-            raise ValueError(
-                f"self-attention cannot stream with {chunk}: it keeps the keys and values of all frames of a chunk's "
-                "left context. Limit it with --left-chunks N; only SummaryMixing streams with unlimited left context"
-            )
-        weight = self.out.weight
-        dtype = torch.promote_types(weight.dtype, torch.float32)
-        frames = (batch_size, chunk.left_chunks, chunk.chunk_size)
+        """Keys of the last L chunks, and which of them are valid frames: see :func:`past_frames`."""
+        weight = self.projection.weight
         return {
-            "key": weight.new_zeros(*frames, weight.size(0), dtype=dtype),
-            "value": weight.new_zeros(*frames, weight.size(0), dtype=dtype),
-            "valid": weight.new_zeros(frames, dtype=dtype),
+            "key": past_frames(batch_size, chunk, weight, self.content_bias.numel()),
+            "valid": past_frames(batch_size, chunk, weight, 1),
         }
 
     def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """One chunk: x (N, C, D) on a grid of one chunk to (N, C, D), and the state that follows.
+        """One chunk: x (N, C, D) on a grid of one chunk to weights (N, H, C, (L+1)·C), and the state that follows."""
+        query, key = self.project(x, grid)
+        keys, new_keys = push_frames(state["key"], key)
+        valid, new_valid = push_frames(state["valid"], grid.valid[..., None])
+        hidden = valid.squeeze(-1)[:, None] == 0  # (N, 1, (L+1)·C)
+        return self.weigh(query, keys.to(query.dtype), hidden, grid), {"key": new_keys, "valid": new_valid}
 
-        Raises:
-            ValueError: C is not that of the state. The left context is counted in chunks of one size.
-        """
-        chunk_size = state["valid"].size(2)
-        if x.size(1) != chunk_size:
-            raise ValueError(
-                f"this stream began with chunks of {chunk_size} frames and self-attention keeps to that: "
-                f"a chunk of {x.size(1)} takes a new state"
-            )
-        query, key, value = self.project(x, grid)
-        new = {"key": key, "value": value, "valid": grid.valid}
-        seen = {
-            name: torch.cat([past, new[name][:, None].to(past.dtype)], dim=1) for name, past in state.items()
-        }  # (N, L+1, C, …)
-        key, value = (seen[name].flatten(1, 2).to(query.dtype) for name in ("key", "value"))  # (N, (L+1)·C, D)
-        hidden = seen["valid"].flatten(1)[:, None] == 0  # (N, 1, (L+1)·C)
-        return self.attend(query, key, value, hidden, grid), {name: tensor[:, 1:] for name, tensor in seen.items()}
-
-    @property
-    def last(self) -> nn.Linear:
-        """The map that the output comes from."""
-        return self.out
-
-    def project(self, x: Tensor, grid: ChunkGrid) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, (N, T, D) each."""
+    def project(self, x: Tensor, grid: ChunkGrid) -> tuple[Tensor, Tensor]:
+        """Queries and keys, (N, T, H·d) both."""
         # A weight of zero does not silence what is not finite, so padding is zeroed as well as hidden.
-        query, key, value = self.projection(grid.zero_padding(x)).chunk(3, dim=-1)
-        return query, key, value
+        query, key = self.projection(grid.zero_padding(x)).chunk(2, dim=-1)
+        return query, key
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, hidden: Tensor, grid: ChunkGrid) -> Tensor:
-        """Queries (N, Q, D), which are the last Q of the frames of key and value (N, K, D), to (N, Q, D).
+    def weigh(self, query: Tensor, key: Tensor, hidden: Tensor, grid: ChunkGrid) -> Tensor:
+        """Queries (N, Q, H·d), which are of the last Q of the frames of key (N, K, H·d), to weights (N, H, Q, K).
 
         ``hidden``, (N, Q, K) or (N, 1, K), is true where a query does not see a frame.
         """
         heads = self.content_bias.shape  # (H, d)
-        query, key, value = (x.unflatten(-1, heads) for x in (query, key, value))
+        query, key = (x.unflatten(-1, heads) for x in (query, key))
         num_keys, scale = key.size(1), heads[1] ** -0.5
         distances = self.project_distances(num_keys, grid)  # (H, d, W)
         # What has Q·K numbers costs most, so it is changed in place where it can be.
@@ -108,19 +79,114 @@ class RelativeAttention(nn.Module):
         scores.add_(by_frame(by_distance, num_keys))
         # Finite: a frame that sees nothing, in the padding, must not give NaN.
         scores.masked_fill_(hidden[:, None], torch.finfo(scores.dtype).min)
-        weights = self.dropout(scores.softmax(-1))
-        return self.out((weights @ value.transpose(1, 2)).transpose(1, 2).flatten(2))
+        return self.dropout(scores.softmax(-1))
 
     def project_distances(self, num_keys: int, grid: ChunkGrid) -> Tensor:
         """W r_δ for the distances δ = K, K-1 … 1-C that occur, in heads: (H, d, K+C). C is the grid's chunk size."""
         weight = self.position_projection.weight
         distances = grid.shared(
-            ("sinusoids", num_keys, weight.shape, weight.dtype),
+            ("sinusoids", num_keys, weight.size(1), weight.dtype),
             lambda: sinusoids(
                 torch.arange(num_keys, -grid.chunk_size, -1, device=weight.device), weight.size(1), weight.dtype
             ),
         )
         return self.position_projection(distances).unflatten(-1, self.content_bias.shape).permute(1, 2, 0)
+
+
+class AttentionValues(nn.Module):
+    """What is made of attention's weights: W of the weighted means of values, in heads.
+
+    Args:
+        dim: D, features in and out.
+        num_heads: H.
+        value_dim: of a head.
+    """
+
+    def __init__(self, dim: int, num_heads: int, value_dim: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.projection = nn.Linear(dim, num_heads * value_dim)
+        self.out = nn.Linear(num_heads * value_dim, dim)
+
+    def forward(self, x: Tensor, grid: ChunkGrid, weights: Tensor) -> Tensor:
+        """Whole utterances: x (N, T, D), weights (N, H, T, T) to (N, T, D)."""
+        return self.attend(self.projection(grid.zero_padding(x)), weights)
+
+    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
+        """Values of the last L chunks: see :func:`past_frames`."""
+        return {"value": past_frames(batch_size, chunk, self.projection.weight, self.projection.out_features)}
+
+    def step(self, x: Tensor, grid: ChunkGrid, state: State, weights: Tensor) -> tuple[Tensor, State]:
+        """One chunk: x (N, C, D), weights (N, H, C, (L+1)·C) to (N, C, D), and the state that follows."""
+        values, kept = push_frames(state["value"], self.projection(grid.zero_padding(x)))
+        return self.attend(values.to(x.dtype), weights), {"value": kept}
+
+    def attend(self, values: Tensor, weights: Tensor) -> Tensor:
+        """(N, K, H·v) and (N, H, Q, K) to (N, Q, D)."""
+        values = values.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, H, K, v)
+        return self.out((weights @ values).transpose(1, 2).flatten(2))
+
+
+class RelativeAttention(nn.Module):
+    """The Conformer's multi-head self-attention: weights and values of the same frames.
+
+    Args:
+        dim: D, features in and out.
+        num_heads: H.
+        dropout: of the attention weights.
+    """
+
+    def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"attention takes a dim that is a multiple of num_heads, not {dim} and {num_heads}")
+        self.weights = AttentionWeights(dim, num_heads, dim // num_heads, dropout)
+        self.values = AttentionValues(dim, num_heads, dim // num_heads)
+
+    def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """Whole utterances: x (N, T, D) to (N, T, D). Padded frames are not seen; their output means nothing."""
+        return self.values(x, grid, self.weights(x, grid))
+
+    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
+        """Those of weights and values: see :func:`past_frames`."""
+        return self.weights.init_state(batch_size, chunk) | self.values.init_state(batch_size, chunk)
+
+    def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
+        """One chunk: x (N, C, D) on a grid of one chunk to (N, C, D), and the state that follows."""
+        weights, weights_state = self.weights.step(x, grid, state)
+        x, values_state = self.values.step(x, grid, state, weights)
+        return x, weights_state | values_state
+
+
+def past_frames(batch_size: int, chunk: ChunkConfig, like: Tensor, width: int) -> Tensor:
+    """Room for something of each frame of the last L chunks, oldest first: zeros (N, L, C, width).
+
+    Raises:
+        ValueError: the left context is not limited, or the chunk is a whole utterance.
+    """
+    if chunk.left_chunks < 0 or chunk.chunk_size is None:
+        raise ValueError(
+            f"self-attention cannot stream with {chunk}: it keeps the keys and values of all frames of a chunk's "
+            "left context. Limit it with --left-chunks N; only SummaryMixing streams with unlimited left context"
+        )
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return like.new_zeros(batch_size, chunk.left_chunks, chunk.chunk_size, width, dtype=dtype)
+
+
+def push_frames(past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+    """All that a chunk sees, (N, (L+1)·C, width), and what the next one keeps of it, as ``past`` (N, L, C, width).
+
+    Raises:
+        ValueError: ``new`` is not of C frames. The left context is counted in chunks of one size.
+    """
+    chunk_size = past.size(2)
+    if new.size(1) != chunk_size:
+        raise ValueError(
+            f"this stream began with chunks of {chunk_size} frames and self-attention keeps to that: "
+            f"a chunk of {new.size(1)} takes a new state"
+        )
+    seen = torch.cat([past, new[:, None].to(past.dtype)], dim=1)  # (N, L+1, C, width)
+    return seen.flatten(1, 2), seen[:, 1:]
 
 
 def sinusoids(distances: Tensor, dim: int, dtype: torch.dtype) -> Tensor:

@@ -5,14 +5,17 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from summarymix.attention import AttentionValues, AttentionWeights
 from summarymix.bias_norm import BiasNorm
 from summarymix.chunking import ChunkConfig, ChunkGrid
-from summarymix.mixer import MixerConfig, make_mixer
+from summarymix.mixer import MixerConfig
+from summarymix.mixing import SummaryMixing
 from summarymix.regularise import Balancer, Whiten
 from summarymix.scheduled import Scheduled
 from summarymix.state import State, add_prefix, take_prefix
 from summarymix.zipformer_modules import (
     Bypass,
+    GatedAttention,
     GatedSummary,
     ZipConvolution,
     ZipFeedForward,
@@ -22,6 +25,7 @@ from summarymix.zipformer_modules import (
 )
 
 WARMUP = 4000  # batches in which layers come into use, one after the other
+QUERY_DIM, VALUE_DIM = 32, 12  # of a head of attention, as in icefall's Zipformers
 
 
 class ZipformerLayer(nn.Module):
@@ -33,7 +37,7 @@ class ZipformerLayer(nn.Module):
         feedforward_dim: inner width of the second feed-forward module; the first has 3/4 of it, the third 5/4.
         kernel_size: taps of the convolutions.
         summary_dim: of the mixing modules.
-        num_heads: of attention, where that is what mixes.
+        num_heads: of attention, where that is what mixes: one set of weights, which the three modules share.
         mixer: how frames see each other. The local control has no gated summary, which would be zero.
         convolution: which one.
         dropout: of the feed-forward modules, and of attention's weights; three times as much at the beginning.
@@ -55,19 +59,33 @@ class ZipformerLayer(nn.Module):
         super().__init__()
         scheduled_dropout = Scheduled((0, 3 * dropout), (20000, dropout))
         self.feedforward1 = ZipFeedForward(dim, 3 * feedforward_dim // 4, scheduled_dropout)
-        self.gated = None if mixer.mixing == "local" else GatedSummary(dim, 3 * dim // 4, mixer.decay_seconds)
-        self.mixing1 = make_mixer(mixer, dim, summary_dim, num_heads, dropout)
+        self.attention: AttentionWeights | None = None
+        self.gated: GatedSummary | None = None
+        self.mixing1: SummaryMixing | AttentionValues
+        self.mixing2: SummaryMixing | AttentionValues
+        if mixer.mixing == "attention":
+            mixer.check(mixer.mixing)
+            self.attention = AttentionWeights(dim, num_heads, QUERY_DIM, dropout)
+            self.gated = GatedAttention(dim, 3 * dim // 4)
+            self.mixing1 = AttentionValues(dim, num_heads, VALUE_DIM)
+            self.mixing2 = AttentionValues(dim, num_heads, VALUE_DIM)
+            last = self.mixing1.out, self.mixing2.out
+        else:
+            if mixer.mixing != "local":
+                self.gated = GatedSummary(dim, 3 * dim // 4, mixer.decay_seconds)
+            self.mixing1 = SummaryMixing(dim, summary_dim, mixer.mixing, options=mixer)
+            self.mixing2 = SummaryMixing(dim, summary_dim, mixer.mixing, options=mixer)
+            last = self.mixing1.last, self.mixing2.last
+        for linear in last:
+            start_small(linear, 0.05)
         self.convolution1 = ZipConvolution(dim, kernel_size, convolution)
         self.feedforward2 = ZipFeedForward(dim, feedforward_dim, scheduled_dropout)
         self.middle_bypass = Bypass(dim)
-        self.mixing2 = make_mixer(mixer, dim, summary_dim, num_heads, dropout)
         self.convolution2 = ZipConvolution(dim, kernel_size, convolution)
         self.feedforward3 = ZipFeedForward(dim, 5 * feedforward_dim // 4, scheduled_dropout)
         self.norm = BiasNorm(dim)
         begin, end = WARMUP * depth, WARMUP * (depth + 0.25)
         self.bypass = Bypass(dim, skip_rate=Scheduled((begin, 0.5), (end, 0.05)))
-        for mixing in (self.mixing1, self.mixing2):
-            start_small(mixing.last, 0.05)
 
         # Modules are left out for some utterances at first, so that none takes over before the others have learnt.
         self.mixing_skip_rate = Scheduled((0, 0.2), (4000, 0.05), (16000, 0.0))
@@ -84,12 +102,12 @@ class ZipformerLayer(nn.Module):
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """Whole utterances on the grid: (N, T, D) to (N, T, D)."""
-        return self.compute(x, grid, lambda name, x: getattr(self, name)(x, grid))
+        return self.compute(x, grid, lambda name, x, *weights: getattr(self, name)(x, grid, *weights))
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """The states of the modules that look beyond their frame."""
         state: State = {}
-        for name in ("gated", "mixing1", "convolution1", "mixing2", "convolution2"):
+        for name in ("attention", "gated", "mixing1", "convolution1", "mixing2", "convolution2"):
             if (module := getattr(self, name)) is not None:
                 state |= add_prefix(name, module.init_state(batch_size, chunk))
         return state
@@ -98,25 +116,26 @@ class ZipformerLayer(nn.Module):
         """One chunk: (N, C, D) to (N, C, D), and the state that follows."""
         new_state: State = {}
 
-        def run(name: str, x: Tensor) -> Tensor:
-            x, part = getattr(self, name).step(x, grid, take_prefix(name, state))
+        def run(name: str, x: Tensor, *weights: Tensor) -> Tensor:
+            x, part = getattr(self, name).step(x, grid, take_prefix(name, state), *weights)
             new_state.update(add_prefix(name, part))
             return x
 
         return self.compute(x, grid, run), new_state
 
-    def compute(self, x: Tensor, grid: ChunkGrid, run: Callable[[str, Tensor], Tensor]) -> Tensor:
+    def compute(self, x: Tensor, grid: ChunkGrid, run: Callable[..., Tensor]) -> Tensor:
         """What :meth:`forward` and :meth:`step` do; ``run`` is how they do a module that looks beyond its frame."""
         mask, original = grid.mask, x
+        weights = () if self.attention is None else (run("attention", x),)
         x = x + self.feedforward1(x, grid)
         # One draw for all that mixes: attention in icefall, where one utterance sees nothing beyond its convolutions.
         if self.gated is not None:
-            x = x + self.skip(self.gated_balancer(run("gated", x), mask), self.mixing_skip_rate)
-        x = x + self.skip(self.mixing_whiten1(run("mixing1", x), mask), self.mixing_skip_rate)
+            x = x + self.skip(self.gated_balancer(run("gated", x, *weights), mask), self.mixing_skip_rate)
+        x = x + self.skip(self.mixing_whiten1(run("mixing1", x, *weights), mask), self.mixing_skip_rate)
         x = x + self.skip(run("convolution1", x), self.mixing_skip_rate)
         x = x + self.skip(self.feedforward2_balancer(self.feedforward2(x, grid), mask), self.feedforward_skip_rate)
         x = self.middle_bypass(original, x)
-        x = x + self.skip(self.mixing_whiten2(run("mixing2", x), mask), self.mixing_skip_rate)
+        x = x + self.skip(self.mixing_whiten2(run("mixing2", x, *weights), mask), self.mixing_skip_rate)
         x = x + self.skip(run("convolution2", x), self.mixing_skip_rate)
         x = x + self.skip(self.feedforward3_balancer(self.feedforward3(x, grid), mask), self.feedforward_skip_rate)
         x = self.norm(self.norm_balancer(x, mask))

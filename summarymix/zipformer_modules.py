@@ -1,5 +1,6 @@
 """The parts of a layer of the zip-style encoder. What each is for, and its sizes and ranges, are those of the Zipformer
-(arXiv 2310.11230) and of icefall's measurements; limits of balancers and whiteners are icefall's.
+(arXiv 2310.11230) and of icefall's measurements. Balancers and whiteners have the limits that icefall's code gives;
+:class:`Balancer` says in what shares of positive values differ.
 
 Each begins with a small output, so that a new layer does little, and ScaledAdam gives its scale a speed of its own.
 """
@@ -9,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from summarymix.attention import past_frames, push_frames
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.convolution import ChunkConvolution, EdgeScaledConvolution
 from summarymix.mixing import SeenMean
@@ -143,7 +145,40 @@ class GatedSummary(nn.Module):
     def combine(self, mean: Tensor, gate: Tensor, grid: ChunkGrid) -> Tensor:
         """The mean (N, K, P) and y (N, T, P) to (N, T, D)."""
         gated = grid.chunked(gate) * mean.to(gate.dtype)[:, :, None]  # (N, K, C, P)
-        return self.whiten(self.out(gated.flatten(1, 2)), grid.mask)
+        return self.finish(gated.flatten(1, 2), grid)
+
+    def finish(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """The last map: (N, T, P) to (N, T, D)."""
+        return self.whiten(self.out(x), grid.mask)
+
+
+class GatedAttention(GatedSummary):
+    """The same with attention weights, those of the first head, in the mean: the Zipformer's non-linear attention.
+
+    Args:
+        dim: D.
+        hidden_dim: P, width of y, v and s.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__(dim, hidden_dim, None)
+
+    def forward(self, x: Tensor, grid: ChunkGrid, weights: Tensor) -> Tensor:  # type: ignore[override]
+        """Whole utterances: (N, T, D) and weights (N, H, T, T) to (N, T, D)."""
+        values, gate = self.values(x, grid)
+        return self.finish(weights[:, 0] @ grid.zero_padding(values) * gate, grid)
+
+    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
+        """Values of the last L chunks."""
+        return {"value": past_frames(batch_size, chunk, self.out.weight, self.out.in_features)}
+
+    def step(  # type: ignore[override]
+        self, x: Tensor, grid: ChunkGrid, state: State, weights: Tensor
+    ) -> tuple[Tensor, State]:
+        """One chunk: (N, C, D) and weights (N, H, C, (L+1)·C) to (N, C, D), and the state that follows."""
+        values, gate = self.values(x, grid)
+        seen, kept = push_frames(state["value"], grid.zero_padding(values))
+        return self.finish(weights[:, 0] @ seen.to(gate.dtype) * gate, grid), {"value": kept}
 
 
 class ZipConvolution(nn.Module):

@@ -28,22 +28,24 @@ def sinusoid(distance: int):
 
 def by_definition(module: RelativeAttention, x, sees):
     """Head by head, frame by frame, one pair of frames at a time; zero where a frame sees nothing."""
-    query, key, value = module.projection(x).split(DIM, dim=-1)
-    num_heads, width = module.content_bias.shape
-    weight = module.position_projection.weight
+    query, key = module.weights.projection(x).split(DIM, dim=-1)
+    value = module.values.projection(x)
+    content_bias, position_bias = module.weights.content_bias, module.weights.position_bias
+    num_heads, width = content_bias.shape
+    weight = module.weights.position_projection.weight
     mixed = torch.zeros_like(x)
     for n, t in sees.any(-1).nonzero().tolist():
         seen = sees[n, t].nonzero().flatten().tolist()
         for head in range(num_heads):
             part = slice(head * width, (head + 1) * width)
             scores = [
-                (query[n, t, part] + module.content_bias[head]) @ key[n, u, part]
-                + (query[n, t, part] + module.position_bias[head]) @ (weight @ sinusoid(t - u))[part]
+                (query[n, t, part] + content_bias[head]) @ key[n, u, part]
+                + (query[n, t, part] + position_bias[head]) @ (weight @ sinusoid(t - u))[part]
                 for u in seen
             ]
             weights = (torch.stack(scores) / width**0.5).softmax(0)
             mixed[n, t, part] = sum(w * value[n, u, part] for w, u in zip(weights, seen, strict=True))
-    return module.out(mixed)
+    return module.values.out(mixed)
 
 
 chunks = st.builds(ChunkConfig, st.one_of(st.none(), st.integers(1, 6)), st.integers(-1, 4))
@@ -165,7 +167,7 @@ def test_state_is_the_left_context():
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == {
         "key": (3, 2, 4, DIM),
         "value": (3, 2, 4, DIM),
-        "valid": (3, 2, 4),
+        "valid": (3, 2, 4, 1),
     }
     assert not any(tensor.any() for tensor in state.values())
     assert state_bytes(state) == 4 * 2 * 4 * (2 * DIM + 1)
@@ -185,7 +187,7 @@ def test_padding_in_the_middle_of_a_stream_is_not_seen_later():
             grid = ChunkGrid(valid, 4, ChunkConfig())
             out, state = module.step(x[:, i] + noise * ~grid.valid[..., None], grid, state)
         outputs.append(out)
-        assert state["valid"].sum((1, 2)).tolist() == [6, 4]
+        assert state["valid"].sum((1, 2, 3)).tolist() == [6, 4]
     assert torch.equal(*outputs)
 
 
