@@ -24,7 +24,8 @@ class MixingOptions:
         fusion: how the combiner takes the summary. concat: W [f_t; s̄_k]. gated: W (f_t + σ(g_t) ⊙ s̄_k), where the
             gate g_t comes from the merged projection; only for mixing merged.
         decay_seconds: τ of a mean in which a chunk that ended t seconds before the end of the frame's own counts
-            exp(-t/τ), within the left context that there is. null: all count the same.
+            exp(-t/τ), within the left context that there is. With full context all is one chunk and nothing decays.
+            null: all count the same.
     """
 
     summary_norm: bool = False
