@@ -217,9 +217,7 @@ class Whiten(nn.Module):
 
         def change(x: Tensor, grad: Tensor) -> Tensor:
             _, centred, count = _centred(x, valid)
-            groups = centred.reshape(-1, self.num_groups, x.size(-1) // self.num_groups).transpose(
-                0, 1
-            )  # (G, frames, W)
+            groups = centred.flatten(0, -2).unflatten(-1, (self.num_groups, -1)).transpose(0, 1)  # (G, frames, W)
             covariance = groups.mT @ groups / count  # (G, W, W)
             trace = covariance.diagonal(dim1=1, dim2=2).sum()
             square = covariance.square().sum()
