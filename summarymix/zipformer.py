@@ -35,6 +35,8 @@ class ZipformerConfig:
         num_heads: heads of attention, where that is what mixes.
         frontend_channels: channels of the front end's three convolutions.
         convolution: chunk, the dynamic chunk convolution, or edge_scaled, the one of streaming Zipformers.
+        ref_duration: seconds of audio that make a batch in the schedules of bypasses and regularisers, which end after
+            4000 to 50000 of them: hundreds of hours. For a small corpus make it smaller.
     """
 
     downsampling: tuple[int, ...] = (1, 2, 4, 8, 4, 2)
@@ -46,6 +48,7 @@ class ZipformerConfig:
     num_heads: tuple[int, ...] = (4, 4, 4, 8, 4, 4)
     frontend_channels: tuple[int, int, int] = (8, 32, 128)
     convolution: Literal["chunk", "edge_scaled"] = "chunk"
+    ref_duration: float = 600.0
 
     def check(self) -> None:
         """Refuse lists of different lengths.
@@ -53,8 +56,8 @@ class ZipformerConfig:
         Raises:
             ValueError: names them.
         """
-        lists = [field.name for field in fields(self) if field.name not in ("frontend_channels", "convolution")]
-        lengths = {name: len(getattr(self, name)) for name in lists}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "frontend_channels"}
+        lengths = {name: len(value) for name, value in values.items() if isinstance(value, list | tuple)}
         if len(set(lengths.values())) > 1:
             counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise ValueError(

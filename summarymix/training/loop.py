@@ -173,7 +173,7 @@ def train(
         processes, with the gradient's "norm", and for each batch which of its losses are finite, (N,).
         """
         scales = (*loss_scales(progress.step, config.scales), config.loss.consistency_scale)
-        set_progress(model, progress.seconds / config.optim.ref_duration)
+        set_progress(model, progress.seconds / config.model.zipformer.ref_duration)
         # A step that is given up is followed by other random numbers.
         first_number = (progress.step + progress.skipped) * config.accumulate * world.size
         sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)

@@ -12,7 +12,7 @@ set -euo pipefail
 cd "$(dirname "$0")"
 . ../../../local/parse_options.sh
 
-models="conformer conformer+attention conformer+local"
+models="conformer conformer+attention conformer+local zipformer zipformer+attention"
 seeds="42 43 44"
 exp_dir=exp-compare
 threads=1
