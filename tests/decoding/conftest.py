@@ -5,11 +5,23 @@ import torch
 
 from summarymix.chunking import ChunkConfig
 from summarymix.model import ModelConfig, Transducer
+from summarymix.zipformer import ZipformerConfig
 
 
-def make_model(predictor: str, context_size: int = 2) -> Transducer:
+def make_model(predictor: str, context_size: int = 2, encoder: str = "conformer") -> Transducer:
     torch.manual_seed(3)
     config = ModelConfig(
+        encoder=encoder,  # type: ignore[arg-type]
+        zipformer=ZipformerConfig(
+            downsampling=(1, 2),  # so that any chunk size will do
+            num_layers=(1, 1),
+            dims=(12, 16),
+            feedforward_dims=(16, 24),
+            kernel_sizes=(7, 5),
+            summary_dims=(8, 12),
+            num_heads=(1, 1),
+            frontend_channels=(2, 3, 4),
+        ),
         feature_dim=16,
         frontend_channels=(4, 4),
         num_layers=2,
@@ -38,6 +50,11 @@ def make_model(predictor: str, context_size: int = 2) -> Transducer:
 @pytest.fixture(scope="session", params=["stateless", "lstm"])
 def model(request: pytest.FixtureRequest) -> Transducer:
     return make_model(request.param)
+
+
+@pytest.fixture(scope="session", params=["stateless", "lstm", "zipformer"])
+def any_model(request: pytest.FixtureRequest) -> Transducer:
+    return make_model("stateless", encoder="zipformer") if request.param == "zipformer" else make_model(request.param)
 
 
 @pytest.fixture(scope="session")

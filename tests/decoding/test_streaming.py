@@ -100,37 +100,37 @@ def test_streams_that_come_and_go_equal_simulation(
 
 @pytest.mark.parametrize("chunk_size", [1, 4, 16])
 @pytest.mark.parametrize("left_chunks", [-1, 0, 2])
-def test_every_length_around_chunk_boundaries(model: Transducer, chunk_size: int, left_chunks: int) -> None:
+def test_every_length_around_chunk_boundaries(any_model: Transducer, chunk_size: int, left_chunks: int) -> None:
     """Shorter than a frame, than a chunk, on a boundary, a feature before and after it."""
     chunk = ChunkConfig(chunk_size, left_chunks)
     boundaries = [features_needed(k * chunk_size) for k in (0, 1, 2, 3)]
     lengths = sorted({max(b + d, 0) for b in boundaries for d in (-4, -1, 0, 1, 4)} | {0, 6, 7, 60})
     features = make_features(lengths)
-    recognizer = make_recognizer(model, chunk, num_streams=5)
+    recognizer = make_recognizer(any_model, chunk, num_streams=5)
     results = dict(recognizer.decode_all(enumerate(features)))
     assert sorted(results) == list(range(len(features)))
     assert sum(len(h.tokens) for h in results.values()) > output_lengths(sum(lengths)) / 5
     for n, utterance in enumerate(features):
         assert results[n].num_frames == output_lengths(utterance.size(0))
-        assert_same(results[n], simulate(model, utterance, chunk))
+        assert_same(results[n], simulate(any_model, utterance, chunk))
 
 
-def test_simulation_of_a_ragged_batch_equals_streams(model: Transducer) -> None:
+def test_simulation_of_a_ragged_batch_equals_streams(any_model: Transducer) -> None:
     chunk = ChunkConfig(8, 2)
     features = make_features([150, 3, 90, 200, 35, 0])
     lengths = torch.tensor([f.size(0) for f in features])
     padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True, padding_value=50.0)
     with torch.inference_mode():
-        out, out_lengths = model.encoder(padded, lengths, chunk)
-    simulated = GreedySearch(model, unk_id=Letters.unk_id, record_margins=True).decode(out, out_lengths)
-    streamed = dict(make_recognizer(model, chunk, 6).decode_all(enumerate(features)))
+        out, out_lengths = any_model.encoder(padded, lengths, chunk)
+    simulated = GreedySearch(any_model, unk_id=Letters.unk_id, record_margins=True).decode(out, out_lengths)
+    streamed = dict(make_recognizer(any_model, chunk, 6).decode_all(enumerate(features)))
     for n, hypothesis in enumerate(simulated):
         assert_same(streamed[n], hypothesis)
 
 
-def test_a_used_slot_leaves_no_trace(model: Transducer) -> None:
+def test_a_used_slot_leaves_no_trace(any_model: Transducer) -> None:
     first, second = make_features([173, 120])
-    recognizer = make_recognizer(model, ChunkConfig(4, -1))
+    recognizer = make_recognizer(any_model, ChunkConfig(4, -1))
     stream = recognizer.open()
     stream.accept_features(first)
     while recognizer.step():
@@ -138,7 +138,7 @@ def test_a_used_slot_leaves_no_trace(model: Transducer) -> None:
     assert stream.hypothesis.tokens
     recognizer.close(stream)  # abandoned before its end, with features left
     [(_, reused)] = recognizer.decode_all([("second", second)])
-    [(_, fresh)] = make_recognizer(model, ChunkConfig(4, -1)).decode_all([("second", second)])
+    [(_, fresh)] = make_recognizer(any_model, ChunkConfig(4, -1)).decode_all([("second", second)])
     assert reused == fresh
 
 

@@ -12,6 +12,7 @@ import yaml
 from summarymix.attention import RelativeAttention
 from summarymix.training.checkpoint import load_model, read_checkpoint, replace_step_checkpoint
 from summarymix.training.cli import main
+from summarymix.zipformer import Zipformer
 
 
 def test_command_trains_resumes_and_names_what_it_leaves_out(
@@ -73,7 +74,36 @@ def test_attention_is_chosen_by_an_option(recipe: Path) -> None:
     main("toy", ["--exp-dir", "exp", *options])
     model, _, _ = load_model("exp")
     mixers = [module for module in model.modules() if isinstance(module, RelativeAttention)]
-    assert [mixer.content_bias.size(0) for mixer in mixers] == [2]
+    assert [mixer.values.num_heads for mixer in mixers] == [2]
+
+
+def test_the_zipformer_is_chosen_by_an_option_and_trains_with_its_own_optimiser(recipe: Path) -> None:
+    """With its schedules nearly done by the second epoch: all regularisers have had their turn."""
+    sizes = {
+        "downsampling": [1, 4, 2],
+        "num_layers": [1, 1, 1],
+        "dims": [12, 16, 12],
+        "feedforward_dims": [16, 16, 16],
+        "kernel_sizes": [5, 3, 5],
+        "summary_dims": [8, 8, 8],
+        "num_heads": [1, 1, 1],
+        "frontend_channels": [2, 3, 4],
+        "ref_duration": 0.001,
+    }
+    Path("zip.yaml").write_text(yaml.safe_dump({"model": {"encoder": "zipformer", "zipformer": sizes}}))
+    options = ["--config", "conf/conformer.yaml", "--config", "zip.yaml", "--optim.name", "scaled_adam"]
+    main("toy", ["--exp-dir", "exp", *options])
+    model, _, _ = load_model("exp")
+    assert isinstance(model.encoder, Zipformer)
+    assert (model.encoder.chunk_multiple, model.encoder.dim) == (2, 16)
+    for validation in read_checkpoint(Path("exp/epoch-2.pt"))["history"]:
+        assert all(0 < losses["loss"] < 100 for losses in validation["valid"].values())
+    with pytest.raises(SystemExit, match=r"multiples of 80 ms.*360 ms are none; nearest: 320 ms or 400 ms"):
+        main("toy", ["--exp-dir", "other", *options, "--validation", "[[360, -1]]"])
+    with pytest.raises(SystemExit, match=r"--chunk.min_chunk 9 and --chunk.max_chunk 9 have no multiple of 2"):
+        main("toy", ["--exp-dir", "other", *options, "--chunk.min_chunk", "9", "--chunk.max_chunk", "9"])
+    with pytest.raises(SystemExit, match=r"one length, not downsampling 3, num_layers 2"):
+        main("toy", ["--exp-dir", "other", *options, "--model.zipformer.num_layers", "[1, 1]"])
 
 
 def test_without_a_configuration_it_says_where_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
