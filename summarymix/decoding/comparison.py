@@ -18,8 +18,9 @@ T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 TEXT = """## Comparison over seeds
 
 Columns named after splits are word error rates in per cent, mean ± standard deviation over the seeds, offline and with
-chunks of so many ms (with so many chunks of left context) in simulated streaming. CPU seconds are those of training
-on all threads, without validation; memory is the most that the training process had. Both are means over the seeds."""
+chunks of so many ms (with so many chunks of left context) in simulated streaming. Dev loss is that of the last epoch,
+per frame, mean of the validation settings; chance moves it less than error rates. CPU seconds are those of training on
+all threads, without validation; memory is the most that the training process had. Both are means over the seeds."""
 
 DIFFERENCES = """Differences of word error rates to those of `{baseline}`, in percentage points: means over the seeds
 that both models were trained with, paired by seed, with 95 % confidence intervals (Student's t; none for a single
@@ -119,12 +120,13 @@ class Comparison:
             cells = [", ".join(f"{n / 1e6:.2f} M" for n in sorted({n for e in experiments for n in e.parameters}))]
             cells += [str(len(experiments)), _mean(experiments, lambda e: e.steps)]
             cells += [_spread(list(self.wers[s].get(group, {}).values()), len(experiments)) for s in self.settings]
+            cells.append(_spread([e.dev_loss for e in experiments if e.dev_loss is not None], len(experiments), 4))
             cells += [
                 _mean(experiments, lambda e: e.cpu_seconds),
                 _mean(experiments, lambda e: e.peak_memory and e.peak_memory / 1e6, " MB"),
             ]
             rows.append([group, *cells])
-        header = ["model", "parameters", "seeds", "steps", *self.titles(), "CPU seconds", "memory"]
+        header = ["model", "parameters", "seeds", "steps", *self.titles(), "dev loss", "CPU seconds", "memory"]
         return render_rows(header, rows, markdown=True)
 
     def _differences(self) -> str:
@@ -190,12 +192,12 @@ def _chosen(experiment: Experiment) -> list[Result]:
     ]
 
 
-def _spread(values: Sequence[float], expected: int) -> str:
+def _spread(values: Sequence[float], expected: int, digits: int = 2) -> str:
     """Mean ± standard deviation; the number of values where it is not the expected one."""
     if not values:
         return "–"
-    spread = f" ± {stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{fmean(values):.2f}{spread}" + (f" ({len(values)} seeds)" if len(values) != expected else "")
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{digits}f}{spread}" + (f" ({len(values)} seeds)" if len(values) != expected else "")
 
 
 def _mean(experiments: Sequence[Experiment], value: Callable[[Experiment], float | None], unit: str = "") -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -23,6 +24,7 @@ class Experiment:
         seed: of the run.
         epochs: trained.
         steps: of the optimiser.
+        dev_loss: after the last epoch, mean of the validation settings; each per encoder frame.
         wall_seconds: of training, without validation.
         cpu_seconds: of the main process's threads in that time.
         peak_memory: bytes; see :func:`summarymix.training.usage.peak_memory`.
@@ -37,6 +39,7 @@ class Experiment:
     seed: int | None
     epochs: int | None
     steps: int | None
+    dev_loss: float | None
     wall_seconds: float | None
     cpu_seconds: float | None
     peak_memory: int | None
@@ -64,11 +67,12 @@ def collect(exp_dir: Path) -> Experiment:
         raise FileNotFoundError(f"No results in {path}: run ./decode.py --exp-dir {exp_dir} first")
     config, log = exp_dir / "config.yaml", exp_dir / "log.jsonl"
     seed = yaml.safe_load(config.read_text(encoding="utf-8"))["seed"] if config.is_file() else None
-    lines: dict[str, list[dict[str, Any]]] = {"start": [], "epoch": [], "cost": []}
+    lines: dict[str, list[dict[str, Any]]] = {"start": [], "epoch": [], "cost": [], "valid": []}
     for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
         record = json.loads(line)
         lines.setdefault(record["kind"], []).append(record)
     last_epoch, last_cost = ((lines[kind] or [{}])[-1] for kind in ("epoch", "cost"))
+    dev_losses = [line["loss"] for line in lines["valid"] if line["step"] == last_epoch.get("step")]
     selection = read_selection(exp_dir)
     name = exp_dir.resolve().name
     return Experiment(
@@ -77,6 +81,7 @@ def collect(exp_dir: Path) -> Experiment:
         seed=seed,
         epochs=last_epoch.get("epoch"),
         steps=last_epoch.get("step"),
+        dev_loss=fmean(dev_losses) if dev_losses else None,
         wall_seconds=last_cost.get("wall_seconds"),
         cpu_seconds=last_cost.get("cpu_seconds"),
         # Each process that a run was resumed in has its own peak.

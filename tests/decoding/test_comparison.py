@@ -98,6 +98,7 @@ def test_error_rates_and_costs_are_means_over_seeds(tmp_path: Path) -> None:
     assert rows["conformer"]["test offline"] == "3.00 ± 1.00"
     assert rows["conformer"]["test 640 ms (2)"] == "4.00 ± 1.00"
     assert rows["lite"]["test offline"] == "9.00"
+    assert rows["conformer"]["dev loss"] == "0.1875 ± 0.0000"
     assert rows["conformer"]["CPU seconds"] == "133"  # 90 + 43
     assert rows["conformer"]["memory"] == "600 MB"
     assert rows["conformer"]["steps"] == "140"
