@@ -1,6 +1,6 @@
 """Everything that a training run can be told."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,9 @@ class TrainConfig:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
         if self.divergence_patience is not None and self.divergence_patience < 1:
             raise ValueError(f"--divergence_patience {self.divergence_patience} must be at least 1, or null")
+        if self.optim.name == "auto":
+            is_zipformer = self.model.encoder == "zipformer"
+            self.optim = replace(self.optim, name="scaled_adam" if is_zipformer else "adamw")
         if self.reinit_vocab and self.init_from is None:
             raise ValueError("--reinit_vocab is for fine-tuning: give --init_from as well")
         if not self.validation or not self.data.dev:

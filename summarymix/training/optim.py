@@ -48,4 +48,4 @@ def restore_optimizer(optimizer: Optimizer, path: Path, checkpoint: dict[str, An
 
 def clip_factor(grad_norm: float, config: OptimConfig) -> float:
     """What to multiply a gradient of this norm by before the step; ScaledAdam clips it by itself."""
-    return min(1.0, config.clip_norm / (grad_norm + 1e-6)) if config.name == "adamw" else 1.0
+    return 1.0 if config.name == "scaled_adam" else min(1.0, config.clip_norm / (grad_norm + 1e-6))

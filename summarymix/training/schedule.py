@@ -11,8 +11,8 @@ EDEN_WARMUP_START = 0.1
 class OptimConfig:
     """The optimiser and its learning rate, which is that of :func:`learning_rate`."""
 
-    name: Literal["adamw", "scaled_adam"] = "adamw"
-    """AdamW, or the Zipformer's ScaledAdam."""
+    name: Literal["auto", "adamw", "scaled_adam"] = "auto"
+    """AdamW, or the Zipformer's ScaledAdam; auto: the latter for the zip-style encoder, AdamW for others."""
     schedule: Literal["auto", "cosine", "eden"] = "auto"
     """Course of the learning rate; auto: cosine for adamw, eden for scaled_adam."""
     betas: tuple[float, float] = (0.9, 0.98)
@@ -56,7 +56,7 @@ class OptimConfig:
     @property
     def peak_lr(self) -> float:
         """The learning rate that the schedule's factor is of."""
-        return self.lr if self.name == "adamw" else self.base_lr
+        return self.base_lr if self.name == "scaled_adam" else self.lr
 
 
 @dataclass

@@ -91,8 +91,9 @@ def test_the_zipformer_is_chosen_by_an_option_and_trains_with_its_own_optimiser(
         "ref_duration": 0.001,
     }
     Path("zip.yaml").write_text(yaml.safe_dump({"model": {"encoder": "zipformer", "zipformer": sizes}}))
-    options = ["--config", "conf/conformer.yaml", "--config", "zip.yaml", "--optim.name", "scaled_adam"]
+    options = ["--config", "conf/conformer.yaml", "--config", "zip.yaml"]
     main("toy", ["--exp-dir", "exp", *options])
+    assert yaml.safe_load(Path("exp/config.yaml").read_text())["optim"]["name"] == "scaled_adam"
     model, _, _ = load_model("exp")
     assert isinstance(model.encoder, Zipformer)
     assert (model.encoder.chunk_multiple, model.encoder.dim) == (2, 16)
