@@ -31,11 +31,41 @@ except ModuleNotFoundError as missing:
 from summarymix.data.corpus import Corpus, Utterance, kind_of
 from summarymix.data.report import hours_by_rate
 from summarymix.data.sources import CorpusSource, add_source_options, prepare_corpus, source_of
+from summarymix.zipformer import ZipformerConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(__file__).parent / "recipe_template"
 # By name, because editors and Python leave files of their own in any folder.
-TEMPLATE_FILES = ("prepare.sh", "run.sh", "train.py", "decode.py", "conf/conformer.yaml", "README.md")
+TEMPLATE_FILES = (
+    "prepare.sh",
+    "run.sh",
+    "train.py",
+    "decode.py",
+    "conf/conformer.yaml",
+    "conf/zipformer.yaml",
+    "README.md",
+)
+
+# The zip-style encoder for little, more and much data: that of egs/mini, and icefall's S and M.
+ZIPFORMERS = (
+    ZipformerConfig(
+        downsampling=(1, 2, 4, 2),
+        num_layers=(1, 2, 2, 1),
+        dims=(96, 128, 176, 128),
+        feedforward_dims=(192, 256, 352, 256),
+        kernel_sizes=(15, 15, 9, 15),
+        summary_dims=(48, 64, 88, 64),
+        num_heads=(4, 4, 4, 4),
+        frontend_channels=(8, 16, 32),
+    ),
+    ZipformerConfig(
+        num_layers=(2, 2, 2, 2, 2, 2),
+        dims=(192, 256, 256, 256, 256, 256),
+        feedforward_dims=(512, 768, 768, 768, 768, 768),
+        summary_dims=(64, 64, 64, 64, 64, 64),
+    ),
+    ZipformerConfig(),
+)
 
 SPEEDS = (0.9, 1.0, 1.1)
 VOCAB_SIZE = 500
@@ -46,11 +76,11 @@ MAX_CHARACTERS_FOR_PIECES = 200
 def choose_sizes(hours: float) -> dict[str, str]:
     """Model and training for ``hours`` of training data.
 
-    | hours | layers x width | parameters | batch | updates | modelled on |
-    |---|---|---|---|---|---|
-    | < 20 | 6 x 144 | 3 M | 24 s | 12 000 | egs/mini, the only one of the three trained to the end so far |
-    | < 200 | 12 x 256 | 19 M | 200 s | 40 000 | egs/librispeech, conformer_small.yaml |
-    | more | 12 x 512 | 75 M | 600 s | 100 000 | egs/librispeech, conformer.yaml |
+    | hours | layers x width | parameters | zip-style | batch | updates | modelled on |
+    |---|---|---|---|---|---|---|
+    | < 20 | 6 x 144 | 3 M | 3 M | 24 s | 12 000 | egs/mini, the only one of the three trained to the end so far |
+    | < 200 | 12 x 256 | 19 M | 23 M | 200 s | 40 000 | egs/librispeech, conformer_small.yaml |
+    | more | 12 x 512 | 75 M | 66 M | 600 s | 100 000 | egs/librispeech, conformer.yaml |
 
     With little data the number of updates counts, so batches are small, and epochs are as many as give the updates
     (between 5 and 60, or 10 and 60).
@@ -58,10 +88,13 @@ def choose_sizes(hours: float) -> dict[str, str]:
     seconds = 3600 * hours * sum(1 / speed for speed in SPEEDS)
     if hours < 20:
         layers, dim, joiner_dim, max_duration, updates, min_epochs = 6, 144, 144, 24, 12_000, 5
+        zipformer = ZIPFORMERS[0]
     elif hours < 200:
         layers, dim, joiner_dim, max_duration, updates, min_epochs = 12, 256, 512, 200, 40_000, 10
+        zipformer = ZIPFORMERS[1]
     else:
         layers, dim, joiner_dim, max_duration, updates, min_epochs = 12, 512, 512, 600, 100_000, 10
+        zipformer = ZIPFORMERS[2]
     small = hours < 20
     updates_per_epoch = max(seconds / max_duration, 1)
     num_epochs = min(max(round(updates / updates_per_epoch), min_epochs), 60)
@@ -84,7 +117,13 @@ def choose_sizes(hours: float) -> dict[str, str]:
         "loss_warmup_steps": min(max(updates // 12, 20), 2000),
         "average_period": 10 if small else 100,
         "speed_perturb": ",".join(str(speed) for speed in SPEEDS if speed != 1),
+        # icefall's recipes end at a tenth of the peak rate, and their regularisers' schedules after some hundred hours.
+        "lr_batches": round(updates / 10),
+        "lr_epochs": round(num_epochs / 8.6, 2),
     }
+    sizes = {name: list(value) for name, value in vars(zipformer).items() if isinstance(value, tuple)}
+    sizes["ref_duration"] = f"{0.2 * num_epochs * seconds / 20_000:.2g}"
+    values |= {f"zip_{name}": value for name, value in sizes.items()}
     return {name: str(value) for name, value in values.items()}
 
 

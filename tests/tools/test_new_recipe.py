@@ -123,11 +123,11 @@ def test_the_recipe_is_whole_and_names_its_corpus(source: CorpusSource, tmp_path
     tool.new_recipe("my-corpus_2", source, tmp_path)
     recipe = tmp_path / "my-corpus_2" / "ASR"
     files = {str(path.relative_to(recipe)) for path in recipe.rglob("*") if path.is_file() and "data" not in path.parts}
-    assert files == {"README.md", "prepare.sh", "run.sh", "train.py", "decode.py", "conf/conformer.yaml"}
+    assert files == {str(name) for name in tool.TEMPLATE_FILES}
     for name in files:
         text = (recipe / name).read_text()
         assert not re.search(r"@\w+@", text)
-        if name != "conf/conformer.yaml":
+        if not name.startswith("conf/"):
             assert "my-corpus_2" in text
     assert all(os.access(recipe / name, os.X_OK) for name in files if name.endswith((".sh", ".py")))
     assert f"--table {source.table} --audio-dir {source.audio_dir}" in (recipe / "prepare.sh").read_text()
@@ -135,6 +135,11 @@ def test_the_recipe_is_whole_and_names_its_corpus(source: CorpusSource, tmp_path
     config = parse_config(TrainConfig, ["--config", str(recipe / "conf" / "conformer.yaml")])
     assert (config.data.prefix, config.data.sample_rate, config.data.num_mel_bins) == ("my-corpus_2", 8000, 40)
     assert (config.data.train, config.data.dev) == (["train"], ["dev"])
+    overlay = ["--config", str(recipe / "conf" / "conformer.yaml"), "--config", str(recipe / "conf" / "zipformer.yaml")]
+    config = parse_config(TrainConfig, overlay)
+    assert (config.model.encoder, config.optim.name) == ("zipformer", "scaled_adam")
+    assert tuple(config.model.zipformer.dims) == tool.ZIPFORMERS[0].dims
+    config.model.zipformer.check()
 
 
 def test_names_that_cannot_be(source: CorpusSource, tmp_path: Path) -> None:
