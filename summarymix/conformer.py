@@ -9,7 +9,7 @@ from summarymix.convolution import ConvolutionModule
 from summarymix.encoder import Encoder
 from summarymix.feedforward import FeedForward
 from summarymix.mixer import MixerConfig, make_mixer
-from summarymix.state import State, add_prefix, take_prefix
+from summarymix.state import PartStates, State, init_parts
 from summarymix.subsampling import ConvSubsampling
 
 
@@ -63,19 +63,16 @@ class ConformerLayer(nn.Module):
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """The states of mixing and convolution."""
-        return add_prefix("mixing", self.mixing.init_state(batch_size, chunk)) | add_prefix(
-            "convolution", self.convolution.init_state(batch_size)
-        )
+        parts = {"mixing": self.mixing, "convolution": self.convolution}
+        return init_parts(parts.items(), batch_size, chunk)
 
     def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """One chunk: (N, C, D) to (N, C, D), and the state that follows."""
+        parts = PartStates(state)
         x = x + 0.5 * self.feedforward1(x)
-        mixed, mixing_state = self.mixing.step(self.mixing_norm(x), grid, take_prefix("mixing", state))
-        x = x + mixed
-        convolved, convolution_state = self.convolution.step(x, grid, take_prefix("convolution", state))
-        x = x + convolved
-        x = self.norm(x + 0.5 * self.feedforward2(x))
-        return x, add_prefix("mixing", mixing_state) | add_prefix("convolution", convolution_state)
+        x = x + parts.step("mixing", self.mixing, self.mixing_norm(x), grid)
+        x = x + parts.step("convolution", self.convolution, x, grid)
+        return self.norm(x + 0.5 * self.feedforward2(x)), parts.following
 
 
 class Conformer(Encoder):
@@ -96,19 +93,13 @@ class Conformer(Encoder):
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """The states of the layers."""
-        state: State = {}
-        for i, layer in enumerate(self.layers):
-            assert isinstance(layer, ConformerLayer)
-            state |= add_prefix(f"layers.{i}", layer.init_state(batch_size, chunk))
-        return state
+        return init_parts(((f"layers.{i}", layer) for i, layer in enumerate(self.layers)), batch_size, chunk)
 
     def encode_chunk(self, features: Tensor, lengths: Tensor, num_frames: int, state: State) -> tuple[Tensor, State]:
         """The same for one chunk, and the state that follows."""
         x = self.subsampling(features)  # (N, C, D)
         grid = ChunkGrid(lengths, num_frames, ChunkConfig())
-        new_state: State = {}
+        parts = PartStates(state)
         for i, layer in enumerate(self.layers):
-            assert isinstance(layer, ConformerLayer)
-            x, layer_state = layer.step(x, grid, take_prefix(f"layers.{i}", state))
-            new_state |= add_prefix(f"layers.{i}", layer_state)
-        return x, new_state
+            x = parts.step(f"layers.{i}", layer, x, grid)
+        return x, parts.following

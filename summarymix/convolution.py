@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from summarymix.chunking import ChunkGrid
+from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.state import State
 
 
@@ -30,8 +30,8 @@ class PastAndChunk(nn.Module):
         x = grid.zero_padding(x)
         return self.past(x, self.reach)[:, : x.size(1)] + self.inside(x, grid)
 
-    def init_state(self, batch_size: int) -> State:
-        """The last h inputs, (N, h, D), zeros at first."""
+    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
+        """The last h inputs, (N, h, D), zeros at first; the same for every chunk."""
         return {"cache": self.weight.new_zeros(batch_size, self.reach, self.weight.size(0))}
 
     def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
@@ -167,9 +167,9 @@ class ConvolutionModule(nn.Module):
         """(N, T, D) to (N, T, D)."""
         return self.after(self.depthwise(self.before(x), grid))
 
-    def init_state(self, batch_size: int) -> State:
+    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """That of the chunk convolution."""
-        return self.depthwise.init_state(batch_size)
+        return self.depthwise.init_state(batch_size, chunk)
 
     def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """One chunk: (N, C, D) to (N, C, D), and the state that follows."""

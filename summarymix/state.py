@@ -4,8 +4,13 @@ Every tensor has the batch axis first: one row, or *slot*, per stream. Shapes ne
 the initial state is all zeros; so streams are batched, moved and reset by plain indexing, whatever the encoder is.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from summarymix.chunking import ChunkConfig
 
 State = dict[str, Tensor]
 
@@ -49,6 +54,33 @@ def unpack_state(packed: Tensor, like: State) -> State:
         raise ValueError(f"a packed state of {packed.size(1)} numbers a stream; this encoder's has {sum(widths)}")
     parts = packed.split(widths, dim=1)
     return {name: part.unflatten(1, tensor.shape[1:]) for (name, tensor), part in zip(like.items(), parts, strict=True)}
+
+
+class PartStates:
+    """A module's state while it makes a step: each part is given its own, and what follows is collected.
+
+    Args:
+        state: of the module, the parts' under their names.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self.following: State = {}
+
+    def step(self, name: str, part: Any, x: Tensor, *arguments: Any) -> Tensor:
+        """``part.step(x, first argument, its state, other arguments)``, its state being that under ``name``."""
+        grid, *others = arguments
+        x, following = part.step(x, grid, take_prefix(name, self._state), *others)
+        self.following |= add_prefix(name, following)
+        return x
+
+
+def init_parts(parts: Iterable[tuple[str, Any]], batch_size: int, chunk: ChunkConfig) -> State:
+    """The state of a module before the first chunk, from its parts and their names."""
+    state: State = {}
+    for name, part in parts:
+        state |= add_prefix(name, part.init_state(batch_size, chunk))
+    return state
 
 
 def add_prefix(prefix: str, state: State) -> State:

@@ -13,7 +13,7 @@ from summarymix.chunking import FRAME_MS, ChunkConfig, ChunkGrid
 from summarymix.encoder import Encoder
 from summarymix.mixer import MixerConfig
 from summarymix.resampling import Downsample, Upsample
-from summarymix.state import State, add_prefix, take_prefix
+from summarymix.state import PartStates, State, init_parts
 from summarymix.subsampling import HalfSubsampling
 from summarymix.zipformer_layer import ZipformerLayer
 from summarymix.zipformer_modules import Bypass
@@ -86,28 +86,18 @@ class Stack(nn.Module):
 
     def forward(self, x: Tensor, grids: dict[int, ChunkGrid]) -> Tensor:
         """Whole utterances at 50 Hz, (N, T, D) to (N, T, D). ``grids`` has the one of each factor."""
-        return self.compute(x, grids, lambda layer, x, grid: self.layers[layer](x, grid))
+        return self.compute(x, grids, lambda i, x, grid: self.layers[i](x, grid))
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """The states of the layers; ``chunk`` is in frames at 50 Hz."""
-        state: State = {}
-        for i, layer in enumerate(self.layers):
-            assert isinstance(layer, ZipformerLayer)
-            state |= add_prefix(f"layers.{i}", layer.init_state(batch_size, at_rate(chunk, self.factor)))
-        return state
+        chunk = at_rate(chunk, self.factor)
+        return init_parts(((f"layers.{i}", layer) for i, layer in enumerate(self.layers)), batch_size, chunk)
 
     def step(self, x: Tensor, grids: dict[int, ChunkGrid], state: State) -> tuple[Tensor, State]:
         """One chunk at 50 Hz, (N, C, D) to (N, C, D), and the state that follows."""
-        new_state: State = {}
-
-        def run(i: int, x: Tensor, grid: ChunkGrid) -> Tensor:
-            layer = self.layers[i]
-            assert isinstance(layer, ZipformerLayer)
-            x, part = layer.step(x, grid, take_prefix(f"layers.{i}", state))
-            new_state.update(add_prefix(f"layers.{i}", part))
-            return x
-
-        return self.compute(x, grids, run), new_state
+        parts = PartStates(state)
+        x = self.compute(x, grids, lambda i, x, grid: parts.step(f"layers.{i}", self.layers[i], x, grid))
+        return x, parts.following
 
     def compute(
         self, x: Tensor, grids: dict[int, ChunkGrid], run: Callable[[int, Tensor, ChunkGrid], Tensor]
@@ -172,26 +162,16 @@ class Zipformer(Encoder):
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """The states of the stacks."""
         self.check_chunk(chunk)
-        state: State = {}
-        for i, stack in enumerate(self.stacks):
-            assert isinstance(stack, Stack)
-            inner = ChunkConfig(chunk.chunk_size and chunk.chunk_size * INNER, chunk.left_chunks)
-            state |= add_prefix(f"stacks.{i}", stack.init_state(batch_size, inner))
-        return state
+        chunk = at_inner_rate(chunk)
+        return init_parts(((f"stacks.{i}", stack) for i, stack in enumerate(self.stacks)), batch_size, chunk)
 
     def encode_chunk(self, features: Tensor, lengths: Tensor, num_frames: int, state: State) -> tuple[Tensor, State]:
         """The same for one chunk, and the state that follows."""
         grids = self.make_grids(lengths, num_frames, ChunkConfig())
-        new_state: State = {}
-
-        def run(i: int, x: Tensor) -> Tensor:
-            stack = self.stacks[i]
-            assert isinstance(stack, Stack)
-            x, part = stack.step(x, grids, take_prefix(f"stacks.{i}", state))
-            new_state.update(add_prefix(f"stacks.{i}", part))
-            return x
-
-        return self.compute(self.embed(features, grids), grids, run), new_state
+        parts = PartStates(state)
+        x = self.embed(features, grids)  # (N, 2·C, D0)
+        x = self.compute(x, grids, lambda i, x: parts.step(f"stacks.{i}", self.stacks[i], x, grids))
+        return x, parts.following
 
     def embed(self, features: Tensor, grids: dict[int, ChunkGrid]) -> Tensor:
         """The front end: (N, T, F) to (N, T50, D0), zeros behind the last pair of frames."""
@@ -222,16 +202,21 @@ class Zipformer(Encoder):
         encoder frames.
         """
         total = -(-INNER * max(num_frames, 1) // self.slowest) * self.slowest
-        inner = ChunkConfig(chunk.chunk_size and chunk.chunk_size * INNER, chunk.left_chunks)
+        chunk = at_inner_rate(chunk)
         return {
             factor: ChunkGrid(
                 -(-INNER * lengths // factor),
                 total // factor,
-                at_rate(inner, factor),
+                at_rate(chunk, factor),
                 frame_ms=FRAME_MS // INNER * factor,
             )
             for factor in self.factors
         }
+
+
+def at_inner_rate(chunk: ChunkConfig) -> ChunkConfig:
+    """A chunk of encoder frames, in frames at 50 Hz."""
+    return ChunkConfig(None if chunk.chunk_size is None else chunk.chunk_size * INNER, chunk.left_chunks)
 
 
 def at_rate(chunk: ChunkConfig, factor: int) -> ChunkConfig:

@@ -12,7 +12,7 @@ from summarymix.mixer import MixerConfig
 from summarymix.mixing import SummaryMixing
 from summarymix.regularise import Balancer, Whiten
 from summarymix.scheduled import Scheduled
-from summarymix.state import State, add_prefix, take_prefix
+from summarymix.state import PartStates, State, init_parts
 from summarymix.zipformer_modules import (
     Bypass,
     GatedAttention,
@@ -106,22 +106,15 @@ class ZipformerLayer(nn.Module):
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """The states of the modules that look beyond their frame."""
-        state: State = {}
-        for name in ("attention", "gated", "mixing1", "convolution1", "mixing2", "convolution2"):
-            if (module := getattr(self, name)) is not None:
-                state |= add_prefix(name, module.init_state(batch_size, chunk))
-        return state
+        names = ("attention", "gated", "mixing1", "convolution1", "mixing2", "convolution2")
+        parts = [(name, part) for name in names if (part := getattr(self, name)) is not None]
+        return init_parts(parts, batch_size, chunk)
 
     def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """One chunk: (N, C, D) to (N, C, D), and the state that follows."""
-        new_state: State = {}
-
-        def run(name: str, x: Tensor, *weights: Tensor) -> Tensor:
-            x, part = getattr(self, name).step(x, grid, take_prefix(name, state), *weights)
-            new_state.update(add_prefix(name, part))
-            return x
-
-        return self.compute(x, grid, run), new_state
+        parts = PartStates(state)
+        x = self.compute(x, grid, lambda name, x, *weights: parts.step(name, getattr(self, name), x, grid, *weights))
+        return x, parts.following
 
     def compute(self, x: Tensor, grid: ChunkGrid, run: Callable[..., Tensor]) -> Tensor:
         """What :meth:`forward` and :meth:`step` do; ``run`` is how they do a module that looks beyond its frame."""

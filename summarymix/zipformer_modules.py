@@ -217,8 +217,8 @@ class ZipConvolution(nn.Module):
         return self.after(self.depthwise(self.before(x, grid), grid), grid)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """That of the convolution; it does not depend on the chunk."""
-        return self.depthwise.init_state(batch_size)
+        """That of the convolution."""
+        return self.depthwise.init_state(batch_size, chunk)
 
     def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """One chunk: (N, C, D) to (N, C, D), and the state that follows."""

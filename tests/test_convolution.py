@@ -85,7 +85,7 @@ def test_gradients_match_the_definition(make, definition):
 def stream(module, x, chunk_size):
     """x (N, T, D) chunk by chunk, noise behind the end."""
     length = x.size(1)
-    state, out = module.init_state(x.size(0)), []
+    state, out = module.init_state(x.size(0), ChunkConfig(chunk_size)), []
     for start in range(0, length, chunk_size):
         part = x[:, start : start + chunk_size]
         valid = part.size(1)
