@@ -4,7 +4,6 @@ import argparse
 import json
 import re
 import shlex
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -45,6 +44,7 @@ from summarymix.files import atomic_write
 from summarymix.model import Transducer
 from summarymix.subsampling import output_lengths
 from summarymix.training.checkpoint import epoch_path, list_epochs, load_model, read_selection
+from summarymix.version import commit
 
 EPILOG = """examples:
   ./decode.py --select                                     choose (epoch, avg) on the dev splits
@@ -273,7 +273,7 @@ def _write(job: Job, setting: Setting, split: str, decoded: Decoded, data: EvalD
         skipped=len(data.skipped_items),
         rtf=decoded.computing / decoded.audio,
         parameters=job.info["parameters"],
-        commit=_commit(),
+        commit=commit(),
         seconds=decoded.audio,
         latency_ms=latency_ms(chunk, job.data.fbank_options()),
         state_bytes=stream_state_bytes(job.model, job.search, chunk),
@@ -290,16 +290,6 @@ def _write(job: Job, setting: Setting, split: str, decoded: Decoded, data: EvalD
         append_result(exp_dir / "results.jsonl", result)
     _say(f"[{split}, {setting.name}] {stats}, RTF {result.rtf:.4f}")
     return result
-
-
-def _commit() -> str | None:
-    """The commit of this library, with -dirty behind it if files have changed since; None without git."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
 
 
 def _compare(job: Job, split: str, by_setting: dict[Setting, Decoded]) -> int:

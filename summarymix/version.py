@@ -1,0 +1,14 @@
+"""Which version of this library is running."""
+
+import subprocess
+from pathlib import Path
+
+
+def commit() -> str | None:
+    """The commit of this library, with -dirty behind it if files have changed since; None without git."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,51 @@
+#!/usr/bin/env python3
+"""Measures what this library promises: one program, a subcommand for each kind of measurement.
+
+    python tools/benchmark.py encoder --config conf/conformer.yaml --config conf/conformer.yaml conf/attention.yaml
+    python tools/benchmark.py SUBCOMMAND --help
+
+Each prints its tables and, with --json FILE, writes its figures there, with the machine, versions, the commit and the
+command, and its plots beside it. tools/report.py makes a page of such files.
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmark import encoder, features, loss
+from benchmark.record import describe, make_run, write_plots, write_run
+
+from summarymix.cli import clear_errors
+
+SUBCOMMANDS = {"encoder": encoder, "loss": loss, "features": features}
+
+
+def main() -> None:
+    args = parse_args()
+    module = SUBCOMMANDS[args.benchmark]
+    with clear_errors("benchmark.py"):
+        run = make_run(args.benchmark, args, module.measure(args))
+        print(describe(run))
+        for table in module.tables(run):
+            print(f"\n{table.render()}")
+        if args.json:
+            write_run(args.json, run)
+            for path in (args.json, *write_plots(args.json.parent, args.json.stem, module.plots(run))):
+                print(path)
+
+
+def parse_args() -> argparse.Namespace:
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter)
+    subparsers = parser.add_subparsers(dest="benchmark", required=True, metavar="SUBCOMMAND")
+    for name, module in SUBCOMMANDS.items():
+        summary = (module.__doc__ or "").partition("\n")[0]
+        subparser = subparsers.add_parser(
+            name, help=summary, description=module.__doc__, formatter_class=formatter, allow_abbrev=False
+        )
+        module.add_options(subparser)
+        subparser.add_argument("--json", type=Path, help="file for the figures; plots are written beside it")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""What a benchmark leaves behind: tables, plots, and a file of its figures with all that is needed to repeat it."""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import re
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from summarymix.decoding.results import render_rows
+from summarymix.files import atomic_write
+from summarymix.version import commit
+
+Run = dict[str, Any]  # what the file holds: surroundings, settings, results
+
+
+@dataclass
+class Table:
+    """A table with a title, and remarks under it."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    notes: list[str] = field(default_factory=list)
+
+    def render(self, markdown: bool = False) -> str:
+        """For the terminal or in Markdown."""
+        heading = f"### {self.title}" if markdown else self.title
+        return "\n\n".join([heading, render_rows(self.header, self.rows, markdown), *self.notes])
+
+
+def make_run(benchmark: str, args: argparse.Namespace, results: Any) -> Run:
+    """The figures with machine, versions, commit, command and options."""
+    return {
+        "benchmark": benchmark,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["tools/benchmark.py", *sys.argv[1:]]),
+        "commit": commit(),
+        "machine": machine(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "settings": {key: value for key, value in vars(args).items() if key not in ("benchmark", "json")},
+        "results": results,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory, GPU and system of this machine."""
+    info = Path("/proc/cpuinfo")
+    model = re.search(r"model name\s*:\s*(.*)", info.read_text()) if info.is_file() else None
+    return {
+        "processor": model[1] if model else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.platform(),
+    }
+
+
+def describe(run: Run) -> str:
+    """A sentence on where and how a run was made."""
+    where = run["machine"]
+    settings = run["settings"]
+    gpu = f", {where['gpu']}" if where["gpu"] else ""
+    return (
+        f"{where['processor']}, {where['cores']} cores, {where['memory_gb']:g} GB{gpu}; "
+        f"threads {settings['threads']}, device {settings.get('device', 'cpu')}, "
+        f"precision {settings.get('precision', 'fp32')}; torch {run['torch']}, Python {run['python']}; "
+        f"commit {run['commit'] or 'unknown'}, {run['date']}"
+    )
+
+
+def write_run(path: Path, run: Run) -> None:
+    """Write the file of a run."""
+    with atomic_write(path) as file:
+        json.dump(run, file, indent=1, default=str, ensure_ascii=False)
+        file.write("\n")
+
+
+def read_run(path: Path) -> Run:
+    """Read it.
+
+    Raises:
+        ValueError: it is not such a file.
+    """
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+        run["benchmark"], run["results"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{path} is no file of tools/benchmark.py ({error}): write one with its --json") from error
+    return run
+
+
+def write_plots(folder: Path, prefix: str, plots: dict[str, Figure]) -> list[Path]:
+    """Write each plot as ``PREFIX-NAME.png``."""
+    paths = []
+    for name, figure in plots.items():
+        paths.append(folder / f"{prefix}-{name}.png")
+        with atomic_write(paths[-1], "wb") as file:
+            # Without the version of matplotlib, so that the same figures give the same file.
+            figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
+    return paths
+
+
+def panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
+    """A figure of so many plots side by side."""
+    figure = Figure(figsize=(1 + 5 * count, 4), layout="constrained")
+    figure.suptitle(title)
+    axes = [figure.add_subplot(1, count, i + 1) for i in range(count)]
+    for one in axes:
+        one.grid(alpha=0.3)
+    return figure, axes
+
+
+def add_machine_options(parser: argparse.ArgumentParser, precision: bool = True) -> None:
+    """--threads, --device and --precision."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU (%(default)s)")
+    parser.add_argument("--device", default=device, help="cpu, cuda, cuda:1, … (%(default)s)")
+    if precision:
+        parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the model (fp32)")
