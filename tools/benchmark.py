@@ -11,12 +11,12 @@ command, and its plots beside it. tools/report.py makes a page of such files.
 import argparse
 from pathlib import Path
 
-from benchmark import encoder, features, loss
+from benchmark import encoder, features, loss, streaming
 from benchmark.record import describe, make_run, write_plots, write_run
 
 from summarymix.cli import clear_errors
 
-SUBCOMMANDS = {"encoder": encoder, "loss": loss, "features": features}
+SUBCOMMANDS = {"encoder": encoder, "loss": loss, "streaming": streaming, "features": features}
 
 
 def main() -> None:

@@ -60,10 +60,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_machine_options(parser)
 
 
-def add_config_option(parser: argparse.ArgumentParser) -> None:
+def add_config_option(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """--config."""
     parser.add_argument(
-        "--config", type=Path, nargs="+", action="append", required=True, metavar="FILE", help="a model; repeatable"
+        "--config", type=Path, nargs="+", action="append", required=required, metavar="FILE", help="a model; repeatable"
     )
 
 

@@ -1,0 +1,341 @@
+"""Streaming: time of a chunk against the age of the stream, state of a stream, and how many streams a machine holds.
+
+    cd egs/librispeech/ASR
+    python ../../../tools/benchmark.py streaming --exp-dir exp --chunk-ms 320 640 --json benchmark/streaming.json
+    python ../../../tools/benchmark.py streaming --config conf/conformer.yaml --left-chunks -1 16 \\
+        --config conf/conformer.yaml conf/attention.yaml
+
+Models are trained ones (--exp-dir), or files of train.py with random weights (--config), of which later ones win. How
+much these say, and so how often the predictor runs, is chance: take a trained one for figures to be relied upon.
+
+The time of a chunk is that of features, encoder and greedy search, in this process. For the first table one stream of
+each setting is decoded as fast as possible, chunk by chunk in turns. For the last, streams begin evenly over a chunk's
+duration and send audio in real time; whatever has arrived is decoded as one batch. A machine holds as many as get 99 %
+of their results within the duration of a chunk.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from benchmark.encoder import add_config_option, read_configs
+from benchmark.pacing import in_time, most, pace
+from benchmark.record import Run, Table, add_machine_options, panels
+from summarymix.chunking import ChunkConfig
+from summarymix.data.check_features import generated_audio
+from summarymix.data.features import FbankExtractor, FbankOptions
+from summarymix.decoding.evaluate import latency_ms
+from summarymix.decoding.greedy import GreedySearch
+from summarymix.decoding.streaming import StreamingRecognizer
+from summarymix.model import Transducer
+from summarymix.state import State, state_bytes
+from summarymix.training.checkpoint import load_model
+from summarymix.training.precision import autocast
+
+AGES = (60.0, 600.0, 3600.0)  # seconds: upper ends of the ages of a stream that the table tells apart
+COMPONENTS = {"sum": "sums", "count": "counts", "cache": "convolution caches"}
+COMPONENTS |= {"key": "keys and values", "value": "keys and values", "valid": "keys and values"}
+
+
+class Model(NamedTuple):
+    """What decodes, and the features that it reads."""
+
+    model: Transducer
+    unk_id: int | None
+    fbank: FbankOptions
+
+
+class Setting(NamedTuple):
+    """A model, and how it is streamed."""
+
+    name: str
+    chunk: ChunkConfig
+
+    def key(self) -> dict[str, Any]:
+        """For the file."""
+        return {"config": self.name, "chunk_ms": self.chunk.chunk_ms, "left_chunks": self.chunk.left_chunks}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The subcommand's options."""
+    option = parser.add_argument
+    add_config_option(parser, required=False)
+    option("--exp-dir", type=Path, action="append", default=[], help="a training run; repeatable")
+    option("--epoch", type=int, help="last epoch to average (the last one)")
+    option("--avg", type=int, default=1, help="epochs to average, 0 for none (1)")
+    option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes (640)")
+    option("--left-chunks", type=int, nargs="+", default=[-1], help="left contexts, -1: unlimited (-1)")
+    option("--parts", nargs="+", choices=["chunks", "streams"], default=["chunks", "streams"], help="(both)")
+    option("--seconds", type=float, default=3600, help="length of the stream whose chunks are timed (3600)")
+    option("--paced-seconds", type=float, default=20, help="length of the streams that come in real time (20)")
+    option("--max-streams", type=int, default=1024, help="no more are tried (1024)")
+    option("--resolution", type=float, default=0.03, help="share to which the number of streams is found (0.03)")
+    add_machine_options(parser)
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """State, times of chunks, and numbers of streams."""
+    torch.set_num_threads(args.threads)
+    models = load_models(args)
+    settings, left_out = [], []
+    for name, ms, left in product(models, args.chunk_ms, args.left_chunks):
+        setting = Setting(name, ChunkConfig.from_ms(ms, left))
+        try:
+            make_recognizer(models[name], setting.chunk, 1)
+            settings.append(setting)
+        except ValueError as error:
+            left_out.append(setting.key() | {"left_out": str(error)})
+    results: dict[str, Any] = {"left_out": left_out, "state": [], "chunks": [], "streams": []}
+    for setting in settings:
+        results["state"].append(setting.key() | {"bytes": state_components(models[setting.name], setting.chunk)})
+    with autocast(torch.device(args.device), args.precision):
+        if "chunks" in args.parts:
+            results["chunks"] = time_chunks(models, settings, args.seconds)
+        for setting in settings if "streams" in args.parts else []:
+            results["streams"].append(setting.key() | count_streams(models[setting.name], setting, args))
+    return results
+
+
+def load_models(args: argparse.Namespace) -> dict[str, Model]:
+    """Those asked for, by name, in evaluation mode on the device.
+
+    Raises:
+        ValueError: none is.
+    """
+    models = {}
+    for exp_dir in args.exp_dir:
+        model, tokenizer, info = load_model(exp_dir, args.epoch, args.avg)
+        data = info["config"]["data"]
+        fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"], data["feature_backend"])
+        models[exp_dir.name] = Model(model.to(args.device), tokenizer.unk_id, fbank)
+    for name, config in read_configs(args.config or []).items():
+        torch.manual_seed(0)
+        model = Transducer(config.model).eval().to(args.device)
+        models[name] = Model(model, None, config.data.fbank_options())
+    if not models:
+        raise ValueError("no model: give --exp-dir DIR or --config FILE")
+    return models
+
+
+def make_recognizer(model: Model, chunk: ChunkConfig, num_streams: int) -> StreamingRecognizer:
+    """A recognizer with so many streams.
+
+    Raises:
+        ValueError: the model cannot stream so.
+    """
+    model.model.encoder.check_chunk(chunk)
+    search = GreedySearch(model.model, unk_id=model.unk_id)
+    # It takes a tokenizer only to make texts, which nobody asks for here.
+    return StreamingRecognizer(
+        model.model,
+        None,  # type: ignore[arg-type]
+        chunk,
+        num_streams,
+        FbankExtractor(model.fbank),
+        search,
+    )
+
+
+def state_components(model: Model, chunk: ChunkConfig) -> dict[str, int]:
+    """Bytes that a stream keeps from chunk to chunk, by what they are."""
+    encoder_state = model.model.encoder.init_state(1, chunk)
+    parts: dict[str, State] = {}
+    for name, tensor in encoder_state.items():
+        leaf = name.rsplit(".", 1)[-1]
+        parts.setdefault(COMPONENTS.get(leaf, leaf), {})[name] = tensor
+    device = next(model.model.parameters()).device
+    parts["predictor"] = GreedySearch(model.model).init_state(1, device)
+    return {name: state_bytes(state) for name, state in parts.items()}
+
+
+class Audio:
+    """A recording without end, cut so that each block completes one chunk.
+
+    Args:
+        model: what decodes it.
+        chunk: chunk size.
+        offset: seconds at which it begins.
+    """
+
+    def __init__(self, model: Model, chunk: ChunkConfig, offset: float = 0.0) -> None:
+        rate = model.fbank.sample_rate
+        minute = generated_audio(60, rate)
+        self._samples = torch.cat([minute, minute])
+        self._period = len(minute)
+        self._next = int(offset * rate) % self._period
+        # The first chunk is complete only with what the front end and the last window look ahead.
+        self._size = round(latency_ms(chunk, model.fbank) * rate / 1000)  # type: ignore[operator]
+        self._step = chunk.chunk_ms * rate // 1000  # type: ignore[operator]
+
+    def block(self) -> Tensor:
+        """The samples of the next chunk, (n,)."""
+        start, size = self._next, self._size
+        self._next, self._size = (start + size) % self._period, self._step
+        return self._samples[start : start + size]
+
+
+def time_chunks(models: dict[str, Model], settings: list[Setting], seconds: float) -> list[dict[str, Any]]:
+    """Decode a stream of each setting, and time each of its chunks. Settings take turns by the time of the audio."""
+    recognizers = [make_recognizer(models[s.name], s.chunk, 1) for s in settings]
+    streams = [recognizer.open() for recognizer in recognizers]
+    audios = [Audio(models[s.name], s.chunk) for s in settings]
+    times: list[list[float]] = [[] for _ in settings]
+    for i in turns([setting.chunk.chunk_ms / 1000 for setting in settings], seconds):  # type: ignore[operator]
+        block = audios[i].block()
+        start = time.perf_counter()
+        streams[i].accept_samples(block)
+        done = recognizers[i].step()
+        synchronize(models[settings[i].name])
+        times[i].append(time.perf_counter() - start)
+        assert done == 1, (settings[i], done)
+    return [
+        setting.key() | {"tokens": len(stream.hypothesis.tokens), "seconds": [round(t, 7) for t in taken]}
+        for setting, stream, taken in zip(settings, streams, times, strict=True)
+    ]
+
+
+def turns(periods: list[float], seconds: float) -> Iterator[int]:
+    """Whose turn it is until ``seconds`` have passed, where number i comes every ``periods[i]``."""
+    counts = [0] * len(periods)
+    while True:
+        ends = [(count + 1) * period for count, period in zip(counts, periods, strict=True)]
+        i = min(range(len(ends)), key=ends.__getitem__)
+        if ends[i] > seconds:
+            return
+        counts[i] += 1
+        yield i
+
+
+def synchronize(model: Model) -> None:
+    """Wait for the GPU."""
+    device = next(model.model.parameters()).device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def count_streams(model: Model, setting: Setting, args: argparse.Namespace) -> dict[str, Any]:
+    """How many streams in real time the machine holds, and the latencies of each number that was tried."""
+    period = setting.chunk.chunk_ms / 1000  # type: ignore[operator]
+    tried: list[dict[str, Any]] = []
+
+    def holds(num_streams: int) -> bool:
+        latencies = paced_latencies(model, setting.chunk, num_streams, max(2, round(args.paced_seconds / period)))
+        p50, p95, p99 = (float(p) for p in np.percentile(latencies, [50, 95, 99]))
+        held = in_time(latencies, period)
+        tried.append({"streams": num_streams, "p50": p50, "p95": p95, "p99": p99, "in_time": held})
+        print(f"{setting.name}, {setting.chunk}: {num_streams} streams, p99 {p99:.3f} s", flush=True)
+        return held
+
+    number = most(holds, args.max_streams, args.resolution)
+    return {"streams": number, "tried": sorted(tried, key=lambda one: one["streams"])}
+
+
+def paced_latencies(model: Model, chunk: ChunkConfig, num_streams: int, num_chunks: int) -> list[float]:
+    """Latencies of the chunks of so many streams in real time."""
+    recognizer = make_recognizer(model, chunk, num_streams)
+    streams = [recognizer.open() for _ in range(num_streams)]
+    audios = [Audio(model, chunk, offset=7.0 * i) for i in range(num_streams)]
+
+    def decode(ready: list[int]) -> None:
+        for i in ready:
+            streams[i].accept_samples(audios[i].block())
+        done = recognizer.step()
+        synchronize(model)
+        assert done == len(ready), (done, ready)
+
+    decode(list(range(num_streams)))  # the first chunk of all warms up
+    return pace(num_streams, num_chunks, chunk.chunk_ms / 1000, decode)  # type: ignore[operator]
+
+
+def label(result: dict[str, Any]) -> list[str]:
+    """Configuration, chunk and left context."""
+    left = "unlimited" if result["left_chunks"] < 0 else str(result["left_chunks"])
+    return [result["config"], f"{result['chunk_ms']} ms", left]
+
+
+LABEL = ["configuration", "chunk", "left context"]
+
+
+def tables(run: Run) -> list[Table]:
+    """Chunks, state, streams."""
+    results = run["results"]
+    notes = [f"{', '.join(label(result))}: left out, {result['left_out']}" for result in results["left_out"]]
+    made = []
+    if results["chunks"]:
+        header = [*LABEL, "age of the stream", "chunks", "p50 ms", "p95 ms", "p99 ms", "RTF"]
+        rows = [[*label(result), *cells] for result in results["chunks"] for cells in age_rows(result)]
+        made.append(Table("Streaming: time of a chunk, one stream", header, rows))
+    components = list(dict.fromkeys(name for result in results["state"] for name in result["bytes"]))
+    rows = [
+        [
+            *label(result),
+            *(f"{result['bytes'].get(name, 0)}" for name in components),
+            f"{sum(result['bytes'].values())}",
+        ]
+        for result in results["state"]
+    ]
+    made.append(Table("Streaming: state of a stream, bytes", [*LABEL, *components, "total"], rows, notes))
+    if results["streams"]:
+        limit = run["settings"]["max_streams"]
+        rows = []
+        for result in results["streams"]:
+            best = next((one for one in result["tried"] if one["streams"] == result["streams"]), None)
+            latencies = [f"{1000 * best[p]:.0f}" for p in ("p50", "p95", "p99")] if best else ["–"] * 3
+            more = " or more" if result["streams"] == limit else ""
+            rows.append([*label(result), f"{result['streams']}{more}", *latencies])
+        header = [*LABEL, "streams", "p50 ms", "p95 ms", "p99 ms"]
+        made.append(Table("Streaming: streams held in real time, and latencies of their chunks", header, rows))
+    return made
+
+
+def age_rows(result: dict[str, Any]) -> Iterator[list[str]]:
+    """Percentiles of a stream's chunks by its age, and of all."""
+    period = result["chunk_ms"] / 1000
+    times = np.array(result["seconds"])
+    ages = period * np.arange(len(times))
+    begin = 0.0
+    for end in (*AGES, np.inf):
+        chosen = times[(ages >= begin) & (ages < end)]
+        if chosen.size:
+            name = f"{begin:g} s on" if end == np.inf else f"{begin:g} to {end:g} s"
+            yield [name, *percentile_cells(chosen, period)]
+        begin = end
+    yield ["all", *percentile_cells(times, period)]
+
+
+def percentile_cells(times: np.ndarray, period: float) -> list[str]:
+    """Number, percentiles in ms, real-time factor."""
+    percentiles = (f"{1000 * p:.2f}" for p in np.percentile(times, [50, 95, 99]))
+    return [str(len(times)), *percentiles, f"{times.mean() / period:.5f}"]
+
+
+def plots(run: Run) -> dict[str, Figure]:
+    """Time of a chunk against the stream's age; latency against the number of streams."""
+    results, made = run["results"], {}
+    if results["chunks"]:
+        made["chunks"], (axes,) = panels(1, "Time of a chunk, one stream")
+        for i, result in enumerate(results["chunks"]):
+            parts = np.array_split(np.array(result["seconds"]), min(60, len(result["seconds"])))
+            ends = result["chunk_ms"] / 1000 * np.cumsum([len(part) for part in parts])
+            axes.plot(ends, [1000 * np.median(part) for part in parts], color=f"C{i}", label=", ".join(label(result)))
+            axes.plot(ends, [1000 * np.percentile(part, 99) for part in parts], color=f"C{i}", alpha=0.4)
+        axes.set(xlabel="age of the stream, s", ylabel="median, and p99 (faint), ms", ylim=(0, None))
+        axes.legend(fontsize=7)
+    if results["streams"]:
+        made["streams"], (axes,) = panels(1, "Latency of a chunk, streams in real time")
+        for i, result in enumerate(results["streams"]):
+            numbers = [one["streams"] for one in result["tried"]]
+            axes.loglog(numbers, [one["p99"] for one in result["tried"]], ".-", color=f"C{i}")
+            axes.plot([], [], color=f"C{i}", label=", ".join(label(result)))
+            axes.axhline(result["chunk_ms"] / 1000, color=f"C{i}", linestyle=":")
+        axes.set(xlabel="streams", ylabel="p99, s (dotted: duration of a chunk)")
+        axes.legend(fontsize=7)
+    return made
