@@ -11,12 +11,12 @@ command, and its plots beside it. tools/report.py makes a page of such files.
 import argparse
 from pathlib import Path
 
-from benchmark import encoder, features, loss, streaming
-from benchmark.record import describe, make_run, write_plots, write_run
+from benchmarks import accuracy, encoder, features, loss, streaming
+from benchmarks.record import describe, make_run, write_plots, write_run
 
 from summarymix.cli import clear_errors
 
-SUBCOMMANDS = {"encoder": encoder, "loss": loss, "streaming": streaming, "features": features}
+SUBCOMMANDS = {"encoder": encoder, "loss": loss, "streaming": streaming, "accuracy": accuracy, "features": features}
 
 
 def main() -> None:

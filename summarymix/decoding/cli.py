@@ -6,7 +6,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,9 +16,7 @@ from tqdm import tqdm
 
 from summarymix.chunking import ChunkConfig
 from summarymix.cli import clear_errors
-from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.batches import DataConfig, EvalData
-from summarymix.data.noise import NoiseConfig
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import (
     TIE,
@@ -26,6 +24,7 @@ from summarymix.decoding.evaluate import (
     Setting,
     decode_split,
     differences,
+    evaluation_data,
     latency_ms,
     stream_state_bytes,
 )
@@ -174,12 +173,7 @@ def _load(recipe: str, args: argparse.Namespace, settings: list[Setting], epoch:
             f"{args.exp_dir} is a run of the recipe {info['recipe']}, this is {recipe}: "
             f"decode it in egs/{info['recipe']}/ASR, or give another --exp-dir"
         )
-    data = info["config"]["data"]
-    # Reading in this process, so that loading does not compete with what is being timed.
-    spec_augment = SpecAugmentConfig(**data["spec_augment"])
-    config = DataConfig(**{**data, "spec_augment": spec_augment, "noise": NoiseConfig(), "num_workers": 0})
-    if args.manifest_dir is not None:
-        config = replace(config, manifest_dir=args.manifest_dir, shar_dir=None)
+    config = evaluation_data(info["config"]["data"], args.manifest_dir)
     for setting in settings:
         model.encoder.check_chunk(setting.chunk)
         if setting.mode == "streaming":

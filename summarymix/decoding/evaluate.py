@@ -1,17 +1,19 @@
 """Recognising whole splits in one of the three modes, and comparing modes utterance by utterance."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from time import perf_counter
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from summarymix.chunking import ChunkConfig
-from summarymix.data.batches import Batch
+from summarymix.data.augment import SpecAugmentConfig
+from summarymix.data.batches import Batch, DataConfig
 from summarymix.data.features import FbankOptions
+from summarymix.data.noise import NoiseConfig
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.results import Utterance
@@ -51,6 +53,19 @@ class Setting:
             return self.mode
         left = "unlimited" if self.chunk.left_chunks < 0 else self.chunk.left_chunks
         return f"{self.mode}-chunk-{self.chunk.chunk_ms}-left-{left}"
+
+
+def evaluation_data(config: dict[str, Any], manifest_dir: str | None = None) -> DataConfig:
+    """Where and what a run's splits are: ``data`` of a checkpoint's configuration, without noise.
+
+    Args:
+        config: ``data`` of the configuration.
+        manifest_dir: folder of the manifests, if they have been moved since training.
+    """
+    # Reading in this process, so that loading does not compete with what is being timed.
+    spec_augment = SpecAugmentConfig(**config["spec_augment"])
+    data = DataConfig(**{**config, "spec_augment": spec_augment, "noise": NoiseConfig(), "num_workers": 0})
+    return data if manifest_dir is None else replace(data, manifest_dir=manifest_dir, shar_dir=None)
 
 
 def latency_ms(chunk: ChunkConfig, fbank: FbankOptions) -> float | None:

@@ -2,6 +2,7 @@
 it.
 """
 
+import ast
 import json
 import os
 from collections import Counter
@@ -111,6 +112,25 @@ def write_recogs(path: Path, utterances: Iterable[Utterance]) -> None:
         for utterance in sorted(utterances, key=lambda utterance: utterance.cut_id):
             print(f"{utterance.cut_id}:\tref={utterance.ref}", file=file)
             print(f"{utterance.cut_id}:\thyp={utterance.hyp}", file=file)
+
+
+def read_recogs(path: Path) -> list[Utterance]:
+    """What :func:`write_recogs` wrote.
+
+    Raises:
+        ValueError: the file is none such; names the line.
+    """
+    words: dict[str, dict[str, list[str]]] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        cut_id, _, rest = line.rpartition(":\t")
+        kind, _, value = rest.partition("=")
+        try:
+            words.setdefault(cut_id, {})[kind] = ast.literal_eval(value)
+        except (ValueError, SyntaxError) as error:
+            raise ValueError(f"{path}, line {number} is no line of a recogs file: decode again") from error
+    if not all(both.keys() == {"ref", "hyp"} for both in words.values()):
+        raise ValueError(f"{path} does not have a ref and a hyp of each utterance: decode again")
+    return [Utterance(cut_id, both["ref"], both["hyp"]) for cut_id, both in words.items()]
 
 
 def write_errs(path: Path, stats: ErrorStats) -> None:

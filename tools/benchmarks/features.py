@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmark.record import Run, Table, panels
+from benchmarks.record import Run, Table, panels
 from summarymix.data.check_features import difference_to_lhotse, generated_audio
 from summarymix.data.features import FbankExtractor, FbankOptions, FeatureBackend
 

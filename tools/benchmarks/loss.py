@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from benchmark.record import Run, Table, add_machine_options, panels
-from benchmark.workers import Job, Limits, run_in_turns
+from benchmarks.record import Run, Table, add_machine_options, panels
+from benchmarks.workers import Job, Limits, run_in_turns
 from summarymix.loss import (
     do_rnnt_pruning,
     get_rnnt_prune_ranges,

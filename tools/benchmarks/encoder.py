@@ -26,8 +26,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from benchmark.record import Run, Table, add_machine_options, panels
-from benchmark.workers import Job, LeftOut, Limits, run_in_turns
+from benchmarks.record import Run, Table, add_machine_options, panels
+from benchmarks.workers import Job, LeftOut, Limits, run_in_turns
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.cli import parse_config
 from summarymix.mixer import make_mixer
@@ -244,8 +244,8 @@ def tables(run: Run) -> list[Table]:
     """A table for each part, pass and mode."""
     settings = run["settings"]
     first = run["results"][0]["config"] if run["results"] else ""
-    header = ["configuration", "audio s", "median s", "least s", "RTF", f": {first}", "time 4T/T"]
-    header += ["peak MB", "of it step", f": {first}", "step 4T/T"]
+    header = ["configuration", "audio s", "median s", "least s", "RTF", f"time : {first}", "time 4T/T"]
+    header += ["peak MB", "of it step", f"step : {first}", "step 4T/T"]
     made = []
     for (part, kind, mode), results in group(run["results"]).items():
         measured = {(r["config"], r["audio_seconds"]): r for r in results if "left_out" not in r}

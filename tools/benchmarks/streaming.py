@@ -26,9 +26,9 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmark.encoder import add_config_option, read_configs
-from benchmark.pacing import in_time, most, pace
-from benchmark.record import Run, Table, add_machine_options, panels
+from benchmarks.encoder import add_config_option, read_configs
+from benchmarks.pacing import in_time, most, pace
+from benchmarks.record import Run, Table, add_machine_options, panels
 from summarymix.chunking import ChunkConfig
 from summarymix.data.check_features import generated_audio
 from summarymix.data.features import FbankExtractor, FbankOptions

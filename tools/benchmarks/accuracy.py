@@ -1,0 +1,204 @@
+"""Word error rates with confidence intervals, against latency, and the delay with which words are emitted.
+
+    cd egs/librispeech/ASR
+    ./decode.py --mode offline streaming --chunk-ms 320 640 1280 --left-chunks 4 -1
+    python ../../../tools/benchmark.py accuracy --exp-dir exp --splits test-clean --chunk-ms 320 640 1280
+
+Error rates are those of EXP/results.jsonl, made by decode.py; their intervals come from its recogs files: 95 % of the
+rates of as many utterances drawn anew from the split. They cover the choice of utterances, not that of the seed.
+
+With --splits, these are decoded here (greedy search, offline and in chunks), and words recognised correctly compared
+with an alignment of the transcript by the model's own CTC head with full context. The delay is counted from the end of
+the aligned frame, by two clocks: to the end of the frame of emission; and to the time at which the result is available,
+the end of the chunk with that frame and what the front end looks ahead. Computing time is not in it. First and last
+tokens are those of the words; and those of the utterances in which every token was recognised.
+"""
+
+import argparse
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from benchmarks.delay import PERCENTILES, collect
+from benchmarks.record import Run, Table, add_machine_options, panels
+from summarymix.chunking import ChunkConfig
+from summarymix.data.batches import EvalData
+from summarymix.decoding.evaluate import evaluation_data, latency_ms
+from summarymix.decoding.greedy import GreedySearch
+from summarymix.decoding.results import ErrorStats, Utterance, format_percent, read_recogs, read_results
+from summarymix.subsampling import output_lengths
+from summarymix.training.checkpoint import load_model, read_selection
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The subcommand's options."""
+    option = parser.add_argument
+    option("--exp-dir", type=Path, required=True, help="folder of the training run")
+    option("--splits", nargs="+", default=[], help="splits whose emission delays are measured (none)")
+    option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes for that (640)")
+    option("--left-chunks", type=int, nargs="+", default=[-1], help="left contexts for that, -1: unlimited (-1)")
+    option("--epoch", type=int, help="last epoch to average (what decode.py --select chose, or else the last one)")
+    option("--avg", type=int, help="epochs to average, 0 for none (1)")
+    option("--manifest-dir", help="folder of the manifests, if they have been moved since training")
+    option("--max-duration", type=float, default=200.0, help="seconds of audio in a batch (200)")
+    option("--samples", type=int, default=2000, help="drawn for the confidence intervals (2000)")
+    option("--seed", type=int, default=0, help="of that drawing (0)")
+    add_machine_options(parser, precision=False)
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Error rates and delays.
+
+    Raises:
+        ValueError: there is neither.
+    """
+    path = args.exp_dir / "results.jsonl"
+    if not path.is_file() and not args.splits:
+        raise ValueError(f"no {path}, and no --splits: decode first with decode.py, or say what to decode here")
+    results: dict[str, Any] = {"wer": error_rates(path, args.samples, args.seed) if path.is_file() else []}
+    results |= measure_delays(args) if args.splits else {"delay": [], "alignment": {}}
+    return results
+
+
+def error_rates(path: Path, samples: int, seed: int) -> list[dict[str, Any]]:
+    """The results of a file with the confidence intervals of their error rates."""
+    rows = []
+    for result in read_results(path):
+        low, high = wer_interval(read_recogs(path.parent / result.recogs), samples, seed)
+        rows.append(vars(result) | {"wer_low": low, "wer_high": high})
+    return rows
+
+
+def wer_interval(utterances: list[Utterance], samples: int, seed: int) -> tuple[float, float]:
+    """The 95 % bootstrap interval of the word error rate, in per cent, over utterances (percentiles).
+
+    Not a number where a sample without any word is possible and drawn.
+    """
+    errors = []
+    for _, pairs in ErrorStats.of(utterances).alignments:
+        errors.append(sum(ref != hyp for ref, hyp in pairs))
+    counts = np.array([errors, [len(utterance.ref) for utterance in utterances]])  # (2, N)
+    rng = np.random.default_rng(seed)
+    rates = []
+    for _ in range(samples):
+        drawn, words = counts[:, rng.integers(len(utterances), size=len(utterances))].sum(1)
+        rates.append(100 * drawn / words if words else np.nan)
+    low, high = np.percentile(rates, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def measure_delays(args: argparse.Namespace) -> dict[str, Any]:
+    """Decode and align the splits."""
+    torch.set_num_threads(args.threads)
+    choice = read_selection(args.exp_dir) if args.epoch is None and args.avg is None else None
+    epoch, avg = (choice["epoch"], choice["avg"]) if choice else (args.epoch, 1 if args.avg is None else args.avg)
+    model, tokenizer, info = load_model(args.exp_dir, epoch, avg)
+    model.to(args.device)
+    data = evaluation_data(info["config"]["data"], args.manifest_dir)
+    chunks = [ChunkConfig(), *(ChunkConfig.from_ms(*pair) for pair in product(args.chunk_ms, args.left_chunks))]
+    for chunk in chunks:
+        model.encoder.check_chunk(chunk)
+    search = GreedySearch(model, unk_id=tokenizer.unk_id)
+    delay, alignment = [], {}
+    for split in args.splits:
+        batches = EvalData(data, tokenizer, split, output_lengths, max_duration=args.max_duration)
+        collected, counts = collect(model, tokenizer, search, chunks, data.fbank_options(), batches)
+        alignment[split] = counts | {"skipped": len(batches.skipped_items)}
+        for chunk, one in collected.items():
+            key = {"split": split, "chunk_ms": chunk.chunk_ms, "left_chunks": chunk.left_chunks}
+            key |= {"latency_ms": latency_ms(chunk, data.fbank_options()), "epoch": info["epoch"], "avg": info["avg"]}
+            delay.append(key | one.figures())
+    return {"delay": delay, "alignment": alignment}
+
+
+def setting(result: dict[str, Any]) -> list[str]:
+    """Chunk, left context, latency."""
+    if result["chunk_ms"] is None:
+        return ["offline", "–", "–"]
+    left = "unlimited" if result["left_chunks"] < 0 else str(result["left_chunks"])
+    return [f"{result['chunk_ms']} ms", left, f"{result['latency_ms']:.0f} ms"]
+
+
+def tables(run: Run) -> list[Table]:
+    """Error rates, delays."""
+    results, made = run["results"], []
+    if results["wer"]:
+        rows = [
+            [
+                result["split"],
+                result["mode"],
+                result["method"],
+                *setting(result),
+                "n/a" if result["wer"] is None else f"{result['wer']:.2f}",
+                "n/a" if result["wer"] is None else f"{result['wer_low']:.2f} to {result['wer_high']:.2f}",
+                str(result["utterances"]),
+                f"{result['epoch']}-{result['avg']}",
+            ]
+            for result in results["wer"]
+        ]
+        header = ["split", "mode", "method", "chunk", "left context", "latency", "WER %", "95 % interval", "utterances"]
+        title = "Word error rates, with bootstrap intervals over utterances"
+        made.append(Table(title, [*header, "epoch-avg"], rows))
+    if results["delay"]:
+        rows = [
+            [
+                result["split"],
+                *setting(result),
+                *(delay["what"], delay["clock"], str(delay["count"]), f"{delay['mean']:.0f}"),
+                *(f"{delay['percentiles'][PERCENTILES.index(p)]:.0f}" for p in (50, 90, 99)),
+            ]
+            for result in results["delay"]
+            for delay in sorted(result["delays"], key=lambda one: (one["what"], one["clock"]))
+        ]
+        header = ["split", "chunk", "left context", "latency", "token", "clock", "number", "mean", "p50", "p90", "p99"]
+        notes = [
+            f"{result['split']}, {setting(result)[0]}, left context {setting(result)[1]}: "
+            f"WER {format_percent(result['wer'])}, {result['correct']} of {result['words']} words recognised, "
+            f"epoch {result['epoch']}, avg {result['avg']}."
+            for result in results["delay"]
+        ]
+        notes += [
+            f"{split}: {counts['aligned']} utterances aligned, {counts['not_aligned']} not (no words, or too short), "
+            f"{counts['skipped']} skipped."
+            for split, counts in results["alignment"].items()
+        ]
+        made.append(Table("Emission delay, ms", header, rows, notes))
+    return made
+
+
+def plots(run: Run) -> dict[str, Figure]:
+    """Error rate against latency; distribution of the words' delays by both clocks."""
+    results, made = run["results"], {}
+    lines: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for result in results["wer"]:
+        if result["wer"] is not None:
+            left = "" if result["chunk_ms"] is None else f"left context {setting(result)[1]}"
+            lines.setdefault((result["split"], result["mode"], result["method"], left), []).append(result)
+    if lines:
+        made["wer"], (axes,) = panels(1, "Word error rate against algorithmic latency")
+        for i, (key, points) in enumerate(lines.items()):
+            name = ", ".join(part for part in key if part)
+            if points[0]["chunk_ms"] is None:
+                axes.axhline(points[-1]["wer"], color=f"C{i}", linestyle="--", label=name)
+                continue
+            points = sorted(points, key=lambda point: point["latency_ms"])
+            bars = [[p["wer"] - p["wer_low"] for p in points], [p["wer_high"] - p["wer"] for p in points]]
+            xs, ys = [p["latency_ms"] for p in points], [p["wer"] for p in points]
+            axes.errorbar(xs, ys, yerr=np.maximum(bars, 0), fmt=".-", color=f"C{i}", capsize=3, label=name)
+        axes.set(xlabel="latency, ms", ylabel="WER %")
+        axes.legend(fontsize=7)
+    for split in dict.fromkeys(result["split"] for result in results["delay"]):
+        made[f"delay-{split}"], both = panels(2, f"Delay of words recognised on {split}, last token")
+        for axes, clock in zip(both, ("frame", "availability"), strict=True):
+            for result in results["delay"]:
+                for delay in result["delays"]:
+                    if (result["split"], delay["what"], delay["clock"]) == (split, "word, last token", clock):
+                        name = ", ".join(setting(result)[:2]).removesuffix(", –")
+                        axes.plot(delay["percentiles"], PERCENTILES, label=name)
+            axes.set(xlabel=f"ms, by {clock}", ylabel="% of words")
+            axes.legend(fontsize=7)
+    return made

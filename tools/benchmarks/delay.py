@@ -1,0 +1,175 @@
+"""Emission delay: how much later than it is spoken a word is emitted, and seen."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
+from typing import Any, NamedTuple
+
+import kaldialign
+import numpy as np
+import torch
+from torch import Tensor
+
+from summarymix.chunking import FRAME_MS, ChunkConfig
+from summarymix.data.batches import Batch
+from summarymix.data.features import FbankOptions
+from summarymix.data.tokens import Tokenizer
+from summarymix.decoding.evaluate import decode_batch, latency_ms
+from summarymix.decoding.greedy import GreedySearch, Hypothesis
+from summarymix.decoding.results import ErrorStats, Utterance
+from summarymix.model import BLANK, Transducer
+
+PERCENTILES = tuple(range(1, 100))
+
+
+class Word(NamedTuple):
+    """A word, and the positions of its first and last token."""
+
+    text: str
+    first: int
+    last: int
+
+
+class Span(NamedTuple):
+    """First and last encoder frame of an aligned token."""
+
+    first: int
+    last: int
+
+
+class Emission(NamedTuple):
+    """A recognised token that an alignment has too: what it is of, and its encoder frames."""
+
+    what: str  # for instance "word, last token"
+    emitted: int
+    aligned: int
+
+
+@dataclass
+class Collected:
+    """Delays of one way of decoding, in ms by what they are of and by clock."""
+
+    delays: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    utterances: list[Utterance] = field(default_factory=list)
+
+    def figures(self) -> dict[str, Any]:
+        """For the file: error rate, number of words, and statistics of the delays."""
+        stats = ErrorStats.of(self.utterances)
+        delays = [{"what": what, "clock": clock} | describe(values) for (what, clock), values in self.delays.items()]
+        return {"wer": stats.wer, "words": stats.words, "correct": stats.correct, "delays": delays}
+
+
+def describe(values: list[float]) -> dict[str, Any]:
+    """Number, mean and the percentiles 1 to 99."""
+    return {
+        "count": len(values),
+        "mean": float(np.mean(values)),
+        "percentiles": np.percentile(values, PERCENTILES).tolist(),
+    }
+
+
+def words_of(tokens: list[int], tokenizer: Tokenizer) -> list[Word]:
+    """The words that tokens spell. One begins with each token that has sentencepiece's mark of a space."""
+    starts = [i for i, token in enumerate(tokens) if i == 0 or tokenizer.tokens[token].startswith("▁")]
+    words = [Word(tokenizer.decode(tokens[a:b]).strip(), a, b - 1) for a, b in pairwise([*starts, len(tokens)])]
+    return [word for word in words if word.text]
+
+
+def align(log_probs: Tensor, tokens: list[int]) -> list[Span] | None:
+    """Align tokens to a CTC head's log-probabilities (T, V): where its most likely path has them.
+
+    None if there are none, or too few frames for them.
+    """
+    from torchaudio.functional import forced_align
+
+    # Two equal tokens in a row need a blank between them.
+    if not tokens or log_probs.size(0) < len(tokens) + sum(a == b for a, b in pairwise(tokens)):
+        return None
+    path, _ = forced_align(log_probs[None].cpu(), torch.tensor([tokens]), blank=BLANK)  # (1, T)
+    spans, frame = [], 0
+    for token, run in groupby(path[0].tolist()):
+        length = len(list(run))
+        if token != BLANK:
+            spans.append(Span(frame, frame + length - 1))
+        frame += length
+    return spans
+
+
+def emissions(tokens: list[int], spans: list[Span], hypothesis: Hypothesis, tokenizer: Tokenizer) -> list[Emission]:
+    """First and last tokens of the words recognised correctly, and, if every token was, of the utterance.
+
+    Args:
+        tokens: of the transcript.
+        spans: where the alignment has them.
+        hypothesis: what was recognised.
+        tokenizer: of both.
+    """
+    refs, hyps = words_of(tokens, tokenizer), words_of(hypothesis.tokens, tokenizer)
+    found, ref, hyp = [], 0, 0
+    for a, b in kaldialign.align([word.text for word in refs], [word.text for word in hyps], ""):
+        if a == b:
+            emitted, aligned = hyps[hyp], refs[ref]
+            found += [
+                Emission("word, first token", hypothesis.frames[emitted.first], spans[aligned.first].first),
+                Emission("word, last token", hypothesis.frames[emitted.last], spans[aligned.last].last),
+            ]
+        ref += a != ""
+        hyp += b != ""
+    if tokens == hypothesis.tokens:
+        found += [
+            Emission("utterance, first token", hypothesis.frames[0], spans[0].first),
+            Emission("utterance, last token", hypothesis.frames[-1], spans[-1].last),
+        ]
+    return found
+
+
+def delays_of(emission: Emission, chunk: ChunkConfig, lookahead_ms: float) -> dict[str, float]:
+    """An emission's delay in ms by both clocks, from the end of the frame in which the alignment has the token.
+
+    frame: to the end of the frame at which it was emitted, as if results came frame by frame. availability: to the time
+    at which all has arrived that the result needs, the chunk with that frame and what the front end looks ahead.
+    Offline there is none.
+    """
+    ends = {"frame": FRAME_MS * (emission.emitted + 1.0)}
+    if chunk.chunk_size is not None:
+        chunks = emission.emitted // chunk.chunk_size + 1
+        ends["availability"] = FRAME_MS * chunks * chunk.chunk_size + lookahead_ms
+    return {clock: end - FRAME_MS * (emission.aligned + 1) for clock, end in ends.items()}
+
+
+@torch.inference_mode()
+def collect(
+    model: Transducer,
+    tokenizer: Tokenizer,
+    search: GreedySearch,
+    chunks: list[ChunkConfig],
+    fbank: FbankOptions,
+    batches: Iterable[Batch],
+) -> tuple[dict[ChunkConfig, Collected], dict[str, int]]:
+    """Decode a split in all ways, and collect delays against the alignment by the model's CTC head with full context.
+
+    Streaming gives the tokens of whole utterances under chunk masks, and these are quicker to decode.
+
+    Returns:
+        The delays, and the number of utterances that were aligned and of those that could not be.
+    """
+    collected = {chunk: Collected() for chunk in chunks}
+    counts: Counter[str] = Counter(aligned=0, not_aligned=0)
+    device = next(model.parameters()).device
+    for batch in batches:
+        encoder_out, lengths = model.encoder(batch.features.to(device), batch.feature_lengths.to(device), ChunkConfig())
+        log_probs = model.ctc_log_probs(encoder_out)  # (N, T, V)
+        spans = [align(p[:n], t) for p, n, t in zip(log_probs, lengths.tolist(), batch.tokens, strict=True)]
+        counts.update("not_aligned" if one is None else "aligned" for one in spans)
+        for chunk, into in collected.items():
+            lookahead = (latency_ms(chunk, fbank) or 0.0) - (chunk.chunk_ms or 0)
+            hypotheses = decode_batch(model, search, batch, chunk)
+            rows = zip(batch.cut_ids, batch.texts, batch.tokens, spans, hypotheses, strict=True)
+            for cut_id, text, tokens, aligned, hypothesis in rows:
+                words = tokenizer.decode(hypothesis.tokens).split()
+                into.utterances.append(Utterance(cut_id, text.split(), words))
+                for emission in emissions(tokens, aligned, hypothesis, tokenizer) if aligned else []:
+                    for clock, delay in delays_of(emission, chunk, lookahead).items():
+                        into.delays.setdefault((emission.what, clock), []).append(delay)
+    return collected, dict(counts)
