@@ -11,7 +11,7 @@ With --splits, these are decoded here (greedy search, offline and in chunks), an
 with an alignment of the transcript by the model's own CTC head with full context. The delay is counted from the end of
 the aligned frame, by two clocks: to the end of the frame of emission; and to the time at which the result is available,
 the end of the chunk with that frame and what the front end looks ahead. Computing time is not in it. First and last
-tokens are those of the words; and those of the utterances in which every token was recognised.
+tokens are those of the words; and those of the utterances in which every word was recognised.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.delay import PERCENTILES, collect
-from benchmarks.record import Run, Table, add_machine_options, panels
+from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
 from summarymix.chunking import ChunkConfig
 from summarymix.data.batches import EvalData
 from summarymix.decoding.evaluate import evaluation_data, latency_ms
@@ -190,7 +190,7 @@ def plots(run: Run) -> dict[str, Figure]:
             xs, ys = [p["latency_ms"] for p in points], [p["wer"] for p in points]
             axes.errorbar(xs, ys, yerr=np.maximum(bars, 0), fmt=".-", color=f"C{i}", capsize=3, label=name)
         axes.set(xlabel="latency, ms", ylabel="WER %")
-        axes.legend(fontsize=7)
+        add_legend(axes)
     for split in dict.fromkeys(result["split"] for result in results["delay"]):
         made[f"delay-{split}"], both = panels(2, f"Delay of words recognised on {split}, last token")
         for axes, clock in zip(both, ("frame", "availability"), strict=True):
@@ -200,5 +200,5 @@ def plots(run: Run) -> dict[str, Figure]:
                         name = ", ".join(setting(result)[:2]).removesuffix(", –")
                         axes.plot(delay["percentiles"], PERCENTILES, label=name)
             axes.set(xlabel=f"ms, by {clock}", ylabel="% of words")
-            axes.legend(fontsize=7)
+            add_legend(axes)
     return made

@@ -97,7 +97,7 @@ def align(log_probs: Tensor, tokens: list[int]) -> list[Span] | None:
 
 
 def emissions(tokens: list[int], spans: list[Span], hypothesis: Hypothesis, tokenizer: Tokenizer) -> list[Emission]:
-    """First and last tokens of the words recognised correctly, and, if every token was, of the utterance.
+    """First and last tokens of the words recognised correctly, and, if every word was, of the utterance.
 
     Args:
         tokens: of the transcript.
@@ -116,10 +116,10 @@ def emissions(tokens: list[int], spans: list[Span], hypothesis: Hypothesis, toke
             ]
         ref += a != ""
         hyp += b != ""
-    if tokens == hypothesis.tokens:
+    if refs and [word.text for word in refs] == [word.text for word in hyps]:
         found += [
-            Emission("utterance, first token", hypothesis.frames[0], spans[0].first),
-            Emission("utterance, last token", hypothesis.frames[-1], spans[-1].last),
+            Emission("utterance, first token", found[0].emitted, found[0].aligned),
+            Emission("utterance, last token", found[-1].emitted, found[-1].aligned),
         ]
     return found
 

@@ -26,7 +26,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from benchmarks.record import Run, Table, add_machine_options, panels
+from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
 from benchmarks.workers import Job, LeftOut, Limits, run_in_turns
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.cli import parse_config
@@ -303,5 +303,5 @@ def plots(run: Run) -> dict[str, Figure]:
                 one.set_xlabel("seconds of audio")
                 one.set_ylabel(label)
     for one, _ in axes.values():
-        one.legend(fontsize=7)
+        add_legend(one)
     return figures

@@ -121,6 +121,12 @@ def panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
     return figure, axes
 
 
+def add_legend(axes: Axes) -> None:
+    """Name what has been drawn, if anything has."""
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=7)
+
+
 def add_machine_options(parser: argparse.ArgumentParser, precision: bool = True) -> None:
     """--threads, --device and --precision."""
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from benchmarks.encoder import add_config_option, read_configs
 from benchmarks.pacing import in_time, most, pace
-from benchmarks.record import Run, Table, add_machine_options, panels
+from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
 from summarymix.chunking import ChunkConfig
 from summarymix.data.check_features import generated_audio
 from summarymix.data.features import FbankExtractor, FbankOptions
@@ -328,7 +328,7 @@ def plots(run: Run) -> dict[str, Figure]:
             axes.plot(ends, [1000 * np.median(part) for part in parts], color=f"C{i}", label=", ".join(label(result)))
             axes.plot(ends, [1000 * np.percentile(part, 99) for part in parts], color=f"C{i}", alpha=0.4)
         axes.set(xlabel="age of the stream, s", ylabel="median, and p99 (faint), ms", ylim=(0, None))
-        axes.legend(fontsize=7)
+        add_legend(axes)
     if results["streams"]:
         made["streams"], (axes,) = panels(1, "Latency of a chunk, streams in real time")
         for i, result in enumerate(results["streams"]):
@@ -337,5 +337,5 @@ def plots(run: Run) -> dict[str, Figure]:
             axes.plot([], [], color=f"C{i}", label=", ".join(label(result)))
             axes.axhline(result["chunk_ms"] / 1000, color=f"C{i}", linestyle=":")
         axes.set(xlabel="streams", ylabel="p99, s (dotted: duration of a chunk)")
-        axes.legend(fontsize=7)
+        add_legend(axes)
     return made

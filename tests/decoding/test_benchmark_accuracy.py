@@ -1,0 +1,78 @@
+"""tools/benchmark.py accuracy on the small corpus of the decoding command's tests."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_decode_command import clean, corpus, decode, exp_dir  # noqa: F401
+
+from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
+from summarymix.decoding.results import read_recogs
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))
+from benchmark_runs import run_benchmark
+
+
+def sparse(talkative: Path, folder: Path) -> Path:
+    """A run whose model makes words of its tokens, and pauses, so that its transcripts are no longer than the audio."""
+    checkpoint = torch.load(talkative / "epoch-2.pt", weights_only=False)
+    pieces = checkpoint["tokens"]["tokens"]
+    space, often = pieces.index("▁"), pieces.index("t")
+    for name in ("joiner.out.weight", "joiner.out.bias"):
+        rows = checkpoint["model"][name]
+        rows[[space, often]] = rows[[often, space]]
+    checkpoint["model"]["joiner.out.bias"][0] += 3.3
+    folder.mkdir()
+    torch.save(checkpoint, folder / "epoch-2.pt")
+    return folder
+
+
+def test_error_rates_and_delays(exp_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    """Where the transcripts are what the model says in chunks, it says all of it there, and less offline."""
+    run_dir = sparse(exp_dir, tmp_path / "exp")
+    [result] = decode(run_dir, "--avg 0 --mode streaming --chunk-ms 320 --num-streams 3")
+    texts = {u.cut_id: " ".join(u.hyp) for u in read_recogs(run_dir / result.recogs)}
+    cuts = []
+    for cut in read_cuts(cuts_path(exp_dir.parent, "mini", "test")):
+        cut.supervisions[0].text = texts.get(cut.id, "")
+        cuts.append(cut)
+    write_manifest(cuts, cuts_path(tmp_path, "mini", "test"))
+    results = decode(run_dir, f"--avg 0 --mode offline simulated --chunk-ms 320 --manifest-dir {tmp_path}")
+
+    options = f"--manifest-dir {tmp_path} --chunk-ms 320 --avg 0 --samples 50 --device cpu --threads 1 --max-duration 4"
+    run = run_benchmark(f"accuracy --exp-dir {run_dir} --splits test {options}", tmp_path, monkeypatch)
+    rates, delays = run["results"]["wer"], run["results"]["delay"]
+    assert [(r["mode"], r["wer"]) for r in rates] == [(r.mode, r.wer) for r in results]
+    for rate in rates:
+        assert rate["wer_low"] <= rate["wer"] <= rate["wer_high"]
+
+    offline, chunked = delays
+    by_mode = {r.mode: r for r in results}
+    assert (offline["chunk_ms"], offline["wer"]) == (None, by_mode["offline"].wer)
+    assert (chunked["chunk_ms"], chunked["wer"], chunked["latency_ms"]) == (320, 0.0, 357.5)
+    assert offline["wer"] > 0
+    assert chunked["correct"] == chunked["words"] > 10
+    counts = run["results"]["alignment"]["test"]
+    assert counts["skipped"] == 2
+    assert counts["aligned"] > 5
+    assert counts["aligned"] + counts["not_aligned"] == 10
+    assert {delay["clock"] for delay in offline["delays"]} == {"frame"}
+    by_kind = {(delay["what"], delay["clock"]): delay for delay in chunked["delays"]}
+    for what, number in (("word", chunked["words"]), ("utterance", counts["aligned"])):
+        for token in ("first token", "last token"):
+            frame, available = (by_kind[f"{what}, {token}", clock] for clock in ("frame", "availability"))
+            assert frame["count"] == available["count"] == number
+            # Available within a chunk, and not before the end of the frame and what the front end looks ahead.
+            assert 37.5 <= available["mean"] - frame["mean"] <= 320 - 40 + 37.5
+
+
+def test_recogs_files_are_read_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "recogs.txt"
+    path.write_text("a:b:\tref=['it', \"is\"]\na:b:\thyp=[]\n")
+    [utterance] = read_recogs(path)
+    assert (utterance.cut_id, utterance.ref, utterance.hyp) == ("a:b", ["it", "is"], [])
+    for text, message in (("a:\tref=nonsense(\n", "line 1 is no line"), ("a:\tref=['x']\n", "a ref and a hyp")):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            read_recogs(path)
