@@ -11,9 +11,10 @@ import soundfile
 import torch
 import yaml
 from benchmark_runs import run_benchmark
-from benchmarks import encoder, loss, streaming
+from benchmarks import encoder, loss, streams
 from benchmarks.streaming import turns
 
+from summarymix.chunking import ChunkConfig
 from summarymix.data.check_features import generated_audio
 from summarymix.loss import k2
 
@@ -43,10 +44,10 @@ TWINS = ["tiny", "tiny + attention"]
 def test_encoder(configs: str, tmp_path: Path, monkeypatch, capsys) -> None:
     sizes = "--seconds 1 4 --parts mixer model --modes chunked --chunk-ms 320 --rounds 2 --device cpu --threads 1"
     run = run_benchmark(f"encoder {configs} {sizes}", tmp_path, monkeypatch)
-    measured = [(r["part"], r["pass"], r["audio_seconds"], r["config"]) for r in run["results"]]
+    measured = [(r["part"], r["pass"], r["audio_seconds"], r["config"]) for r in run["results"]["figures"]]
     kinds = [("mixer", "forward"), ("mixer", "training"), ("model", "training")]
     assert measured == [(*kind, seconds, name) for kind in kinds for seconds in (1, 4) for name in TWINS]
-    assert all(len(r["seconds"]) == 2 and r["peak_mb"] > r["increment_mb"] for r in run["results"])
+    assert all(len(r["seconds"]) == 2 and r["peak_mb"] > r["increment_mb"] for r in run["results"]["figures"])
     out = capsys.readouterr().out
     assert "model, training, chunks of 320 ms, left context unlimited, batch 1, 2 rounds" in out
 
@@ -54,9 +55,9 @@ def test_encoder(configs: str, tmp_path: Path, monkeypatch, capsys) -> None:
 def test_what_is_too_long_is_left_out_with_all_that_is_longer(configs: str, tmp_path: Path, monkeypatch) -> None:
     sizes = "--seconds 64 8 128 --parts mixer --passes forward --modes offline --rounds 1 --device cpu --threads 1"
     run = run_benchmark(f"encoder {configs} {sizes} --max-gb 0.04", tmp_path, monkeypatch)
-    left_out = [(r["audio_seconds"], r["config"]) for r in run["results"] if "left_out" in r]
+    left_out = [(r["audio_seconds"], r["config"]) for r in run["results"]["figures"] if "left_out" in r]
     assert left_out == [(64, TWINS[1])]  # scores of 2 heads and 1600² frames alone are 20 MB, several times
-    assert [(r["audio_seconds"], r["config"]) for r in run["results"]][-1] == (128, TWINS[0])
+    assert [(r["audio_seconds"], r["config"]) for r in run["results"]["figures"]][-1] == (128, TWINS[0])
     [table] = encoder.tables(run)
     assert table.notes == ["tiny + attention, 64 s and longer: left out, more than --max-gb 0.04"]
 
@@ -73,7 +74,7 @@ def test_ratios_are_of_the_same_rounds_and_of_a_quarter_of_the_length() -> None:
         result("b", 40, [40.0, 44.0, 36.0], 160),
     ]
     settings = {"batch": 2, "rounds": 3, "chunk_ms": 640, "left_chunks": -1}
-    [table] = encoder.tables({"results": results, "settings": settings})
+    [table] = encoder.tables({"results": {"product_gflops": 10.0, "figures": results}, "settings": settings})
     assert table.rows == [
         ["a", "10", "1.0000", "1.0000", "0.05000", "1.00", "–", "105", "5.0", "1.00", "–"],
         ["b", "10", "3.0000", "2.0000", "0.15000", "2.00", "–", "110", "10.0", "2.00", "–"],
@@ -119,11 +120,11 @@ def test_settings_take_turns_by_the_time_of_the_audio() -> None:
 
 def test_audio_without_end_makes_a_chunk_with_each_block(configs: str, tmp_path: Path) -> None:
     options = argparse.Namespace(config=[[tmp_path / "tiny.yaml"]], exp_dir=[], device="cpu")
-    [model] = streaming.load_models(options).values()
+    [model] = streams.load_models(options).values()
     for chunk_size in (1, 4, 16):
-        chunk = streaming.ChunkConfig(chunk_size)
-        recognizer = streaming.make_recognizer(model, chunk, 1)
-        stream, audio = recognizer.open(), streaming.Audio(model, chunk, offset=59.0)
+        chunk = ChunkConfig(chunk_size)
+        recognizer = streams.make_recognizer(model, chunk, 1)
+        stream, audio = recognizer.open(), streams.Audio(model, chunk, offset=59.0)
         for _ in range(60):
             stream.accept_samples(audio.block())
             assert recognizer.step() == 1

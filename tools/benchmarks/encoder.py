@@ -10,37 +10,40 @@ training step only. A training step of the first two is forward and backward. We
 
 Each measurement has a fresh process; configurations take their steps in turns, and the first step warms up. The peak is
 that of the process, libraries included; "of it step" is what the steps have added to weights, input and optimiser.
-Where a step exceeds --max-seconds or --max-gb it is given up, and longer audio is not tried.
+Where a step exceeds --max-seconds or --max-gb it is given up, and longer audio is not tried. Beside forward passes of
+the encoder stands the rate of their matrix products and convolutions, as a share of the machine's rate at products.
 """
 
 import argparse
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import re
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from count_flops import encoder_flops
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from matplotlib.ticker import NullFormatter
 
+from benchmarks.parts import (
+    PARTS,
+    add_config_option,
+    feature_frames,
+    make_product,
+    make_step,
+    product_size,
+    read_configs,
+)
 from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
-from benchmarks.workers import Job, LeftOut, Limits, run_in_turns
-from summarymix.chunking import ChunkConfig, ChunkGrid
-from summarymix.cli import parse_config
-from summarymix.mixer import make_mixer
-from summarymix.model import Transducer, make_encoder
-from summarymix.subsampling import output_lengths
+from benchmarks.workers import Job, Limits, run_in_turns
+from summarymix.chunking import ChunkConfig
+from summarymix.model import make_encoder
 from summarymix.training.config import TrainConfig
-from summarymix.training.optim import make_optimizer
-from summarymix.training.precision import autocast
 
-VOCAB_SIZE = 500  # where a configuration leaves it to the token table
-TOKENS_PER_SECOND = 5  # of transcripts, about those of LibriSpeech
-PARTS = ("mixer", "encoder", "model")
-Compute = Callable[[Any], Tensor]  # input to the output, or to the loss
+COUNTED_SECONDS = 60  # audio up to this long has its arithmetic counted, which takes as much memory as it does
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -60,31 +63,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_machine_options(parser)
 
 
-def add_config_option(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """--config."""
-    parser.add_argument(
-        "--config", type=Path, nargs="+", action="append", required=required, metavar="FILE", help="a model; repeatable"
-    )
-
-
-def read_configs(groups: list[list[Path]]) -> dict[str, TrainConfig]:
-    """The configurations by name: ``conformer + attention``."""
-    configs = {}
-    for paths in groups:
-        options = [option for path in paths for option in ("--config", str(path))]
-        config = parse_config(TrainConfig, options)
-        size = config.model.vocab_size or VOCAB_SIZE
-        config.model = replace(config.model, vocab_size=size, feature_dim=config.data.num_mel_bins)
-        configs[" + ".join(path.stem for path in paths)] = config
-    return configs
-
-
-def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Figures of each part, pass, mode, length and configuration."""
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Figures of each part, pass, mode, length and configuration, and the rate of matrix products."""
     configs = read_configs(args.config)
-    args.max_gb = args.max_gb or 0.8 * total_memory(args.device) / 1e9
+    args.max_gb = args.max_gb or 0.8 * free_memory(args.device) / 1e9
     limits = Limits(args.threads, args.device, args.max_seconds, args.max_gb)
-    results = []
+    products = {"product": Job(make_product, (args.device, args.precision))}
+    best = run_in_turns(products, args.rounds, Limits(args.threads, args.device))["product"]
+    figures = []
     for part, mode, kind in cases(args):
         chunk = ChunkConfig.from_ms(args.chunk_ms, args.left_chunks) if mode == "chunked" else ChunkConfig()
         remaining = dict(configs)
@@ -93,13 +79,22 @@ def measure(args: argparse.Namespace) -> list[dict[str, Any]]:
             for name, config in remaining.items():
                 arguments = (config, part, kind == "training", seconds, args.batch, chunk, args.device, args.precision)
                 jobs[name] = Job(make_step, arguments)
-            for name, figures in run_in_turns(jobs, args.rounds, limits).items():
+            for name, result in run_in_turns(jobs, args.rounds, limits).items():
                 key = {"config": name, "part": part, "pass": kind, "mode": mode, "audio_seconds": seconds}
-                results.append(key | figures)
-                if "left_out" in figures:
+                if "left_out" in result:
                     del remaining[name]
-                print("  ".join([*map(str, key.values()), summary(figures)]), flush=True)
-    return results
+                elif (part, kind) == ("encoder", "forward") and seconds <= COUNTED_SECONDS:
+                    result["gflop"] = args.batch * gflop(configs[name], seconds, chunk)
+                figures.append(key | result)
+                print("  ".join([*map(str, key.values()), summary(result)]), flush=True)
+    rate = 2e-9 * product_size(args.device) ** 3 / min(best["seconds"])
+    return {"product_gflops": rate, "figures": figures}
+
+
+def gflop(config: TrainConfig, seconds: float, chunk: ChunkConfig) -> float:
+    """10⁹ operations of the encoder for so much audio: see tools/count_flops.py."""
+    encoder = make_encoder(config.model).eval()
+    return encoder_flops(encoder, config.model.feature_dim, feature_frames(seconds), chunk) / 1e9
 
 
 def cases(args: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
@@ -109,120 +104,14 @@ def cases(args: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
             yield part, mode, kind
 
 
-def total_memory(device: str) -> int:
-    """Bytes that a machine or its GPU has."""
+def free_memory(device: str) -> int:
+    """Bytes that a machine or its GPU can give."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_properties(device).total_memory
+        return torch.cuda.mem_get_info(device)[0]
+    info = Path("/proc/meminfo")
+    if info.is_file():
+        return 1024 * int(re.search(r"MemAvailable:\s+(\d+) kB", info.read_text())[1])  # type: ignore[index]
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def make_step(
-    config: TrainConfig,
-    part: str,
-    training: bool,
-    seconds: float,
-    batch: int,
-    chunk: ChunkConfig,
-    device_name: str,
-    precision: str,
-) -> Callable[[], None]:
-    """A function that takes one step on audio of that length; shorter audio has warmed it up.
-
-    Raises:
-        LeftOut: the configuration does not have such a part.
-    """
-    torch.manual_seed(0)
-    device = torch.device(device_name)
-    prepare = {"mixer": prepare_mixer, "encoder": prepare_encoder, "model": prepare_model}[part]
-    try:
-        module, make_input, compute = prepare(config, batch, chunk, device)
-    except ValueError as error:
-        raise LeftOut(str(error)) from error
-    module.to(device).train(training)
-    optimizer = make_optimizer(module, config.optim) if part == "model" else None
-
-    def step(given: Any) -> None:
-        module.zero_grad()
-        with torch.set_grad_enabled(training), autocast(device, precision):  # type: ignore[arg-type]
-            out = compute(given)
-        if training:
-            # Of an output the mean square is the loss.
-            (out if out.dim() == 0 else out.float().square().mean()).backward()
-        if optimizer is not None:
-            optimizer.step()
-
-    step(make_input(1.0))
-    module.zero_grad()
-    given = make_input(seconds)
-    return lambda: step(given)
-
-
-def prepare_mixer(
-    config: TrainConfig, batch: int, chunk: ChunkConfig, device: torch.device
-) -> tuple[nn.Module, Callable[[float], Any], Compute]:
-    """A layer's mixer, what makes its input for a number of seconds, and what computes."""
-    model = config.model
-    if model.encoder != "conformer":
-        raise ValueError(f"the mixer alone is that of a Conformer; measure a {model.encoder} with --parts encoder")
-    mixer = make_mixer(model, model.dim, model.summary_dim, model.num_heads, model.dropout)
-
-    def make_input(seconds: float) -> tuple[Tensor, Tensor, int]:
-        num_frames = output_lengths(feature_frames(seconds))
-        lengths = torch.full((batch,), num_frames, device=device)
-        padded = ChunkGrid(lengths, num_frames, chunk).num_frames
-        return torch.randn(batch, padded, model.dim, device=device), lengths, num_frames
-
-    def compute(given: tuple[Tensor, Tensor, int]) -> Tensor:
-        # The grid is part of the work: attention's mask is made of it.
-        x, lengths, num_frames = given
-        return mixer(x, ChunkGrid(lengths, num_frames, chunk))
-
-    return mixer, make_input, compute
-
-
-def prepare_encoder(
-    config: TrainConfig, batch: int, chunk: ChunkConfig, device: torch.device
-) -> tuple[nn.Module, Callable[[float], Any], Compute]:
-    """The same of the encoder."""
-    encoder = make_encoder(config.model)
-    encoder.check_chunk(chunk)
-
-    def make_input(seconds: float) -> tuple[Tensor, Tensor]:
-        return random_features(batch, seconds, config.model.feature_dim, device)
-
-    return encoder, make_input, lambda given: encoder(*given, chunk)[0]
-
-
-def prepare_model(
-    config: TrainConfig, batch: int, chunk: ChunkConfig, device: torch.device
-) -> tuple[nn.Module, Callable[[float], Any], Compute]:
-    """The same of the transducer and its losses."""
-    model = Transducer(config.model)
-    model.encoder.check_chunk(chunk)
-
-    def make_input(seconds: float) -> tuple[Tensor, Tensor, list[list[int]]]:
-        tokens = torch.randint(2, config.model.vocab_size, (batch, round(TOKENS_PER_SECOND * seconds)))
-        return *random_features(batch, seconds, config.model.feature_dim, device), tokens.tolist()
-
-    def compute(given: tuple[Tensor, Tensor, list[list[int]]]) -> Tensor:
-        losses = model(*given, chunk, config.loss)
-        scales = config.scales
-        total = scales.simple * losses.simple + scales.pruned * losses.pruned + scales.ctc * losses.ctc
-        total = total + config.loss.consistency_scale * losses.consistency
-        return (total / losses.num_frames).mean()
-
-    return model, make_input, compute
-
-
-def random_features(batch: int, seconds: float, feature_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Features (N, T, F) and their numbers (N,)."""
-    frames = feature_frames(seconds)
-    return torch.randn(batch, frames, feature_dim, device=device), torch.full((batch,), frames, device=device)
-
-
-def feature_frames(seconds: float) -> int:
-    """Feature frames of so much audio."""
-    return round(100 * seconds)
 
 
 def summary(figures: dict[str, Any]) -> str:
@@ -243,11 +132,11 @@ def group(results: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict
 def tables(run: Run) -> list[Table]:
     """A table for each part, pass and mode."""
     settings = run["settings"]
-    first = run["results"][0]["config"] if run["results"] else ""
+    first = run["results"]["figures"][0]["config"]
     header = ["configuration", "audio s", "median s", "least s", "RTF", f"time : {first}", "time 4T/T"]
     header += ["peak MB", "of it step", f"step : {first}", "step 4T/T"]
     made = []
-    for (part, kind, mode), results in group(run["results"]).items():
+    for (part, kind, mode), results in group(run["results"]["figures"]).items():
         measured = {(r["config"], r["audio_seconds"]): r for r in results if "left_out" not in r}
         rows = []
         for (name, seconds), result in measured.items():
@@ -262,8 +151,19 @@ def tables(run: Run) -> list[Table]:
         how = mode if mode == "offline" else f"chunks of {settings['chunk_ms']} ms, left context {left}"
         title = f"{part}, {kind}, {how}, batch {settings['batch']}, {settings['rounds']} rounds"
         if rows or notes:
-            made.append(Table(title, header, rows, notes))
+            made.append(Table(title, header, rows, notes + rates(list(measured.values()), run["results"])))
     return made
+
+
+def rates(measured: list[dict[str, Any]], results: dict[str, Any]) -> list[str]:
+    """How near the arithmetic that has been counted comes to the machine's rate."""
+    best = results["product_gflops"]
+    each = [
+        f"{r['config']} {r['audio_seconds']:g} s {rate:.1f} GFLOP/s ({100 * rate / best:.0f} %)"
+        for r in measured
+        if "gflop" in r and (rate := r["gflop"] / min(r["seconds"]))
+    ]
+    return [f"Products of matrices, at best: {best:.1f} GFLOP/s. Encoders: {', '.join(each)}."] if each else []
 
 
 def cells(
@@ -286,10 +186,11 @@ def cells(
 
 def plots(run: Run) -> dict[str, Figure]:
     """Time and memory against length, for each part and pass; modes differ in the style of lines."""
-    names = list(dict.fromkeys(result["config"] for result in run["results"]))
+    names = list(dict.fromkeys(result["config"] for result in run["results"]["figures"]))
+    ticks = sorted({result["audio_seconds"] for result in run["results"]["figures"]})
     figures: dict[str, Figure] = {}
     axes: dict[str, list[Any]] = {}
-    for (part, kind, mode), results in group(run["results"]).items():
+    for (part, kind, mode), results in group(run["results"]["figures"]).items():
         title = f"{part}-{kind}"
         if title not in figures:
             figures[title], axes[title] = panels(2, f"{part}, {kind}")
@@ -302,6 +203,8 @@ def plots(run: Run) -> dict[str, Figure]:
                 one.loglog(lengths, ys, label=f"{name}, {mode}", **style)
                 one.set_xlabel("seconds of audio")
                 one.set_ylabel(label)
+                one.set_xticks(ticks, [f"{seconds:g}" for seconds in ticks])
+                one.xaxis.set_minor_formatter(NullFormatter())
     for one, _ in axes.values():
         add_legend(one)
     return figures

@@ -24,33 +24,24 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from matplotlib.ticker import NullFormatter
 
-from benchmarks.encoder import add_config_option, read_configs
-from benchmarks.pacing import in_time, most, pace
+from benchmarks.pacing import in_time, most
+from benchmarks.parts import add_config_option
 from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
+from benchmarks.streams import (
+    Audio,
+    Model,
+    load_models,
+    make_recognizer,
+    paced_latencies,
+    state_components,
+    synchronize,
+)
 from summarymix.chunking import ChunkConfig
-from summarymix.data.check_features import generated_audio
-from summarymix.data.features import FbankExtractor, FbankOptions
-from summarymix.decoding.evaluate import latency_ms
-from summarymix.decoding.greedy import GreedySearch
-from summarymix.decoding.streaming import StreamingRecognizer
-from summarymix.model import Transducer
-from summarymix.state import State, state_bytes
-from summarymix.training.checkpoint import load_model
 from summarymix.training.precision import autocast
 
 AGES = (60.0, 600.0, 3600.0)  # seconds: upper ends of the ages of a stream that the table tells apart
-COMPONENTS = {"sum": "sums", "count": "counts", "cache": "convolution caches"}
-COMPONENTS |= {"key": "keys and values", "value": "keys and values", "valid": "keys and values"}
-
-
-class Model(NamedTuple):
-    """What decodes, and the features that it reads."""
-
-    model: Transducer
-    unk_id: int | None
-    fbank: FbankOptions
 
 
 class Setting(NamedTuple):
@@ -104,84 +95,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def load_models(args: argparse.Namespace) -> dict[str, Model]:
-    """Those asked for, by name, in evaluation mode on the device.
-
-    Raises:
-        ValueError: none is.
-    """
-    models = {}
-    for exp_dir in args.exp_dir:
-        model, tokenizer, info = load_model(exp_dir, args.epoch, args.avg)
-        data = info["config"]["data"]
-        fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"], data["feature_backend"])
-        models[exp_dir.name] = Model(model.to(args.device), tokenizer.unk_id, fbank)
-    for name, config in read_configs(args.config or []).items():
-        torch.manual_seed(0)
-        model = Transducer(config.model).eval().to(args.device)
-        models[name] = Model(model, None, config.data.fbank_options())
-    if not models:
-        raise ValueError("no model: give --exp-dir DIR or --config FILE")
-    return models
-
-
-def make_recognizer(model: Model, chunk: ChunkConfig, num_streams: int) -> StreamingRecognizer:
-    """A recognizer with so many streams.
-
-    Raises:
-        ValueError: the model cannot stream so.
-    """
-    model.model.encoder.check_chunk(chunk)
-    search = GreedySearch(model.model, unk_id=model.unk_id)
-    # It takes a tokenizer only to make texts, which nobody asks for here.
-    return StreamingRecognizer(
-        model.model,
-        None,  # type: ignore[arg-type]
-        chunk,
-        num_streams,
-        FbankExtractor(model.fbank),
-        search,
-    )
-
-
-def state_components(model: Model, chunk: ChunkConfig) -> dict[str, int]:
-    """Bytes that a stream keeps from chunk to chunk, by what they are."""
-    encoder_state = model.model.encoder.init_state(1, chunk)
-    parts: dict[str, State] = {}
-    for name, tensor in encoder_state.items():
-        leaf = name.rsplit(".", 1)[-1]
-        parts.setdefault(COMPONENTS.get(leaf, leaf), {})[name] = tensor
-    device = next(model.model.parameters()).device
-    parts["predictor"] = GreedySearch(model.model).init_state(1, device)
-    return {name: state_bytes(state) for name, state in parts.items()}
-
-
-class Audio:
-    """A recording without end, cut so that each block completes one chunk.
-
-    Args:
-        model: what decodes it.
-        chunk: chunk size.
-        offset: seconds at which it begins.
-    """
-
-    def __init__(self, model: Model, chunk: ChunkConfig, offset: float = 0.0) -> None:
-        rate = model.fbank.sample_rate
-        minute = generated_audio(60, rate)
-        self._samples = torch.cat([minute, minute])
-        self._period = len(minute)
-        self._next = int(offset * rate) % self._period
-        # The first chunk is complete only with what the front end and the last window look ahead.
-        self._size = round(latency_ms(chunk, model.fbank) * rate / 1000)  # type: ignore[operator]
-        self._step = chunk.chunk_ms * rate // 1000  # type: ignore[operator]
-
-    def block(self) -> Tensor:
-        """The samples of the next chunk, (n,)."""
-        start, size = self._next, self._size
-        self._next, self._size = (start + size) % self._period, self._step
-        return self._samples[start : start + size]
-
-
 def time_chunks(models: dict[str, Model], settings: list[Setting], seconds: float) -> list[dict[str, Any]]:
     """Decode a stream of each setting, and time each of its chunks. Settings take turns by the time of the audio."""
     recognizers = [make_recognizer(models[s.name], s.chunk, 1) for s in settings]
@@ -214,13 +127,6 @@ def turns(periods: list[float], seconds: float) -> Iterator[int]:
         yield i
 
 
-def synchronize(model: Model) -> None:
-    """Wait for the GPU."""
-    device = next(model.model.parameters()).device
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def count_streams(model: Model, setting: Setting, args: argparse.Namespace) -> dict[str, Any]:
     """How many streams in real time the machine holds, and the latencies of each number that was tried."""
     period = setting.chunk.chunk_ms / 1000  # type: ignore[operator]
@@ -236,23 +142,6 @@ def count_streams(model: Model, setting: Setting, args: argparse.Namespace) -> d
 
     number = most(holds, args.max_streams, args.resolution)
     return {"streams": number, "tried": sorted(tried, key=lambda one: one["streams"])}
-
-
-def paced_latencies(model: Model, chunk: ChunkConfig, num_streams: int, num_chunks: int) -> list[float]:
-    """Latencies of the chunks of so many streams in real time."""
-    recognizer = make_recognizer(model, chunk, num_streams)
-    streams = [recognizer.open() for _ in range(num_streams)]
-    audios = [Audio(model, chunk, offset=7.0 * i) for i in range(num_streams)]
-
-    def decode(ready: list[int]) -> None:
-        for i in ready:
-            streams[i].accept_samples(audios[i].block())
-        done = recognizer.step()
-        synchronize(model)
-        assert done == len(ready), (done, ready)
-
-    decode(list(range(num_streams)))  # the first chunk of all warms up
-    return pace(num_streams, num_chunks, chunk.chunk_ms / 1000, decode)  # type: ignore[operator]
 
 
 def label(result: dict[str, Any]) -> list[str]:
@@ -335,6 +224,8 @@ def plots(run: Run) -> dict[str, Figure]:
             numbers = [one["streams"] for one in result["tried"]]
             axes.loglog(numbers, [one["p99"] for one in result["tried"]], ".-", color=f"C{i}")
             axes.plot([], [], color=f"C{i}", label=", ".join(label(result)))
+            axes.set_xticks(numbers, [str(number) for number in numbers])
+            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.axhline(result["chunk_ms"] / 1000, color=f"C{i}", linestyle=":")
         axes.set(xlabel="streams", ylabel="p99, s (dotted: duration of a chunk)")
         add_legend(axes)

@@ -1,0 +1,179 @@
+"""Parts of a model, and steps of them to be timed."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.workers import LeftOut
+from summarymix.chunking import ChunkConfig, ChunkGrid
+from summarymix.cli import parse_config
+from summarymix.mixer import make_mixer
+from summarymix.model import Transducer, make_encoder
+from summarymix.subsampling import output_lengths
+from summarymix.training.config import TrainConfig
+from summarymix.training.optim import make_optimizer
+from summarymix.training.precision import autocast
+
+VOCAB_SIZE = 500  # where a configuration leaves it to the token table
+TOKENS_PER_SECOND = 5  # of transcripts, about those of LibriSpeech
+PARTS = ("mixer", "encoder", "model")
+Compute = Callable[[Any], Tensor]  # input to the output, or to the loss
+
+
+def add_config_option(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """--config."""
+    parser.add_argument(
+        "--config", type=Path, nargs="+", action="append", required=required, metavar="FILE", help="a model; repeatable"
+    )
+
+
+def read_configs(groups: list[list[Path]]) -> dict[str, TrainConfig]:
+    """The configurations by name: ``conformer + attention``, or the paths where that has been taken.
+
+    Raises:
+        ValueError: the same is given twice.
+    """
+    configs: dict[str, TrainConfig] = {}
+    for paths in groups:
+        options = [option for path in paths for option in ("--config", str(path))]
+        config = parse_config(TrainConfig, options)
+        size = config.model.vocab_size or VOCAB_SIZE
+        config.model = replace(config.model, vocab_size=size, feature_dim=config.data.num_mel_bins)
+        name = " + ".join(path.stem for path in paths)
+        if name in configs:
+            name = " + ".join(map(str, paths))
+        if name in configs:
+            raise ValueError(f"--config {name} is given twice")
+        configs[name] = config
+    return configs
+
+
+def make_step(
+    config: TrainConfig,
+    part: str,
+    training: bool,
+    seconds: float,
+    batch: int,
+    chunk: ChunkConfig,
+    device_name: str,
+    precision: str,
+) -> Callable[[], None]:
+    """A function that takes one step on audio of that length; shorter audio has warmed it up.
+
+    Raises:
+        LeftOut: the configuration does not have such a part.
+    """
+    torch.manual_seed(0)
+    device = torch.device(device_name)
+    prepare = {"mixer": prepare_mixer, "encoder": prepare_encoder, "model": prepare_model}[part]
+    try:
+        module, make_input, compute = prepare(config, batch, chunk, device)
+    except ValueError as error:
+        raise LeftOut(str(error)) from error
+    module.to(device).train(training)
+    optimizer = make_optimizer(module, config.optim) if part == "model" else None
+
+    def step(given: Any) -> None:
+        module.zero_grad()
+        with torch.set_grad_enabled(training), autocast(device, precision):  # type: ignore[arg-type]
+            out = compute(given)
+        if training:
+            # Of an output the mean square is the loss.
+            (out if out.dim() == 0 else out.float().square().mean()).backward()
+        if optimizer is not None:
+            optimizer.step()
+
+    step(make_input(1.0))
+    module.zero_grad()
+    given = make_input(seconds)
+    return lambda: step(given)
+
+
+def prepare_mixer(
+    config: TrainConfig, batch: int, chunk: ChunkConfig, device: torch.device
+) -> tuple[nn.Module, Callable[[float], Any], Compute]:
+    """A layer's mixer, what makes its input for a number of seconds, and what computes."""
+    model = config.model
+    if model.encoder != "conformer":
+        raise ValueError(f"the mixer alone is that of a Conformer; measure a {model.encoder} with --parts encoder")
+    mixer = make_mixer(model, model.dim, model.summary_dim, model.num_heads, model.dropout)
+
+    def make_input(seconds: float) -> tuple[Tensor, Tensor, int]:
+        num_frames = output_lengths(feature_frames(seconds))
+        lengths = torch.full((batch,), num_frames, device=device)
+        padded = ChunkGrid(lengths, num_frames, chunk).num_frames
+        return torch.randn(batch, padded, model.dim, device=device), lengths, num_frames
+
+    def compute(given: tuple[Tensor, Tensor, int]) -> Tensor:
+        # The grid is part of the work: attention's mask is made of it.
+        x, lengths, num_frames = given
+        return mixer(x, ChunkGrid(lengths, num_frames, chunk))
+
+    return mixer, make_input, compute
+
+
+def prepare_encoder(
+    config: TrainConfig, batch: int, chunk: ChunkConfig, device: torch.device
+) -> tuple[nn.Module, Callable[[float], Any], Compute]:
+    """The same of the encoder."""
+    encoder = make_encoder(config.model)
+    encoder.check_chunk(chunk)
+
+    def make_input(seconds: float) -> tuple[Tensor, Tensor]:
+        return random_features(batch, seconds, config.model.feature_dim, device)
+
+    return encoder, make_input, lambda given: encoder(*given, chunk)[0]
+
+
+def prepare_model(
+    config: TrainConfig, batch: int, chunk: ChunkConfig, device: torch.device
+) -> tuple[nn.Module, Callable[[float], Any], Compute]:
+    """The same of the transducer and its losses."""
+    model = Transducer(config.model)
+    model.encoder.check_chunk(chunk)
+
+    def make_input(seconds: float) -> tuple[Tensor, Tensor, list[list[int]]]:
+        tokens = torch.randint(2, config.model.vocab_size, (batch, round(TOKENS_PER_SECOND * seconds)))
+        return *random_features(batch, seconds, config.model.feature_dim, device), tokens.tolist()
+
+    def compute(given: tuple[Tensor, Tensor, list[list[int]]]) -> Tensor:
+        losses = model(*given, chunk, config.loss)
+        scales = config.scales
+        total = scales.simple * losses.simple + scales.pruned * losses.pruned + scales.ctc * losses.ctc
+        total = total + config.loss.consistency_scale * losses.consistency
+        return (total / losses.num_frames).mean()
+
+    return model, make_input, compute
+
+
+def random_features(batch: int, seconds: float, feature_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Features (N, T, F) and their numbers (N,)."""
+    frames = feature_frames(seconds)
+    return torch.randn(batch, frames, feature_dim, device=device), torch.full((batch,), frames, device=device)
+
+
+def feature_frames(seconds: float) -> int:
+    """Feature frames of so much audio."""
+    return round(100 * seconds)
+
+
+def make_product(device: str, precision: str) -> Callable[[], None]:
+    """A step that multiplies two square matrices: what the machine can do at best."""
+    size = product_size(device)
+    a, b = torch.randn(2, size, size, device=device)
+
+    def step() -> None:
+        with torch.inference_mode(), autocast(torch.device(device), precision):  # type: ignore[arg-type]
+            torch.matmul(a, b)
+
+    return step
+
+
+def product_size(device: str) -> int:
+    """Rows of these matrices: enough to keep the device busy."""
+    return 1024 if torch.device(device).type == "cpu" else 8192

@@ -1,0 +1,132 @@
+"""Models that stream, and streams for them."""
+
+import argparse
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks.pacing import pace
+from benchmarks.parts import read_configs
+from summarymix.chunking import ChunkConfig
+from summarymix.data.check_features import generated_audio
+from summarymix.data.features import FbankExtractor, FbankOptions
+from summarymix.decoding.evaluate import latency_ms
+from summarymix.decoding.greedy import GreedySearch
+from summarymix.decoding.streaming import StreamingRecognizer
+from summarymix.model import Transducer
+from summarymix.state import State, state_bytes
+from summarymix.training.checkpoint import load_model
+
+COMPONENTS = {"sum": "sums", "count": "counts", "cache": "convolution caches"}
+COMPONENTS |= {"key": "keys and values", "value": "keys and values", "valid": "keys and values"}
+
+
+class Model(NamedTuple):
+    """What decodes, and the features that it reads."""
+
+    model: Transducer
+    unk_id: int | None
+    fbank: FbankOptions
+
+
+def load_models(args: argparse.Namespace) -> dict[str, Model]:
+    """Those asked for, by name, in evaluation mode on the device.
+
+    Raises:
+        ValueError: none is.
+    """
+    models = {}
+    for exp_dir in args.exp_dir:
+        model, tokenizer, info = load_model(exp_dir, args.epoch, args.avg)
+        data = info["config"]["data"]
+        fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"], data["feature_backend"])
+        models[str(exp_dir)] = Model(model.to(args.device), tokenizer.unk_id, fbank)
+    for name, config in read_configs(args.config or []).items():
+        torch.manual_seed(0)
+        model = Transducer(config.model).eval().to(args.device)
+        models[name] = Model(model, None, config.data.fbank_options())
+    if not models:
+        raise ValueError("no model: give --exp-dir DIR or --config FILE")
+    return models
+
+
+def make_recognizer(model: Model, chunk: ChunkConfig, num_streams: int) -> StreamingRecognizer:
+    """A recognizer with so many streams.
+
+    Raises:
+        ValueError: the model cannot stream so.
+    """
+    model.model.encoder.check_chunk(chunk)
+    search = GreedySearch(model.model, unk_id=model.unk_id)
+    # It takes a tokenizer only to make texts, which nobody asks for here.
+    return StreamingRecognizer(
+        model.model,
+        None,  # type: ignore[arg-type]
+        chunk,
+        num_streams,
+        FbankExtractor(model.fbank),
+        search,
+    )
+
+
+def state_components(model: Model, chunk: ChunkConfig) -> dict[str, int]:
+    """Bytes that a stream keeps from chunk to chunk, by what they are."""
+    encoder_state = model.model.encoder.init_state(1, chunk)
+    parts: dict[str, State] = {}
+    for name, tensor in encoder_state.items():
+        leaf = name.rsplit(".", 1)[-1]
+        parts.setdefault(COMPONENTS.get(leaf, leaf), {})[name] = tensor
+    device = next(model.model.parameters()).device
+    parts["predictor"] = GreedySearch(model.model).init_state(1, device)
+    return {name: state_bytes(state) for name, state in parts.items()}
+
+
+class Audio:
+    """A recording without end, cut so that each block completes one chunk.
+
+    Args:
+        model: what decodes it.
+        chunk: chunk size.
+        offset: seconds at which it begins.
+    """
+
+    def __init__(self, model: Model, chunk: ChunkConfig, offset: float = 0.0) -> None:
+        rate = model.fbank.sample_rate
+        minute = generated_audio(60, rate)
+        self._samples = torch.cat([minute, minute])
+        self._period = len(minute)
+        self._next = int(offset * rate) % self._period
+        # The first chunk is complete only with what the front end and the last window look ahead.
+        self._size = round(latency_ms(chunk, model.fbank) * rate / 1000)  # type: ignore[operator]
+        self._step = chunk.chunk_ms * rate // 1000  # type: ignore[operator]
+
+    def block(self) -> Tensor:
+        """The samples of the next chunk, (n,)."""
+        start, size = self._next, self._size
+        self._next, self._size = (start + size) % self._period, self._step
+        return self._samples[start : start + size]
+
+
+def synchronize(model: Model) -> None:
+    """Wait for the GPU."""
+    device = next(model.model.parameters()).device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def paced_latencies(model: Model, chunk: ChunkConfig, num_streams: int, num_chunks: int) -> list[float]:
+    """Latencies of the chunks of so many streams in real time."""
+    recognizer = make_recognizer(model, chunk, num_streams)
+    streams = [recognizer.open() for _ in range(num_streams)]
+    audios = [Audio(model, chunk, offset=7.0 * i) for i in range(num_streams)]
+
+    def decode(ready: list[int]) -> None:
+        for i in ready:
+            streams[i].accept_samples(audios[i].block())
+        done = recognizer.step()
+        synchronize(model)
+        assert done == len(ready), (done, ready)
+
+    decode(list(range(num_streams)))  # the first chunk of all warms up
+    return pace(num_streams, num_chunks, chunk.chunk_ms / 1000, decode)  # type: ignore[operator]
