@@ -11,7 +11,7 @@ import soundfile
 import torch
 import yaml
 from benchmark_runs import run_benchmark
-from benchmarks import encoder, loss, streams
+from benchmarks import encoder, loss, parts, streams
 from benchmarks.streaming import turns
 
 from summarymix.chunking import ChunkConfig
@@ -42,14 +42,15 @@ TWINS = ["tiny", "tiny + attention"]
 
 
 def test_encoder(configs: str, tmp_path: Path, monkeypatch, capsys) -> None:
-    sizes = "--seconds 1 4 --parts mixer model --modes chunked --chunk-ms 320 --rounds 2 --device cpu --threads 1"
+    sizes = "--seconds 2 --parts encoder model --modes chunked --chunk-ms 320 --rounds 2 --device cpu --threads 1"
     run = run_benchmark(f"encoder {configs} {sizes}", tmp_path, monkeypatch)
     measured = [(r["part"], r["pass"], r["audio_seconds"], r["config"]) for r in run["results"]["figures"]]
-    kinds = [("mixer", "forward"), ("mixer", "training"), ("model", "training")]
-    assert measured == [(*kind, seconds, name) for kind in kinds for seconds in (1, 4) for name in TWINS]
+    kinds = [("encoder", "forward"), ("encoder", "training"), ("model", "training")]
+    assert measured == [(*kind, 2, name) for kind in kinds for name in TWINS]
     assert all(len(r["seconds"]) == 2 and r["peak_mb"] > r["increment_mb"] for r in run["results"]["figures"])
     out = capsys.readouterr().out
     assert "model, training, chunks of 320 ms, left context unlimited, batch 1, 2 rounds" in out
+    assert out.count("Products of matrices, at best: ") == 1
 
 
 def test_what_is_too_long_is_left_out_with_all_that_is_longer(configs: str, tmp_path: Path, monkeypatch) -> None:
@@ -74,6 +75,7 @@ def test_ratios_are_of_the_same_rounds_and_of_a_quarter_of_the_length() -> None:
         result("b", 40, [40.0, 44.0, 36.0], 160),
     ]
     settings = {"batch": 2, "rounds": 3, "chunk_ms": 640, "left_chunks": -1}
+    results[2]["gflop"] = 20.0
     [table] = encoder.tables({"results": {"product_gflops": 10.0, "figures": results}, "settings": settings})
     assert table.rows == [
         ["a", "10", "1.0000", "1.0000", "0.05000", "1.00", "–", "105", "5.0", "1.00", "–"],
@@ -81,6 +83,18 @@ def test_ratios_are_of_the_same_rounds_and_of_a_quarter_of_the_length() -> None:
         ["a", "40", "4.0000", "4.0000", "0.05000", "1.00", "4.00", "120", "20.0", "1.00", "4.00"],
         ["b", "40", "40.0000", "36.0000", "0.50000", "10.00", "13.33", "260", "160.0", "8.00", "16.00"],
     ]
+    assert table.notes == ["Products of matrices, at best: 10.0 GFLOP/s. Encoders: a 40 s 5.0 GFLOP/s (50 %)."]
+
+
+def test_configurations_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [tmp_path / folder / "a.yaml" for folder in ("x", "y")]
+    for size, path in enumerate(paths, 4):
+        path.parent.mkdir()
+        path.write_text(yaml.safe_dump({"model": {"dim": size}}))
+    configs = parts.read_configs([[path] for path in paths])
+    assert {name: config.model.dim for name, config in configs.items()} == {"a": 4, str(paths[1]): 5}
+    with pytest.raises(ValueError, match="is given twice"):
+        parts.read_configs([[path] for path in paths * 2])
 
 
 def test_loss(tmp_path: Path, monkeypatch) -> None:
