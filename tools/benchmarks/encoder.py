@@ -70,6 +70,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     limits = Limits(args.threads, args.device, args.max_seconds, args.max_gb)
     products = {"product": Job(make_product, (args.device, args.precision))}
     best = run_in_turns(products, args.rounds, Limits(args.threads, args.device))["product"]
+    if "left_out" in best:
+        raise ValueError(f"a product of matrices on {args.device}: {best['left_out']}")
     figures = []
     for part, mode, kind in cases(args):
         chunk = ChunkConfig.from_ms(args.chunk_ms, args.left_chunks) if mode == "chunked" else ChunkConfig()

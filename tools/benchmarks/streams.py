@@ -1,6 +1,7 @@
 """Models that stream, and streams for them."""
 
 import argparse
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -93,9 +94,8 @@ class Audio:
 
     def __init__(self, model: Model, chunk: ChunkConfig, offset: float = 0.0) -> None:
         rate = model.fbank.sample_rate
-        minute = generated_audio(60, rate)
-        self._samples = torch.cat([minute, minute])
-        self._period = len(minute)
+        self._samples = two_minutes(rate)
+        self._period = len(self._samples) // 2
         self._next = int(offset * rate) % self._period
         # The first chunk is complete only with what the front end and the last window look ahead.
         self._size = round(latency_ms(chunk, model.fbank) * rate / 1000)  # type: ignore[operator]
@@ -106,6 +106,13 @@ class Audio:
         start, size = self._next, self._size
         self._next, self._size = (start + size) % self._period, self._step
         return self._samples[start : start + size]
+
+
+@cache
+def two_minutes(sample_rate: int) -> Tensor:
+    """The same minute twice, (n,), so that a block of up to a minute may begin anywhere in the first."""
+    minute = generated_audio(60, sample_rate)
+    return torch.cat([minute, minute])
 
 
 def synchronize(model: Model) -> None:

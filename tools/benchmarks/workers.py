@@ -42,12 +42,14 @@ class Limits(NamedTuple):
 def run_in_turns(jobs: dict[str, Job], rounds: int, limits: Limits) -> dict[str, dict[str, Any]]:
     """Take steps of all jobs, one of each in every round; the first round warms up.
 
+    What fails is left out, with the reason, and the others go on: hours of measurements are not lost for one of them.
+
     Returns:
         For each job ``seconds`` (a list), ``value`` (what its step returned), ``peak_mb`` of its process, and
         ``increment_mb``, how much of that its steps have added; or, where they could not be taken, ``left_out``.
     """
     results: dict[str, dict[str, Any]] = {name: {"seconds": []} for name in jobs}
-    workers = {name: Worker(name, job, limits) for name, job in jobs.items()}
+    workers = {name: Worker(job, limits) for name, job in jobs.items()}
     try:
         for round_number in range(-1, rounds + 1):  # preparation, warming up, and those that count
             for name, worker in list(workers.items()):
@@ -73,15 +75,13 @@ class Worker:
     """A process that makes a job's step and takes it when told to.
 
     Args:
-        name: of the job, for messages.
         job: what to do.
         limits: of the process.
     """
 
-    def __init__(self, name: str, job: Job, limits: Limits) -> None:
+    def __init__(self, job: Job, limits: Limits) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
-        self._name = name
         self._limits = limits
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, job, limits), daemon=True)
@@ -123,9 +123,10 @@ class Worker:
             answer = self._pipe.recv()
         except (EOFError, ConnectionError):
             self._process.join()
-            if self._process.exitcode == -signal.SIGKILL:
-                raise LeftOut("the system ended it, most likely for want of memory") from None
-            raise RuntimeError(f"the process that measures {self._name} has failed: its error is above") from None
+            code = self._process.exitcode
+            killed = code == -signal.SIGKILL
+            reason = "the system ended it, most likely for want of memory" if killed else f"it ended with status {code}"
+            raise LeftOut(reason) from None
         if isinstance(answer, LeftOut):
             raise answer
         return answer
@@ -137,7 +138,7 @@ def _work(pipe: Connection, job: Job, limits: Limits) -> None:
     device = torch.device(limits.device)
     try:
         step = job.make(*job.arguments)
-    except (ImportError, LeftOut) as error:
+    except (ImportError, LeftOut) as error:  # what is not there
         pipe.send(LeftOut(str(error)))
         return
     before = forget_peak(device)
@@ -150,11 +151,13 @@ def _work(pipe: Connection, job: Job, limits: Limits) -> None:
             value = step()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-        except (MemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            pipe.send(LeftOut(f"more than --max-gb {limits.max_gb:g}" if limits.max_gb else "out of memory"))
-            return
+        except Exception as error:
+            if is_out_of_memory(error):
+                pipe.send(LeftOut(f"more than --max-gb {limits.max_gb:g}" if limits.max_gb else "out of memory"))
+                return
+            reason = next(iter(str(error).splitlines()), "")
+            pipe.send(LeftOut(f"it failed with {type(error).__name__}: {reason}"))
+            raise
         pipe.send((time.perf_counter() - start, value))
     peak = peak_memory(device)
     pipe.send({"peak_mb": peak / 1e6, "increment_mb": (peak - before) / 1e6})
