@@ -15,8 +15,8 @@ from summarymix.data.batches import Batch, DataConfig
 from summarymix.data.features import FbankOptions
 from summarymix.data.noise import NoiseConfig
 from summarymix.data.tokens import Tokenizer
-from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.results import Utterance
+from summarymix.decoding.search import Hypothesis, Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.model import Transducer
 from summarymix.state import state_bytes
@@ -79,7 +79,7 @@ def latency_ms(chunk: ChunkConfig, fbank: FbankOptions) -> float | None:
     return 1000 * samples / fbank.sample_rate
 
 
-def stream_state_bytes(model: Transducer, search: GreedySearch, chunk: ChunkConfig) -> int | None:
+def stream_state_bytes(model: Transducer, search: Search, chunk: ChunkConfig) -> int | None:
     """Bytes kept for a stream between two chunks, encoder and predictor, features not counted.
 
     None offline, and where the encoder cannot stream: attention with unlimited left context.
@@ -113,7 +113,7 @@ class Decoded:
 def decode_split(
     model: Transducer,
     tokenizer: Tokenizer,
-    search: GreedySearch,
+    search: Search,
     setting: Setting,
     batches: Iterable[Batch],
     num_streams: int = 16,
@@ -162,7 +162,7 @@ def decode_split(
 
 
 @torch.inference_mode()
-def decode_batch(model: Transducer, search: GreedySearch, batch: Batch, chunk: ChunkConfig) -> list[Hypothesis]:
+def decode_batch(model: Transducer, search: Search, batch: Batch, chunk: ChunkConfig) -> list[Hypothesis]:
     """Recognise whole utterances, offline or under chunk masks."""
     device = next(model.parameters()).device
     encoder_out, lengths = model.encoder(

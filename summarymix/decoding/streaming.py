@@ -19,7 +19,8 @@ from torch import Tensor
 from summarymix.chunking import FRAME_MS, ChunkConfig
 from summarymix.data.features import FbankExtractor
 from summarymix.data.tokens import Tokenizer
-from summarymix.decoding.greedy import GreedySearch, Hypothesis
+from summarymix.decoding.greedy import GreedySearch
+from summarymix.decoding.search import Hypothesis, Search
 from summarymix.model import Transducer
 from summarymix.state import State, reset_slots, select_slots, write_slots
 from summarymix.subsampling import FEATURES_PER_FRAME, features_needed, output_lengths
@@ -139,7 +140,7 @@ class StreamingRecognizer:
         chunk: ChunkConfig,
         num_streams: int = 1,
         extractor: FbankExtractor | None = None,
-        search: GreedySearch | None = None,
+        search: Search | None = None,
     ) -> None:
         if chunk.chunk_size is None:
             raise ValueError("streaming needs a chunk size: give --chunk-ms, for instance 640")

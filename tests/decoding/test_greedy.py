@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from search_cases import encoder_frames
 from torch import Tensor
 
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
@@ -27,15 +28,6 @@ def naive_search(model: Transducer, frames: Tensor, max_symbols: int) -> Hypothe
             hypothesis.frames.append(t)
             hypothesis.log_probs.append(float(logits.log_softmax(0)[token]))
     return hypothesis
-
-
-def encoder_frames(model: Transducer, num_streams: int = 6, num_frames: int = 50) -> tuple[Tensor, Tensor]:
-    """Random encoder output (N, T, D) and ragged lengths (N,), one of them 0."""
-    generator = torch.Generator().manual_seed(5)
-    frames = torch.randn(num_streams, num_frames, model.config.dim, generator=generator)
-    lengths = torch.randint(1, num_frames, (num_streams,), generator=generator)
-    lengths[0], lengths[1] = num_frames, 0
-    return frames, lengths
 
 
 def assert_same(one: Hypothesis, other: Hypothesis) -> None:

@@ -1,0 +1,180 @@
+"""Modified beam search: a beam of hypotheses that emit at most one token per frame, as in icefall and sherpa-onnx."""
+
+import heapq
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from summarymix.decoding.search import UNSCALED, Emission, Hypothesis, Path, Scaling, TransducerSearch, log_add
+from summarymix.model import Transducer
+from summarymix.predictor import StatelessPredictor
+from summarymix.state import State, select_slots, take_prefix, write_slots
+
+
+class TokenScorer(Protocol):
+    """Adds scores to tokens, by an automaton that reads them: hot words, an n-gram language model."""
+
+    start: int  # the state at the start of an utterance
+
+    def step(self, state: int, token: int) -> tuple[float, int]:
+        """What reading ``token`` in ``state`` adds, and the state that follows."""
+
+    def final(self, state: int) -> float:
+        """What ending in ``state`` adds."""
+
+
+@dataclass
+class ScoredPath(Path):
+    """A hypothesis between two frames."""
+
+    carried: float = 0.0  # the score so far, without what the scorers add at the end
+    scorer_states: tuple[int, ...] = ()
+
+
+class ModifiedBeamSearch(TransducerSearch):
+    """Beam search over a batch of streams, a frame at a time.
+
+    Each frame extends each hypothesis by blank or one token, keeps the ``beam_size`` best extensions of each stream,
+    and merges those with the same tokens: their probabilities are added, and the times of the better one are kept.
+    Scorers then add theirs. The best hypothesis is that of the greatest score per token, the tokens counted including
+    the predictor's context at the start. All this is what icefall and sherpa-onnx do.
+
+    Row b of a stream's state belongs to path b of its hypothesis, so that tensors of the state are (N, beam_size, …).
+
+    Args:
+        beam_size: hypotheses of a stream.
+        scorers: what else adds to the scores of tokens.
+        model, unk_id, scaling, record_margins: see :class:`~summarymix.decoding.search.Search`.
+    """
+
+    def __init__(
+        self,
+        model: Transducer,
+        beam_size: int = 4,
+        unk_id: int | None = None,
+        record_margins: bool = False,
+        scaling: Scaling = UNSCALED,
+        scorers: Sequence[TokenScorer] = (),
+    ) -> None:
+        super().__init__(model, unk_id, scaling, record_margins)
+        if beam_size < 1:
+            raise ValueError(f"beam_size must be 1 or more, not {beam_size}")
+        self.beam_size = beam_size
+        self.scorers = scorers
+        predictor = model.predictor
+        self._context_size = predictor.context_size if isinstance(predictor, StatelessPredictor) else 1
+
+    @torch.inference_mode()
+    def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
+        """The state of ``batch_size`` streams at the start of an utterance; only path 0 is there."""
+        state = super().init_state(batch_size * self.beam_size, device)
+        return {name: tensor.unflatten(0, (batch_size, self.beam_size)) for name, tensor in state.items()}
+
+    @torch.inference_mode()
+    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> None:
+        """See :meth:`Search.__call__ <summarymix.decoding.search.Search.__call__>`."""
+        frames = self.model.joiner.encoder_proj(encoder_out)  # (N, T, J)
+        rows: State = {name: tensor.flatten(0, 1) for name, tensor in state.items()}  # (N·B, …)
+        limits: list[int] = lengths.tolist()
+        for hypothesis in hypotheses:
+            if not hypothesis.paths:
+                hypothesis.paths = [ScoredPath(scorer_states=tuple(scorer.start for scorer in self.scorers))]
+        for t in range(max(limits, default=0)):
+            self._search_frame(frames[:, t], [n for n, limit in enumerate(limits) if t < limit], rows, hypotheses)
+        for hypothesis in hypotheses:
+            self._rank(hypothesis)
+            hypothesis.show_best()
+
+    def _search_frame(self, frame: Tensor, streams: list[int], rows: State, hypotheses: list[Hypothesis]) -> None:
+        """Search one frame, (N, J), of some of the streams."""
+        # M paths of all the streams together: the stream and the row of each.
+        owners = [n for n in streams for _ in hypotheses[n].paths]
+        sources = [n * self.beam_size + b for n in streams for b in range(len(hypotheses[n].paths))]
+        contexts = rows["decoder_proj"][torch.tensor(sources, device=frame.device)]  # (M, J)
+        logits = self.model.joiner(frame[torch.tensor(owners, device=frame.device)], contexts)  # (M, V)
+        log_probs = self.scaling(logits).log_softmax(1)
+        # The best extensions of a stream are among the best of each path; one more, to see how close the next one was.
+        best = log_probs.topk(min(self.beam_size + 1, log_probs.size(1)), dim=1)
+        values, tokens = best.values.tolist(), best.indices.tolist()  # M × (beam_size + 1)
+
+        moved: list[tuple[int, int]] = []  # source and target row of paths that emitted nothing
+        read: list[tuple[int, int, int]] = []  # source and target row of those that emitted, and the token
+        m = 0
+        for n in streams:
+            hypothesis, first = hypotheses[n], n * self.beam_size
+            size = len(hypothesis.paths)
+            kept = self._extend(hypothesis, values[m : m + size], tokens[m : m + size])
+            for b, (parent, token) in enumerate(kept):
+                if token not in self.silent:
+                    read.append((first + parent, first + b, token))
+                elif parent != b:
+                    moved.append((first + parent, first + b))
+            hypothesis.num_frames += 1
+            hypothesis.settle()
+            m += size
+        self._follow(rows, moved, read)
+
+    def _extend(
+        self, hypothesis: Hypothesis, values: list[list[float]], tokens: list[list[int]]
+    ) -> list[tuple[int, int]]:
+        """Replace a stream's paths by their best extensions. Returns the parent's number and the token of each.
+
+        Args:
+            hypothesis: of the stream.
+            values: log-probabilities of the best tokens of each path.
+            tokens: these tokens.
+        """
+        candidates = [
+            (path.carried + value, b, token, value)
+            for b, path in enumerate(hypothesis.paths)
+            for value, token in zip(values[b], tokens[b], strict=True)
+        ]
+        ordered = heapq.nlargest(self.beam_size + 1, candidates, key=itemgetter(0))
+        best, others = ordered[: self.beam_size], ordered[self.beam_size :]
+        margin = min((best[-1][0] - other[0] for other in others), default=math.inf)
+
+        extended: dict[tuple[int, ...], ScoredPath] = {}  # by tokens
+        kept: list[tuple[int, int]] = []
+        for score, parent, token, value in best:
+            path = hypothesis.paths[parent]
+            emissions, states, added = path.emissions, path.scorer_states, 0.0
+            if token not in self.silent:
+                emissions = (*emissions, Emission(token, hypothesis.num_frames, value))
+                steps = [scorer.step(s, token) for scorer, s in zip(self.scorers, states, strict=True)]
+                states = tuple(state for _, state in steps)
+                added = sum(addition for addition, _ in steps)
+            new = ScoredPath(emissions, carried=score + added, scorer_states=states)
+            if same := extended.get(new.tokens):
+                margin = min(margin, abs(same.carried - new.carried))  # whose times are kept
+                same.carried = log_add(same.carried, new.carried)
+            else:
+                extended[new.tokens] = new
+                kept.append((parent, token))
+        hypothesis.paths = list(extended.values())
+        if self.record_margins:
+            hypothesis.margins.append(margin)
+        return kept
+
+    def _follow(self, rows: State, moved: list[tuple[int, int]], read: list[tuple[int, int, int]]) -> None:
+        """Bring the state's rows (N·B, …) in the order of the new paths, and let predictors read what was emitted."""
+        device = rows["decoder_proj"].device
+        changes = []
+        if moved:
+            sources, targets = torch.tensor(moved, device=device).unbind(1)
+            changes.append((targets, select_slots(rows, sources)))
+        if read:
+            sources, targets, tokens = torch.tensor(read, device=device).unbind(1)
+            changes.append((targets, self._advance(tokens, take_prefix("predictor", select_slots(rows, sources)))))
+        for targets, part in changes:  # only now, as sources of one may be targets of the other
+            write_slots(rows, targets, part)
+
+    def _rank(self, hypothesis: Hypothesis) -> None:
+        for path in hypothesis.paths:
+            finals = (scorer.final(state) for scorer, state in zip(self.scorers, path.scorer_states, strict=True))
+            path.score = path.carried + sum(finals)
+            path.rank = path.score / (self._context_size + hypothesis.num_settled + len(path.emissions))

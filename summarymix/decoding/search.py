@@ -1,0 +1,209 @@
+"""What all searches have in common: hypotheses, and how a search is called.
+
+A search is fed with encoder frames, all of an utterance's or a chunk's at a time, of many streams side by side. What
+it remembers of a stream between two calls is one row of a :data:`~summarymix.state.State` and one
+:class:`Hypothesis`. Feeding the frames of an utterance in one call or in many therefore runs the same operations, and
+offline, simulated and streaming decoding cannot drift apart.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from summarymix.model import BLANK, Transducer
+from summarymix.state import State, add_prefix
+
+
+class Emission(NamedTuple):
+    """A token as it was emitted."""
+
+    token: int
+    frame: int  # encoder frame
+    log_prob: float  # given the history
+
+
+@dataclass
+class Path:
+    """One of the hypotheses in a beam."""
+
+    emissions: tuple[Emission, ...] = ()  # behind those that all hypotheses of the beam share
+    score: float = 0.0  # all that counts, summed over the alignments in the beam, as if the input ended here
+    rank: float = 0.0  # what hypotheses are sorted by, the best having the greatest
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """The tokens of the emissions."""
+        return tuple(emission.token for emission in self.emissions)
+
+
+@dataclass
+class Hypothesis:
+    """What one stream has been recognised as so far; of a beam search, the best of its hypotheses."""
+
+    tokens: list[int] = field(default_factory=list)
+    frames: list[int] = field(default_factory=list)  # encoder frame at which each token was emitted
+    log_probs: list[float] = field(default_factory=list)  # of each token, given the history
+    num_frames: int = 0  # encoder frames searched
+    # For each frame, how far the closest decision was from going the other way: the gap of two logits or two scores.
+    # On request only.
+    margins: list[float] = field(default_factory=list)
+    # Of a beam search only:
+    paths: list[Any] = field(default_factory=list)  # the beam, of the search's own kind of Path, in no order
+    num_settled: int = 0  # tokens at the beginning that all paths share, so that they will not change any more
+    score: float = 0.0  # of the best path
+
+    def nbest(self, limit: int) -> list["Hypothesis"]:
+        """Up to ``limit`` hypotheses, the best first, as they would be if the input ended here."""
+        if not self.paths:
+            return [self]
+        best = sorted(self.paths, key=lambda path: path.rank, reverse=True)[:limit]
+        return [self._with_path(path) for path in best]
+
+    def margin(self, frame: int) -> float:
+        """How far the decisions that ``frame`` depends on were from going the other way.
+
+        In a beam these are all, and the choice of the best hypothesis.
+        """
+        if not self.paths:
+            return self.margins[frame]
+        ranks = sorted(path.rank for path in self.paths)[-2:]
+        return min([*self.margins, *([ranks[1] - ranks[0]] if len(ranks) == 2 else [])])
+
+    def settle(self) -> None:
+        """Move what all paths begin with from the paths to the settled tokens: so paths stay short in long streams."""
+        common = 0
+        for emissions in zip(*(path.emissions for path in self.paths), strict=False):
+            # Equal ones are interchangeable, whether or not they were the same.
+            if any(emission != emissions[0] for emission in emissions):
+                break
+            common += 1
+        if common:
+            self._replace_tail(self.paths[0].emissions[:common])
+            self.num_settled += common
+            for path in self.paths:
+                path.emissions = path.emissions[common:]
+
+    def show_best(self) -> None:
+        """Let tokens, frames, log_probs and score be those of the path of the greatest rank."""
+        best = max(self.paths, key=lambda path: path.rank)
+        self._replace_tail(best.emissions)
+        self.score = best.score
+
+    def _with_path(self, path: Path) -> "Hypothesis":
+        hypothesis = Hypothesis(
+            self.tokens[: self.num_settled],
+            self.frames[: self.num_settled],
+            self.log_probs[: self.num_settled],
+            num_frames=self.num_frames,
+            num_settled=self.num_settled,
+            score=path.score,
+        )
+        hypothesis._replace_tail(path.emissions)
+        return hypothesis
+
+    def _replace_tail(self, emissions: Sequence[Emission]) -> None:
+        """Put ``emissions`` behind the settled ones."""
+        self.tokens[self.num_settled :] = [emission.token for emission in emissions]
+        self.frames[self.num_settled :] = [emission.frame for emission in emissions]
+        self.log_probs[self.num_settled :] = [emission.log_prob for emission in emissions]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What is done to logits before they become log-probabilities, as in icefall and sherpa-onnx.
+
+    Args:
+        blank_penalty: subtracted from blank's logit; above 0, fewer tokens are deleted and more inserted.
+        temperature: logits are divided by it, the penalty included; above 1, a beam keeps more alternatives.
+    """
+
+    blank_penalty: float = 0.0
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"the temperature must be above 0, not {self.temperature}")
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """(…, V) to (…, V), also for log-probabilities, which become logits."""
+        if self.blank_penalty:
+            logits = logits.clone()
+            logits[..., BLANK] -= self.blank_penalty
+        return logits if self.temperature == 1 else logits / self.temperature
+
+
+UNSCALED = Scaling()
+
+
+class Search(ABC):
+    """A search over a batch of streams.
+
+    ``<unk>`` counts as blank, as in icefall's and sherpa-onnx's searches.
+
+    Args:
+        model: should be in evaluation mode.
+        unk_id: id of ``<unk>``, None if the tokens have none.
+        scaling: of the logits.
+        record_margins: fill :attr:`Hypothesis.margins` (a little slower).
+    """
+
+    def __init__(
+        self, model: Transducer, unk_id: int | None = None, scaling: Scaling = UNSCALED, record_margins: bool = False
+    ) -> None:
+        self.model = model
+        self.silent = {BLANK} if unk_id is None else {BLANK, unk_id}
+        self.scaling = scaling
+        self.record_margins = record_margins
+
+    @abstractmethod
+    def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
+        """The state of ``batch_size`` streams at the start of an utterance."""
+
+    @abstractmethod
+    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> None:
+        """Search further frames of every stream; ``state`` and ``hypotheses`` are updated in place.
+
+        Args:
+            encoder_out: (N, T, D) the next encoder frames of N streams.
+            lengths: (N,) int64, how many of the T frames belong to each stream; 0 is legal.
+            state: from :meth:`init_state`, rows in the order of ``encoder_out``.
+            hypotheses: N of them, likewise.
+        """
+
+    def decode(self, encoder_out: Tensor, lengths: Tensor) -> list[Hypothesis]:
+        """Search whole utterances: (N, T, D) and (N,) to N hypotheses."""
+        hypotheses = [Hypothesis() for _ in range(encoder_out.size(0))]
+        self(encoder_out, lengths, self.init_state(encoder_out.size(0), encoder_out.device), hypotheses)
+        return hypotheses
+
+
+class TransducerSearch(Search):
+    """A search with predictor and joiner. Its state is the predictor's and ``decoder_proj``, its last output,
+    projected for the joiner.
+    """
+
+    @torch.inference_mode()
+    def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
+        """The state of ``batch_size`` streams at the start of an utterance: the predictor has read one blank."""
+        state = self.model.predictor.init_state(batch_size, torch.device(device))
+        blank = torch.full((batch_size,), BLANK, dtype=torch.int64, device=device)  # (N,)
+        return self._advance(blank, state)
+
+    def _advance(self, tokens: Tensor, predictor_state: State) -> State:
+        """Let the predictors read ``tokens`` (E,); the new state of these E streams."""
+        out, predictor_state = self.model.predictor.step(tokens, predictor_state)  # (E, P)
+        return {
+            "decoder_proj": self.model.joiner.decoder_proj(out),  # (E, J)
+            **add_prefix("predictor", predictor_state),
+        }
+
+
+def log_add(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))."""
+    high, low = (a, b) if a > b else (b, a)
+    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
