@@ -38,11 +38,14 @@ def make_model(predictor: str, context_size: int = 2, encoder: str = "conformer"
     model = Transducer(config).eval()
     noise, lengths = torch.randn(1, 400, config.feature_dim), torch.tensor([400])
     with torch.no_grad():
-        # An untrained encoder's frames hardly vary around their mean; the joiner looks at the difference.
+        # An untrained encoder's frames hardly vary around their mean; joiner and CTC head look at the difference.
         frames, _ = model.encoder(noise, lengths, ChunkConfig())
-        projection = model.joiner.encoder_proj
-        projection.weight.mul_(5)
-        projection.bias.copy_(-projection.weight @ frames.mean((0, 1)))
+        for projection in (model.joiner.encoder_proj, model.ctc_head):
+            projection.weight.mul_(5)
+            projection.bias.copy_(-projection.weight @ frames.mean((0, 1)))
+        spread = model.ctc_head(frames).std()
+        for parameter in model.ctc_head.parameters():
+            parameter.div_(spread)
         model.joiner.out.bias.zero_()
     return model
 

@@ -1,4 +1,6 @@
-"""Encoder output for tests of searches."""
+"""Encoder output and a scorer for tests of searches."""
+
+import math
 
 import torch
 from torch import Tensor
@@ -13,3 +15,15 @@ def encoder_frames(model: Transducer, num_streams: int = 6, num_frames: int = 50
     lengths = torch.randint(1, num_frames, (num_streams,), generator=generator)
     lengths[0], lengths[1] = num_frames, 0
     return frames, lengths
+
+
+class Bigrams:
+    """A scorer for tests: its state is the last token."""
+
+    start = 0
+
+    def step(self, state: int, token: int) -> tuple[float, int]:
+        return math.sin(7 * state + token), token
+
+    def final(self, state: int) -> float:
+        return math.sin(state)

@@ -1,0 +1,151 @@
+"""Searches with the auxiliary CTC head instead of predictor and joiner (A. Graves et al., ICML 2006)."""
+
+import heapq
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from summarymix.decoding.search import UNSCALED, Emission, Hypothesis, Path, Scaling, Search, log_add
+from summarymix.model import BLANK, Transducer
+from summarymix.state import State
+
+
+class CTCSearch(Search):
+    """A search that reads each frame's distribution over tokens."""
+
+    def log_probs(self, encoder_out: Tensor) -> Tensor:
+        """Encoder frames (N, T, D) to scaled log-probabilities of the CTC head (N, T, V); ``<unk>``'s is blank's."""
+        log_probs = self.scaling(self.model.ctc_log_probs(encoder_out)).log_softmax(-1)
+        silent = list(self.silent)
+        blank = log_probs[..., silent].logsumexp(-1)
+        log_probs[..., silent] = -math.inf
+        log_probs[..., BLANK] = blank
+        return log_probs
+
+
+class CTCGreedySearch(CTCSearch):
+    """The best token of each frame, repetitions and blanks removed. Its state is the last frame's token.
+
+    A token is emitted at the first of the frames that it is the best of.
+    """
+
+    def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
+        """The state of ``batch_size`` streams at the start of an utterance: as if behind a blank."""
+        return {"last": torch.full((batch_size,), BLANK, dtype=torch.int64, device=device)}
+
+    @torch.inference_mode()
+    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> None:
+        """See :meth:`Search.__call__ <summarymix.decoding.search.Search.__call__>`."""
+        log_probs, tokens = self.log_probs(encoder_out).topk(2, dim=2)  # (N, T, 2)
+        best = torch.cat([state["last"][:, None], tokens[..., 0]], dim=1)  # (N, 1 + T)
+        valid = torch.arange(best.size(1) - 1, device=best.device) < lengths[:, None]
+        emitting = valid & (best[:, 1:] != BLANK) & (best[:, 1:] != best[:, :-1])  # (N, T)
+        for n, t in emitting.nonzero().tolist():
+            hypothesis = hypotheses[n]
+            hypothesis.tokens.append(int(tokens[n, t, 0]))
+            hypothesis.frames.append(hypothesis.num_frames + t)
+            hypothesis.log_probs.append(float(log_probs[n, t, 0]))
+        if self.record_margins:
+            for hypothesis, row, length in zip(hypotheses, log_probs, lengths.tolist(), strict=True):
+                hypothesis.margins += (row[:length, 0] - row[:length, 1]).tolist()
+        for hypothesis, length in zip(hypotheses, lengths.tolist(), strict=True):
+            hypothesis.num_frames += length
+        state["last"].copy_(best.gather(1, lengths[:, None])[:, 0])
+
+
+@dataclass
+class Prefix(Path):
+    """A hypothesis between two frames, its alignments divided by their last frame."""
+
+    last: int = BLANK  # token
+    blank: float = -math.inf  # log-probability of the alignments that end in blank
+    token: float = -math.inf  # and of those that end in the last token
+    greatest: float = -math.inf  # part of these, the one that the times are from
+    gap: float = math.inf  # between parts with different times
+
+    def add(self, part: float, emissions: tuple[Emission, ...], ends_in_blank: bool) -> None:
+        """Add alignments of the same tokens, of log-probability ``part``."""
+        if ends_in_blank:
+            self.blank = log_add(self.blank, part)
+        else:
+            self.token = log_add(self.token, part)
+        self.score = self.rank = log_add(self.blank, self.token)
+        if emissions != self.emissions:
+            self.gap = min(self.gap, abs(part - self.greatest))
+        if part > self.greatest:
+            self.greatest, self.emissions = part, emissions
+
+
+class CTCPrefixBeamSearch(CTCSearch):
+    """Prefix beam search: probabilities of all alignments in the beam are added up.
+
+    As in icefall, each frame extends the hypotheses by its ``beam_size`` best tokens, blank among them or not, and
+    the ``beam_size`` most probable token sequences are kept. All it remembers is in the hypotheses; its state is empty.
+
+    Args:
+        beam_size: hypotheses of a stream.
+        model, unk_id, scaling, record_margins: see :class:`~summarymix.decoding.search.Search`.
+    """
+
+    def __init__(
+        self,
+        model: Transducer,
+        beam_size: int = 4,
+        unk_id: int | None = None,
+        record_margins: bool = False,
+        scaling: Scaling = UNSCALED,
+    ) -> None:
+        super().__init__(model, unk_id, scaling, record_margins)
+        if beam_size < 1:
+            raise ValueError(f"beam_size must be 1 or more, not {beam_size}")
+        self.beam_size = beam_size
+
+    def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
+        """Nothing."""
+        return {}
+
+    @torch.inference_mode()
+    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> None:
+        """See :meth:`Search.__call__ <summarymix.decoding.search.Search.__call__>`."""
+        log_probs = self.log_probs(encoder_out)  # (N, T, V)
+        best = log_probs.topk(min(self.beam_size + 1, log_probs.size(2)), dim=2)
+        for hypothesis, values, tokens, length in zip(
+            hypotheses, best.values.tolist(), best.indices.tolist(), lengths.tolist(), strict=True
+        ):
+            if not hypothesis.paths:
+                hypothesis.paths = [Prefix(blank=0.0)]
+            for frame in zip(values[:length], tokens[:length], strict=True):
+                # <unk>, which has become blank, is among the best of tiny vocabularies only.
+                self._search_frame(hypothesis, [pair for pair in zip(*frame, strict=True) if pair[0] > -math.inf])
+            hypothesis.show_best()
+
+    def _search_frame(self, hypothesis: Hypothesis, best: list[tuple[float, int]]) -> None:
+        """Read a frame's best tokens, one more than are used, each behind its log-probability."""
+        size = self.beam_size
+        extended: dict[tuple[int, ...], Prefix] = {}  # by tokens
+        for path in hypothesis.paths:
+            same = path.tokens
+            for value, token in best[:size]:
+                if token == BLANK:
+                    extended.setdefault(same, Prefix(last=path.last)).add(path.score + value, path.emissions, True)
+                    continue
+                before = path.score
+                if token == path.last:
+                    if path.token > -math.inf:
+                        stays = extended.setdefault(same, Prefix(last=token))
+                        stays.add(path.token + value, path.emissions, False)
+                    before = path.blank  # only behind a blank it is another one
+                if before > -math.inf:
+                    emissions = (*path.emissions, Emission(token, hypothesis.num_frames, value))
+                    extended.setdefault((*same, token), Prefix(last=token)).add(before + value, emissions, False)
+        ordered = heapq.nlargest(size + 1, extended.values(), key=lambda path: path.score)
+        hypothesis.paths = ordered[:size]
+        if self.record_margins:
+            gaps = [path.gap for path in hypothesis.paths]
+            gaps += [ordered[size - 1].score - other.score for other in ordered[size:]]
+            gaps += [best[size - 1][0] - value for value, _ in best[size:]]
+            hypothesis.margins.append(min(gaps))
+        hypothesis.num_frames += 1
+        hypothesis.settle()

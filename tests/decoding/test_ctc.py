@@ -1,0 +1,88 @@
+"""Searches of the CTC head against its definition: the sum over all alignments."""
+
+import math
+from collections import defaultdict
+from itertools import groupby, product
+
+import pytest
+import torch
+from search_cases import encoder_frames
+from torch import Tensor
+
+from summarymix.decoding.ctc import CTCGreedySearch, CTCPrefixBeamSearch, Prefix
+from summarymix.decoding.search import Emission, Hypothesis, Scaling
+from summarymix.model import BLANK, Transducer
+
+UNK = 1
+ALL = 100_000
+
+
+def collapse(alignment: tuple[int, ...]) -> tuple[int, ...]:
+    """<unk> counts as blank."""
+    return tuple(token for token, _ in groupby(0 if a == UNK else a for a in alignment) if token != BLANK)
+
+
+@torch.inference_mode()
+def exhaustive(model: Transducer, frames: Tensor, scaling: Scaling) -> dict[tuple[int, ...], float]:
+    """Log-probability of each token sequence, by all alignments of frames (T, D)."""
+    logits = model.ctc_head(frames).double()
+    logits[:, BLANK] -= scaling.blank_penalty
+    distributions = (logits / scaling.temperature).softmax(-1).tolist()  # T × V
+    sums: dict[tuple[int, ...], float] = defaultdict(float)
+    for alignment in product(range(model.config.vocab_size), repeat=len(distributions)):
+        sums[collapse(alignment)] += math.prod(row[a] for row, a in zip(distributions, alignment, strict=True))
+    return {tokens: math.log(probability) for tokens, probability in sums.items()}
+
+
+@pytest.mark.parametrize("scaling", [Scaling(), Scaling(1.5, 2.0)], ids=["plain", "scaled"])
+def test_an_unlimited_beam_is_exact(stateless_model: Transducer, scaling: Scaling) -> None:
+    frames = 3 * torch.randn(1, 4, 16, generator=torch.Generator().manual_seed(3))
+    expected = exhaustive(stateless_model, frames[0], scaling)
+    search = CTCPrefixBeamSearch(stateless_model, ALL, UNK, scaling=scaling)
+    [found] = search.decode(frames, torch.tensor([4]))
+    best = found.nbest(ALL)
+    assert {tuple(h.tokens): h.score for h in best} == pytest.approx(expected, abs=1e-4)
+    assert best[0].score == max(h.score for h in best) == found.score
+    assert best[0].tokens == found.tokens
+    for hypothesis in best:
+        assert sorted(set(hypothesis.frames)) == hypothesis.frames  # one token a frame
+
+
+def test_greedy_search_by_definition(stateless_model: Transducer) -> None:
+    frames, lengths = encoder_frames(stateless_model)
+    frames *= 5
+    found = CTCGreedySearch(stateless_model, UNK, Scaling(0.5)).decode(frames, lengths)
+    with torch.inference_mode():
+        logits = stateless_model.ctc_head(frames)
+        logits[..., BLANK] -= 0.5
+        probabilities = logits.softmax(-1)
+        probabilities[..., BLANK] += probabilities[..., UNK]
+        probabilities[..., UNK] = 0
+    for hypothesis, row, length in zip(found, probabilities, lengths.tolist(), strict=True):
+        best = row[:length].argmax(-1).tolist()
+        assert tuple(hypothesis.tokens) == collapse(tuple(best))
+        starts = [t for t in range(length) if best[t] != BLANK and (t == 0 or best[t] != best[t - 1])]
+        assert hypothesis.frames == starts
+        values = [math.log(float(row[t, best[t]])) for t in starts]
+        assert hypothesis.log_probs == pytest.approx(values, abs=1e-4)
+    assert sum(len(h.tokens) for h in found) > 30
+    assert any(len(h.tokens) < h.num_frames for h in found)
+
+
+def test_a_token_repeats_only_behind_a_blank(stateless_model: Transducer) -> None:
+    search = CTCPrefixBeamSearch(stateless_model, 3, record_margins=True)
+    a = Emission(5, 0, -0.1)
+    path = Prefix((a,), last=5, blank=-2.0, token=-1.0, score=math.log(math.exp(-1) + math.exp(-2)))
+    hypothesis = Hypothesis(num_frames=2, paths=[path])
+    search._search_frame(hypothesis, [(-0.2, 5), (-3.0, BLANK)])
+    # Settled: a. Left: nothing more, of the token's own part and of blank; or once more, of blank's part.
+    assert (hypothesis.tokens, [p.tokens for p in hypothesis.paths]) == ([5], [(), (5,)])
+    same, again = hypothesis.paths
+    assert (same.token, same.blank) == pytest.approx((-1.2, path.score - 3.0))
+    assert (again.token, again.blank) == (-2.2, -math.inf)
+    assert again.emissions == (Emission(5, 2, -0.2),)
+
+
+def test_a_beam_below_one_is_refused(stateless_model: Transducer) -> None:
+    with pytest.raises(ValueError, match="beam_size must be 1 or more, not 0"):
+        CTCPrefixBeamSearch(stateless_model, beam_size=0)
