@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from summarymix.decoding.search import UNSCALED, Emission, Hypothesis, Path, Scaling, TransducerSearch, log_add
+from summarymix.decoding.search import UNSCALED, Hypothesis, Path, Scaling, TransducerSearch, log_add
 from summarymix.model import Transducer
 from summarymix.predictor import StatelessPredictor
 from summarymix.state import State, select_slots, take_prefix, write_slots
@@ -115,7 +115,6 @@ class ModifiedBeamSearch(TransducerSearch):
                 elif parent != b:
                     moved.append((first + parent, first + b))
             hypothesis.num_frames += 1
-            hypothesis.settle()
             m += size
         self._follow(rows, moved, read)
 
@@ -138,22 +137,21 @@ class ModifiedBeamSearch(TransducerSearch):
         best, others = ordered[: self.beam_size], ordered[self.beam_size :]
         margin = min((best[-1][0] - other[0] for other in others), default=math.inf)
 
-        extended: dict[tuple[int, ...], ScoredPath] = {}  # by tokens
+        extended: dict[int, ScoredPath] = {}  # by key
         kept: list[tuple[int, int]] = []
         for score, parent, token, value in best:
             path = hypothesis.paths[parent]
-            emissions, states, added = path.emissions, path.scorer_states, 0.0
+            end, key, states = path.end, path.key, path.scorer_states
             if token not in self.silent:
-                emissions = (*emissions, Emission(token, hypothesis.num_frames, value))
+                end, key = path.emit(token, hypothesis.num_frames, value)
                 steps = [scorer.step(s, token) for scorer, s in zip(self.scorers, states, strict=True)]
                 states = tuple(state for _, state in steps)
-                added = sum(addition for addition, _ in steps)
-            new = ScoredPath(emissions, carried=score + added, scorer_states=states)
-            if same := extended.get(new.tokens):
-                margin = min(margin, abs(same.carried - new.carried))  # whose times are kept
-                same.carried = log_add(same.carried, new.carried)
+                score += sum(addition for addition, _ in steps)
+            if same := extended.get(key):
+                margin = min(margin, abs(same.carried - score))  # whose times are kept
+                same.carried = log_add(same.carried, score)
             else:
-                extended[new.tokens] = new
+                extended[key] = ScoredPath(end, key, carried=score, scorer_states=states)
                 kept.append((parent, token))
         hypothesis.paths = list(extended.values())
         if self.record_margins:
@@ -177,4 +175,4 @@ class ModifiedBeamSearch(TransducerSearch):
         for path in hypothesis.paths:
             finals = (scorer.final(state) for scorer, state in zip(self.scorers, path.scorer_states, strict=True))
             path.score = path.carried + sum(finals)
-            path.rank = path.score / (self._context_size + hypothesis.num_settled + len(path.emissions))
+            path.rank = path.score / (self._context_size + path.length)

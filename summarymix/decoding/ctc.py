@@ -59,23 +59,27 @@ class CTCGreedySearch(CTCSearch):
 class Prefix(Path):
     """A hypothesis between two frames, its alignments divided by their last frame."""
 
-    last: int = BLANK  # token
     blank: float = -math.inf  # log-probability of the alignments that end in blank
     token: float = -math.inf  # and of those that end in the last token
     greatest: float = -math.inf  # part of these, the one that the times are from
     gap: float = math.inf  # between parts with different times
 
-    def add(self, part: float, emissions: tuple[Emission, ...], ends_in_blank: bool) -> None:
+    @property
+    def last(self) -> int:
+        """The last token, blank if there is none."""
+        return BLANK if self.end is None else self.end.token
+
+    def add(self, part: float, end: Emission | None, ends_in_blank: bool) -> None:
         """Add alignments of the same tokens, of log-probability ``part``."""
         if ends_in_blank:
             self.blank = log_add(self.blank, part)
         else:
             self.token = log_add(self.token, part)
         self.score = self.rank = log_add(self.blank, self.token)
-        if emissions != self.emissions:
+        if end is not self.end:
             self.gap = min(self.gap, abs(part - self.greatest))
         if part > self.greatest:
-            self.greatest, self.emissions = part, emissions
+            self.greatest, self.end = part, end
 
 
 class CTCPrefixBeamSearch(CTCSearch):
@@ -117,29 +121,29 @@ class CTCPrefixBeamSearch(CTCSearch):
             if not hypothesis.paths:
                 hypothesis.paths = [Prefix(blank=0.0)]
             for frame in zip(values[:length], tokens[:length], strict=True):
-                # <unk>, which has become blank, is among the best of tiny vocabularies only.
-                self._search_frame(hypothesis, [pair for pair in zip(*frame, strict=True) if pair[0] > -math.inf])
+                self._search_frame(hypothesis, list(zip(*frame, strict=True)))
             hypothesis.show_best()
 
     def _search_frame(self, hypothesis: Hypothesis, best: list[tuple[float, int]]) -> None:
         """Read a frame's best tokens, one more than are used, each behind its log-probability."""
         size = self.beam_size
-        extended: dict[tuple[int, ...], Prefix] = {}  # by tokens
+        extended: dict[int, Prefix] = {}  # by key
+
+        def add(key: int, part: float, end: Emission | None, ends_in_blank: bool) -> None:
+            if part > -math.inf:
+                extended.setdefault(key, Prefix(key=key)).add(part, end, ends_in_blank)
+
         for path in hypothesis.paths:
-            same = path.tokens
             for value, token in best[:size]:
                 if token == BLANK:
-                    extended.setdefault(same, Prefix(last=path.last)).add(path.score + value, path.emissions, True)
+                    add(path.key, path.score + value, path.end, True)
                     continue
                 before = path.score
                 if token == path.last:
-                    if path.token > -math.inf:
-                        stays = extended.setdefault(same, Prefix(last=token))
-                        stays.add(path.token + value, path.emissions, False)
+                    add(path.key, path.token + value, path.end, False)
                     before = path.blank  # only behind a blank it is another one
-                if before > -math.inf:
-                    emissions = (*path.emissions, Emission(token, hypothesis.num_frames, value))
-                    extended.setdefault((*same, token), Prefix(last=token)).add(before + value, emissions, False)
+                end, key = path.emit(token, hypothesis.num_frames, value)
+                add(key, before + value, end, False)
         ordered = heapq.nlargest(size + 1, extended.values(), key=lambda path: path.score)
         hypothesis.paths = ordered[:size]
         if self.record_margins:
@@ -148,4 +152,3 @@ class CTCPrefixBeamSearch(CTCSearch):
             gaps += [best[size - 1][0] - value for value, _ in best[size:]]
             hypothesis.margins.append(min(gaps))
         hypothesis.num_frames += 1
-        hypothesis.settle()

@@ -8,9 +8,8 @@ offline, simulated and streaming decoding cannot drift apart.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,26 +18,35 @@ from summarymix.model import BLANK, Transducer
 from summarymix.state import State, add_prefix
 
 
-class Emission(NamedTuple):
-    """A token as it was emitted."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Emission:
+    """A token as it was emitted. Hypotheses that begin alike share their emissions."""
 
     token: int
     frame: int  # encoder frame
     log_prob: float  # given the history
+    previous: "Emission | None" = field(repr=False)
+    length: int  # number of tokens up to and including this one
 
 
 @dataclass
 class Path:
     """One of the hypotheses in a beam."""
 
-    emissions: tuple[Emission, ...] = ()  # behind those that all hypotheses of the beam share
+    end: Emission | None = None  # the last token, and with it those before
+    # Equal tokens have equal keys. That different ones have is a matter of 64 bits, and of a beam's few paths.
+    key: int = 0
     score: float = 0.0  # all that counts, summed over the alignments in the beam, as if the input ended here
     rank: float = 0.0  # what hypotheses are sorted by, the best having the greatest
 
     @property
-    def tokens(self) -> tuple[int, ...]:
-        """The tokens of the emissions."""
-        return tuple(emission.token for emission in self.emissions)
+    def length(self) -> int:
+        """Number of tokens."""
+        return 0 if self.end is None else self.end.length
+
+    def emit(self, token: int, frame: int, log_prob: float) -> tuple[Emission, int]:
+        """The end and the key of the path that has one token more."""
+        return Emission(token, frame, log_prob, self.end, self.length + 1), hash((self.key, token))
 
 
 @dataclass
@@ -53,16 +61,19 @@ class Hypothesis:
     # On request only.
     margins: list[float] = field(default_factory=list)
     # Of a beam search only:
-    paths: list[Any] = field(default_factory=list)  # the beam, of the search's own kind of Path, in no order
-    num_settled: int = 0  # tokens at the beginning that all paths share, so that they will not change any more
     score: float = 0.0  # of the best path
+    paths: list[Any] = field(default_factory=list, repr=False)  # the beam: the search's own kind of Path, in no order
+    _shown: list[Emission] = field(default_factory=list, repr=False, compare=False)  # those of the tokens above
 
     def nbest(self, limit: int) -> list["Hypothesis"]:
         """Up to ``limit`` hypotheses, the best first, as they would be if the input ended here."""
         if not self.paths:
             return [self]
-        best = sorted(self.paths, key=lambda path: path.rank, reverse=True)[:limit]
-        return [self._with_path(path) for path in best]
+        hypotheses = []
+        for path in sorted(self.paths, key=lambda path: path.rank, reverse=True)[:limit]:
+            hypotheses.append(Hypothesis(num_frames=self.num_frames))
+            hypotheses[-1].show(path)
+        return hypotheses
 
     def margin(self, frame: int) -> float:
         """How far the decisions that ``frame`` depends on were from going the other way.
@@ -71,46 +82,27 @@ class Hypothesis:
         """
         if not self.paths:
             return self.margins[frame]
-        ranks = sorted(path.rank for path in self.paths)[-2:]
-        return min([*self.margins, *([ranks[1] - ranks[0]] if len(ranks) == 2 else [])])
-
-    def settle(self) -> None:
-        """Move what all paths begin with from the paths to the settled tokens: so paths stay short in long streams."""
-        common = 0
-        for emissions in zip(*(path.emissions for path in self.paths), strict=False):
-            # Equal ones are interchangeable, whether or not they were the same.
-            if any(emission != emissions[0] for emission in emissions):
-                break
-            common += 1
-        if common:
-            self._replace_tail(self.paths[0].emissions[:common])
-            self.num_settled += common
-            for path in self.paths:
-                path.emissions = path.emissions[common:]
+        best = sorted(path.rank for path in self.paths)[-2:]
+        return min([*self.margins, *(best[1:] and [best[1] - best[0]])])
 
     def show_best(self) -> None:
-        """Let tokens, frames, log_probs and score be those of the path of the greatest rank."""
-        best = max(self.paths, key=lambda path: path.rank)
-        self._replace_tail(best.emissions)
-        self.score = best.score
+        """Show the path of the greatest rank."""
+        self.show(max(self.paths, key=lambda path: path.rank))
 
-    def _with_path(self, path: Path) -> "Hypothesis":
-        hypothesis = Hypothesis(
-            self.tokens[: self.num_settled],
-            self.frames[: self.num_settled],
-            self.log_probs[: self.num_settled],
-            num_frames=self.num_frames,
-            num_settled=self.num_settled,
-            score=path.score,
-        )
-        hypothesis._replace_tail(path.emissions)
-        return hypothesis
-
-    def _replace_tail(self, emissions: Sequence[Emission]) -> None:
-        """Put ``emissions`` behind the settled ones."""
-        self.tokens[self.num_settled :] = [emission.token for emission in emissions]
-        self.frames[self.num_settled :] = [emission.frame for emission in emissions]
-        self.log_probs[self.num_settled :] = [emission.log_prob for emission in emissions]
+    def show(self, path: Path) -> None:
+        """Let tokens, frames, log_probs and score be those of ``path``. Takes as long as there are changes."""
+        tail = []
+        emission = path.end
+        while emission is not None and emission not in self._shown[emission.length - 1 : emission.length]:
+            tail.append(emission)
+            emission = emission.previous
+        common = path.length - len(tail)
+        tail.reverse()
+        self._shown[common:] = tail
+        self.tokens[common:] = [emission.token for emission in tail]
+        self.frames[common:] = [emission.frame for emission in tail]
+        self.log_probs[common:] = [emission.log_prob for emission in tail]
+        self.score = path.score
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from summarymix.decoding.beam import ModifiedBeamSearch, ScoredPath
 from summarymix.decoding.greedy import GreedySearch
-from summarymix.decoding.search import Emission, Hypothesis, Scaling
+from summarymix.decoding.search import Hypothesis, Scaling
 from summarymix.model import BLANK, Transducer
 
 UNK = 1
@@ -95,29 +95,19 @@ def test_a_blank_penalty_makes_it_talk_more(stateless_model: Transducer) -> None
 def test_merging_by_hand(stateless_model: Transducer) -> None:
     """Paths a and ab: blank after ab and b after a are the same tokens."""
     search = ModifiedBeamSearch(stateless_model, beam_size=3, record_margins=True)
-    a, b, late_b = Emission(2, 0, -0.5), Emission(3, 1, -0.7), Emission(3, 4, -0.2)
-    hypothesis = Hypothesis(num_frames=4, paths=[ScoredPath((a,), carried=-1.0), ScoredPath((a, b), carried=-2.0)])
+    start = ScoredPath(carried=-1.0)
+    path_a = ScoredPath(*start.emit(2, 0, -0.5), carried=-1.0)
+    path_ab = ScoredPath(*path_a.emit(3, 1, -0.7), carried=-2.0)
+    hypothesis = Hypothesis(num_frames=4, paths=[path_a, path_ab])
     values = [[-0.2, -0.9], [-0.1, -3.0]]  # a → ab: -1.2, a → a: -1.9; ab → ab: -2.1, ab → abc: -5.0
     kept = search._extend(hypothesis, values, [[3, BLANK], [BLANK, 4]])
     assert kept == [(0, 3), (0, BLANK)]
-    assert [path.emissions for path in hypothesis.paths] == [(a, late_b), (a,)]
-    merged = math.log(math.exp(-1.2) + math.exp(-2.1))
-    assert [path.carried for path in hypothesis.paths] == pytest.approx([merged, -1.9])
+    search._rank(hypothesis)
+    ab, a = hypothesis.nbest(3)
+    assert (ab.tokens, ab.frames, ab.log_probs) == ([2, 3], [0, 4], [-0.5, -0.2])
+    assert (a.tokens, a.frames) == ([2], [0])
+    assert (ab.score, a.score) == pytest.approx((math.log(math.exp(-1.2) + math.exp(-2.1)), -1.9))
     assert hypothesis.margins == pytest.approx([0.9])  # between the two times of b
-    hypothesis.settle()
-    assert (hypothesis.tokens, hypothesis.frames, hypothesis.num_settled) == ([2], [0], 1)
-    assert [path.emissions for path in hypothesis.paths] == [(late_b,), ()]
-
-
-def test_a_long_stream_keeps_little(model: Transducer) -> None:
-    search = ModifiedBeamSearch(model, 4)
-    frames = torch.randn(1, 600, model.config.dim, generator=torch.Generator().manual_seed(0))
-    state, hypothesis = search.init_state(1), Hypothesis()
-    for chunk in frames.split(50, dim=1):
-        search(chunk, torch.tensor([50]), state, [hypothesis])
-        assert max(len(path.emissions) for path in hypothesis.paths) < 200
-    assert hypothesis.num_settled > 200
-    assert hypothesis.nbest(1)[0].tokens == hypothesis.tokens
 
 
 def test_a_beam_below_one_is_refused(stateless_model: Transducer) -> None:

@@ -71,16 +71,16 @@ def test_greedy_search_by_definition(stateless_model: Transducer) -> None:
 
 def test_a_token_repeats_only_behind_a_blank(stateless_model: Transducer) -> None:
     search = CTCPrefixBeamSearch(stateless_model, 3, record_margins=True)
-    a = Emission(5, 0, -0.1)
-    path = Prefix((a,), last=5, blank=-2.0, token=-1.0, score=math.log(math.exp(-1) + math.exp(-2)))
+    a = Emission(5, 0, -0.1, None, 1)
+    path = Prefix(a, blank=-2.0, token=-1.0, score=math.log(math.exp(-1) + math.exp(-2)))
     hypothesis = Hypothesis(num_frames=2, paths=[path])
     search._search_frame(hypothesis, [(-0.2, 5), (-3.0, BLANK)])
-    # Settled: a. Left: nothing more, of the token's own part and of blank; or once more, of blank's part.
-    assert (hypothesis.tokens, [p.tokens for p in hypothesis.paths]) == ([5], [(), (5,)])
+    # Nothing more, of the token's own part and of blank; or once more, of blank's part.
+    assert [h.tokens for h in hypothesis.nbest(3)] == [[5], [5, 5]]
     same, again = hypothesis.paths
     assert (same.token, same.blank) == pytest.approx((-1.2, path.score - 3.0))
     assert (again.token, again.blank) == (-2.2, -math.inf)
-    assert again.emissions == (Emission(5, 2, -0.2),)
+    assert hypothesis.nbest(2)[1].frames == [0, 2]
 
 
 def test_a_beam_below_one_is_refused(stateless_model: Transducer) -> None:

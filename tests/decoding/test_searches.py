@@ -118,13 +118,13 @@ def test_streaming_equals_simulation(make: MakeSearch, any_model: Transducer, ch
 
 @pytest.mark.parametrize("make", SEARCHES)
 def test_the_best_result_can_be_read_after_every_chunk(make: MakeSearch, model: Transducer) -> None:
-    """It is that of the frames so far, and what has settled is not taken back."""
+    """It is that of the frames so far."""
     frames, _ = encoder_frames(model)
     search = make(model)
-    state, hypothesis, settled = search.init_state(1), Hypothesis(), list[int]()
+    state, hypothesis = search.init_state(1), Hypothesis()
     for end in range(5, 51, 5):
         search(frames[:1, end - 5 : end], torch.tensor([5]), state, [hypothesis])
         [whole] = search.decode(frames[:1, :end], torch.tensor([end]))
         assert_same(hypothesis, whole)
-        assert hypothesis.tokens[: len(settled)] == settled
-        settled = hypothesis.tokens[: hypothesis.num_settled]
+        [best] = hypothesis.nbest(1)
+        assert (hypothesis.tokens, hypothesis.frames, hypothesis.score) == (best.tokens, best.frames, best.score)
