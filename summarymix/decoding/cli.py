@@ -28,7 +28,7 @@ from summarymix.decoding.evaluate import (
     latency_ms,
     stream_state_bytes,
 )
-from summarymix.decoding.greedy import GreedySearch
+from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.results import (
     ErrorStats,
     Result,
@@ -37,8 +37,10 @@ from summarymix.decoding.results import (
     read_results,
     render_table,
     write_errs,
+    write_nbest,
     write_recogs,
 )
+from summarymix.decoding.search import Search
 from summarymix.files import atomic_write
 from summarymix.model import Transducer
 from summarymix.subsampling import output_lengths
@@ -48,6 +50,7 @@ from summarymix.version import commit
 EPILOG = """examples:
   ./decode.py --select                                     choose (epoch, avg) on the dev splits
   ./decode.py --mode offline streaming --chunk-ms 640 320  decode with what was chosen
+  ./decode.py --method modified_beam_search --beam-size 8 --nbest 5
   ./decode.py --compare --chunk-ms 640 --left-chunks 4     simulated against streaming, utterance by utterance
   ./decode.py --table                                      all results so far"""
 
@@ -62,7 +65,7 @@ class Job:
     tokenizer: Tokenizer
     info: dict[str, Any]
     data: DataConfig
-    search: GreedySearch
+    search: Search
     device: torch.device
 
 
@@ -82,6 +85,7 @@ def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] =
     args = parser.parse_args([_dashed(argument) for argument in arguments])
     args.command = shlex.join(["./decode.py", *arguments])
     try:
+        args.search = SearchOptions.of(args)
         settings = _settings(args)
     except ValueError as error:
         parser.error(str(error))
@@ -108,7 +112,6 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     option("--mode", nargs="+", choices=modes, help="one or several (offline)")
     option("--chunk-ms", nargs="+", type=int, default=[640], help="chunk sizes, multiples of 40 ms (640)")
     option("--left-chunks", nargs="+", type=int, default=[-1], help="left contexts in chunks, -1: unlimited (-1)")
-    option("--method", choices=["greedy_search"], default="greedy_search", help="search (greedy_search)")
     option("--splits", nargs="+", help=f"what to decode ({' '.join(splits)}; for --select the dev splits)")
     option("--max-duration", type=float, default=200.0, help="seconds of audio in a batch (200)")
     option("--num-streams", type=int, default=16, help="streams decoded side by side in streaming mode (16)")
@@ -132,6 +135,7 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     )
     option("--epochs", nargs="+", type=int, help="epochs that --select tries (the last one)")
     option("--avgs", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="and averages (1 2 4 8 16)")
+    SearchOptions.add_to(parser)
     parser.set_defaults(default_splits=list(splits))
     return parser
 
@@ -182,7 +186,7 @@ def _load(recipe: str, args: argparse.Namespace, settings: list[Setting], epoch:
     # TensorFloat-32 keeps three digits: ties would no longer be closer than TIE.
     torch.backends.cudnn.allow_tf32 = False
     model.to(device)
-    search = GreedySearch(model, unk_id=tokenizer.unk_id, record_margins=args.compare)
+    search = args.search.make(model, tokenizer, record_margins=args.compare)
     return Job(recipe, args, model, tokenizer, info, config, search, device)
 
 
@@ -248,12 +252,14 @@ def _write(job: Job, setting: Setting, split: str, decoded: Decoded, data: EvalD
     stats = ErrorStats.of(utterances)
     epoch, avg = job.info["epoch"], job.info["avg"]
     method, exp_dir, chunk = job.args.method, job.args.exp_dir, setting.chunk
-    name = f"{split}-{setting.name}-epoch-{epoch}-avg-{avg}.txt"
+    options = job.args.search.label
+    name = f"{split}-{setting.name}-epoch-{epoch}-avg-{avg}{options and '-'}{options}.txt"
     result = Result(
         recipe=job.recipe,
         split=split,
         mode=setting.mode,
         method=method,
+        search_options=options,
         chunk_ms=chunk.chunk_ms,
         left_chunks=chunk.left_chunks,
         epoch=epoch,
@@ -281,6 +287,8 @@ def _write(job: Job, setting: Setting, split: str, decoded: Decoded, data: EvalD
     with clear_errors("decode.py"):
         write_recogs(exp_dir / result.recogs, utterances)
         write_errs(exp_dir / result.errs, stats)
+        if limit := job.args.search.nbest:
+            write_nbest(exp_dir / method / f"nbest-{name}", decoded.nbest(job.tokenizer, limit))
         append_result(exp_dir / "results.jsonl", result)
     _say(f"[{split}, {setting.name}] {stats}, RTF {result.rtf:.4f}")
     return result
@@ -340,7 +348,13 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
     best = min(tried, key=lambda candidate: (candidate["mean_wer"], -candidate["avg"]))
     path = args.exp_dir / "selected.json"
     choice = {key: best[key] for key in ("epoch", "avg")}
-    choice |= {"splits": splits, "method": args.method, "command": args.command, "tried": tried}
+    choice |= {
+        "splits": splits,
+        "method": args.method,
+        "search_options": args.search.label,
+        "command": args.command,
+        "tried": tried,
+    }
     with clear_errors("decode.py"), atomic_write(path) as file:
         json.dump(choice, file, indent=1, ensure_ascii=False)
     print(f"Selected epoch {best['epoch']}, avg {best['avg']}: mean WER {best['mean_wer']:.2f}% ({path})")

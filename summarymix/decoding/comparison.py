@@ -179,7 +179,7 @@ class Comparison:
 
 
 def _setting(result: Result) -> Setting:
-    return Setting(result.split, result.chunk_ms, result.left_chunks, result.method)
+    return Setting(result.split, result.chunk_ms, result.left_chunks, result.search)
 
 
 def _chosen(experiment: Experiment) -> list[Result]:

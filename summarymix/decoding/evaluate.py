@@ -109,6 +109,13 @@ class Decoded:
             for cut_id, hypothesis in self.hypotheses.items()
         ]
 
+    def nbest(self, tokenizer: Tokenizer, limit: int) -> dict[str, list[tuple[float, str]]]:
+        """Score and text of up to ``limit`` hypotheses of each cut, the best first."""
+        return {
+            cut_id: [(h.score, tokenizer.decode(h.tokens)) for h in hypothesis.nbest(limit)]
+            for cut_id, hypothesis in self.hypotheses.items()
+        }
+
 
 def decode_split(
     model: Transducer,
@@ -182,7 +189,7 @@ def _utterances(batches: Iterable[Batch]) -> Iterator[tuple[str, Tensor]]:
 class Difference:
     """An utterance that two modes recognise differently, from frame ``frame`` on.
 
-    ``margin`` is the gap between the best and the second logit at that frame, in the mode where it is
+    ``margin`` is that of the decisions which the frame depends on (:meth:`Hypothesis.margin`), in the mode where it is
     smaller.
     """
 
@@ -208,7 +215,7 @@ def differences(one: dict[str, Hypothesis], other: dict[str, Hypothesis]) -> lis
     for cut_id in sorted(one):
         frame = _first_difference(one[cut_id], other[cut_id])
         if frame is not None:
-            margins = [h.margins[frame] for h in (one[cut_id], other[cut_id]) if frame < len(h.margins)]
+            margins = [h.margin(frame) for h in (one[cut_id], other[cut_id]) if frame < len(h.margins)]
             # A frame that only one of them has is no tie, whatever its scores.
             found.append(Difference(cut_id, frame, min(margins) if len(margins) == 2 else float("inf")))
     return found

@@ -62,7 +62,7 @@ def pivot(results: Iterable[Result], markdown: bool = True) -> str:
     splits = sorted({result.split for result in results})
     rows: dict[tuple[Any, ...], dict[str, Result]] = {}
     for result in results:
-        key = (result.mode, result.method, result.chunk_ms, result.left_chunks, result.epoch, result.avg)
+        key = (result.mode, result.search, result.chunk_ms, result.left_chunks, result.epoch, result.avg)
         rows.setdefault(key, {})[result.split] = result
     cells = []
     for by_split in rows.values():
@@ -71,7 +71,7 @@ def pivot(results: Iterable[Result], markdown: bool = True) -> str:
         wers = [by_split[split].wer if split in by_split else None for split in splits]
         cells.append(
             [
-                one.method,
+                one.search,
                 *setting_cells(one),
                 *("–" if wer is None else f"{wer:.2f}" for wer in wers),
                 f"{computing / sum(result.seconds for result in by_split.values()):.4f}",

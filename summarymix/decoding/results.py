@@ -133,6 +133,16 @@ def read_recogs(path: Path) -> list[Utterance]:
     return [Utterance(cut_id, both["ref"], both["hyp"]) for cut_id, both in words.items()]
 
 
+def write_nbest(path: Path, nbest: dict[str, list[tuple[float, str]]]) -> None:
+    """Write the hypotheses of every cut, sorted by cut id, the best first: lines of cut id, rank from 1, score (natural
+    logarithm of the probability, with what was added to it) and words, between tabs.
+    """
+    with atomic_write(path) as file:
+        for cut_id, hypotheses in sorted(nbest.items()):
+            for rank, (score, text) in enumerate(hypotheses, 1):
+                print(cut_id, rank, f"{score:.4f}", text, sep="\t", file=file)
+
+
 def write_errs(path: Path, stats: ErrorStats) -> None:
     """Write an error report in icefall's ``errs`` format: totals, every utterance, every kind of error, every
     word.
@@ -221,6 +231,12 @@ class Result:
     recogs: str  # file names, relative to the experiment's folder
     errs: str
     command: str = ""  # that made it
+    search_options: str = ""  # of the method, those that matter
+
+    @property
+    def search(self) -> str:
+        """The method, and its options if there are any."""
+        return f"{self.method} {self.search_options}".rstrip()
 
     @property
     def setting(self) -> tuple[Any, ...]:
@@ -229,7 +245,7 @@ class Result:
             self.recipe,
             self.split,
             self.mode,
-            self.method,
+            self.search,
             self.chunk_ms,
             self.left_chunks,
             self.epoch,
@@ -285,13 +301,14 @@ def format_percent(value: float | None) -> str:
 def render_table(results: Iterable[Result], markdown: bool = False) -> str:
     """A table of results, one row per setting, for the terminal or in Markdown.
 
-    Columns: split, mode, chunk (ms), left context (chunks), WER (%), insertions, deletions, substitutions,
+    Columns: split, method, mode, chunk (ms), left context (chunks), WER (%), insertions, deletions, substitutions,
     real-time factor, algorithmic latency (ms), state of a stream (KiB), epoch and avg.
     """
-    header = ["split", *SETTING_COLUMNS, "WER %", "ins", "del", "sub", "RTF", *STREAM_COLUMNS, "epoch-avg"]
+    header = ["split", "method", *SETTING_COLUMNS, "WER %", "ins", "del", "sub", "RTF", *STREAM_COLUMNS, "epoch-avg"]
     rows = [
         [
             result.split,
+            result.search,
             *setting_cells(result),
             "n/a" if result.wer is None else f"{result.wer:.2f}",
             str(result.insertions),

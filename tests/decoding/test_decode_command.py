@@ -149,6 +149,46 @@ def test_all_modes_in_one_call(exp_dir: Path, capsys: pytest.CaptureFixture[str]
     assert "cut-7" in listed
 
 
+@pytest.mark.parametrize(
+    ("options", "search"),
+    [
+        ("greedy_search --max-sym-per-frame 3 --blank-penalty 0.5", "max-sym-per-frame-3-blank-penalty-0.5"),
+        ("modified_beam_search --nbest 3", "beam-size-4"),
+        ("modified_beam_search --beam-size 2 --temperature 1.5", "beam-size-2-temperature-1.5"),
+        ("ctc_greedy_search", ""),
+        ("ctc_prefix_beam_search --nbest 3", "beam-size-4"),
+    ],
+)
+def test_every_method(exp_dir: Path, options: str, search: str, capsys: pytest.CaptureFixture[str]) -> None:
+    results = decode(exp_dir, f"--method {options} --mode offline simulated streaming --compare --num-streams 3")
+    method = options.split()[0]
+    assert [(r.method, r.search_options, r.mode) for r in results] == [
+        (method, search, mode) for mode in ("offline", "simulated", "streaming")
+    ]
+    out = capsys.readouterr().out
+    assert "simulated and streaming are identical in 10 of 10 utterances" in out
+    assert f"{method} {search}".rstrip() in out
+    simulated, streaming = ((exp_dir / r.recogs).read_text() for r in results[1:])
+    assert simulated == streaming
+    assert len(re.findall("hyp=\\['", simulated)) > 5
+    if "--nbest" in options:
+        path = exp_dir / results[0].recogs.replace("recogs", "nbest")
+        lines = [line.split("\t") for line in path.read_text().splitlines()]
+        assert all(1 <= int(rank) <= 3 and float(score) < 0 for _, rank, score, _ in lines)
+        best = {cut_id: text.split() for cut_id, rank, _, text in lines if rank == "1"}
+        recogs = (exp_dir / results[0].recogs).read_text()
+        assert len(best) == 10
+        assert all(f"{cut_id}:\thyp={words}\n" in recogs for cut_id, words in best.items())
+        assert len(lines) > 20
+
+
+def test_methods_do_not_overwrite_each_other(exp_dir: Path) -> None:
+    for size in (1, 2, 2):
+        results = decode(exp_dir, f"--method modified_beam_search --beam-size {size}")
+    assert [r.search_options for r in results] == ["beam-size-1", "beam-size-2"]
+    assert len({r.recogs for r in results}) == 2
+
+
 def test_selection_is_used_until_told_otherwise(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main("mini", ["--exp_dir", str(exp_dir), "--select", "--epochs", "1", "2", "--avgs", "0", "1", "2"])
     selected = json.loads((exp_dir / "selected.json").read_text())
@@ -176,8 +216,8 @@ def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     main("mini", ["--exp-dir", str(exp_dir), "--table"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split()[:2] == ["split", "mode"]
-    assert [line.split()[1] for line in lines[2:4]] == ["offline", "simulated"]
+    assert lines[0].split()[:3] == ["split", "method", "mode"]
+    assert [line.split()[2] for line in lines[2:4]] == ["offline", "simulated"]
     assert all(Path(path).is_file() for line in lines[5:] for path in line.split())
     main("mini", ["--exp-dir", str(exp_dir), "--table", "markdown"])
     assert capsys.readouterr().out.startswith("| split")
@@ -195,6 +235,17 @@ def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("--epoch 1 --avg 3", "--avg 3 must be from 0"),
         ("--select --epochs 9", r"No checkpoints in .*there are those of the epochs \[1, 2\]"),
         ("--manifest-dir /nowhere", "No manifest /nowhere"),
+        (
+            "--beam-size 4",
+            "--beam-size is an option of --method modified_beam_search, ctc_prefix_",
+        ),
+        (
+            "--method ctc_greedy_search --max-sym-per-frame 2",
+            "--max-sym-per-frame is an option of --method gre",
+        ),
+        ("--method modified_beam_search --beam-size 0", "beam_size must be 1 or more, not 0"),
+        ("--temperature 0", "temperature must be above 0"),
+        ("--method beam", "invalid choice: 'beam'"),
     ],
 )
 def test_mistakes_are_explained(exp_dir: Path, options: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
