@@ -2,10 +2,12 @@
 
 import argparse
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from summarymix.data.tokens import Tokenizer
-from summarymix.decoding.beam import ModifiedBeamSearch
+from summarymix.decoding.beam import ModifiedBeamSearch, TokenScorer
+from summarymix.decoding.context import ContextGraph, read_hotwords
 from summarymix.decoding.ctc import CTCGreedySearch, CTCPrefixBeamSearch
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.search import Scaling, Search
@@ -14,7 +16,7 @@ from summarymix.model import Transducer
 # What each takes besides blank_penalty and temperature, which all take.
 METHODS = {
     "greedy_search": {"max_sym_per_frame"},
-    "modified_beam_search": {"beam_size", "nbest"},
+    "modified_beam_search": {"beam_size", "nbest", "hotwords_file", "hotwords_score"},
     "ctc_greedy_search": set[str](),
     "ctc_prefix_beam_search": {"beam_size", "nbest"},
 }
@@ -34,6 +36,8 @@ class SearchOptions:
     nbest: int = 0
     blank_penalty: float = 0.0
     temperature: float = 1.0
+    hotwords_file: Path | None = None
+    hotwords_score: float = 1.5
 
     @staticmethod
     def add_to(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +49,13 @@ class SearchOptions:
         option("--nbest", type=int, help="beam searches: also write the N best of each utterance, with scores")
         option("--blank-penalty", type=float, help="subtracted from the logit of blank (0); more: fewer deletions")
         option("--temperature", type=float, help="divides logits (1); more: beam searches keep more alternatives")
+        option(
+            "--hotwords-file",
+            type=Path,
+            help="modified_beam_search: words or phrases to prefer, one a line, with a score of its own where it is to "
+            "have one: HELLO WORLD :2.5",
+        )
+        option("--hotwords-score", type=float, help="added for each token of a hot word (1.5)")
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> "SearchOptions":
@@ -60,29 +71,37 @@ class SearchOptions:
             if name not in taken:
                 methods = ", ".join(method for method, options in METHODS.items() if name in options)
                 raise ValueError(f"--{_dashed(name)} is an option of --method {methods}, not of {args.method}")
+        if given.get("nbest", 0) < 0:
+            raise ValueError("--nbest must be 0 or more")
+        if "hotwords_score" in given and "hotwords_file" not in given:
+            raise ValueError("--hotwords-score is for a --hotwords-file, which is missing")
         return cls(**given)
 
     @property
     def label(self) -> str:
         """What tells results of this method apart, for file names: ``beam-size-4-temperature-1.2``."""
-        taken = METHODS[self.method]
-        shown = {"beam_size"} & taken
-        shown |= {
-            f.name for f in fields(self) if f.name not in ("method", "nbest") and getattr(self, f.name) != f.default
-        }
-        return "-".join(f"{_dashed(f.name)}-{getattr(self, f.name)}" for f in fields(self) if f.name in shown)
+        always, never = METHODS[self.method] & {"beam_size"}, {"method", "nbest"}
+        parts = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in always or (value != field.default and field.name not in never):
+                parts.append(f"{_dashed(field.name)}-{value.stem if isinstance(value, Path) else value}")
+        return "-".join(parts)
 
     def make(self, model: Transducer, tokenizer: Tokenizer, record_margins: bool = False) -> Search:
         """The search.
 
         Raises:
-            ValueError: an option's value is impossible.
+            ValueError, OSError: an option's value is impossible, or a file that it names is.
         """
         unk_id, scaling = tokenizer.unk_id, Scaling(self.blank_penalty, self.temperature)
         if self.method == "greedy_search":
             return GreedySearch(model, self.max_sym_per_frame, unk_id, record_margins, scaling)
         if self.method == "modified_beam_search":
-            return ModifiedBeamSearch(model, self.beam_size, unk_id, record_margins, scaling)
+            scorers: list[TokenScorer] = []
+            if self.hotwords_file:
+                scorers.append(ContextGraph(read_hotwords(self.hotwords_file, tokenizer, self.hotwords_score)))
+            return ModifiedBeamSearch(model, self.beam_size, unk_id, record_margins, scaling, scorers)
         if self.method == "ctc_greedy_search":
             return CTCGreedySearch(model, unk_id, scaling, record_margins)
         return CTCPrefixBeamSearch(model, self.beam_size, unk_id, record_margins, scaling)

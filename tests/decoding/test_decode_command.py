@@ -189,6 +189,20 @@ def test_methods_do_not_overwrite_each_other(exp_dir: Path) -> None:
     assert len({r.recogs for r in results}) == 2
 
 
+def test_hot_words(exp_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "words.txt"
+    path.write_text("stop :2\none\n")
+    options = f"--method modified_beam_search --hotwords-file {path} --mode simulated streaming --compare"
+    results = decode(exp_dir, options) and decode(exp_dir, options + " --hotwords-score 0.01")
+    label = "beam-size-4-hotwords-file-words"
+    assert [r.search_options for r in results] == [label, label, *2 * [label + "-hotwords-score-0.01"]]
+    assert capsys.readouterr().out.count("simulated and streaming are identical in 10 of 10 utterances") == 2
+    for mistake, message in (("missing", "No such file"), ("empty", "has no phrases")):
+        (tmp_path / "empty").touch()
+        with pytest.raises(SystemExit, match=message):
+            decode(exp_dir, f"--method modified_beam_search --hotwords-file {tmp_path / mistake}")
+
+
 def test_selection_is_used_until_told_otherwise(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main("mini", ["--exp_dir", str(exp_dir), "--select", "--epochs", "1", "2", "--avgs", "0", "1", "2"])
     selected = json.loads((exp_dir / "selected.json").read_text())
@@ -244,6 +258,9 @@ def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
             "--max-sym-per-frame is an option of --method gre",
         ),
         ("--method modified_beam_search --beam-size 0", "beam_size must be 1 or more, not 0"),
+        ("--method modified_beam_search --hotwords-score 2", "--hotwords-score is for a --hotwords-file"),
+        ("--hotwords-file x", "--hotwords-file is an option of --method modified_beam_search"),
+        ("--method modified_beam_search --nbest -1", "--nbest must be 0 or more"),
         ("--temperature 0", "temperature must be above 0"),
         ("--method beam", "invalid choice: 'beam'"),
     ],
