@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,12 +19,14 @@ from summarymix.state import State, select_slots, take_prefix, write_slots
 class TokenScorer(Protocol):
     """Adds scores to tokens, by an automaton that reads them: hot words, an n-gram language model."""
 
-    start: int  # the state at the start of an utterance
+    @property
+    def start(self) -> Any:
+        """The state at the start of an utterance."""
 
-    def step(self, state: int, token: int) -> tuple[float, int]:
+    def step(self, state: Any, token: int) -> tuple[float, Any]:
         """What reading ``token`` in ``state`` adds, and the state that follows."""
 
-    def final(self, state: int) -> float:
+    def final(self, state: Any) -> float:
         """What ending in ``state`` adds."""
 
 
@@ -33,7 +35,7 @@ class ScoredPath(Path):
     """A hypothesis between two frames."""
 
     carried: float = 0.0  # the score so far, without what the scorers add at the end
-    scorer_states: tuple[int, ...] = ()
+    scorer_states: tuple[Any, ...] = ()
 
 
 class ModifiedBeamSearch(TransducerSearch):

@@ -10,13 +10,14 @@ from summarymix.decoding.beam import ModifiedBeamSearch, TokenScorer
 from summarymix.decoding.context import ContextGraph, read_hotwords
 from summarymix.decoding.ctc import CTCGreedySearch, CTCPrefixBeamSearch
 from summarymix.decoding.greedy import GreedySearch
+from summarymix.decoding.ngram import NgramLM
 from summarymix.decoding.search import Scaling, Search
 from summarymix.model import Transducer
 
 # What each takes besides blank_penalty and temperature, which all take.
 METHODS = {
     "greedy_search": {"max_sym_per_frame"},
-    "modified_beam_search": {"beam_size", "nbest", "hotwords_file", "hotwords_score"},
+    "modified_beam_search": {"beam_size", "nbest", "hotwords_file", "hotwords_score", "ngram_lm", "ngram_lm_scale"},
     "ctc_greedy_search": set[str](),
     "ctc_prefix_beam_search": {"beam_size", "nbest"},
 }
@@ -38,6 +39,8 @@ class SearchOptions:
     temperature: float = 1.0
     hotwords_file: Path | None = None
     hotwords_score: float = 1.5
+    ngram_lm: tuple[Path, ...] = ()
+    ngram_lm_scale: tuple[float, ...] = (0.2,)
 
     @staticmethod
     def add_to(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +59,19 @@ class SearchOptions:
             "have one: HELLO WORLD :2.5",
         )
         option("--hotwords-score", type=float, help="added for each token of a hot word (1.5)")
+        option(
+            "--ngram-lm",
+            nargs="+",
+            type=Path,
+            help="modified_beam_search: language models in ARPA format whose words are the tokens",
+        )
+        option(
+            "--ngram-lm-scale",
+            nargs="+",
+            type=float,
+            help="of the logarithms of each one's probabilities (0.2); below 0 for one of the transcripts themselves "
+            "(LODR): --ngram-lm 4gram.arpa transcripts-2gram.arpa --ngram-lm-scale 0.3 -0.1",
+        )
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> "SearchOptions":
@@ -75,7 +91,17 @@ class SearchOptions:
             raise ValueError("--nbest must be 0 or more")
         if "hotwords_score" in given and "hotwords_file" not in given:
             raise ValueError("--hotwords-score is for a --hotwords-file, which is missing")
-        return cls(**given)
+        for name in ("ngram_lm", "ngram_lm_scale"):
+            if name in given:
+                given[name] = tuple(given[name])
+        options = cls(**given)
+        if "ngram_lm" in given or "ngram_lm_scale" in given:
+            models, scales = len(options.ngram_lm), len(options.ngram_lm_scale)
+            if models != scales:
+                raise ValueError(
+                    f"--ngram-lm has {models} and --ngram-lm-scale {scales}: give one scale for each model"
+                )
+        return options
 
     @property
     def label(self) -> str:
@@ -85,7 +111,11 @@ class SearchOptions:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name in always or (value != field.default and field.name not in never):
-                parts.append(f"{_dashed(field.name)}-{value.stem if isinstance(value, Path) else value}")
+                values = value if isinstance(value, tuple) else (value,)
+                parts += [
+                    _dashed(field.name),
+                    *(v.name.split(".")[0] if isinstance(v, Path) else str(v) for v in values),
+                ]
         return "-".join(parts)
 
     def make(self, model: Transducer, tokenizer: Tokenizer, record_margins: bool = False) -> Search:
@@ -101,10 +131,17 @@ class SearchOptions:
             scorers: list[TokenScorer] = []
             if self.hotwords_file:
                 scorers.append(ContextGraph(read_hotwords(self.hotwords_file, tokenizer, self.hotwords_score)))
+            for path, scale in zip(self.ngram_lm, self.ngram_lm_scale, strict=False):
+                scorers.append(NgramLM(path, tokenizer.tokens, scale))
             return ModifiedBeamSearch(model, self.beam_size, unk_id, record_margins, scaling, scorers)
         if self.method == "ctc_greedy_search":
             return CTCGreedySearch(model, unk_id, scaling, record_margins)
         return CTCPrefixBeamSearch(model, self.beam_size, unk_id, record_margins, scaling)
+
+
+def _short(value: Any) -> str:
+    """A value for a label; of a file its name without what is behind the first dot."""
+    return value.name.partition(".")[0] if isinstance(value, Path) else str(value)
 
 
 def _dashed(name: str) -> str:

@@ -203,6 +203,21 @@ def test_hot_words(exp_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
             decode(exp_dir, f"--method modified_beam_search --hotwords-file {tmp_path / mistake}")
 
 
+def test_language_models(exp_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One for, and one against: all t, and none."""
+    for name, letter in (("t", "t"), ("h", "h")):
+        (tmp_path / f"{name}.arpa").write_text(f"\\1-grams:\n-2 <unk>\n0 {letter}\n")
+    options = f"--method modified_beam_search --ngram-lm {tmp_path}/t.arpa {tmp_path}/h.arpa --ngram-lm-scale"
+    shares = []
+    for scales in ("0.5 -0.5", "-0.5 0.5"):
+        result = decode(exp_dir, f"{options} {scales} --mode simulated streaming --compare")[-1]
+        hypotheses = "".join(re.findall("hyp=(.*)", (exp_dir / result.recogs).read_text()))
+        shares.append(hypotheses.count("t") / (hypotheses.count("h") + 1))
+    assert result.search_options == "beam-size-4-ngram-lm-t-h-ngram-lm-scale--0.5-0.5"
+    assert shares[0] > shares[1]
+    assert capsys.readouterr().out.count("simulated and streaming are identical in 10 of 10 utterances") == 2
+
+
 def test_selection_is_used_until_told_otherwise(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main("mini", ["--exp_dir", str(exp_dir), "--select", "--epochs", "1", "2", "--avgs", "0", "1", "2"])
     selected = json.loads((exp_dir / "selected.json").read_text())
@@ -261,6 +276,8 @@ def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("--method modified_beam_search --hotwords-score 2", "--hotwords-score is for a --hotwords-file"),
         ("--hotwords-file x", "--hotwords-file is an option of --method modified_beam_search"),
         ("--method modified_beam_search --nbest -1", "--nbest must be 0 or more"),
+        ("--method modified_beam_search --ngram-lm a b --ngram-lm-scale 1", "--ngram-lm has 2 and --ngram-lm-scale 1"),
+        ("--method modified_beam_search --ngram-lm /nowhere", "No such file .*nowhere"),
         ("--temperature 0", "temperature must be above 0"),
         ("--method beam", "invalid choice: 'beam'"),
     ],
