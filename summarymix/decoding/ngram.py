@@ -1,10 +1,15 @@
-"""N-gram language models of tokens, added to the scores of a beam search (shallow fusion)."""
+"""N-gram language models of tokens: their estimation, and their use in a beam search (shallow fusion)."""
 
 import gzip
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
+from typing import TextIO
+
+from summarymix.files import atomic_write
 
 # In place of a token's number, of what ARPA files have beside words.
 BEGIN, END, OTHER = -1, -2, -3
@@ -76,12 +81,74 @@ class NgramLM:
         return 0.0
 
 
+def open_text(path: Path) -> TextIO:
+    """Open a text file, compressed with gzip or not, for reading."""
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+
+
 def _read_ngrams(path: Path) -> Iterator[tuple[int, int, list[str]]]:
     """The number of each line with an n-gram, its order, and its fields."""
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+    with open_text(path) as file:
         order = 0
         for number, line in enumerate(file, 1):
             if section := re.fullmatch(r"\\(\d+)-grams:\s*", line):
                 order = int(section.group(1))
             elif order and (fields := line.split()) and not line.startswith("\\end\\"):
                 yield number, order, fields
+
+
+def write_ngrams(path: Path, sentences: Iterable[Sequence[str]], tokens: Iterable[str], order: int) -> None:
+    """Estimate a language model by interpolated Kneser-Ney smoothing (S. F. Chen, J. Goodman, Computer Speech and
+    Language 13, 1999), with one discount for each order, and write it in ARPA format. All n-grams are held in memory.
+
+    Args:
+        path: the file to write.
+        sentences: transcripts as tokens.
+        tokens: all that there are.
+        order: n.
+
+    Raises:
+        ValueError: there is no sentence.
+    """
+    counts = [Counter[tuple[str, ...]]() for _ in range(order)]
+    for sentence in sentences:
+        marked = ("<s>", *sentence, "</s>")
+        for n, counter in enumerate(counts, 1):
+            counter.update(marked[i : i + n] for i in range(len(marked) - n + 1))
+    if not counts[0]:
+        raise ValueError("no transcripts: there is nothing to estimate a language model from")
+    # Of shorter n-grams, in how many contexts they were seen counts, not how often; but before <s> there is no context.
+    for counter, longer in pairwise(counts):
+        contexts = Counter(ngram[1:] for ngram in longer)
+        counter.update({ngram: contexts[ngram] - n for ngram, n in counter.items() if ngram[0] != "<s>"})
+    del counts[0][("<s>",)]
+
+    vocabulary = [(token,) for token in dict.fromkeys([*tokens, "</s>"])]
+    probabilities: dict[tuple[str, ...], float] = {(): 1 / len(vocabulary)}
+    backoffs: dict[tuple[str, ...], float] = {}
+    for counter in counts:
+        frequencies = Counter(counter.values())
+        # Where nothing was seen just once, there is no telling.
+        discount = frequencies[1] / (frequencies[1] + 2 * frequencies[2]) if frequencies[1] else 0.5
+        totals, kinds = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
+        for ngram, n in counter.items():
+            totals[ngram[:-1]] += n
+            kinds[ngram[:-1]] += 1
+        backoffs |= {context: discount * kinds[context] / total for context, total in totals.items()}
+        for ngram in vocabulary if counter is counts[0] else counter:
+            context = ngram[:-1]
+            seen = max(counter[ngram] - discount, 0) / totals[context]
+            probabilities[ngram] = seen + backoffs[context] * probabilities[ngram[1:]]
+    with atomic_write(path) as file:
+        print("\\data\\", file=file)
+        sizes = [len(vocabulary) + 1, *map(len, counts[1:])]  # with <s>
+        for n, size in enumerate(sizes, 1):
+            print(f"ngram {n}={size}", file=file)
+        by_order: list[list[str]] = [[] for _ in counts]
+        for ngram, probability in [(("<s>",), 1e-99), *probabilities.items()]:
+            if ngram:
+                backoff = f"\t{math.log10(backoffs[ngram]):.6f}" if ngram in backoffs else ""
+                by_order[len(ngram) - 1].append(f"{math.log10(probability):.6f}\t{' '.join(ngram)}{backoff}")
+        for n, lines in enumerate(by_order, 1):
+            print(f"\n\\{n}-grams:", *lines, sep="\n", file=file)
+        print("\n\\end\\", file=file)

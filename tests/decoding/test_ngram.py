@@ -3,6 +3,7 @@
 import gzip
 import math
 import random
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from search_cases import encoder_frames
 
 from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.methods import SearchOptions
-from summarymix.decoding.ngram import NgramLM
+from summarymix.decoding.ngram import END, OTHER, NgramLM, write_ngrams
 from summarymix.model import Transducer
 
 TOKENS = ["<blk>", "<unk>", "a", "b", "▁c", "d"]
@@ -81,6 +82,62 @@ def test_back_off_is_the_recursion(tmp_path: Path, order: int) -> None:
         kept = history[max(len(history) - order + 1, 0) :] if order > 1 else ()
         assert added == pytest.approx(0.5 * math.log(10) * log10(kept, TOKENS[token]))
         history = (*history, TOKENS[token])
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_estimates_are_those_of_kneser_and_ney(tmp_path: Path, order: int) -> None:
+    """By the formulas, which look through the corpus for every number; and all add up to one."""
+    rng = random.Random(order)
+    corpus = [rng.choices("aab", k=rng.randint(0, 6)) for _ in range(20)]
+    tokens = ["<unk>", "a", "b", "▁c"]
+    path = tmp_path / "lm.arpa"
+    write_ngrams(path, corpus, tokens, order)
+    sentences = [("<s>", *sentence, "</s>") for sentence in corpus]
+
+    def occurrences(ngram: tuple[str, ...]) -> list[str | None]:
+        """What stands before each of them."""
+        size = len(ngram)
+        return [s[i - 1] if i else None for s in sentences for i in range(len(s)) if s[i : i + size] == ngram]
+
+    @cache
+    def count(ngram: tuple[str, ...]) -> int:
+        found = occurrences(ngram)
+        return len(found) if len(ngram) == order or ngram[0] == "<s>" else len(set(found))
+
+    @cache
+    def discount(size: int) -> float:
+        ngrams = {s[i : i + size] for s in sentences for i in range(len(s) - size + 1)} - {("<s>",)}
+        ones, twos = (sum(count(ngram) == n for ngram in ngrams) for n in (1, 2))
+        return ones / (ones + 2 * twos) if ones else 0.5
+
+    words = [*tokens, "</s>"]
+
+    def probability(history: tuple[str, ...], word: str) -> float:
+        shorter = probability(history[1:], word) if history else 1 / len(words)
+        counts = [count((*history, w)) for w in words]
+        if not sum(counts):
+            return shorter
+        d = discount(len(history) + 1)
+        own = max(count((*history, word)) - d, 0) / sum(counts)
+        return own + d * sum(n > 0 for n in counts) / sum(counts) * shorter
+
+    numbers = {word: i for i, word in enumerate(TOKENS)} | {"<unk>": OTHER, "</s>": END}
+    model = NgramLM(path, TOKENS, 1.0)
+    history, state = ("<s>",), model.start
+    for _ in range(40):
+        added = {word: model.step(state, numbers[word])[0] for word in words}
+        kept = history[max(len(history) - order + 1, 0) :] if order > 1 else ()
+        assert sum(map(math.exp, added.values())) == pytest.approx(1, abs=1e-4)
+        expected = {word: math.log(probability(kept, word)) for word in words}
+        assert added == pytest.approx(expected, abs=1e-4)
+        word = rng.choice("aabb▁")
+        word = "▁c" if word == "▁" else word
+        history, state = (*history, word), model.step(state, numbers[word])[1]
+
+
+def test_no_transcripts(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no transcripts"):
+        write_ngrams(tmp_path / "lm.arpa", [], ["a"], 2)
 
 
 def test_what_is_likely_is_preferred(tmp_path: Path, model: Transducer) -> None:

@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Estimate an n-gram language model of tokens, for decode.py --ngram-lm: from the transcripts in lhotse supervisions, from
+text with a sentence on each line (perhaps compressed with gzip), or from both.
+"""
+
+import argparse
+import gzip
+from collections.abc import Iterator
+from pathlib import Path
+
+from lhotse import SupervisionSet
+
+from summarymix.cli import clear_errors
+from summarymix.data.tokens import Tokenizer
+from summarymix.decoding.ngram import write_ngrams
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lang-dir", type=Path, required=True, help="of the tokens")
+    parser.add_argument("--supervisions", type=Path, nargs="+", default=[], help="manifests of the training splits")
+    parser.add_argument("--text", type=Path, nargs="+", default=[], help="files written as the transcripts are")
+    parser.add_argument("--order", type=int, default=4, help="tokens in an n-gram; 2 for LODR (4)")
+    parser.add_argument("--out", type=Path, required=True, help="ARPA file to write")
+    args = parser.parse_args()
+    if args.order < 1:
+        parser.error("--order must be 1 or more")
+
+    def texts() -> Iterator[str]:
+        for path in args.supervisions:
+            yield from (supervision.text or "" for supervision in SupervisionSet.from_jsonl_lazy(path))
+        for path in args.text:
+            with (
+                gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file
+            ):
+                yield from map(str.strip, file)
+
+    with clear_errors("train_ngram.py"):
+        tokenizer = Tokenizer.from_lang_dir(args.lang_dir)
+        sentences = ([tokenizer.tokens[i] for i in tokenizer.encode(text)] for text in texts() if text)
+        write_ngrams(args.out, sentences, tokenizer.tokens[1:], args.order)  # all but blank
+    print(args.out)
+
+
+if __name__ == "__main__":
+    main()
