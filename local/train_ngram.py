@@ -1,10 +1,9 @@
 #!/usr/bin/env python3
-"""Estimate an n-gram language model of tokens, for decode.py --ngram-lm: from the transcripts in lhotse supervisions, from
-text with a sentence on each line (perhaps compressed with gzip), or from both.
+"""Estimate an n-gram language model of tokens, for decode.py --ngram-lm: from the transcripts in lhotse supervisions,
+from text with a sentence on each line (perhaps compressed with gzip), or from both.
 """
 
 import argparse
-import gzip
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from lhotse import SupervisionSet
 
 from summarymix.cli import clear_errors
 from summarymix.data.tokens import Tokenizer
-from summarymix.decoding.ngram import write_ngrams
+from summarymix.decoding.ngram import open_text, write_ngrams
 
 
 def main() -> None:
@@ -30,9 +29,7 @@ def main() -> None:
         for path in args.supervisions:
             yield from (supervision.text or "" for supervision in SupervisionSet.from_jsonl_lazy(path))
         for path in args.text:
-            with (
-                gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file
-            ):
+            with open_text(path) as file:
                 yield from map(str.strip, file)
 
     with clear_errors("train_ngram.py"):

@@ -63,7 +63,7 @@ class SearchOptions:
             "--ngram-lm",
             nargs="+",
             type=Path,
-            help="modified_beam_search: language models in ARPA format whose words are the tokens",
+            help="modified_beam_search: language models of tokens in ARPA format, such as local/train_ngram.py makes",
         )
         option(
             "--ngram-lm-scale",

@@ -3,12 +3,16 @@
 import gzip
 import math
 import random
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
+from lhotse import SupervisionSegment, SupervisionSet
 from search_cases import encoder_frames
 
+from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.ngram import END, OTHER, NgramLM, write_ngrams
@@ -133,6 +137,23 @@ def test_estimates_are_those_of_kneser_and_ney(tmp_path: Path, order: int) -> No
         word = rng.choice("aabb▁")
         word = "▁c" if word == "▁" else word
         history, state = (*history, word), model.step(state, numbers[word])[1]
+
+
+def test_the_program(tmp_path: Path) -> None:
+    """From manifests and text to a model that a search can use."""
+    texts = ["GOOD DAY", "DAY BY DAY"]
+    tokenizer = Tokenizer.train(texts, 20, "char")
+    tokenizer.write(tmp_path / "lang")
+    SupervisionSet.from_segments([SupervisionSegment("a", "a", 0, 1, text=texts[0])]).to_file(tmp_path / "s.jsonl.gz")
+    with gzip.open(tmp_path / "text.gz", "wt") as file:
+        file.write(texts[1] + "\n\n")
+    program = Path(__file__).parents[2] / "local/train_ngram.py"
+    options = ["--lang-dir", "lang", "--supervisions", "s.jsonl.gz", "--text", "text.gz", "--order", "3", "--out", "lm"]
+    subprocess.run([sys.executable, program, *options], cwd=tmp_path, check=True, capture_output=True)
+    expected = tmp_path / "expected"
+    write_ngrams(expected, [[tokenizer.tokens[i] for i in tokenizer.encode(t)] for t in texts], tokenizer.tokens[1:], 3)
+    assert (tmp_path / "lm").read_bytes() == expected.read_bytes()
+    NgramLM(expected, tokenizer.tokens, 1.0)
 
 
 def test_no_transcripts(tmp_path: Path) -> None:
