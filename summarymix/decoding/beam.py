@@ -5,29 +5,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from summarymix.decoding.scorers import Scorers, TokenScorer
 from summarymix.decoding.search import UNSCALED, Hypothesis, Path, Scaling, TransducerSearch, log_add
 from summarymix.model import Transducer
 from summarymix.predictor import StatelessPredictor
 from summarymix.state import State, select_slots, take_prefix, write_slots
-
-
-class TokenScorer(Protocol):
-    """Adds scores to tokens, by an automaton that reads them: hot words, an n-gram language model."""
-
-    @property
-    def start(self) -> Any:
-        """The state at the start of an utterance."""
-
-    def step(self, state: Any, token: int) -> tuple[float, Any]:
-        """What reading ``token`` in ``state`` adds, and the state that follows."""
-
-    def final(self, state: Any) -> float:
-        """What ending in ``state`` adds."""
 
 
 @dataclass
@@ -35,7 +22,7 @@ class ScoredPath(Path):
     """A hypothesis between two frames."""
 
     carried: float = 0.0  # the score so far, without what the scorers add at the end
-    scorer_states: tuple[Any, ...] = ()
+    scorer_state: tuple[Any, ...] = ()
 
 
 class ModifiedBeamSearch(TransducerSearch):
@@ -51,7 +38,7 @@ class ModifiedBeamSearch(TransducerSearch):
     Args:
         beam_size: hypotheses of a stream.
         scorers: what else adds to the scores of tokens.
-        model, unk_id, scaling, record_margins: see :class:`~summarymix.decoding.search.Search`.
+        model, unk_id, record_margins, scaling: see :class:`~summarymix.decoding.search.Search`.
     """
 
     def __init__(
@@ -63,11 +50,11 @@ class ModifiedBeamSearch(TransducerSearch):
         scaling: Scaling = UNSCALED,
         scorers: Sequence[TokenScorer] = (),
     ) -> None:
-        super().__init__(model, unk_id, scaling, record_margins)
+        super().__init__(model, unk_id, record_margins, scaling)
         if beam_size < 1:
             raise ValueError(f"beam_size must be 1 or more, not {beam_size}")
         self.beam_size = beam_size
-        self.scorers = scorers
+        self.scorer = Scorers(scorers)
         predictor = model.predictor
         self._context_size = predictor.context_size if isinstance(predictor, StatelessPredictor) else 1
 
@@ -85,7 +72,7 @@ class ModifiedBeamSearch(TransducerSearch):
         limits: list[int] = lengths.tolist()
         for hypothesis in hypotheses:
             if not hypothesis.paths:
-                hypothesis.paths = [ScoredPath(scorer_states=tuple(scorer.start for scorer in self.scorers))]
+                hypothesis.paths = [ScoredPath(scorer_state=self.scorer.start)]
         for t in range(max(limits, default=0)):
             self._search_frame(frames[:, t], [n for n, limit in enumerate(limits) if t < limit], rows, hypotheses)
         for hypothesis in hypotheses:
@@ -143,17 +130,16 @@ class ModifiedBeamSearch(TransducerSearch):
         kept: list[tuple[int, int]] = []
         for score, parent, token, value in best:
             path = hypothesis.paths[parent]
-            end, key, states = path.end, path.key, path.scorer_states
+            end, key, state = path.end, path.key, path.scorer_state
             if token not in self.silent:
                 end, key = path.emit(token, hypothesis.num_frames, value)
-                steps = [scorer.step(s, token) for scorer, s in zip(self.scorers, states, strict=True)]
-                states = tuple(state for _, state in steps)
-                score += sum(addition for addition, _ in steps)
+                added, state = self.scorer.step(state, token)
+                score += added
             if same := extended.get(key):
                 margin = min(margin, abs(same.carried - score))  # whose times are kept
                 same.carried = log_add(same.carried, score)
             else:
-                extended[key] = ScoredPath(end, key, carried=score, scorer_states=states)
+                extended[key] = ScoredPath(end, key, carried=score, scorer_state=state)
                 kept.append((parent, token))
         hypothesis.paths = list(extended.values())
         if self.record_margins:
@@ -175,6 +161,5 @@ class ModifiedBeamSearch(TransducerSearch):
 
     def _rank(self, hypothesis: Hypothesis) -> None:
         for path in hypothesis.paths:
-            finals = (scorer.final(state) for scorer, state in zip(self.scorers, path.scorer_states, strict=True))
-            path.score = path.carried + sum(finals)
+            path.score = path.carried + self.scorer.final(path.scorer_state)
             path.rank = path.score / (self._context_size + path.length)

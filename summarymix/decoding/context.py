@@ -10,7 +10,7 @@ from summarymix.data.tokens import Tokenizer
 
 class ContextGraph:
     """Adds to the score of each token that goes on with one of some phrases, and takes back what it has added when the
-    phrase is not completed. It is a :class:`~summarymix.decoding.beam.TokenScorer`.
+    phrase is not completed. It is a :class:`~summarymix.decoding.scorers.TokenScorer`.
 
     Rules are those that icefall and sherpa-onnx search with. The state is the longest phrase's beginning that the last
     tokens are, and what has been added for it is the sum of its tokens' scores. Where phrases begin alike, a shared

@@ -2,11 +2,14 @@
 
 import heapq
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from summarymix.decoding.scorers import Scorers, TokenScorer
 from summarymix.decoding.search import UNSCALED, Emission, Hypothesis, Path, Scaling, Search, log_add
 from summarymix.model import BLANK, Transducer
 from summarymix.state import State
@@ -63,6 +66,10 @@ class Prefix(Path):
     token: float = -math.inf  # and of those that end in the last token
     greatest: float = -math.inf  # part of these, the one that the times are from
     gap: float = math.inf  # between parts with different times
+    acoustic: float = -math.inf  # of blank and token together
+    carried: float = -math.inf  # with what the scorers have added so far
+    added: float = 0.0  # that
+    scorer_state: tuple[Any, ...] = ()
 
     @property
     def last(self) -> int:
@@ -75,7 +82,8 @@ class Prefix(Path):
             self.blank = log_add(self.blank, part)
         else:
             self.token = log_add(self.token, part)
-        self.score = self.rank = log_add(self.blank, self.token)
+        self.acoustic = log_add(self.blank, self.token)
+        self.carried = self.acoustic + self.added
         if end is not self.end:
             self.gap = min(self.gap, abs(part - self.greatest))
         if part > self.greatest:
@@ -86,11 +94,13 @@ class CTCPrefixBeamSearch(CTCSearch):
     """Prefix beam search: probabilities of all alignments in the beam are added up.
 
     As in icefall, each frame extends the hypotheses by its ``beam_size`` best tokens, blank among them or not, and
-    the ``beam_size`` most probable token sequences are kept. All it remembers is in the hypotheses; its state is empty.
+    the ``beam_size`` token sequences of the greatest scores are kept. All that is remembered is in the hypotheses; the
+    state is empty.
 
     Args:
         beam_size: hypotheses of a stream.
-        model, unk_id, scaling, record_margins: see :class:`~summarymix.decoding.search.Search`.
+        scorers: what else adds to the scores of tokens.
+        model, unk_id, record_margins, scaling: see :class:`~summarymix.decoding.search.Search`.
     """
 
     def __init__(
@@ -100,11 +110,13 @@ class CTCPrefixBeamSearch(CTCSearch):
         unk_id: int | None = None,
         record_margins: bool = False,
         scaling: Scaling = UNSCALED,
+        scorers: Sequence[TokenScorer] = (),
     ) -> None:
-        super().__init__(model, unk_id, scaling, record_margins)
+        super().__init__(model, unk_id, record_margins, scaling)
         if beam_size < 1:
             raise ValueError(f"beam_size must be 1 or more, not {beam_size}")
         self.beam_size = beam_size
+        self.scorer = Scorers(scorers)
 
     def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
         """Nothing."""
@@ -119,9 +131,13 @@ class CTCPrefixBeamSearch(CTCSearch):
             hypotheses, best.values.tolist(), best.indices.tolist(), lengths.tolist(), strict=True
         ):
             if not hypothesis.paths:
-                hypothesis.paths = [Prefix(blank=0.0)]
+                start = Prefix(scorer_state=self.scorer.start)
+                start.add(0.0, None, ends_in_blank=True)
+                hypothesis.paths = [start]
             for frame in zip(values[:length], tokens[:length], strict=True):
                 self._search_frame(hypothesis, list(zip(*frame, strict=True)))
+            for path in hypothesis.paths:
+                path.score = path.rank = path.carried + self.scorer.final(path.scorer_state)
             hypothesis.show_best()
 
     def _search_frame(self, hypothesis: Hypothesis, best: list[tuple[float, int]]) -> None:
@@ -129,26 +145,26 @@ class CTCPrefixBeamSearch(CTCSearch):
         size = self.beam_size
         extended: dict[int, Prefix] = {}  # by key
 
-        def add(key: int, part: float, end: Emission | None, ends_in_blank: bool) -> None:
-            if part > -math.inf:
-                extended.setdefault(key, Prefix(key=key)).add(part, end, ends_in_blank)
-
         for path in hypothesis.paths:
             for value, token in best[:size]:
-                if token == BLANK:
-                    add(path.key, path.score + value, path.end, True)
-                    continue
-                before = path.score
-                if token == path.last:
-                    add(path.key, path.token + value, path.end, False)
-                    before = path.blank  # only behind a blank it is another one
-                end, key = path.emit(token, hypothesis.num_frames, value)
-                add(key, before + value, end, False)
-        ordered = heapq.nlargest(size + 1, extended.values(), key=lambda path: path.score)
+                same = (path.acoustic if token == BLANK else path.token) + value
+                if token in (BLANK, path.last) and same > -math.inf:
+                    if path.key not in extended:
+                        extended[path.key] = Prefix(key=path.key, added=path.added, scorer_state=path.scorer_state)
+                    extended[path.key].add(same, path.end, ends_in_blank=token == BLANK)
+                # A token is another one only behind a blank, or behind a token that differs.
+                longer = (path.blank if token == path.last else path.acoustic) + value
+                if token != BLANK and longer > -math.inf:
+                    end, key = path.emit(token, hypothesis.num_frames, value)
+                    if key not in extended:
+                        added, state = self.scorer.step(path.scorer_state, token)
+                        extended[key] = Prefix(key=key, added=path.added + added, scorer_state=state)
+                    extended[key].add(longer, end, ends_in_blank=False)
+        ordered = heapq.nlargest(size + 1, extended.values(), key=lambda path: path.carried)
         hypothesis.paths = ordered[:size]
         if self.record_margins:
             gaps = [path.gap for path in hypothesis.paths]
-            gaps += [ordered[size - 1].score - other.score for other in ordered[size:]]
+            gaps += [ordered[size - 1].carried - other.carried for other in ordered[size:]]
             gaps += [best[size - 1][0] - value for value, _ in best[size:]]
             hypothesis.margins.append(min(gaps))
         hypothesis.num_frames += 1

@@ -17,7 +17,7 @@ class GreedySearch(TransducerSearch):
 
     Args:
         max_symbols_per_frame: upper limit of tokens emitted at one frame.
-        model, unk_id, scaling, record_margins: see :class:`~summarymix.decoding.search.Search`.
+        model, unk_id, record_margins, scaling: see :class:`~summarymix.decoding.search.Search`.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class GreedySearch(TransducerSearch):
         record_margins: bool = False,
         scaling: Scaling = UNSCALED,
     ) -> None:
-        super().__init__(model, unk_id, scaling, record_margins)
+        super().__init__(model, unk_id, record_margins, scaling)
         if max_symbols_per_frame < 1:
             raise ValueError(f"max_symbols_per_frame must be 1 or more, not {max_symbols_per_frame}")
         self.max_symbols_per_frame = max_symbols_per_frame

@@ -6,20 +6,22 @@ from pathlib import Path
 from typing import Any
 
 from summarymix.data.tokens import Tokenizer
-from summarymix.decoding.beam import ModifiedBeamSearch, TokenScorer
+from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.context import ContextGraph, read_hotwords
 from summarymix.decoding.ctc import CTCGreedySearch, CTCPrefixBeamSearch
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.ngram import NgramLM
+from summarymix.decoding.scorers import TokenScorer
 from summarymix.decoding.search import Scaling, Search
 from summarymix.model import Transducer
 
 # What each takes besides blank_penalty and temperature, which all take.
+BEAM = {"beam_size", "nbest", "hotwords_file", "hotwords_score", "ngram_lm", "ngram_lm_scale"}
 METHODS = {
     "greedy_search": {"max_sym_per_frame"},
-    "modified_beam_search": {"beam_size", "nbest", "hotwords_file", "hotwords_score", "ngram_lm", "ngram_lm_scale"},
+    "modified_beam_search": BEAM,
     "ctc_greedy_search": set[str](),
-    "ctc_prefix_beam_search": {"beam_size", "nbest"},
+    "ctc_prefix_beam_search": BEAM,
 }
 HELP = (
     "greedy_search: the best token at each step (the default). modified_beam_search: several hypotheses, one token per "
@@ -55,7 +57,7 @@ class SearchOptions:
         option(
             "--hotwords-file",
             type=Path,
-            help="modified_beam_search: words or phrases to prefer, one a line, with a score of its own where it is to "
+            help="beam searches: words or phrases to prefer, one a line, with a score of its own where it is to "
             "have one: HELLO WORLD :2.5",
         )
         option("--hotwords-score", type=float, help="added for each token of a hot word (1.5)")
@@ -63,7 +65,7 @@ class SearchOptions:
             "--ngram-lm",
             nargs="+",
             type=Path,
-            help="modified_beam_search: language models of tokens in ARPA format, such as local/train_ngram.py makes",
+            help="beam searches: language models of tokens in ARPA format, such as local/train_ngram.py makes",
         )
         option(
             "--ngram-lm-scale",
@@ -112,10 +114,7 @@ class SearchOptions:
             value = getattr(self, field.name)
             if field.name in always or (value != field.default and field.name not in never):
                 values = value if isinstance(value, tuple) else (value,)
-                parts += [
-                    _dashed(field.name),
-                    *(v.name.split(".")[0] if isinstance(v, Path) else str(v) for v in values),
-                ]
+                parts += [_dashed(field.name), *map(_short, values)]
         return "-".join(parts)
 
     def make(self, model: Transducer, tokenizer: Tokenizer, record_margins: bool = False) -> Search:
@@ -127,16 +126,15 @@ class SearchOptions:
         unk_id, scaling = tokenizer.unk_id, Scaling(self.blank_penalty, self.temperature)
         if self.method == "greedy_search":
             return GreedySearch(model, self.max_sym_per_frame, unk_id, record_margins, scaling)
-        if self.method == "modified_beam_search":
-            scorers: list[TokenScorer] = []
-            if self.hotwords_file:
-                scorers.append(ContextGraph(read_hotwords(self.hotwords_file, tokenizer, self.hotwords_score)))
-            for path, scale in zip(self.ngram_lm, self.ngram_lm_scale, strict=False):
-                scorers.append(NgramLM(path, tokenizer.tokens, scale))
-            return ModifiedBeamSearch(model, self.beam_size, unk_id, record_margins, scaling, scorers)
         if self.method == "ctc_greedy_search":
-            return CTCGreedySearch(model, unk_id, scaling, record_margins)
-        return CTCPrefixBeamSearch(model, self.beam_size, unk_id, record_margins, scaling)
+            return CTCGreedySearch(model, unk_id, record_margins, scaling)
+        scorers: list[TokenScorer] = []
+        if self.hotwords_file:
+            scorers.append(ContextGraph(read_hotwords(self.hotwords_file, tokenizer, self.hotwords_score)))
+        for path, scale in zip(self.ngram_lm, self.ngram_lm_scale, strict=False):
+            scorers.append(NgramLM(path, tokenizer.tokens, scale))
+        beam_search = ModifiedBeamSearch if self.method == "modified_beam_search" else CTCPrefixBeamSearch
+        return beam_search(model, self.beam_size, unk_id, record_margins, scaling, scorers)
 
 
 def _short(value: Any) -> str:

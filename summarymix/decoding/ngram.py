@@ -18,7 +18,7 @@ MARKS = {"<s>": BEGIN, "</s>": END, "<unk>": OTHER, "<UNK>": OTHER}
 
 class NgramLM:
     """A back-off language model of tokens, from a file in ARPA format. It is a
-    :class:`~summarymix.decoding.beam.TokenScorer`; its state is the tokens that the next one depends on.
+    :class:`~summarymix.decoding.scorers.TokenScorer`; its state is the tokens that the next one depends on.
 
     A token that the model does not have is as likely as its ``<unk>``, or else as its least likely token. The end of
     an utterance adds nothing, as in icefall and sherpa-onnx: where a stream ends is not for the words to say.

@@ -62,7 +62,9 @@ class Hypothesis:
     margins: list[float] = field(default_factory=list)
     # Of a beam search only:
     score: float = 0.0  # of the best path
-    paths: list[Any] = field(default_factory=list, repr=False)  # the beam: the search's own kind of Path, in no order
+    paths: list[Any] = field(
+        default_factory=list, repr=False, compare=False
+    )  # the beam: the search's own kind of Path, in no order
     _shown: list[Emission] = field(default_factory=list, repr=False, compare=False)  # those of the tokens above
 
     def nbest(self, limit: int) -> list["Hypothesis"]:
@@ -140,12 +142,12 @@ class Search(ABC):
     Args:
         model: should be in evaluation mode.
         unk_id: id of ``<unk>``, None if the tokens have none.
-        scaling: of the logits.
         record_margins: fill :attr:`Hypothesis.margins` (a little slower).
+        scaling: of the logits.
     """
 
     def __init__(
-        self, model: Transducer, unk_id: int | None = None, scaling: Scaling = UNSCALED, record_margins: bool = False
+        self, model: Transducer, unk_id: int | None = None, record_margins: bool = False, scaling: Scaling = UNSCALED
     ) -> None:
         self.model = model
         self.silent = {BLANK} if unk_id is None else {BLANK, unk_id}

@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 import torch
-from search_cases import Bigrams, encoder_frames
+from search_cases import Bigrams, encoder_frames, total
 from torch import Tensor
 
 from summarymix.decoding.beam import ModifiedBeamSearch, ScoredPath
@@ -19,11 +19,6 @@ from summarymix.model import BLANK, Transducer
 UNK = 1
 TIE = 1e-4
 ALL = 100_000  # a beam that nothing falls out of
-
-
-def total(tokens: tuple[int, ...]) -> float:
-    """What Bigrams add to a whole sequence."""
-    return sum(math.sin(7 * a + b) for a, b in zip((0, *tokens), tokens, strict=False)) + math.sin((0, *tokens)[-1])
 
 
 @torch.inference_mode()

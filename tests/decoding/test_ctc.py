@@ -6,7 +6,7 @@ from itertools import groupby, product
 
 import pytest
 import torch
-from search_cases import encoder_frames
+from search_cases import Bigrams, encoder_frames, total
 from torch import Tensor
 
 from summarymix.decoding.ctc import CTCGreedySearch, CTCPrefixBeamSearch, Prefix
@@ -35,10 +35,14 @@ def exhaustive(model: Transducer, frames: Tensor, scaling: Scaling) -> dict[tupl
 
 
 @pytest.mark.parametrize("scaling", [Scaling(), Scaling(1.5, 2.0)], ids=["plain", "scaled"])
-def test_an_unlimited_beam_is_exact(stateless_model: Transducer, scaling: Scaling) -> None:
+@pytest.mark.parametrize("with_scorer", [False, True], ids=["alone", "scorer"])
+def test_an_unlimited_beam_is_exact(stateless_model: Transducer, scaling: Scaling, with_scorer: bool) -> None:
     frames = 3 * torch.randn(1, 4, 16, generator=torch.Generator().manual_seed(3))
     expected = exhaustive(stateless_model, frames[0], scaling)
-    search = CTCPrefixBeamSearch(stateless_model, ALL, UNK, scaling=scaling)
+    if with_scorer:
+        expected = {tokens: score + total(tokens) for tokens, score in expected.items()}
+    scorers = [Bigrams()] if with_scorer else []
+    search = CTCPrefixBeamSearch(stateless_model, ALL, UNK, scaling=scaling, scorers=scorers)
     [found] = search.decode(frames, torch.tensor([4]))
     best = found.nbest(ALL)
     assert {tuple(h.tokens): h.score for h in best} == pytest.approx(expected, abs=1e-4)
@@ -51,7 +55,7 @@ def test_an_unlimited_beam_is_exact(stateless_model: Transducer, scaling: Scalin
 def test_greedy_search_by_definition(stateless_model: Transducer) -> None:
     frames, lengths = encoder_frames(stateless_model)
     frames *= 5
-    found = CTCGreedySearch(stateless_model, UNK, Scaling(0.5)).decode(frames, lengths)
+    found = CTCGreedySearch(stateless_model, UNK, scaling=Scaling(0.5)).decode(frames, lengths)
     with torch.inference_mode():
         logits = stateless_model.ctc_head(frames)
         logits[..., BLANK] -= 0.5
@@ -72,15 +76,28 @@ def test_greedy_search_by_definition(stateless_model: Transducer) -> None:
 def test_a_token_repeats_only_behind_a_blank(stateless_model: Transducer) -> None:
     search = CTCPrefixBeamSearch(stateless_model, 3, record_margins=True)
     a = Emission(5, 0, -0.1, None, 1)
-    path = Prefix(a, blank=-2.0, token=-1.0, score=math.log(math.exp(-1) + math.exp(-2)))
+    path = Prefix()
+    path.add(-2.0, a, ends_in_blank=True)
+    path.add(-1.0, a, ends_in_blank=False)
     hypothesis = Hypothesis(num_frames=2, paths=[path])
     search._search_frame(hypothesis, [(-0.2, 5), (-3.0, BLANK)])
     # Nothing more, of the token's own part and of blank; or once more, of blank's part.
-    assert [h.tokens for h in hypothesis.nbest(3)] == [[5], [5, 5]]
     same, again = hypothesis.paths
-    assert (same.token, same.blank) == pytest.approx((-1.2, path.score - 3.0))
+    assert (same.end, again.end and again.end.previous) == (a, a)
+    assert (same.token, same.blank) == pytest.approx((-1.2, path.acoustic - 3.0))
     assert (again.token, again.blank) == (-2.2, -math.inf)
-    assert hypothesis.nbest(2)[1].frames == [0, 2]
+    assert (again.end.token, again.end.frame) == (5, 2)
+
+
+def test_without_blank_among_the_best_the_token_has_to_go_on(stateless_model: Transducer) -> None:
+    """A path behind a blank, and a frame that knows neither blank nor anything but its last token: only 5 5 is left."""
+    search = CTCPrefixBeamSearch(stateless_model, 1)
+    path = Prefix()
+    path.add(-2.0, Emission(5, 0, -0.1, None, 1), ends_in_blank=True)
+    hypothesis = Hypothesis(num_frames=2, paths=[path])
+    search._search_frame(hypothesis, [(-0.2, 5), (-3.0, BLANK)])
+    [longer] = hypothesis.paths
+    assert (longer.length, longer.token, longer.blank) == (2, -2.2, -math.inf)
 
 
 def test_a_beam_below_one_is_refused(stateless_model: Transducer) -> None:
