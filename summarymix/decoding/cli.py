@@ -50,7 +50,7 @@ from summarymix.version import commit
 EPILOG = """examples:
   ./decode.py --select                                     choose (epoch, avg) on the dev splits
   ./decode.py --mode offline streaming --chunk-ms 640 320  decode with what was chosen
-  ./decode.py --method modified_beam_search --beam-size 8 --nbest 5
+  ./decode.py --method modified_beam_search --nbest 5      another search, and lists of the five best hypotheses
   ./decode.py --compare --chunk-ms 640 --left-chunks 4     simulated against streaming, utterance by utterance
   ./decode.py --table                                      all results so far"""
 
