@@ -52,6 +52,12 @@ def parse_config(cls: type[ConfigT], argv: Sequence[str] | None = None, descript
     )
 
 
+def dashed(argument: str) -> str:
+    """``--exp_dir=a_b`` to ``--exp-dir=a_b``, for parsers with dashes: both spellings are accepted everywhere."""
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value if re.match(r"--[A-Za-z]", argument) else argument
+
+
 @contextmanager
 def clear_errors(program: str) -> Iterator[None]:
     """End ``program`` with one line and no traceback on what this library raises where the user can mend it: a missing

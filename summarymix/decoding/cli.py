@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from summarymix.chunking import ChunkConfig
-from summarymix.cli import clear_errors
+from summarymix.cli import clear_errors, dashed
 from summarymix.data.batches import DataConfig, EvalData
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import (
@@ -44,7 +43,7 @@ from summarymix.decoding.search import Search
 from summarymix.files import atomic_write
 from summarymix.model import Transducer
 from summarymix.subsampling import output_lengths
-from summarymix.training.checkpoint import epoch_path, list_epochs, load_model, read_selection
+from summarymix.training.checkpoint import choose_epoch, epoch_path, list_epochs, load_model
 from summarymix.version import commit
 
 EPILOG = """examples:
@@ -82,7 +81,7 @@ def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] =
     """
     parser = _make_parser(recipe, splits)
     arguments = sys.argv[1:] if argv is None else argv
-    args = parser.parse_args([_dashed(argument) for argument in arguments])
+    args = parser.parse_args([dashed(argument) for argument in arguments])
     args.command = shlex.join(["./decode.py", *arguments])
     try:
         args.search = SearchOptions.of(args)
@@ -140,12 +139,6 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _dashed(argument: str) -> str:
-    """``--exp_dir=a_b`` to ``--exp-dir=a_b``: both spellings are accepted everywhere."""
-    name, equals, value = argument.partition("=")
-    return name.replace("_", "-") + equals + value if re.match(r"--[A-Za-z]", argument) else argument
-
-
 def _settings(args: argparse.Namespace) -> list[Setting]:
     """Every mode with every chunk size and left context; offline once."""
     modes = args.mode
@@ -171,12 +164,7 @@ def _load(recipe: str, args: argparse.Namespace, settings: list[Setting], epoch:
         FileNotFoundError, ValueError: see :func:`load_model`; or the checkpoint is of another recipe, or cannot stream
             as the settings ask.
     """
-    model, tokenizer, info = load_model(args.exp_dir, epoch, avg)
-    if info["recipe"] != recipe:
-        raise ValueError(
-            f"{args.exp_dir} is a run of the recipe {info['recipe']}, this is {recipe}: "
-            f"decode it in egs/{info['recipe']}/ASR, or give another --exp-dir"
-        )
+    model, tokenizer, info = load_model(args.exp_dir, epoch, avg, recipe)
     config = evaluation_data(info["config"]["data"], args.manifest_dir)
     for setting in settings:
         model.encoder.check_chunk(setting.chunk)
@@ -192,10 +180,12 @@ def _load(recipe: str, args: argparse.Namespace, settings: list[Setting], epoch:
 
 def _decode(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> None:
     with clear_errors("decode.py"):
-        epoch, avg = _which_epoch(args)
+        epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
         job = _load(recipe, args, settings, epoch, avg)
         splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
     info = job.info
+    if reason:
+        _say(reason)
     _say(f"{args.exp_dir}: epoch {info['epoch']}, avg {info['avg']}, {info['parameters'] / 1e6:.1f} M parameters")
     results = []
     different = 0
@@ -215,16 +205,6 @@ def _decode(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
         print(args.exp_dir / result.recogs, args.exp_dir / result.errs)
     if different:
         sys.exit(1)
-
-
-def _which_epoch(args: argparse.Namespace) -> tuple[int | None, int]:
-    """The (epoch, avg) asked for, or else selected on dev, or else the last epoch."""
-    choice = read_selection(args.exp_dir)
-    if args.epoch is None and args.avg is None and choice:
-        epoch, avg = choice["epoch"], choice["avg"]
-        _say(f"{args.exp_dir}/selected.json: epoch {epoch}, avg {avg} selected on {', '.join(choice['splits'])}")
-        return epoch, avg
-    return args.epoch, 1 if args.avg is None else args.avg
 
 
 def _open_split(job: Job, split: str) -> EvalData:

@@ -147,6 +147,25 @@ def read_selection(exp_dir: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
+def choose_epoch(exp_dir: Path, epoch: int | None, avg: int | None) -> tuple[int | None, int, str]:
+    """The (epoch, avg) for :func:`load_model`: what is asked for, or else what was selected on dev, or else the last.
+
+    Args:
+        exp_dir: folder of the run.
+        epoch: asked for, or None.
+        avg: likewise.
+
+    Returns:
+        The two, and for people why, where it is the selection.
+    """
+    choice = read_selection(exp_dir)
+    if epoch is None and avg is None and choice:
+        epoch, avg = choice["epoch"], choice["avg"]
+        splits = ", ".join(choice["splits"])
+        return epoch, avg, f"{exp_dir}/selected.json: epoch {epoch}, avg {avg} selected on {splits}"
+    return epoch, 1 if avg is None else avg, ""
+
+
 def remove_old(exp_dir: Path, mean_losses: dict[int, float], keep_last_k: int, keep_best_k: int) -> None:
     """Remove the checkpoints within epochs, and those of epochs that are neither last nor best.
 
@@ -202,7 +221,7 @@ def check_same_model(path: Path, checkpoint: dict[str, Any], model_config: dict[
 
 
 def load_model(
-    exp_dir: Path | str, epoch: int | None = None, avg: int = 1
+    exp_dir: Path | str, epoch: int | None = None, avg: int = 1, recipe: str | None = None
 ) -> tuple[Transducer, Tokenizer, dict[str, Any]]:
     """The model of a training run, its weights averaged over epochs, in eval mode on the CPU.
 
@@ -211,13 +230,15 @@ def load_model(
         epoch: last epoch to average over; None for the last that there is.
         avg: number of epochs: the mean is over the samples taken in (epoch - avg, epoch] and read from the files of
             these two epochs. 0 takes the weights as they are at the end of ``epoch``.
+        recipe: refuse a run of another one.
 
     Returns:
         The model, its tokenizer, and ``{"epoch", "avg", "step", "recipe", "parameters", "history", "config"}``.
 
     Raises:
         FileNotFoundError: an epoch's checkpoint is missing.
-        ValueError: a damaged file, files of different models, or weights that do not fit the configuration.
+        ValueError: a damaged file, files of different models, weights that do not fit the configuration, or a run of
+            another recipe.
     """
     exp_dir = Path(exp_dir)
     if epoch is None:
@@ -229,6 +250,11 @@ def load_model(
         raise ValueError(f"--avg {avg} must be from 0 (no averaging) to the epoch, which is {epoch}")
     path = epoch_path(exp_dir, epoch)
     checkpoint = read_checkpoint(path, lazy=True)
+    if recipe not in (None, checkpoint["recipe"]):
+        raise ValueError(
+            f"{exp_dir} is a run of the recipe {checkpoint['recipe']}, this is {recipe}: "
+            f"call this in egs/{checkpoint['recipe']}/ASR, or give another --exp-dir"
+        )
     weights = dict(checkpoint["model"])
     if avg > 0:
         start = None
