@@ -177,13 +177,20 @@ class StreamingRecognizer:
             raise RuntimeError(
                 f"all {len(self._streams)} streams are in use: close one, or make a recognizer with more"
             )
-        slot = self._streams.index(None)
-        slots = torch.tensor([slot], device=self._device)
+        stream = Stream(self._streams.index(None), self._feature_dim, self.extractor)
+        self._streams[stream.slot] = stream
+        self.restart(stream)
+        return stream
+
+    @torch.inference_mode()
+    def restart(self, stream: Stream) -> None:
+        """Forget what has been heard: the next chunk is recognised like the first one of a recording, with a new
+        hypothesis. Input that has not been decoded yet is kept.
+        """
+        slots = torch.tensor([stream.slot], device=self._device)
         reset_slots(self._encoder_state, slots)
         write_slots(self._search_state, slots, self.search.init_state(1, self._device))
-        stream = Stream(slot, self._feature_dim, self.extractor)
-        self._streams[slot] = stream
-        return stream
+        stream.hypothesis = Hypothesis()
 
     def close(self, stream: Stream) -> None:
         """Give the stream's slot back. Its result stays readable; input that has not been decoded is dropped."""

@@ -275,7 +275,36 @@ def load_model(
                 "or use a larger --avg, or --avg 0 for the weights as they were at the end of the epoch"
             ) from error
         weights.update({name: value.to(weights[name].dtype) for name, value in mean.items()})
+    return _make_model(path, checkpoint, weights, epoch, avg)
 
+
+def load_run_or_checkpoint(
+    path: Path | str, epoch: int | None = None, avg: int | None = None
+) -> tuple[Transducer, Tokenizer, dict[str, Any]]:
+    """The model of a run, chosen as by :func:`choose_epoch`, or of one checkpoint, its weights as they are.
+
+    Returns:
+        What :func:`load_model` does.
+
+    Raises:
+        FileNotFoundError, ValueError: see there; or epoch and avg are given for a single checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        if not path.is_dir():
+            raise FileNotFoundError(f"No {path}: give the folder of a training run, or a checkpoint")
+        epoch, avg, _ = choose_epoch(path, epoch, avg)
+        return load_model(path, epoch, avg)
+    if epoch is not None or avg is not None:
+        raise ValueError(f"{path} is a single checkpoint: give its folder with --epoch and --avg")
+    checkpoint = read_checkpoint(path, lazy=True)
+    return _make_model(path, checkpoint, checkpoint["model"], checkpoint["progress"]["epoch"], 0)
+
+
+def _make_model(
+    path: Path, checkpoint: dict[str, Any], weights: dict[str, torch.Tensor], epoch: int, avg: int
+) -> tuple[Transducer, Tokenizer, dict[str, Any]]:
+    """What :func:`load_model` returns, of a checkpoint read from ``path`` and the averaged weights."""
     try:
         model = Transducer(ModelConfig.from_plain(checkpoint["model_config"]))
         model.load_state_dict(weights)

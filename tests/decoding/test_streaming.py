@@ -142,6 +142,24 @@ def test_a_used_slot_leaves_no_trace(any_model: Transducer) -> None:
     assert reused == fresh
 
 
+def test_a_stream_begins_anew_when_restarted(any_model: Transducer) -> None:
+    chunk = ChunkConfig(4, -1)
+    [features] = make_features([173])
+    recognizer = make_recognizer(any_model, chunk, num_streams=2)
+    recognizer.open()
+    stream = recognizer.open()
+    stream.accept_features(features)
+    for _ in range(5):
+        recognizer.step()
+    first = stream.hypothesis
+    recognizer.restart(stream)
+    stream.finish()
+    while recognizer.step():
+        pass
+    assert (first.num_frames, len(first.tokens) > 0) == (20, True)
+    assert_same(stream.hypothesis, simulate(any_model, features[80:], chunk))
+
+
 @pytest.mark.parametrize("block", [1, 777, 5000, 100_000])
 def test_audio_in_blocks_equals_the_whole_recording(stateless_model: Transducer, block: int) -> None:
     """L4 and L6 together: samples in blocks of any size give the tokens of features of the whole recording."""

@@ -1,0 +1,314 @@
+"""Recognition in a program of one's own: a few calls from a model to transcripts.
+
+    recognizer = summarymix.load("exp")
+    print(recognizer.transcribe("talk.mp3").text)
+
+    stream = recognizer.stream(sample_rate=48000)
+    for block in microphone:
+        for segment in stream.accept(block):
+            print(segment.text)
+        show(stream.partial)
+    for segment in stream.finish():
+        print(segment.text)
+
+Here ``microphone`` gives blocks of samples, and ``show`` is what shows a line that may still change.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from summarymix.chunking import FRAME_MS, ChunkConfig, DynamicChunkConfig
+from summarymix.data.audio import AudioReader, Resampler, to_mono
+from summarymix.data.features import FbankExtractor, FbankOptions
+from summarymix.data.tokens import Tokenizer
+from summarymix.decoding.greedy import GreedySearch
+from summarymix.decoding.search import Search
+from summarymix.decoding.streaming import StreamingRecognizer
+from summarymix.decoding.windows import WindowedRecognizer
+from summarymix.decoding.words import SPACE, Transcript, transcript, word_starts
+from summarymix.model import Transducer
+from summarymix.training.checkpoint import load_run_or_checkpoint
+
+TranscribeMode = Literal["streaming", "offline"]
+_FRAME = FRAME_MS / 1000
+
+
+@dataclass(frozen=True)
+class Endpointing:
+    """Where a stream's text is cut into segments. Nothing is forgotten there: encoder and search go on. What a beam
+    search would still have changed of an ended segment stays as it was.
+
+    Args:
+        silence: seconds without a token that end a segment.
+        max_seconds: a segment that lasts longer ends before its last word.
+    """
+
+    silence: float = 1.2
+    max_seconds: float = 20.0
+
+    def __post_init__(self) -> None:
+        if min(self.silence, self.max_seconds) <= 0:
+            raise ValueError(f"segments end after more than 0 seconds, not {min(self.silence, self.max_seconds):g}")
+
+
+class Recognizer:
+    """A model that is ready to recognise audio. :func:`summarymix.load` makes it.
+
+    Args:
+        model: in evaluation mode, on the device to compute on.
+        tokenizer: of the model.
+        extractor: of the features that the model was trained on.
+        left_chunks: left context of streams that ask for none, -1 for unlimited.
+        search: of the model; by default greedy search with one symbol per frame.
+    """
+
+    def __init__(
+        self,
+        model: Transducer,
+        tokenizer: Tokenizer,
+        extractor: FbankExtractor,
+        left_chunks: int = -1,
+        search: Search | None = None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.extractor = extractor
+        self.left_chunks = left_chunks
+        self.search: Search = search or GreedySearch(model, unk_id=tokenizer.unk_id)
+
+    @classmethod
+    def load(
+        cls, path: Path | str, epoch: int | None = None, avg: int | None = None, device: str | None = None
+    ) -> "Recognizer":
+        """See :func:`summarymix.load`."""
+        model, tokenizer, info = load_run_or_checkpoint(path, epoch, avg)
+        model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        data = info["config"]["data"]
+        # Computed by lhotse whatever computed them in training: it is always there.
+        extractor = FbankExtractor(FbankOptions(data["sample_rate"], data["num_mel_bins"]))
+        return cls(model, tokenizer, extractor, default_left_chunks(DynamicChunkConfig(**info["config"]["chunk"])))
+
+    def transcribe(
+        self,
+        audio: Path | str | Tensor | np.ndarray,
+        sample_rate: int | None = None,
+        *,
+        mode: TranscribeMode = "streaming",
+        chunk_ms: int = 640,
+        left_chunks: int | None = None,
+        window_seconds: float = 30.0,
+        overlap_seconds: float = 4.0,
+        channel: int | None = None,
+        reset_after_silence: float | None = None,
+    ) -> Transcript:
+        """Recognise a recording of any length.
+
+        Args:
+            audio: a file, read in blocks; or samples, (n,) or (n, channels) as soundfile reads them, in [-1, 1] or
+                integers.
+            sample_rate: of samples, in Hz; None for the model's own.
+            mode: ``streaming``, chunk by chunk as :meth:`stream` does, or ``offline``, with full context in windows.
+            chunk_ms: see :meth:`stream`.
+            left_chunks: likewise.
+            window_seconds: of the offline windows; a shorter recording is recognised as a whole.
+            overlap_seconds: of a window and the next.
+            channel: from 0; None for the mean of all.
+            reset_after_silence: see :meth:`stream`.
+
+        Raises:
+            FileNotFoundError, ValueError: the audio cannot be read, or an option cannot be; names the file or option.
+        """
+        rate = self.extractor.options.sample_rate
+        blocks: Iterable[Tensor]
+        if isinstance(audio, str | Path):
+            reader = AudioReader(audio, channel)
+            blocks, sample_rate = reader.blocks(rate), rate
+        else:
+            blocks = [to_mono(audio, channel)]
+            sample_rate = sample_rate or rate
+        if mode == "streaming":
+            stream = self.stream(sample_rate, chunk_ms, left_chunks, None, reset_after_silence)
+            segments = [segment for block in blocks for segment in stream.accept(block)] + stream.finish()
+            return joined(segments, stream.seconds)
+        if mode != "offline":
+            raise ValueError(f"the mode is streaming or offline, not {mode}")
+        windowed = WindowedRecognizer(self.model, self.search, self.tokenizer.tokens, window_seconds, overlap_seconds)
+        counted = _Counted(blocks)
+        hypothesis = windowed.recognize(self._features(counted, sample_rate))
+        return joined([transcript(hypothesis, self.tokenizer, 0)], counted.num_samples / sample_rate)
+
+    def stream(
+        self,
+        sample_rate: int | None = None,
+        chunk_ms: int = 640,
+        left_chunks: int | None = None,
+        endpointing: Endpointing | None = Endpointing(),
+        reset_after_silence: float | None = None,
+    ) -> "LiveStream":
+        """Begin a stream, which is recognised while its samples arrive.
+
+        Args:
+            sample_rate: of the samples, in Hz; None for the model's own.
+            chunk_ms: results come after so much audio each, a multiple of 40 ms.
+            left_chunks: so many chunks are remembered; -1 for all since the stream's beginning, whose running mean
+                hardly moves any more after some minutes. None: :attr:`left_chunks`, limited for models that were
+                trained so.
+            endpointing: where segments end; None for a single one.
+            reset_after_silence: after so many seconds without a token, the encoder's memory is emptied and the search
+                begins anew, as in a new stream. A word that begins in the chunk of that moment may be misheard.
+
+        Raises:
+            ValueError: the model cannot stream so.
+        """
+        if reset_after_silence is not None and reset_after_silence <= 0:
+            raise ValueError(f"--reset-after-silence {reset_after_silence:g} is not above 0")
+        left = self.left_chunks if left_chunks is None else left_chunks
+        chunk = ChunkConfig.from_ms(chunk_ms, left)
+        self.model.encoder.check_chunk(chunk)
+        recognizer = StreamingRecognizer(
+            self.model, self.tokenizer, chunk, extractor=self.extractor, search=self.search
+        )
+        sample_rate = sample_rate or self.extractor.options.sample_rate
+        return LiveStream(recognizer, sample_rate, self.extractor, endpointing, reset_after_silence)
+
+    def _features(self, blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
+        resampler = Resampler(sample_rate, self.extractor.options.sample_rate)
+        online = self.extractor.online()
+        for block in blocks:
+            yield online.accept(resampler.accept(block))
+        yield online.accept(resampler.finish())
+        yield online.finish()
+
+
+class LiveStream:
+    """A recording that is recognised while it goes on. :meth:`Recognizer.stream` makes it."""
+
+    def __init__(
+        self,
+        recognizer: StreamingRecognizer,
+        sample_rate: int,
+        extractor: FbankExtractor,
+        endpointing: Endpointing | None,
+        reset_after_silence: float | None,
+    ) -> None:
+        self._recognizer = recognizer
+        self._stream = recognizer.open()
+        self._sample_rate = sample_rate
+        self._resampler = Resampler(sample_rate, extractor.options.sample_rate)
+        self._endpointing = endpointing
+        self._reset_after_silence = reset_after_silence
+        self._num_samples = 0
+        self._offset = 0  # frames before the hypothesis' first
+        self._begin = 0  # of the segment, a frame of the hypothesis
+
+    @property
+    def seconds(self) -> float:
+        """How much audio has come so far."""
+        return self._num_samples / self._sample_rate
+
+    @property
+    def partial(self) -> str:
+        """The text so far of the segment that has not ended."""
+        return self._segment().text
+
+    def accept(self, samples: Tensor | np.ndarray) -> list[Transcript]:
+        """Push samples, (n,) or (n, channels), in [-1, 1] or integers; returns the segments that end with them.
+
+        Raises:
+            RuntimeError: the stream has been finished.
+            ValueError: some samples are no numbers.
+        """
+        mono = to_mono(samples)
+        self._num_samples += len(mono)
+        self._stream.accept_samples(self._resampler.accept(mono))
+        return self._decode()
+
+    def finish(self) -> list[Transcript]:
+        """Say that the input has ended; returns the last segments."""
+        self._stream.accept_samples(self._resampler.finish())
+        self._stream.finish()
+        segments = [*self._decode(), *self._end_segment()]
+        self._recognizer.close(self._stream)
+        return segments
+
+    def _decode(self) -> list[Transcript]:
+        """Decode what has come, chunk by chunk: so it does not matter in what blocks it came."""
+        segments = []
+        while self._recognizer.step():
+            segments += self._check_endpoint()
+        return segments
+
+    def _check_endpoint(self) -> list[Transcript]:
+        hypothesis = self._stream.hypothesis
+        last = next(self._sounds(reversed(hypothesis.tokens), reversed(hypothesis.frames)), -1)
+        silence = (hypothesis.num_frames - last - 1) * _FRAME
+        if self._reset_after_silence is not None and silence >= self._reset_after_silence:
+            segments = self._end_segment()
+            self._offset += hypothesis.num_frames
+            self._begin = 0
+            self._recognizer.restart(self._stream)
+            return segments
+        if self._endpointing is None or last < self._begin:
+            return []
+        if silence >= self._endpointing.silence:
+            return self._end_segment()
+        first = bisect_left(hypothesis.frames, self._begin)
+        tokens, frames = hypothesis.tokens[first:], hypothesis.frames[first:]
+        if (hypothesis.num_frames - next(self._sounds(tokens, frames))) * _FRAME < self._endpointing.max_seconds:
+            return []
+        # The last word may go on, unless there is no other.
+        starts = word_starts([self._recognizer.tokenizer.tokens[i] for i in tokens])
+        return self._end_segment(frames[starts[-1]] if len(starts) > 1 else None)
+
+    def _sounds(self, tokens: Iterable[int], frames: Iterable[int]) -> Iterator[int]:
+        """The frames of tokens that are not only a space, which may be emitted long before or after a word."""
+        pieces = self._recognizer.tokenizer.tokens
+        return (frame for token, frame in zip(tokens, frames, strict=True) if pieces[token] != SPACE)
+
+    def _end_segment(self, end: int | None = None) -> list[Transcript]:
+        """The segment up to frame ``end``, or as far as there is; none, and it goes on, if nothing was said in it."""
+        segment = self._segment(end)
+        if not segment.text:
+            return []
+        self._begin = self._stream.hypothesis.num_frames if end is None else end
+        return [segment]
+
+    def _segment(self, end: int | None = None) -> Transcript:
+        return transcript(self._stream.hypothesis, self._recognizer.tokenizer, self._begin, end, self._offset)
+
+
+class _Counted:
+    """Blocks as they are, and how many samples have gone by."""
+
+    def __init__(self, blocks: Iterable[Tensor]) -> None:
+        self._blocks = blocks
+        self.num_samples = 0
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for block in self._blocks:
+            self.num_samples += len(block)
+            yield block
+
+
+def joined(segments: Iterable[Transcript], seconds: float) -> Transcript:
+    """Segments in a row as one transcript of ``seconds`` of audio."""
+    segments = list(segments)
+    return Transcript(
+        text=" ".join(segment.text for segment in segments if segment.text),
+        start=0.0,
+        end=seconds,
+        tokens=[token for segment in segments for token in segment.tokens],
+        words=[word for segment in segments for word in segment.words],
+    )
+
+
+def default_left_chunks(chunk: DynamicChunkConfig) -> int:
+    """The left context of streams for a model trained under this law, -1 for unlimited."""
+    return chunk.max_left if chunk.limited_left_prob > 0 and chunk.full_context_prob < 1 else -1
