@@ -41,6 +41,7 @@ TEMPLATE_FILES = (
     "run.sh",
     "train.py",
     "decode.py",
+    "transcribe.py",
     "conf/conformer.yaml",
     "conf/zipformer.yaml",
     "README.md",

@@ -1,0 +1,223 @@
+"""The command line of every recipe's ``transcribe.py``: audio files, or a microphone, to text."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+from typing import IO, Any
+
+import numpy as np
+
+import summarymix
+from summarymix.cli import clear_errors, dashed
+from summarymix.decoding.methods import SearchOptions
+from summarymix.decoding.recognizer import Endpointing, Recognizer
+from summarymix.decoding.subtitles import make_cues, srt, vtt
+from summarymix.decoding.words import Transcript
+from summarymix.files import atomic_write
+
+EPILOG = """examples:
+  ./transcribe.py exp talk.mp3                                     text, on the terminal
+  ./transcribe.py exp --mode offline --format srt --out-dir subtitles *.opus
+  arecord -q -f S16_LE -r 16000 | ./transcribe.py exp --stdin      a microphone"""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Transcribe what the command line names.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's own.
+
+    Raises:
+        SystemExit: 2 on a wrong option, 1 if the model or a file cannot be read.
+    """
+    parser = _make_parser()
+    arguments = [dashed(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    args = parser.parse_intermixed_args(arguments)  # options may stand before and behind the files
+    try:
+        search = SearchOptions.of(args)
+        _check(args)
+    except ValueError as error:
+        parser.error(str(error))
+    with clear_errors("transcribe.py"):
+        recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device)
+        recognizer.search = search.make(recognizer.model, recognizer.tokenizer)
+        if args.stdin:
+            _transcribe_live(recognizer, args)
+            return
+        # Wrong options are found before the first file.
+        recognizer.transcribe(np.zeros(0), **_options(args))
+    failed = [path for path in args.files if not _transcribe_file(recognizer, path, args)]
+    if failed:
+        sys.exit(f"transcribe.py: {len(failed)} of {len(args.files)} files could not be transcribed")
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Transcribe audio files of any length and format (WAV, FLAC, OGG, Opus, MP3, …), or a stream.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    option = parser.add_argument
+    option("model", type=Path, help="folder of a training run, or a checkpoint")
+    option("files", nargs="*", help="audio files")
+    option("--epoch", type=int, help="last epoch to average (without it: what decode.py --select chose, or the last)")
+    option("--avg", type=int, help="epochs to average, 0 for none (1)")
+    option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
+    option("--mode", choices=["streaming", "offline"], default="streaming", help="(streaming)")
+    option("--chunk-ms", type=int, default=640, help="streaming: chunk size, a multiple of 40 ms (640)")
+    option(
+        "--left-chunks",
+        type=int,
+        help="streaming: left context in chunks, -1 for unlimited (the largest that the model was trained with)",
+    )
+    option(
+        "--reset-after-silence",
+        type=float,
+        metavar="SECONDS",
+        help="streaming: after so long without a word, empty the encoder's memory and begin the search anew (never)",
+    )
+    option("--window-seconds", type=float, default=30.0, help="offline: longer audio is cut into such windows (30)")
+    option("--overlap-seconds", type=float, default=4.0, help="offline: that overlap by so much (4)")
+    option("--channel", type=int, help="which channel, from 0 (the mean of all)")
+    option("--format", choices=["text", "json", "srt", "vtt"], default="text", help="(text)")
+    option("--out-dir", type=Path, help="write a file for each audio file there (standard output)")
+    option("--cue-chars", type=int, default=84, help="most characters of a subtitle (84)")
+    option("--cue-seconds", type=float, default=7.0, help="and most seconds (7)")
+    SearchOptions.add_to(parser)
+    live = parser.add_argument_group("live")
+    live.add_argument("--stdin", action="store_true", help="transcribe raw 16-bit PCM of one channel as it arrives")
+    live.add_argument("--sample-rate", type=int, help="of it, in Hz (the model's own)")
+    live.add_argument("--endpoint-silence", type=float, default=1.2, help="seconds without a word end a segment (1.2)")
+    live.add_argument("--max-segment-seconds", type=float, default=20.0, help="as does so long a segment (20)")
+    return parser
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that do not go together.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if args.stdin == bool(args.files):
+        raise ValueError("give audio files, or --stdin")
+    if args.stdin and (args.format in ("srt", "vtt") or args.mode == "offline" or args.out_dir):
+        raise ValueError("--stdin goes with --mode streaming and --format text or json, without --out-dir")
+    if args.nbest is not None:
+        raise ValueError("--nbest is an option of decode.py")
+    if args.format in ("srt", "vtt") and len(args.files) > 1 and not args.out_dir:
+        raise ValueError(f"{len(args.files)} files of subtitles: give --out-dir")
+    outputs: dict[Path, str] = {}
+    for file in args.files if args.out_dir else ():
+        other = outputs.setdefault(_output(args, file), file)
+        if other != file:
+            raise ValueError(f"{other} and {file} would both become {_output(args, file)}: give each its own --out-dir")
+
+
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    """Of :meth:`Recognizer.transcribe`."""
+    names = ("mode", "chunk_ms", "left_chunks", "window_seconds", "overlap_seconds", "reset_after_silence")
+    return {name: getattr(args, name) for name in names}
+
+
+def _output(args: argparse.Namespace, file: str) -> Path:
+    return args.out_dir / f"{Path(file).stem}.{'txt' if args.format == 'text' else args.format}"
+
+
+def _transcribe_file(recognizer: Recognizer, file: str, args: argparse.Namespace) -> bool:
+    """Transcribe a file and write the result; False, and a line, if it cannot be read."""
+    start = perf_counter()
+    try:
+        transcript = recognizer.transcribe(file, channel=args.channel, **_options(args))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"transcribe.py: {error}", file=sys.stderr)
+        return False
+    seconds = perf_counter() - start
+    if args.format == "json":
+        rtf = seconds / transcript.end if transcript.end else None
+        text = _json(transcript, file=file, duration=transcript.end, rtf=rtf)
+    elif args.format == "text":
+        several = len(args.files) > 1 and not args.out_dir
+        text = f"{file}: {transcript.text}\n" if several else transcript.text + "\n"
+    else:
+        cues = make_cues(transcript.words, args.cue_chars, args.cue_seconds)
+        text = srt(cues) if args.format == "srt" else vtt(cues)
+    if args.out_dir:
+        with clear_errors("transcribe.py"), atomic_write(_output(args, file)) as out:
+            out.write(text)
+    else:
+        print(text, end="", flush=True)
+    return True
+
+
+def _json(transcript: Transcript, **more: Any) -> str:
+    """One line: ``more``, text, start, end, tokens and words."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, float):
+            return round(value, 4)
+        if isinstance(value, dict):
+            return {name: rounded(part) for name, part in value.items()}
+        return [rounded(part) for part in value] if isinstance(value, list) else value
+
+    return json.dumps(rounded(more | asdict(transcript)), ensure_ascii=False) + "\n"
+
+
+def _transcribe_live(recognizer: Recognizer, args: argparse.Namespace) -> None:
+    """Segments on standard output as they end, and what is heard meanwhile on standard error."""
+    stream = recognizer.stream(
+        args.sample_rate,
+        args.chunk_ms,
+        args.left_chunks,
+        Endpointing(args.endpoint_silence, args.max_segment_seconds),
+        args.reset_after_silence,
+    )
+    partial = _Partial(sys.stderr)
+
+    def write(segments: list[Transcript]) -> None:
+        for segment in segments:
+            partial.show("")
+            print(_json(segment) if args.format == "json" else segment.text + "\n", end="", flush=True)
+        partial.show(stream.partial)
+
+    try:
+        for samples in _read_pcm(sys.stdin.buffer):
+            write(stream.accept(samples))
+    except KeyboardInterrupt:  # how a microphone ends
+        pass
+    write(stream.finish())
+
+
+def _read_pcm(file: IO[bytes]) -> Iterator[np.ndarray]:
+    """16-bit samples (n,) as they arrive, in blocks of any size."""
+    rest = b""
+    while block := os.read(file.fileno(), 1 << 13):
+        block = rest + block
+        whole = len(block) // 2 * 2
+        rest = block[whole:]
+        yield np.frombuffer(block[:whole], "<i2")
+
+
+class _Partial:
+    """A line that is written over on a terminal, and a line for each change elsewhere."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+        self._shown = ""
+
+    def show(self, text: str) -> None:
+        """Show ``text`` instead of what was shown."""
+        if text == self._shown:
+            return
+        self._shown = text
+        if self._file.isatty():
+            width = shutil.get_terminal_size().columns - 1
+            print(f"\r\x1b[K{text[-width:]}", end="", file=self._file, flush=True)
+        elif text:
+            print(text, file=self._file, flush=True)
