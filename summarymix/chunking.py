@@ -117,9 +117,18 @@ class ChunkGrid:
         num_frames: T, the longest of them or more.
         config: chunk size and left context.
         frame_ms: duration of a frame.
+        all_valid: whether no frame is padding. None looks at ``lengths``; while a graph is exported they are not known
+            yet, so there it masks.
     """
 
-    def __init__(self, lengths: Tensor, num_frames: int, config: ChunkConfig, frame_ms: int = FRAME_MS) -> None:
+    def __init__(
+        self,
+        lengths: Tensor,
+        num_frames: int,
+        config: ChunkConfig,
+        frame_ms: int = FRAME_MS,
+        all_valid: bool | None = None,
+    ) -> None:
         self.config = config
         self.chunk_size = max(num_frames, 1) if config.chunk_size is None else config.chunk_size
         self.num_chunks = -(-max(num_frames, 1) // self.chunk_size)
@@ -128,7 +137,9 @@ class ChunkGrid:
         self.lengths = lengths
         self.valid = torch.arange(self.num_frames, device=lengths.device) < lengths[:, None]  # (N, T)
         # On the host, and once per batch: where nothing is padded, blocks need not mask.
-        self.all_valid = bool(self.valid.all())
+        if all_valid is None:
+            all_valid = not torch.compiler.is_exporting() and bool(self.valid.all())
+        self.all_valid = all_valid
         self.mask = None if self.all_valid else self.valid
         self.counts = self.chunked(self.valid).sum(2, dtype=torch.float32)[..., None]  # (N, K, 1), of each chunk
         self._shared: dict[Hashable, Tensor] = {}

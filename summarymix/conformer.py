@@ -95,10 +95,12 @@ class Conformer(Encoder):
         """The states of the layers."""
         return init_parts(((f"layers.{i}", layer) for i, layer in enumerate(self.layers)), batch_size, chunk)
 
-    def encode_chunk(self, features: Tensor, lengths: Tensor, num_frames: int, state: State) -> tuple[Tensor, State]:
-        """The same for one chunk, and the state that follows."""
+    def encode_chunk(
+        self, features: Tensor, lengths: Tensor, num_frames: int, state: State, all_valid: bool | None
+    ) -> tuple[Tensor, State]:
+        """The same for one chunk, and the state that follows; ``all_valid`` as for a :class:`ChunkGrid`."""
         x = self.subsampling(features)  # (N, C, D)
-        grid = ChunkGrid(lengths, num_frames, ChunkConfig())
+        grid = ChunkGrid(lengths, num_frames, ChunkConfig(), all_valid=all_valid)
         parts = PartStates(state)
         for i, layer in enumerate(self.layers):
             x = parts.step(f"layers.{i}", layer, x, grid)

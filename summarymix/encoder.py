@@ -79,9 +79,10 @@ class Encoder(nn.Module):
         if num_frames < 1 or features.size(1) != features_needed(num_frames):
             raise ValueError(f"a chunk of C frames takes 4·C + {FEATURE_OVERLAP} features, not {features.size(1)}")
         self.check_chunk(ChunkConfig(num_frames))
+        all_valid = True if lengths is None else None
         if lengths is None:
             lengths = torch.full((features.size(0),), num_frames, device=features.device)
-        return self.encode_chunk(self.normalise(features), lengths, num_frames, state)
+        return self.encode_chunk(self.normalise(features), lengths, num_frames, state, all_valid)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """The state before the first chunk, all zeros, batch first; its shapes hold the left context of ``chunk``.
@@ -95,8 +96,10 @@ class Encoder(nn.Module):
         """Normalised features (N, T, F) to (N, T', D), of which ``lengths`` (N,) are valid; ``num_frames`` is T'."""
         raise NotImplementedError
 
-    def encode_chunk(self, features: Tensor, lengths: Tensor, num_frames: int, state: State) -> tuple[Tensor, State]:
-        """The same for one chunk, and the state that follows."""
+    def encode_chunk(
+        self, features: Tensor, lengths: Tensor, num_frames: int, state: State, all_valid: bool | None
+    ) -> tuple[Tensor, State]:
+        """The same for one chunk, and the state that follows; ``all_valid`` as for a :class:`ChunkGrid`."""
         raise NotImplementedError
 
     def normalise(self, features: Tensor) -> Tensor:

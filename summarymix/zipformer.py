@@ -165,9 +165,11 @@ class Zipformer(Encoder):
         chunk = at_inner_rate(chunk)
         return init_parts(((f"stacks.{i}", stack) for i, stack in enumerate(self.stacks)), batch_size, chunk)
 
-    def encode_chunk(self, features: Tensor, lengths: Tensor, num_frames: int, state: State) -> tuple[Tensor, State]:
-        """The same for one chunk, and the state that follows."""
-        grids = self.make_grids(lengths, num_frames, ChunkConfig())
+    def encode_chunk(
+        self, features: Tensor, lengths: Tensor, num_frames: int, state: State, all_valid: bool | None
+    ) -> tuple[Tensor, State]:
+        """The same for one chunk, and the state that follows; ``all_valid`` as for a :class:`ChunkGrid`."""
+        grids = self.make_grids(lengths, num_frames, ChunkConfig(), all_valid)
         parts = PartStates(state)
         x = self.embed(features, grids)  # (N, 2·C, D0)
         x = self.compute(x, grids, lambda i, x: parts.step(f"stacks.{i}", self.stacks[i], x, grids))
@@ -195,7 +197,9 @@ class Zipformer(Encoder):
                 width = output.size(-1)
         return self.out(torch.cat(parts, dim=-1), grids[1])
 
-    def make_grids(self, lengths: Tensor, num_frames: int, chunk: ChunkConfig) -> dict[int, ChunkGrid]:
+    def make_grids(
+        self, lengths: Tensor, num_frames: int, chunk: ChunkConfig, all_valid: bool | None = None
+    ) -> dict[int, ChunkGrid]:
         """The grid of each frame rate, by its factor. All begin at 0, and all have the same chunks.
 
         A frame of a slow stack is valid if one of its frames at 50 Hz is. ``lengths`` (N,) and ``num_frames`` are in
@@ -209,6 +213,7 @@ class Zipformer(Encoder):
                 total // factor,
                 at_rate(chunk, factor),
                 frame_ms=FRAME_MS // INNER * factor,
+                all_valid=all_valid,
             )
             for factor in self.factors
         }
