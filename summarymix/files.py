@@ -42,6 +42,25 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
         partial.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_folder(path: Path | str) -> Iterator[Path]:
+    """A temporary sibling of ``path`` to fill, which gets that name on success. If the block raises, nothing is left.
+
+    Raises:
+        FileExistsError: ``path`` is there already, and is no empty folder.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(f"{path} is there already: choose another folder, or remove it")
+    partial = path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(8)}.part")
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
 def check_disk_space(folder: Path | str, needed_bytes: float, what: str) -> None:
     """Find out before hours of work whether there is room for it.
 

@@ -42,6 +42,7 @@ TEMPLATE_FILES = (
     "train.py",
     "decode.py",
     "transcribe.py",
+    "export.py",
     "conf/conformer.yaml",
     "conf/zipformer.yaml",
     "README.md",

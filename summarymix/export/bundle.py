@@ -1,0 +1,138 @@
+"""A folder with everything that another program needs to recognise with a model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from summarymix.chunking import ChunkConfig
+from summarymix.data.features import FbankOptions
+from summarymix.data.tokens import Tokenizer
+from summarymix.export.check import Comparison, Graphs
+from summarymix.export.graphs import Graph, StreamingEncoder, offline_graphs, streaming_graphs
+from summarymix.export.onnx import QUANTIZED, check_file, load_onnx, quantize, write_onnx
+from summarymix.export.readme import describe
+from summarymix.export.torchscript import load_torchscript, write_torchscript
+from summarymix.files import atomic_write, new_folder
+from summarymix.model import Transducer
+
+Format = Literal["onnx-streaming", "onnx", "torchscript"]
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is exported, and how.
+
+    Args:
+        model: in evaluation mode, on the CPU.
+        tokenizer: of the model.
+        fbank: the features it was trained on.
+        name: what it is called, for people: recipe, epoch, average.
+        format: onnx-streaming and onnx are for sherpa-onnx; torchscript is the streaming one for libtorch.
+        chunk: size and left context of streams; full context for onnx.
+        int8: ONNX files with weights in int8 as well.
+
+    Raises:
+        ValueError: options that exclude each other.
+    """
+
+    model: Transducer
+    tokenizer: Tokenizer
+    fbank: FbankOptions
+    name: str
+    format: Format
+    chunk: ChunkConfig
+    int8: bool = False
+
+    def __post_init__(self) -> None:
+        if self.int8 and self.format == "torchscript":
+            raise ValueError("--int8 is for ONNX: choose --format onnx or onnx-streaming")
+        if (self.chunk.chunk_size is None) != (self.format == "onnx"):
+            raise ValueError(f"--format {self.format} and chunks exclude each other: {self.chunk}")
+        if self.tokenizer.vocab_size != self.model.config.vocab_size:
+            raise ValueError(
+                f"{self.tokenizer.vocab_size} tokens, but the model knows {self.model.config.vocab_size}: "
+                "the checkpoint is damaged"
+            )
+
+    def write(self, out: Path) -> list[str]:
+        """Make the folder, whole or not at all.
+
+        Args:
+            out: the folder, which must not be there yet.
+
+        Returns:
+            Warnings for people.
+
+        Raises:
+            ValueError: the model has something that cannot be exported.
+            ImportError: a package is missing; names it.
+            FileExistsError: the folder is there.
+            RuntimeError: what was written does not compute what the model computes.
+        """
+        graphs = self.graphs()
+        with new_folder(out) as folder:
+            for graph in graphs:
+                if self.format == "torchscript":
+                    write_torchscript(graph, folder / f"{graph.name}.pt")
+                else:
+                    write_onnx(graph, folder / f"{graph.name}.onnx")
+                    if self.int8:
+                        names = f"{graph.name}.onnx", f"{graph.name}.int8.onnx"
+                        quantize(folder / names[0], folder / names[1], QUANTIZED[graph.name])
+            self.tokenizer.write(folder)
+            with atomic_write(folder / "README.md") as file:
+                file.write(describe(self.name, self.format, self.chunk, self.fbank, self.int8))
+            self.check(folder, graphs)
+        return [BYTES_WARNING] if taken_for_bytes(self.tokenizer.tokens) else []
+
+    def graphs(self) -> list[Graph]:
+        """Encoder, decoder and joiner."""
+        about = {
+            "version": "1",
+            "model_author": "summarymix",
+            "comment": f"SummaryMixing transducer, {self.name}",
+            "sample_rate": str(self.fbank.sample_rate),
+            "feature_dim": str(self.fbank.num_mel_bins),
+        }
+        if self.format == "onnx":
+            return offline_graphs(self.model, about)
+        return streaming_graphs(self.model, self.chunk, about)
+
+    def check(self, folder: Path, graphs: list[Graph]) -> None:
+        """Check everything that was written.
+
+        Raises:
+            RuntimeError: says what is wrong.
+        """
+        lines = (folder / "tokens.txt").read_text(encoding="utf-8").splitlines()
+        if [line.rsplit(" ", 1)[1] for line in lines] != [str(i) for i in range(self.model.config.vocab_size)]:
+            raise RuntimeError(f"tokens.txt has not the {self.model.config.vocab_size} tokens of the model")
+        if self.format == "torchscript":
+            self.compare(graphs, {graph.name: load_torchscript(folder / f"{graph.name}.pt") for graph in graphs})
+            return
+        for ending in (".onnx", ".int8.onnx") if self.int8 else (".onnx",):
+            paths = {graph.name: folder / (graph.name + ending) for graph in graphs}
+            for graph in graphs:
+                check_file(graph, paths[graph.name])
+            self.compare(graphs, {name: load_onnx(path) for name, path in paths.items()}, is_exact=ending == ".onnx")
+
+    def compare(self, graphs: list[Graph], functions: Graphs, is_exact: bool = True) -> None:
+        """Compare the files' numbers with the model's; if they are not exact, only their shapes."""
+        comparison = Comparison(self.model, functions, **({} if is_exact else {"tolerance": float("inf")}))
+        encoder = graphs[0].module
+        if isinstance(encoder, StreamingEncoder):
+            comparison.streaming(self.chunk, (encoder.summary_size, encoder.convolution_size))
+        else:
+            comparison.offline()
+
+
+BYTES_WARNING = (
+    "warning: sherpa-onnx will take these tokens for byte-level BPE, for the highest byte in them is 0xC6, and print "
+    "rubbish. Keep the letters U+0180 to U+01BF out of the transcripts"
+)
+
+
+def taken_for_bytes(tokens: list[str]) -> bool:
+    """Whether sherpa-onnx (2.0) thinks that tokens are of a byte-level BPE, which nothing in a file can tell it."""
+    text = "".join(token.removeprefix("\u2581") for token in tokens)
+    return max(text.encode(), default=0) == 0xC6

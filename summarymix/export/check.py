@@ -1,0 +1,107 @@
+"""What every export is checked for before it is handed over: that its files compute what the model computes."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from summarymix.chunking import ChunkConfig
+from summarymix.model import Transducer
+from summarymix.subsampling import FEATURES_PER_FRAME, features_needed
+
+MAX_ERROR = 1e-4  # of numbers up to one, and in proportion beyond
+NUM_CHUNKS = 5
+
+Graphs = dict[str, Callable[..., list[Tensor]]]
+"""Encoder, decoder and joiner of an export, as functions."""
+
+
+class Comparison:
+    """Compares what files compute with what the model computes.
+
+    Args:
+        model: that was exported, on the CPU.
+        graphs: what it was exported to.
+        tolerance: largest error; infinity where only shapes are to be right, as for int8.
+    """
+
+    def __init__(self, model: Transducer, graphs: Graphs, tolerance: float = MAX_ERROR) -> None:
+        self.model = model
+        self.graphs = graphs
+        self.tolerance = tolerance
+        self.generator = torch.Generator().manual_seed(0)
+
+    @torch.inference_mode()
+    def streaming(self, chunk: ChunkConfig, state_sizes: tuple[int, int]) -> None:
+        """Five chunks of one and of three streams, against whole utterances under the chunk mask.
+
+        Raises:
+            RuntimeError: they differ.
+        """
+        assert chunk.chunk_size is not None
+        total, shift = NUM_CHUNKS * chunk.chunk_size, FEATURES_PER_FRAME * chunk.chunk_size
+        for batch_size in (1, 3):
+            features = self.features(batch_size, features_needed(total))
+            lengths = torch.full((batch_size,), features.size(1))
+            expected, _ = self.model.encoder(features, lengths, chunk)
+            states = [torch.zeros(1, batch_size, size) for size in state_sizes]
+            frames = []
+            for k in range(NUM_CHUNKS):
+                part = features[:, shift * k : shift * k + features_needed(chunk.chunk_size)].contiguous()
+                out, *states = self.graphs["encoder"](part, *states)
+                frames.append(out)
+            self.compare("encoder", torch.cat(frames, dim=1), self.model.joiner.encoder_proj(expected))
+        self.tokens()
+
+    @torch.inference_mode()
+    def offline(self) -> None:
+        """One utterance and a batch of three of different lengths, against each of them alone.
+
+        Raises:
+            RuntimeError: they differ.
+        """
+        for lengths in ([150], [98, 7, 333]):
+            features = self.features(len(lengths), max(lengths))
+            out, frames = self.graphs["encoder"](features, torch.tensor(lengths))
+            for n, length in enumerate(lengths):
+                alone, num_frames = self.model.encoder(
+                    features[n : n + 1, :length], torch.tensor([length]), ChunkConfig()
+                )
+                if int(frames[n]) != int(num_frames):
+                    raise RuntimeError(f"the exported encoder makes {frames[n]} frames of {length} features")
+                self.compare("encoder", out[n, : int(num_frames)], self.model.joiner.encoder_proj(alone)[0])
+        self.tokens()
+
+    def tokens(self) -> None:
+        """Decoder and joiner, against the predictor token by token from the beginning of an utterance on."""
+        predictor, joiner = self.model.predictor, self.model.joiner
+        vocab_size, context_size = self.model.config.vocab_size, self.model.config.context_size
+        for batch_size in (1, 3):
+            # Blank first, before it none; then any tokens, the last of the table among them.
+            history = [torch.full((batch_size,), -1)] * (context_size - 1)
+            state = predictor.init_state(batch_size)
+            tokens = torch.randint(vocab_size, (context_size + 2, batch_size), generator=self.generator)
+            tokens[0], tokens[1] = 0, vocab_size - 1
+            for token in tokens:  # (N,)
+                history.append(token)
+                expected, state = predictor.step(token, state)
+                context = torch.stack(history[-context_size:], dim=1)  # (N, context_size)
+                [decoder_out] = self.graphs["decoder"](context)
+                self.compare("decoder", decoder_out, joiner.decoder_proj(expected))
+                frame = torch.randn(decoder_out.shape, generator=self.generator)
+                [logits] = self.graphs["joiner"](frame, decoder_out)
+                self.compare("joiner", logits, joiner(frame, decoder_out))
+
+    def features(self, batch_size: int, num_frames: int) -> Tensor:
+        """Noise (N, T, F) such as the model was trained on: in each mel bin with its mean and standard deviation."""
+        encoder = self.model.encoder
+        noise = torch.randn(batch_size, num_frames, self.model.config.feature_dim, generator=self.generator)
+        return noise / encoder.feature_scale + encoder.feature_mean
+
+    def compare(self, name: str, found: Tensor, expected: Tensor) -> None:
+        """Raise a RuntimeError if they differ."""
+        if found.shape != expected.shape:
+            raise RuntimeError(f"the exported {name} gives {tuple(found.shape)}, the model {tuple(expected.shape)}")
+        error = float((found - expected).abs().max())
+        if not error <= self.tolerance * max(1.0, float(expected.abs().max())):
+            raise RuntimeError(f"the exported {name} and the model differ by {error:.2g}: please report this")

@@ -1,0 +1,79 @@
+"""The command line of every recipe's ``export.py``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from summarymix.chunking import ChunkConfig
+from summarymix.cli import clear_errors, dashed
+from summarymix.data.features import FbankOptions
+from summarymix.export.bundle import Export, Format
+from summarymix.training.checkpoint import choose_epoch, load_model
+
+EPILOG = """examples:
+  ./export.py --format onnx-streaming --out exported/streaming-640 --chunk-ms 640 --left-chunks 4 --int8
+  ./export.py --format onnx --out exported/offline
+  ./export.py --format torchscript --out exported/torchscript"""
+
+DEFAULT_CHUNK_MS, DEFAULT_LEFT_CHUNKS = 640, 4
+
+
+def main(recipe: str, argv: Sequence[str] | None = None) -> None:
+    """Export a model, in the recipe's folder.
+
+    Args:
+        recipe: name of the corpus.
+        argv: arguments without the program's name; None takes the process's own.
+
+    Raises:
+        SystemExit: 2 on a wrong option, 1 if the model cannot be exported so, with a message.
+    """
+    parser = argparse.ArgumentParser(
+        description=f"Export a model of the recipe {recipe} for sherpa-onnx, or for C++ programs with libtorch. "
+        "Makes a folder with encoder, decoder, joiner, tokens and a README that says how to use them.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    option = parser.add_argument
+    option("--exp-dir", type=Path, default=Path("exp"), help="folder of the training run (exp)")
+    option("--epoch", type=int, help="last epoch to average (without it: what decode.py --select chose, or the last)")
+    option("--avg", type=int, help="epochs to average, 0 for none (1)")
+    option("--format", choices=get_args(Format), required=True, help="onnx is for whole recordings")
+    option("--out", type=Path, required=True, help="folder to make")
+    option("--chunk-ms", type=int, help=f"chunk size, a multiple of 40 ms ({DEFAULT_CHUNK_MS})")
+    option("--left-chunks", type=int, help=f"left context in chunks, -1: unlimited ({DEFAULT_LEFT_CHUNKS})")
+    option("--int8", action="store_true", help="ONNX files with weights in int8 as well")
+    args = parser.parse_args([dashed(argument) for argument in (sys.argv[1:] if argv is None else argv)])
+    try:
+        chunk = _chunk(args)
+    except ValueError as error:
+        parser.error(str(error))
+    with clear_errors("export.py"):
+        epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
+        if reason:
+            print(reason, file=sys.stderr)
+        model, tokenizer, info = load_model(args.exp_dir, epoch, avg, recipe)
+        data = info["config"]["data"]
+        name = f"{recipe}, epoch {info['epoch']}, avg {info['avg']}"
+        fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"])
+        warnings = Export(model, tokenizer, fbank, name, args.format, chunk, args.int8).write(args.out)
+    for warning in warnings:
+        print(f"export.py: {warning}", file=sys.stderr)
+    print(f"{args.out}: {name}, {args.format}, {chunk}; checked against the model. See {args.out}/README.md")
+
+
+def _chunk(args: argparse.Namespace) -> ChunkConfig:
+    """The chunks asked for.
+
+    Raises:
+        ValueError: there are none in this format, or none of this size.
+    """
+    if args.format != "onnx":
+        left_chunks = DEFAULT_LEFT_CHUNKS if args.left_chunks is None else args.left_chunks
+        return ChunkConfig.from_ms(args.chunk_ms or DEFAULT_CHUNK_MS, left_chunks)
+    if (args.chunk_ms, args.left_chunks) != (None, None):
+        raise ValueError("--format onnx has full context: --chunk-ms and --left-chunks are for the other formats")
+    return ChunkConfig()

@@ -1,0 +1,225 @@
+"""What is exported: the transducer as three graphs, with the inputs and outputs that sherpa-onnx gives them.
+
+sherpa-onnx binds inputs and outputs by position, so their order here is a contract. It keeps the states of a stream as
+float32 tensors that are zeros at first, stacks those of several streams, and never looks into them. Of its model types
+``lstm`` has two, (layers, N, a) and (layers, N, b), of any sizes: a state of this library, with one layer.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from summarymix.chunking import ChunkConfig
+from summarymix.model import Transducer
+from summarymix.predictor import StatelessPredictor
+from summarymix.state import pack_state, unpack_state
+from summarymix.subsampling import FEATURE_OVERLAP, FEATURES_PER_FRAME, features_needed
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A module and what an exporter has to know about it.
+
+    Args:
+        name: of the file: encoder, decoder or joiner.
+        module: in evaluation mode.
+        inputs: examples, a batch of two, by name, in order.
+        outputs: names, in order.
+        dynamic: for each input, which axes may have another size, and what it counts.
+        metadata: what sherpa-onnx reads in the file, and what people may want to know.
+    """
+
+    name: str
+    module: nn.Module
+    inputs: dict[str, Tensor]
+    outputs: tuple[str, ...]
+    dynamic: dict[str, dict[int, str]]
+    metadata: dict[str, str]
+
+
+class StreamingEncoder(nn.Module):
+    """One chunk of each stream, up to the joiner's projection.
+
+    The state is split in what SummaryMixing keeps and what the convolutions keep. Should the former be nothing, as for
+    the local control, it is given one number of the latter, because a tensor without numbers is a trap for others.
+
+    Args:
+        model: with a state of fixed size.
+        chunk: size and left context, which sherpa-onnx cannot change.
+    """
+
+    def __init__(self, model: Transducer, chunk: ChunkConfig) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+        self.projection = model.joiner.encoder_proj
+        state = model.encoder.init_state(1, chunk)
+        summaries = {name: tensor for name, tensor in state.items() if not name.endswith(".cache")}
+        self.state = summaries | state  # the same, convolutions last
+        total = pack_state(self.state).size(1)
+        self.summary_size = max(sum(tensor.numel() for tensor in summaries.values()), 1)
+        self.convolution_size = total - self.summary_size
+
+    def forward(self, x: Tensor, summary: Tensor, convolution: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x (N, 4·C + 3, F) and the states (1, N, a), (1, N, b) to (N, C, J) and the states that follow."""
+        state = unpack_state(torch.cat([summary[0], convolution[0]], dim=1), self.state)
+        frames, following = self.encoder.step(x, state)  # (N, C, D)
+        packed = pack_state({name: following[name] for name in self.state})[None]  # (1, N, a + b)
+        return self.projection(frames), packed[..., : self.summary_size], packed[..., self.summary_size :]
+
+
+class OfflineEncoder(nn.Module):
+    """Whole utterances with full context, up to the joiner's projection.
+
+    Args:
+        model: any.
+    """
+
+    def __init__(self, model: Transducer) -> None:
+        super().__init__()
+        self.encoder = model.encoder
+        self.projection = model.joiner.encoder_proj
+
+    def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
+        """x (N, T, F) and the lengths (N,) int64 to (N, T', J), T' being a little more than needed, and (N,)."""
+        # Padded to what makes 4·T' + 3 features with T' a multiple of the slowest frame, so that the exporter finds all
+        # sizes inside without rounding. And at least two of these: to it, a size that may be one is another graph.
+        multiple = self.encoder.chunk_multiple
+        frames = multiple * ((x.size(1) + 2 * FEATURES_PER_FRAME * multiple - 1) // (FEATURES_PER_FRAME * multiple))
+        x = F.pad(x, (0, 0, 0, FEATURES_PER_FRAME * frames + FEATURE_OVERLAP - x.size(1)))
+        out, lengths = self.encoder(x, x_lens, ChunkConfig())  # (N, T', D), (N,)
+        return self.projection(out), lengths
+
+
+class Decoder(nn.Module):
+    """The predictor, up to the joiner's projection; -1 stands for no token.
+
+    Args:
+        predictor: stateless.
+        projection: the joiner's.
+    """
+
+    def __init__(self, predictor: StatelessPredictor, projection: nn.Module) -> None:
+        super().__init__()
+        self.predictor = predictor
+        self.projection = projection
+
+    def forward(self, y: Tensor) -> Tensor:
+        """The last tokens (N, context_size) int64 to (N, J)."""
+        return self.projection(self.predictor.mix(y)[:, 0])
+
+
+class Joiner(nn.Module):
+    """Both projections to logits.
+
+    Args:
+        model: any.
+    """
+
+    def __init__(self, model: Transducer) -> None:
+        super().__init__()
+        self.joiner = model.joiner
+
+    def forward(self, encoder_out: Tensor, decoder_out: Tensor) -> Tensor:
+        """(N, J) and (N, J) to (N, V)."""
+        return self.joiner(encoder_out, decoder_out)
+
+
+def streaming_graphs(model: Transducer, chunk: ChunkConfig, about: dict[str, str]) -> list[Graph]:
+    """The graphs of a stream.
+
+    Args:
+        model: to export.
+        chunk: size and left context.
+        about: further metadata.
+
+    Raises:
+        ValueError: what this model has cannot be exported, or its chunks cannot be of that size.
+    """
+    if chunk.chunk_size is None:
+        raise ValueError("streaming needs a chunk size: give --chunk-ms, for instance 640")
+    check_supported(model)
+    model.encoder.check_chunk(chunk)
+    encoder = StreamingEncoder(model, chunk).eval()
+    num_features = features_needed(chunk.chunk_size)
+    inputs = {
+        "x": torch.zeros(2, num_features, model.config.feature_dim),
+        "summary": torch.zeros(1, 2, encoder.summary_size),
+        "convolution": torch.zeros(1, 2, encoder.convolution_size),
+    }
+    metadata = {
+        "model_type": "lstm",
+        "T": num_features,
+        "decode_chunk_len": FEATURES_PER_FRAME * chunk.chunk_size,
+        "num_encoder_layers": 1,
+        "d_model": encoder.summary_size,
+        "rnn_hidden_size": encoder.convolution_size,
+        "chunk_ms": chunk.chunk_ms,
+        "left_chunks": chunk.left_chunks,
+    }
+    graph = Graph(
+        "encoder",
+        encoder,
+        inputs,
+        ("encoder_out", "new_summary", "new_convolution"),
+        {"x": {0: "N"}, "summary": {1: "N"}, "convolution": {1: "N"}},
+        {name: str(value) for name, value in metadata.items()} | about,
+    )
+    return [graph, *token_graphs(model, about)]
+
+
+def offline_graphs(model: Transducer, about: dict[str, str]) -> list[Graph]:
+    """The graphs for whole utterances; see :func:`streaming_graphs`."""
+    check_supported(model)
+    inputs = {"x": torch.zeros(2, 100, model.config.feature_dim), "x_lens": torch.tensor([100, 57])}
+    graph = Graph(
+        "encoder",
+        OfflineEncoder(model).eval(),
+        inputs,
+        ("encoder_out", "encoder_out_lens"),
+        {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}},
+        # Conformer or not: sherpa-onnx's offline types are all read alike, and it takes none without one.
+        {"model_type": "conformer"} | about,
+    )
+    return [graph, *token_graphs(model, about)]
+
+
+def token_graphs(model: Transducer, about: dict[str, str]) -> list[Graph]:
+    """Decoder and joiner, which are the same for both."""
+    assert isinstance(model.predictor, StatelessPredictor)
+    context_size, joiner_dim = model.predictor.context_size, model.config.joiner_dim
+    decoder = Graph(
+        "decoder",
+        Decoder(model.predictor, model.joiner.decoder_proj).eval(),
+        {"y": torch.zeros(2, context_size, dtype=torch.int64)},
+        ("decoder_out",),
+        {"y": {0: "N"}},
+        {"vocab_size": str(model.config.vocab_size), "context_size": str(context_size)} | about,
+    )
+    joiner = Graph(
+        "joiner",
+        Joiner(model).eval(),
+        {"encoder_out": torch.zeros(2, joiner_dim), "decoder_out": torch.zeros(2, joiner_dim)},
+        ("logit",),
+        {"encoder_out": {0: "N"}, "decoder_out": {0: "N"}},
+        {"joiner_dim": str(joiner_dim)} | about,
+    )
+    return [decoder, joiner]
+
+
+def check_supported(model: Transducer) -> None:
+    """Refuse what sherpa-onnx has no place for.
+
+    Raises:
+        ValueError: says what.
+    """
+    if model.config.predictor != "stateless":
+        raise ValueError(
+            f"the predictor {model.config.predictor} cannot be exported: sherpa-onnx's are stateless. "
+            "Train with --model.predictor stateless"
+        )
+    if model.config.mixing == "attention":
+        raise ValueError(
+            "self-attention cannot be exported: this is for SummaryMixing. Train with --model.mixing merged"
+        )

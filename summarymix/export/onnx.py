@@ -1,0 +1,151 @@
+"""Graphs to ONNX files, in float32 and in int8."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from summarymix.export.graphs import Graph
+
+OPSET = 20  # what torch's exporter writes best; sherpa-onnx 2.0 reads up to 26
+LAST_IR_VERSION = 10  # sherpa-onnx 2.0 reads up to 13, older ones less
+# Weights in int8. Convolutions stay in float32: they take little of the time, and lose most.
+QUANTIZED = {"encoder": ["MatMul"], "decoder": ["MatMul", "Gather"], "joiner": ["MatMul"]}
+
+
+def import_onnx() -> tuple[ModuleType, ModuleType]:
+    """onnx and onnxruntime.
+
+    Raises:
+        ImportError: names the command that installs what is missing.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch's exporter needs it
+    except ImportError as error:
+        raise ImportError(f"{error}: pip install onnx onnxruntime onnxscript") from error
+    return onnx, onnxruntime
+
+
+def write_onnx(graph: Graph, path: Path) -> None:
+    """Export a graph.
+
+    It is torch.export's: the older exporter, of traces, makes a wrong graph of the convolutions here without a word.
+    """
+    onnx, _ = import_onnx()
+    axes = {name: torch.export.Dim(name) for name in ("N", "T")}
+    shapes = tuple({axis: axes[size] for axis, size in graph.dynamic[name].items()} for name in graph.inputs)
+    with torch.no_grad(), _quiet():
+        program = torch.export.export(graph.module, tuple(graph.inputs.values()), dynamic_shapes=shapes)
+        exported = torch.onnx.export(
+            program,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert exported is not None
+    model = exported.model_proto
+    for value in (*model.graph.input, *model.graph.output):
+        _name_axes(value, graph)
+    onnx.helper.set_model_props(model, graph.metadata)
+    onnx.save(model, path)
+
+
+def _name_axes(value: "onnx.ValueInfoProto", graph: Graph) -> None:  # type: ignore[name-defined]  # noqa: F821
+    """Call the axes of inputs what they count, and those of outputs nothing: torch has its own names for them."""
+    for i, axis in enumerate(value.type.tensor_type.shape.dim):
+        if axis.dim_param:
+            axis.dim_param = graph.dynamic.get(value.name, {}).get(i, f"{value.name}_{i}")
+
+
+def quantize(source: Path, target: Path, operators: list[str]) -> None:
+    """Write an ONNX file with the weights of ``operators`` in int8.
+
+    What goes in is quantised as it comes, so nothing has to be calibrated. States stay in float32.
+    """
+    onnx, _ = import_onnx()
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    folded = target.with_suffix(".folded")
+    try:
+        with _quiet():
+            # Only what is an initializer is quantised, and the combiner's matrix is the two halves of one.
+            quant_pre_process(source, folded, skip_symbolic_shape=True)
+            quantize_dynamic(folded, target, weight_type=QuantType.QInt8, op_types_to_quantize=operators)
+    finally:
+        folded.unlink(missing_ok=True)
+    model = onnx.load(target)
+    used = {node.domain for node in model.graph.node}
+    versions = [version for version in model.opset_import if version.domain in used]
+    del model.opset_import[:]
+    model.opset_import.extend(versions)  # older programs need not know domains that nothing is of
+    onnx.helper.set_model_props(model, {item.key: item.value for item in onnx.load(source).metadata_props})
+    onnx.save(model, target)
+
+
+def load_onnx(path: Path) -> Callable[..., list[Tensor]]:
+    """A file as a function of its inputs, in their order."""
+    _, onnxruntime = import_onnx()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    names = [value.name for value in session.get_inputs()]
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        values = {name: value.numpy() for name, value in zip(names, inputs, strict=True)}
+        return [torch.from_numpy(output) for output in session.run(None, values)]
+
+    return run
+
+
+def check_file(graph: Graph, path: Path) -> None:
+    """Compare a file's inputs, outputs and metadata with the graph's.
+
+    Raises:
+        RuntimeError: they differ.
+    """
+    onnx, _ = import_onnx()
+    model = onnx.load(path)
+    onnx.checker.check_model(model)
+    names = [value.name for value in model.graph.input], [value.name for value in model.graph.output]
+    expected = list(graph.inputs), list(graph.outputs)
+    if names != expected:
+        raise RuntimeError(f"{path} has the inputs and outputs {names}, and should have {expected}")
+    for value in model.graph.input:
+        example = graph.inputs[value.name]
+        element = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+        axes = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+        wanted = [graph.dynamic[value.name].get(i, size) for i, size in enumerate(example.shape)]
+        if element != example.numpy().dtype or axes != wanted:
+            raise RuntimeError(
+                f"{path}: {value.name} is {element} {axes}, and should be {example.numpy().dtype} {wanted}"
+            )
+    metadata = {item.key: item.value for item in model.metadata_props}
+    if missing := graph.metadata.items() - metadata.items():
+        raise RuntimeError(f"{path} lacks the metadata {dict(missing)}")
+    if model.ir_version > LAST_IR_VERSION:
+        raise RuntimeError(f"{path} is of IR version {model.ir_version}, above {LAST_IR_VERSION}: use another onnx")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings of exporters about themselves."""
+    loggers = [logging.getLogger(name) for name in (None, "onnxscript", "torch.onnx")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -1,0 +1,33 @@
+"""Graphs to TorchScript files, which libtorch loads in C++ and PyTorch in Python, without this library."""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from summarymix.export.graphs import Graph
+
+
+def write_torchscript(graph: Graph, path: Path) -> None:
+    """Trace a graph. Its metadata are extra files in the archive, one for each key."""
+    with torch.no_grad(), warnings.catch_warnings():
+        # Sizes in the code are written down as numbers, and that they are sizes of this chunk is the point.
+        warnings.simplefilter("ignore")
+        traced = torch.jit.freeze(torch.jit.trace(graph.module, tuple(graph.inputs.values()), check_trace=False))
+        torch.jit.save(traced, path, _extra_files=graph.metadata)
+
+
+def load_torchscript(path: Path) -> Callable[..., list[Tensor]]:
+    """A file as a function of its inputs, in their order."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = torch.jit.load(path, map_location="cpu")
+
+    def run(*inputs: Tensor) -> list[Tensor]:
+        with torch.no_grad():
+            outputs = module(*inputs)
+        return [outputs] if isinstance(outputs, Tensor) else list(outputs)
+
+    return run

@@ -1,0 +1,73 @@
+"""Tiny transducers with random weights that talk, and audio for them to talk about."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from summarymix.chunking import ChunkConfig
+from summarymix.data.features import FbankExtractor, FbankOptions
+from summarymix.data.tokens import Tokenizer
+from summarymix.export.bundle import Export
+from summarymix.model import ModelConfig, Transducer
+from summarymix.zipformer import ZipformerConfig
+
+# sherpa-onnx's features are this library's.
+FBANK = FbankOptions(num_mel_bins=16, backend="kaldi-native-fbank")
+TOKENIZER = Tokenizer.train(["ab cd ef gh", "hg fe dc ba"], 11, "char")
+
+
+def make_audio(seconds: float, seed: int = 0) -> np.ndarray:
+    """Noise whose loudness and colour change ten times a second, (n,) float32."""
+    rng = np.random.default_rng(seed)
+    pieces = []
+    for _ in range(round(10 * seconds)):
+        noise = rng.normal(0, 10 ** rng.uniform(-3, -0.7), 1600)
+        pieces.append(np.convolve(noise, rng.normal(0, 0.5, 8), mode="same"))
+    return np.concatenate(pieces).clip(-1, 1).astype(np.float32)
+
+
+def make_model(encoder: str, **changes) -> Transducer:
+    torch.manual_seed(3)
+    config = ModelConfig(
+        encoder=encoder,  # type: ignore[arg-type]
+        zipformer=ZipformerConfig(
+            downsampling=(1, 2),
+            num_layers=(1, 1),
+            dims=(12, 16),
+            feedforward_dims=(16, 24),
+            kernel_sizes=(7, 5),
+            summary_dims=(8, 12),
+            num_heads=(1, 1),
+            frontend_channels=(2, 3, 4),
+        ),
+        feature_dim=16,
+        frontend_channels=(4, 4),
+        num_layers=2,
+        dim=16,
+        feedforward_dim=24,
+        kernel_size=7,
+        summary_dim=16,
+        predictor_dim=8,
+        joiner_dim=12,
+        vocab_size=TOKENIZER.vocab_size,
+    )
+    for name, value in changes.items():
+        setattr(config.zipformer if hasattr(config.zipformer, name) and encoder == "zipformer" else config, name, value)
+    model = Transducer(config).eval()
+    features = FbankExtractor(FBANK).extract(make_audio(4.0, seed=9))
+    model.set_feature_stats(features.mean(0), features.std(0))
+    with torch.no_grad():
+        # An untrained encoder's frames hardly vary around their mean; the joiner looks at the difference.
+        frames, _ = model.encoder(features[None], torch.tensor([len(features)]), ChunkConfig())
+        projection = model.joiner.encoder_proj
+        projection.weight.mul_(5)
+        projection.bias.copy_(-projection.weight @ frames.mean((0, 1)))
+        model.joiner.out.weight.mul_(3)
+        model.joiner.out.bias.zero_()
+    return model
+
+
+def export(model: Transducer, format: str, chunk: ChunkConfig, folder: Path, int8: bool = False) -> Path:
+    Export(model, TOKENIZER, FBANK, "a model", format, chunk, int8).write(folder)  # type: ignore[arg-type]
+    return folder
