@@ -90,7 +90,8 @@ class SeenMean(nn.Module):
     def forward(self, values: Tensor, grid: ChunkGrid) -> Tensor:
         """Whole utterances: values (N, T, P) to (N, K, P). A chunk with a valid frame sees one or more; others give
         anything finite."""
-        decay = self.decay(grid)
+        # One chunk alone has nothing to decay, and in a graph that is exported it is of any duration.
+        decay = self.decay(grid) if grid.num_chunks > 1 else 1.0
         total = grid.sum_seen(chunk_sums(values, grid), decay)  # (N, K, P)
         return total / grid.seen(decay, total.dtype).clamp(min=1)
 

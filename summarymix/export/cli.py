@@ -73,7 +73,7 @@ def _chunk(args: argparse.Namespace) -> ChunkConfig:
     """
     if args.format != "onnx":
         left_chunks = DEFAULT_LEFT_CHUNKS if args.left_chunks is None else args.left_chunks
-        return ChunkConfig.from_ms(args.chunk_ms or DEFAULT_CHUNK_MS, left_chunks)
+        return ChunkConfig.from_ms(DEFAULT_CHUNK_MS if args.chunk_ms is None else args.chunk_ms, left_chunks)
     if (args.chunk_ms, args.left_chunks) != (None, None):
         raise ValueError("--format onnx has full context: --chunk-ms and --left-chunks are for the other formats")
     return ChunkConfig()

@@ -58,10 +58,13 @@ def make_model(encoder: str, **changes) -> Transducer:
     features = FbankExtractor(FBANK).extract(make_audio(4.0, seed=9))
     model.set_feature_stats(features.mean(0), features.std(0))
     with torch.no_grad():
+        if encoder == "zipformer":
+            for parameter in model.encoder.parameters():  # what begins at zero or tiny should count as well
+                parameter.add_(0.2 * torch.randn_like(parameter))
         # An untrained encoder's frames hardly vary around their mean; the joiner looks at the difference.
         frames, _ = model.encoder(features[None], torch.tensor([len(features)]), ChunkConfig())
         projection = model.joiner.encoder_proj
-        projection.weight.mul_(5)
+        projection.weight.div_(projection(frames[0]).std(0)[:, None])
         projection.bias.copy_(-projection.weight @ frames.mean((0, 1)))
         model.joiner.out.weight.mul_(3)
         model.joiner.out.bias.zero_()

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Export a model of the mini corpus: ./export.py --format onnx-streaming --chunk-ms 640 --left-chunks 4 --out exported"""
+"""Export a model: ./export.py --format onnx-streaming --out exported --chunk-ms 640 --left-chunks 4"""
 
 from summarymix.export.cli import main
 

@@ -1,0 +1,239 @@
+"""Exports compute what the model computes, are whole, and refuse what they cannot do."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from export_cases import FBANK, TOKENIZER, export, make_audio, make_model
+
+from summarymix.chunking import ChunkConfig
+from summarymix.data.features import FbankExtractor
+from summarymix.export import bundle
+from summarymix.export.bundle import taken_for_bytes
+from summarymix.export.check import Comparison
+from summarymix.export.graphs import Graph, StreamingEncoder, offline_graphs, streaming_graphs
+from summarymix.export.onnx import check_file, load_onnx
+from summarymix.export.torchscript import load_torchscript
+from summarymix.state import pack_state
+from summarymix.subsampling import features_needed, output_lengths
+
+RING, SUM, WHOLE = ChunkConfig(8, 2), ChunkConfig(4, -1), ChunkConfig()
+ABOUT = {"comment": "x"}
+
+
+def features(seconds: float) -> torch.Tensor:
+    return FbankExtractor(FBANK).extract(make_audio(seconds))
+
+
+@torch.inference_mode()
+def run_stream(encoder, features: torch.Tensor, chunk: ChunkConfig, sizes: tuple[int, int]) -> torch.Tensor:
+    """An encoder of files over (N, T, F), zeros behind the end: (N, frames of T features, J)."""
+    total = output_lengths(features.size(1))
+    states = [torch.zeros(1, len(features), size) for size in sizes]
+    frames = []
+    for start in range(0, total, chunk.chunk_size):
+        part = features[:, 4 * start : 4 * start + features_needed(chunk.chunk_size)]
+        part = torch.nn.functional.pad(part, (0, 0, 0, features_needed(chunk.chunk_size) - part.size(1)))
+        out, *states = encoder(part.contiguous(), *states)
+        frames.append(out)
+    return torch.cat(frames, dim=1)[:, :total]
+
+
+@pytest.mark.parametrize("encoder", ["conformer", "zipformer"])
+@pytest.mark.parametrize("format", ["onnx-streaming", "torchscript"])
+def test_many_chunks_of_a_batch_equal_whole_utterances(exported, encoder: str, format: str) -> None:
+    """Batches of other sizes than the example's, a partial chunk at the end fed as padding. The padding is in the last
+    chunk's mean, so that its frames are those of the padded audio."""
+    folder, model = exported(encoder, format, RING), make_model(encoder)
+    load, ending = (load_torchscript, "pt") if format == "torchscript" else (load_onnx, "onnx")
+    module = StreamingEncoder(model, RING)
+    for batch_size, seconds in ((1, 6.1), (5, 2.3)):
+        audio = torch.stack([features(seconds).roll(7 * n, 0) for n in range(batch_size)])  # (N, T, F)
+        sizes = module.summary_size, module.convolution_size
+        streamed = run_stream(load(folder / f"encoder.{ending}"), audio, RING, sizes)
+        total = -(-output_lengths(audio.size(1)) // 8) * 8
+        padded = torch.nn.functional.pad(audio, (0, 0, 0, features_needed(total) - audio.size(1)))
+        with torch.inference_mode():
+            expected, _ = model.encoder(padded, torch.full((batch_size,), padded.size(1)), RING)
+            expected = model.joiner.encoder_proj(expected)[:, : streamed.size(1)]
+        torch.testing.assert_close(streamed, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("encoder", ["conformer", "zipformer"])
+def test_offline_lengths_are_exact_and_neighbours_do_not_matter(exported, encoder: str) -> None:
+    folder, model = exported(encoder, "onnx", WHOLE), make_model(encoder)
+    run = load_onnx(folder / "encoder.onnx")
+    audio = features(3.0)
+    for lengths in ([1], [6], [7], [10, 11], [43, 3, 300, 44, 45, 46], [299, 298]):
+        batch = torch.full((len(lengths), max(lengths), 16), -23.0)  # as sherpa-onnx pads
+        for n, length in enumerate(lengths):
+            batch[n, :length] = audio[:length]
+        out, frames = run(batch, torch.tensor(lengths))
+        assert frames.tolist() == [output_lengths(length) for length in lengths]
+        for n, length in enumerate(lengths):
+            with torch.inference_mode():
+                alone, _ = model.encoder(audio[None, :length], torch.tensor([length]), WHOLE)
+                expected = model.joiner.encoder_proj(alone)[0, : frames[n]]
+            torch.testing.assert_close(out[n, : frames[n]], expected, rtol=0, atol=1e-4)
+
+
+VARIANTS = {
+    "no left context": ("conformer", {}, ChunkConfig(3, 0)),
+    "options": (
+        "conformer",
+        {"fusion": "gated", "summary_norm": True, "decay_seconds": 0.4, "context_size": 1},
+        ChunkConfig(5, 3),
+    ),
+    "no summary": ("conformer", {"mixing": "local", "context_size": 3}, SUM),
+    "slow stacks": ("zipformer", {"downsampling": (2, 4), "convolution": "edge_scaled"}, SUM),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants(variant: str, tmp_path: Path) -> None:
+    """Their check against the model passes, and no state is without numbers."""
+    encoder, changes, chunk = VARIANTS[variant]
+    model = make_model(encoder, **changes)
+    export(model, "torchscript", chunk, tmp_path / "out")
+    [graph, *_] = streaming_graphs(model, chunk, ABOUT)
+    sizes = graph.inputs["summary"].size(2), graph.inputs["convolution"].size(2)
+    assert min(sizes) > 0
+    assert sum(sizes) == pack_state(model.encoder.init_state(1, chunk)).size(1)
+
+
+def test_no_masks_in_a_streaming_graph_and_summaries_apart(exported) -> None:
+    """Its metadata are what sherpa-onnx reads; what SummaryMixing keeps is sums and counts of three chunks' frames."""
+    path = exported("conformer", "onnx-streaming", RING) / "encoder.onnx"
+    model = onnx.load(path)
+    assert not {"Where", "Not"} & {node.op_type for node in model.graph.node}
+    metadata = {item.key: item.value for item in model.metadata_props}
+    expected = {"model_type": "lstm", "T": "35", "decode_chunk_len": "32", "num_encoder_layers": "1"}
+    expected |= {"d_model": str(2 * 2 * (16 + 1)), "rnn_hidden_size": str(2 * 3 * 16), "version": "1"}
+    expected |= {"chunk_ms": "320", "left_chunks": "2", "sample_rate": "16000", "feature_dim": "16"}
+    assert expected.items() <= metadata.items()
+    audio = features(1.0)
+    [*_, summary, _] = load_onnx(path)(audio[None, :35], torch.zeros(1, 1, 68), torch.zeros(1, 1, 96))
+    rings = summary.view(-1, 2, 17)  # of sums (2, 16) and counts (2, 1), in turn
+    assert rings.shape[0] == 2
+    assert (summary[0, 0] == 8).sum() == 2  # the counts of both layers' newest chunk
+
+
+def test_the_folder_is_whole_and_small(exported) -> None:
+    folder = exported("conformer", "onnx-streaming", RING)
+    graphs = [f"{name}{ending}" for name in ("encoder", "decoder", "joiner") for ending in (".onnx", ".int8.onnx")]
+    assert {path.name for path in folder.iterdir()} == {*graphs, "tokens.txt", "bpe.model", "bpe.vocab", "README.md"}
+    assert "**0.36 s of silence**" in (folder / "README.md").read_text()
+    quantized = onnx.load(folder / "encoder.int8.onnx")
+    assert {node.op_type for node in quantized.graph.node} & {"MatMul", "Gemm"} == set()  # the combiner's as well
+    assert [version.domain for version in quantized.opset_import] == [""]
+    assert {item.key: item.value for item in quantized.metadata_props}["model_type"] == "lstm"
+
+
+def test_torchscript_carries_the_metadata(exported) -> None:
+    extra = {"d_model": "", "rnn_hidden_size": "", "T": ""}
+    torch.jit.load(exported("conformer", "torchscript", SUM) / "encoder.pt", _extra_files=extra)
+    assert {name: int(value) for name, value in extra.items()} == {"d_model": 34, "rnn_hidden_size": 96, "T": 19}
+
+
+def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
+    def refused(format: str, chunk: ChunkConfig, message: str, int8: bool = False, **changes) -> None:
+        with pytest.raises((ValueError, FileExistsError), match=message):
+            export(make_model(**({"encoder": "conformer"} | changes)), format, chunk, tmp_path / "out", int8)
+        assert not list(tmp_path.iterdir())
+
+    for format, chunk in (("onnx-streaming", RING), ("onnx", WHOLE), ("torchscript", SUM)):
+        refused(format, chunk, "predictor lstm cannot be exported.*--model.predictor stateless", predictor="lstm")
+        refused(format, chunk, "self-attention cannot be exported", mixing="attention")
+    refused("torchscript", RING, "--int8 is for ONNX", int8=True)
+    refused("onnx", RING, "exclude each other")
+    refused("onnx-streaming", WHOLE, "exclude each other")
+    refused("torchscript", ChunkConfig(3), "nearest: 80 ms or 160 ms", encoder="zipformer", downsampling=(1, 4))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with pytest.raises(FileExistsError, match=r"out is there already: choose another folder"):
+        export(make_model("conformer"), "torchscript", RING, tmp_path / "out")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
+
+
+def test_a_wrong_file_is_found_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model("conformer")
+    write = bundle.write_torchscript
+    for name in ("encoder", "decoder"):
+
+        def broken(graph: Graph, path: Path, name: str = name) -> None:
+            shift = 1e-3 if graph.name == name else 0.0
+            with torch.no_grad():
+                for parameter in graph.module.parameters():
+                    parameter += shift
+                write(graph, path)
+                for parameter in graph.module.parameters():
+                    parameter -= shift
+
+        monkeypatch.setattr(bundle, "write_torchscript", broken)
+        with pytest.raises(RuntimeError, match=f"the exported {name} and the model differ by 0.0"):
+            export(model, "torchscript", RING, tmp_path / "out")
+        assert not list(tmp_path.iterdir())
+
+
+def test_a_state_that_is_not_carried_is_found() -> None:
+    """The check of a stream is one of its states, and of every stream of a batch."""
+    model = make_model("conformer")
+    encoder, decoder, joiner = (graph.module for graph in streaming_graphs(model, RING, ABOUT))
+
+    def comparison(change) -> Comparison:
+        functions = {
+            "encoder": lambda *inputs: change(list(encoder(*inputs))),
+            "decoder": lambda y: [decoder(y)],
+            "joiner": lambda *inputs: [joiner(*inputs)],
+        }
+        return Comparison(model, functions)
+
+    sizes = encoder.summary_size, encoder.convolution_size
+    comparison(lambda outputs: outputs).streaming(RING, sizes)
+    for changed in (1, 2):
+
+        def forget(outputs: list[torch.Tensor], changed: int = changed) -> list[torch.Tensor]:
+            outputs[changed][:, -1] = 0  # of the last stream
+            return outputs
+
+        with pytest.raises(RuntimeError, match="the exported encoder and the model differ"):
+            comparison(forget).streaming(RING, sizes)
+
+
+def test_inputs_outputs_and_metadata_of_files_are_checked(exported, tmp_path: Path) -> None:
+    path = exported("conformer", "onnx", WHOLE) / "decoder.onnx"
+    [_, decoder, _] = offline_graphs(make_model("conformer"), {})
+    check_file(decoder, path)
+
+    def changed(change) -> None:
+        model = onnx.load(path)
+        change(model)
+        onnx.save(model, tmp_path / "decoder.onnx")
+        check_file(decoder, tmp_path / "decoder.onnx")
+
+    def static(model) -> None:
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+
+    def rename(model) -> None:
+        model.graph.output[0].name = model.graph.node[-1].output[0] = "out"
+
+    def newer(model) -> None:
+        model.ir_version = 11
+
+    with pytest.raises(RuntimeError, match=r"y is int64 \[2, 2\], and should be int64 \['N', 2\]"):
+        changed(static)
+    with pytest.raises(RuntimeError, match=r"has the inputs and outputs .*'out'.* and should have"):
+        changed(rename)
+    with pytest.raises(RuntimeError, match=r"lacks the metadata .*'context_size': '2'"):
+        changed(lambda model: model.ClearField("metadata_props"))
+    with pytest.raises(RuntimeError, match="is of IR version 11"):
+        changed(newer)
+
+
+def test_tokens_that_look_like_bytes() -> None:
+    """Measured with sherpa-onnx 2.0.1: the highest byte is 0xC6, that of the letters U+0180 to U+01BF."""
+    assert not taken_for_bytes(TOKENIZER.tokens)
+    assert not taken_for_bytes(["<blk>", "\u2581caf\u00e9", "\u2581"])
+    assert taken_for_bytes(["<blk>", "\u2581ab\u0181", "c"])
+    assert not taken_for_bytes(["<blk>", "\u2581ab\u0181", "\u4f60"])

@@ -1,0 +1,165 @@
+"""L7: the real sherpa-onnx gives with exported files what this library gives with the model."""
+
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sherpa_onnx
+import soundfile
+import torch
+from export_cases import FBANK, TOKENIZER, make_audio, make_model
+
+from summarymix.chunking import ChunkConfig
+from summarymix.data.features import FbankExtractor
+from summarymix.decoding.greedy import GreedySearch, Hypothesis
+from summarymix.export.readme import tail_seconds
+from summarymix.model import Transducer
+
+RATE = 16000
+RING, SUM, WHOLE = ChunkConfig(8, 2), ChunkConfig(4, -1), ChunkConfig()
+
+
+def recognizer(folder: Path, kind: str = "Online", int8: str = "", **options):
+    """sherpa-onnx's recogniser of an export, its model type found by itself. ``int8``: the graphs that are."""
+    files = {
+        name: str(folder / f"{name}{'.int8' if name in int8 else ''}.onnx") for name in ("encoder", "decoder", "joiner")
+    }
+    if kind == "Offline":
+        options["model_type"] = ""  # as in C++ and on Android
+    else:
+        options["temperature_scale"] = 1.0  # of the scores it reports
+    return getattr(sherpa_onnx, f"{kind}Recognizer").from_transducer(
+        **files, tokens=str(folder / "tokens.txt"), feature_dim=16, num_threads=1, **options
+    )
+
+
+def stream(recognizer, audios: list[np.ndarray], chunk: ChunkConfig, block: int = 100_000) -> list:
+    """Feed them block by block, with tail padding, and decode whichever are ready together; their results."""
+    silence = np.zeros(int(tail_seconds(chunk) * RATE), np.float32)
+    audios = [np.concatenate([audio, silence]) for audio in audios]
+    streams = [recognizer.create_stream() for _ in audios]
+    for start in range(0, max(map(len, audios)) + block, block):
+        for one, audio in zip(streams, audios, strict=True):
+            one.accept_waveform(RATE, audio[start : start + block])
+            if start <= len(audio) < start + block:
+                one.input_finished()
+        while ready := [one for one in streams if recognizer.is_ready(one)]:
+            recognizer.decode_streams(ready)
+    return [recognizer.get_result_all(one) for one in streams]
+
+
+@torch.inference_mode()
+def simulate(model: Transducer, audio: np.ndarray, chunk: ChunkConfig) -> Hypothesis:
+    """Recognise it with the model, without the last part that makes no whole chunk."""
+    if chunk.chunk_size is not None:
+        audio = np.concatenate([audio, np.zeros(int(tail_seconds(chunk) * RATE), np.float32)])
+    features = FbankExtractor(FBANK).extract(audio)
+    out, lengths = model.encoder(features[None], torch.tensor([len(features)]), chunk)
+    if chunk.chunk_size is not None:
+        lengths = lengths // chunk.chunk_size * chunk.chunk_size
+    return GreedySearch(model, unk_id=TOKENIZER.unk_id).decode(out, lengths)[0]
+
+
+def assert_same(result, expected: Hypothesis, log_probs: str = "ys_probs") -> None:
+    assert len(expected.tokens) > 5
+    assert len(set(expected.tokens)) > 2
+    assert list(result.tokens) == [TOKENIZER.tokens[token].replace("\u2581", " ") for token in expected.tokens]
+    assert result.timestamps == pytest.approx([0.04 * frame for frame in expected.frames], abs=1e-4)
+    assert getattr(result, log_probs) == pytest.approx(expected.log_probs, abs=1e-4)
+
+
+@pytest.mark.parametrize(("encoder", "chunk"), [("conformer", RING), ("conformer", SUM), ("zipformer", RING)])
+def test_streams_side_by_side_in_any_blocks(exported, encoder: str, chunk: ChunkConfig) -> None:
+    folder, model = exported(encoder, "onnx-streaming", chunk), make_model(encoder)
+    audios = [make_audio(seconds, seed) for seed, seconds in enumerate([6.3, 1.1, 3.0])]
+    expected = [simulate(model, audio, chunk) for audio in audios]
+    for block in (100_000, 1234):
+        results = stream(recognizer(folder), audios, chunk, block)
+        for result, hypothesis in zip(results, expected, strict=True):
+            assert_same(result, hypothesis)
+
+
+@pytest.mark.parametrize("encoder", ["conformer", "zipformer"])
+def test_offline_in_one_batch(exported, encoder: str) -> None:
+    folder, model = exported(encoder, "onnx", WHOLE), make_model(encoder)
+    audios = [make_audio(seconds, seed) for seed, seconds in enumerate([2.0, 5.3, 1.2])]
+    offline = recognizer(folder, "Offline")
+    streams = [offline.create_stream() for _ in audios]
+    for one, audio in zip(streams, audios, strict=True):
+        one.accept_waveform(RATE, audio)
+    offline.decode_streams(streams)
+    for one, audio in zip(streams, audios, strict=True):
+        assert_same(one.result, simulate(model, audio, WHOLE), "ys_log_probs")
+
+
+def test_offline_takes_audio_of_any_length(exported) -> None:
+    offline = recognizer(exported("conformer", "onnx", WHOLE), "Offline")
+    for samples in (80, 400, 800, 1100, 1200, 2000):  # less than a frame of features, than one of the encoder, …
+        one = offline.create_stream()
+        one.accept_waveform(RATE, make_audio(1.0)[:samples])
+        offline.decode_stream(one)
+        assert len(one.result.tokens) <= max((samples + 80) // 640, 0), samples
+
+
+@pytest.mark.parametrize("kind", ["Online", "Offline"])
+def test_beam_search_and_hotwords(exported, kind: str, tmp_path: Path) -> None:
+    """With one path it is the greedy search; a hotword is found in what is only noise."""
+    online, audio = kind == "Online", make_audio(6.0)
+    chunk = RING if online else WHOLE
+    folder = exported("conformer", "onnx-streaming" if online else "onnx", chunk)
+    (tmp_path / "hotwords.txt").write_text("gad :8.0\n")
+
+    def recognise(**options) -> str:
+        one = recognizer(folder, kind, decoding_method="modified_beam_search", **options)
+        if online:
+            return stream(one, [audio], chunk)[0].text
+        utterance = one.create_stream()
+        utterance.accept_waveform(RATE, audio)
+        one.decode_stream(utterance)
+        return utterance.result.text
+
+    greedy = TOKENIZER.decode(simulate(make_model("conformer"), audio, chunk).tokens)
+    assert recognise(max_active_paths=1).split() == greedy.split()
+    assert recognise(max_active_paths=4)
+    assert " gad" not in greedy
+    hotwords = {"hotwords_file": str(tmp_path / "hotwords.txt"), "modeling_unit": "bpe"}
+    assert " gad" in recognise(**hotwords, bpe_vocab=str(folder / "bpe.vocab"))
+
+
+@pytest.mark.parametrize("int8", ["encoder", "decoder", "joiner", "encoder joiner", "encoder decoder joiner"])
+def test_int8_files_load_and_agree_mostly(exported, int8: str) -> None:
+    folder, audio = exported("conformer", "onnx-streaming", RING), make_audio(6.0)
+    [exact] = stream(recognizer(folder), [audio], RING)
+    [rounded] = stream(recognizer(folder, int8=int8), [audio], RING)
+    exact, rounded = (set(zip(result.tokens, result.timestamps, strict=True)) for result in (exact, rounded))
+    assert len(exact & rounded) > 0.6 * len(exact | rounded)
+
+
+@pytest.mark.parametrize("format", ["onnx-streaming", "onnx"])
+def test_the_readme_program_runs(exported, format: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    """And gives the last word of an audio, whatever its length."""
+    chunk = RING if format == "onnx-streaming" else WHOLE
+    folder, model = exported("conformer", format, chunk), make_model("conformer")
+    [program] = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), flags=re.DOTALL)
+    for path in folder.iterdir():
+        os.symlink(path, tmp_path / path.name)
+    monkeypatch.chdir(tmp_path)
+    for samples in (16000, 16000 + 5120 - 1, 16000 + 5120):
+        audio = make_audio(2.0)[:samples]
+        soundfile.write("audio.wav", audio, RATE, subtype="FLOAT")
+        exec(program, {})
+        text = TOKENIZER.decode(simulate(model, audio, chunk).tokens)
+        assert capsys.readouterr().out.split() == text.split()
+
+
+def test_the_tail_padding_reaches_the_last_frame() -> None:
+    """Every whole frame of an audio is in a chunk that sherpa-onnx finds ready: T + 1 frames from its start."""
+    for chunk_size in (4, 16):
+        chunk = ChunkConfig(chunk_size)
+        size, shift = 4 * chunk_size + 3, 4 * chunk_size
+        for samples in range(800, 60_000, 97):
+            ready = FBANK.num_frames(samples + int(tail_seconds(chunk) * RATE))
+            chunks = max((ready - size - 1) // shift + 1, 0)
+            assert chunks * chunk_size >= ((FBANK.num_frames(samples) - 1) // 2 - 1) // 2
