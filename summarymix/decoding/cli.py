@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from tqdm import tqdm
@@ -40,6 +40,7 @@ from summarymix.decoding.results import (
     write_recogs,
 )
 from summarymix.decoding.search import Search
+from summarymix.export.recognise import OnnxTransducer
 from summarymix.files import atomic_write
 from summarymix.model import Transducer
 from summarymix.subsampling import output_lengths
@@ -115,6 +116,8 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     option("--max-duration", type=float, default=200.0, help="seconds of audio in a batch (200)")
     option("--num-streams", type=int, default=16, help="streams decoded side by side in streaming mode (16)")
     option("--manifest-dir", help="folder of the manifests, if they have been moved since training")
+    option("--onnx", type=Path, help="decode with the files in this folder, which export.py has made, in their mode")
+    option("--int8", action="store_true", help="with --onnx: those that have weights in int8")
     option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
     actions = parser.add_mutually_exclusive_group()
     actions.add_argument(
@@ -140,8 +143,12 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
 
 
 def _settings(args: argparse.Namespace) -> list[Setting]:
-    """Every mode with every chunk size and left context; offline once."""
+    """Every mode with every chunk size and left context; offline once. None for exported files, which have one."""
     modes = args.mode
+    if args.onnx is not None:
+        if modes or args.compare or args.select:
+            raise ValueError("--onnx has the mode of its files: leave --mode, --select and --compare out")
+        return []
     if modes is None:
         modes = ["offline", "simulated"] if args.select else ["simulated", "streaming"] if args.compare else ["offline"]
     if args.compare and not {"simulated", "streaming"} <= set(modes):
@@ -157,8 +164,15 @@ def _fail(message: str) -> NoReturn:
     sys.exit(f"decode.py: {message}")
 
 
-def _load(recipe: str, args: argparse.Namespace, settings: list[Setting], epoch: int | None, avg: int) -> Job:
-    """Load a model. Everything about it, its tokens and its data comes from the checkpoint.
+def _load(
+    recipe: str,
+    args: argparse.Namespace,
+    settings: list[Setting],
+    epoch: int | None,
+    avg: int,
+    files: OnnxTransducer | None = None,
+) -> Job:
+    """Load a model, or take exported files in its place. Its tokens and its data come from the checkpoint.
 
     Raises:
         FileNotFoundError, ValueError: see :func:`load_model`; or the checkpoint is of another recipe, or cannot stream
@@ -170,6 +184,8 @@ def _load(recipe: str, args: argparse.Namespace, settings: list[Setting], epoch:
         model.encoder.check_chunk(setting.chunk)
         if setting.mode == "streaming":
             model.encoder.init_state(1, setting.chunk)  # before hours of decoding in other modes
+    if files is not None:
+        model, args.device = cast(Transducer, files), "cpu"
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     # TensorFloat-32 keeps three digits: ties would no longer be closer than TIE.
     torch.backends.cudnn.allow_tf32 = False
@@ -181,7 +197,10 @@ def _load(recipe: str, args: argparse.Namespace, settings: list[Setting], epoch:
 def _decode(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> None:
     with clear_errors("decode.py"):
         epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
-        job = _load(recipe, args, settings, epoch, avg)
+        files = None if args.onnx is None else OnnxTransducer(args.onnx, args.int8)
+        if files is not None:
+            settings = [Setting("offline" if files.chunk.chunk_size is None else "streaming", files.chunk)]
+        job = _load(recipe, args, settings, epoch, avg, files)
         splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
     info = job.info
     if reason:
@@ -231,7 +250,8 @@ def _write(job: Job, setting: Setting, split: str, decoded: Decoded, data: EvalD
     utterances = decoded.utterances(job.tokenizer)
     stats = ErrorStats.of(utterances)
     epoch, avg = job.info["epoch"], job.info["avg"]
-    method, exp_dir, chunk = job.args.method, job.args.exp_dir, setting.chunk
+    exp_dir, chunk = job.args.exp_dir, setting.chunk
+    method = job.args.method + ("" if job.args.onnx is None else "-onnx-int8" if job.args.int8 else "-onnx")
     options = job.args.search.label
     name = f"{split}-{setting.name}-epoch-{epoch}-avg-{avg}{options and '-'}{options}.txt"
     result = Result(

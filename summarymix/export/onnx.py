@@ -87,7 +87,7 @@ def quantize(source: Path, target: Path, operators: list[str]) -> None:
     versions = [version for version in model.opset_import if version.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(versions)  # older programs need not know domains that nothing is of
-    onnx.helper.set_model_props(model, {item.key: item.value for item in onnx.load(source).metadata_props})
+    onnx.helper.set_model_props(model, read_metadata(source))
     onnx.save(model, target)
 
 
@@ -96,6 +96,7 @@ def load_onnx(path: Path) -> Callable[..., list[Tensor]]:
     _, onnxruntime = import_onnx()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     names = [value.name for value in session.get_inputs()]
 
@@ -104,6 +105,12 @@ def load_onnx(path: Path) -> Callable[..., list[Tensor]]:
         return [torch.from_numpy(output) for output in session.run(None, values)]
 
     return run
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What :func:`write_onnx` wrote beside a graph."""
+    onnx, _ = import_onnx()
+    return {item.key: item.value for item in onnx.load(path).metadata_props}
 
 
 def check_file(graph: Graph, path: Path) -> None:
@@ -128,8 +135,7 @@ def check_file(graph: Graph, path: Path) -> None:
             raise RuntimeError(
                 f"{path}: {value.name} is {element} {axes}, and should be {example.numpy().dtype} {wanted}"
             )
-    metadata = {item.key: item.value for item in model.metadata_props}
-    if missing := graph.metadata.items() - metadata.items():
+    if missing := graph.metadata.items() - read_metadata(path).items():
         raise RuntimeError(f"{path} lacks the metadata {dict(missing)}")
     if model.ir_version > LAST_IR_VERSION:
         raise RuntimeError(f"{path} is of IR version {model.ir_version}, above {LAST_IR_VERSION}: use another onnx")

@@ -13,7 +13,7 @@ from summarymix.export import bundle
 from summarymix.export.bundle import taken_for_bytes
 from summarymix.export.check import Comparison
 from summarymix.export.graphs import Graph, StreamingEncoder, offline_graphs, streaming_graphs
-from summarymix.export.onnx import check_file, load_onnx
+from summarymix.export.onnx import check_file, load_onnx, read_metadata
 from summarymix.export.torchscript import load_torchscript
 from summarymix.state import pack_state
 from summarymix.subsampling import features_needed, output_lengths
@@ -107,7 +107,7 @@ def test_no_masks_in_a_streaming_graph_and_summaries_apart(exported) -> None:
     path = exported("conformer", "onnx-streaming", RING) / "encoder.onnx"
     model = onnx.load(path)
     assert not {"Where", "Not"} & {node.op_type for node in model.graph.node}
-    metadata = {item.key: item.value for item in model.metadata_props}
+    metadata = read_metadata(path)
     expected = {"model_type": "lstm", "T": "35", "decode_chunk_len": "32", "num_encoder_layers": "1"}
     expected |= {"d_model": str(2 * 2 * (16 + 1)), "rnn_hidden_size": str(2 * 3 * 16), "version": "1"}
     expected |= {"chunk_ms": "320", "left_chunks": "2", "sample_rate": "16000", "feature_dim": "16"}
@@ -127,7 +127,7 @@ def test_the_folder_is_whole_and_small(exported) -> None:
     quantized = onnx.load(folder / "encoder.int8.onnx")
     assert {node.op_type for node in quantized.graph.node} & {"MatMul", "Gemm"} == set()  # the combiner's as well
     assert [version.domain for version in quantized.opset_import] == [""]
-    assert {item.key: item.value for item in quantized.metadata_props}["model_type"] == "lstm"
+    assert read_metadata(folder / "encoder.int8.onnx") == read_metadata(folder / "encoder.onnx")
 
 
 def test_torchscript_carries_the_metadata(exported) -> None:
@@ -171,7 +171,7 @@ def test_a_wrong_file_is_found_and_nothing_is_left(tmp_path: Path, monkeypatch: 
                     parameter -= shift
 
         monkeypatch.setattr(bundle, "write_torchscript", broken)
-        with pytest.raises(RuntimeError, match=f"the exported {name} and the model differ by 0.0"):
+        with pytest.raises(RuntimeError, match=f"the exported {name} and the model differ by "):
             export(model, "torchscript", RING, tmp_path / "out")
         assert not list(tmp_path.iterdir())
 

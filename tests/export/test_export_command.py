@@ -1,21 +1,18 @@
 """export.py from the outside: checkpoints of a random model, folders and exit statuses."""
 
-import json
 import re
 import runpy
 import sys
 from pathlib import Path
 
-import onnx
 import pytest
 import torch
-from export_cases import FBANK, TOKENIZER, make_model
+from export_cases import FBANK, make_model, save_run
 
 from summarymix.data.batches import DataConfig
 from summarymix.export.cli import main
-from summarymix.training.averaging import RunningMean
-from summarymix.training.checkpoint import Progress, epoch_path, load_model, save_checkpoint
-from summarymix.training.config import TrainConfig, plain
+from summarymix.export.onnx import read_metadata
+from summarymix.training.checkpoint import load_model
 
 RECIPE = Path(__file__).parents[2] / "egs" / "mini" / "ASR"
 
@@ -25,24 +22,7 @@ def exp_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two epochs, of which the first has been selected."""
     folder = tmp_path_factory.mktemp("exp")
     model = make_model("conformer", num_layers=1, decay_seconds=0.4)
-    config = TrainConfig(model=model.config, data=DataConfig(num_mel_bins=FBANK.num_mel_bins))
-    average = RunningMean(model)
-    for epoch in (1, 2):
-        with torch.no_grad():
-            model.joiner.out.bias += epoch
-        average.update(model)
-        checkpoint = {
-            "model": model.state_dict(),
-            "model_avg": average.state_dict(),
-            "model_config": plain(model.config),
-            "tokens": TOKENIZER.state(),
-            "progress": vars(Progress(epoch=epoch)),
-            "history": {},
-            "config": plain(config),
-            "recipe": "mini",
-        }
-        save_checkpoint(epoch_path(folder, epoch), checkpoint)
-    (folder / "selected.json").write_text(json.dumps({"epoch": 1, "avg": 0, "splits": ["dev"]}))
+    save_run(model, DataConfig(num_mel_bins=FBANK.num_mel_bins), folder)
     return folder
 
 
@@ -72,7 +52,7 @@ def test_offline_with_a_mean_that_decays(exp_dir: Path, tmp_path: Path) -> None:
     """The duration of its only chunk is not known when the graph is made."""
     main("mini", ["--exp-dir", str(exp_dir), "--format", "onnx", "--int8", "--out", str(tmp_path / "out")])
     for name in ("encoder.onnx", "encoder.int8.onnx"):
-        metadata = {item.key: item.value for item in onnx.load(tmp_path / "out" / name).metadata_props}
+        metadata = read_metadata(tmp_path / "out" / name)
         assert metadata["model_type"] == "conformer"
         assert metadata["comment"] == "SummaryMixing transducer, mini, epoch 1, avg 0"
 

@@ -1,0 +1,130 @@
+"""Exported ONNX files in the place of the model, so that everything that decodes can decode with them."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+from torch import Tensor, nn
+
+from summarymix.chunking import ChunkConfig
+from summarymix.export.onnx import load_onnx, read_metadata
+from summarymix.state import State
+from summarymix.subsampling import FEATURE_OVERLAP, FEATURES_PER_FRAME
+
+SILENCE = -15.942385  # the features of digital silence: the logarithm of float32's epsilon
+
+
+class OnnxTransducer(nn.Module):
+    """The files of a folder with the interface that recognisers and searches use of a transducer.
+
+    A stream's last chunk, if it is not whole, is filled up with silence, as it is for sherpa-onnx. That counts in the
+    means, where the model itself is told how many frames there are.
+
+    Args:
+        folder: that ``export.py`` made, in the format onnx or onnx-streaming.
+        int8: take the files with weights in int8.
+
+    Raises:
+        FileNotFoundError: a file is missing; names it.
+    """
+
+    def __init__(self, folder: Path, int8: bool) -> None:
+        super().__init__()
+        ending = ".int8.onnx" if int8 else ".onnx"
+        paths = {name: folder / (name + ending) for name in ("encoder", "decoder", "joiner")}
+        for path in paths.values():
+            if not path.is_file():
+                remedy = "export with --int8" if int8 else "make the folder with ./export.py --format onnx-streaming"
+                raise FileNotFoundError(f"No {path}: {remedy}, or correct --onnx")
+        metadata = read_metadata(paths["encoder"])
+        encoder = OnnxStreamingEncoder if "T" in metadata else OnnxOfflineEncoder
+        self.encoder = encoder(paths["encoder"], metadata)
+        self.chunk = self.encoder.chunk
+        self.predictor = OnnxPredictor(paths["decoder"])
+        self.joiner = OnnxJoiner(paths["joiner"])
+        self.config = SimpleNamespace(feature_dim=int(metadata["feature_dim"]))
+        self.device = nn.Parameter(torch.zeros(()), requires_grad=False)  # by which others find where to compute
+
+
+class OnnxOfflineEncoder:
+    """An encoder of whole utterances, up to the joiner's projection.
+
+    Args:
+        path: of the file.
+        metadata: of the file.
+    """
+
+    def __init__(self, path: Path, metadata: dict[str, str]) -> None:
+        self.chunk = ChunkConfig()
+        self._run = load_onnx(path)
+
+    def __call__(self, features: Tensor, lengths: Tensor, chunk: ChunkConfig) -> tuple[Tensor, Tensor]:
+        """As :meth:`summarymix.encoder.Encoder.forward`."""
+        out, frames = self._run(features, lengths)
+        return out, frames
+
+
+class OnnxStreamingEncoder:
+    """An encoder of chunks, up to the joiner's projection.
+
+    Args:
+        path: of the file.
+        metadata: of the file.
+    """
+
+    def __init__(self, path: Path, metadata: dict[str, str]) -> None:
+        self.chunk = ChunkConfig.from_ms(int(metadata["chunk_ms"]), int(metadata["left_chunks"]))
+        self._sizes = {"summary": int(metadata["d_model"]), "convolution": int(metadata["rnn_hidden_size"])}
+        self._run = load_onnx(path)
+
+    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
+        """As :meth:`summarymix.encoder.Encoder.init_state`."""
+        return {name: torch.zeros(batch_size, size) for name, size in self._sizes.items()}
+
+    def step(self, features: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+        """As :meth:`summarymix.encoder.Encoder.step`."""
+        if lengths is not None:
+            end = FEATURES_PER_FRAME * lengths + FEATURE_OVERLAP  # (N,)
+            is_behind = torch.arange(features.size(1)) >= end[:, None]  # (N, T)
+            features = features.masked_fill(is_behind[..., None], SILENCE)
+        out, summary, convolution = self._run(features, *(tensor[None] for tensor in state.values()))
+        return out, {"summary": summary[0], "convolution": convolution[0]}
+
+
+class OnnxPredictor:
+    """A stateless predictor, the joiner's projection included.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.context_size = int(read_metadata(path)["context_size"])
+        self._run = load_onnx(path)
+
+    def init_state(self, batch_size: int, device: torch.device | None = None) -> State:
+        """As :meth:`summarymix.predictor.StatelessPredictor.init_state`."""
+        return {"history": torch.zeros(batch_size, self.context_size - 1, dtype=torch.int64)}
+
+    def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """As :meth:`summarymix.predictor.StatelessPredictor.step`."""
+        history = torch.cat([state["history"], tokens[:, None] + 1], dim=1)  # (N, context_size)
+        [out] = self._run(history - 1)
+        return out, {"history": history[:, 1:]}
+
+
+class OnnxJoiner:
+    """The joiner, whose projections encoder and decoder have.
+
+    Args:
+        path: of the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.encoder_proj = self.decoder_proj = nn.Identity()
+        self._run = load_onnx(path)
+
+    def __call__(self, encoder: Tensor, decoder: Tensor) -> Tensor:
+        """(N, J) and (N, J) to (N, V)."""
+        [logits] = self._run(encoder, decoder)
+        return logits
