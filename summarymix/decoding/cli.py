@@ -146,9 +146,13 @@ def _settings(args: argparse.Namespace) -> list[Setting]:
     """Every mode with every chunk size and left context; offline once. None for exported files, which have one."""
     modes = args.mode
     if args.onnx is not None:
-        if modes or args.compare or args.select:
-            raise ValueError("--onnx has the mode of its files: leave --mode, --select and --compare out")
+        if modes or args.compare or args.select or (args.epoch, args.avg) != (None, None):
+            raise ValueError(
+                "--onnx has the mode and the epoch of its files: leave --mode, --epoch, --avg, --select, --compare out"
+            )
         return []
+    if args.int8:
+        raise ValueError("--int8 is of exported files: give their folder with --onnx")
     if modes is None:
         modes = ["offline", "simulated"] if args.select else ["simulated", "streaming"] if args.compare else ["offline"]
     if args.compare and not {"simulated", "streaming"} <= set(modes):
@@ -196,10 +200,11 @@ def _load(
 
 def _decode(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> None:
     with clear_errors("decode.py"):
-        epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
-        files = None if args.onnx is None else OnnxTransducer(args.onnx, args.int8)
+        files = None if args.onnx is None else OnnxTransducer(args.onnx, args.int8, recipe)
         if files is not None:
+            args.epoch, args.avg = files.epoch, files.avg
             settings = [Setting("offline" if files.chunk.chunk_size is None else "streaming", files.chunk)]
+        epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
         job = _load(recipe, args, settings, epoch, avg, files)
         splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
     info = job.info

@@ -26,7 +26,9 @@ class Export:
         model: in evaluation mode, on the CPU.
         tokenizer: of the model.
         fbank: the features it was trained on.
-        name: what it is called, for people: recipe, epoch, average.
+        recipe: of the run.
+        epoch: of the run.
+        avg: epochs that were averaged.
         format: onnx-streaming and onnx are for sherpa-onnx; torchscript is the streaming one for libtorch.
         chunk: size and left context of streams; full context for onnx.
         int8: ONNX files with weights in int8 as well.
@@ -38,7 +40,9 @@ class Export:
     model: Transducer
     tokenizer: Tokenizer
     fbank: FbankOptions
-    name: str
+    recipe: str
+    epoch: int
+    avg: int
     format: Format
     chunk: ChunkConfig
     int8: bool = False
@@ -53,6 +57,11 @@ class Export:
                 f"{self.tokenizer.vocab_size} tokens, but the model knows {self.model.config.vocab_size}: "
                 "the checkpoint is damaged"
             )
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.recipe}, epoch {self.epoch}, avg {self.avg}"
 
     def write(self, out: Path) -> list[str]:
         """Make the folder, whole or not at all.
@@ -91,6 +100,9 @@ class Export:
             "version": "1",
             "model_author": "summarymix",
             "comment": f"SummaryMixing transducer, {self.name}",
+            "recipe": self.recipe,
+            "epoch": str(self.epoch),
+            "avg": str(self.avg),
             "sample_rate": str(self.fbank.sample_rate),
             "feature_dim": str(self.fbank.num_mel_bins),
         }

@@ -57,12 +57,13 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
             print(reason, file=sys.stderr)
         model, tokenizer, info = load_model(args.exp_dir, epoch, avg, recipe)
         data = info["config"]["data"]
-        name = f"{recipe}, epoch {info['epoch']}, avg {info['avg']}"
         fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"])
-        warnings = Export(model, tokenizer, fbank, name, args.format, chunk, args.int8).write(args.out)
+        run = recipe, info["epoch"], info["avg"]
+        export = Export(model, tokenizer, fbank, *run, args.format, chunk, args.int8)
+        warnings = export.write(args.out)
     for warning in warnings:
         print(f"export.py: {warning}", file=sys.stderr)
-    print(f"{args.out}: {name}, {args.format}, {chunk}; checked against the model. See {args.out}/README.md")
+    print(f"{args.out}: {export.name}, {args.format}, {chunk}; checked against the model. See {args.out}/README.md")
 
 
 def _chunk(args: argparse.Namespace) -> ChunkConfig:

@@ -23,12 +23,14 @@ class OnnxTransducer(nn.Module):
     Args:
         folder: that ``export.py`` made, in the format onnx or onnx-streaming.
         int8: take the files with weights in int8.
+        recipe: refuse files of another one.
 
     Raises:
         FileNotFoundError: a file is missing; names it.
+        ValueError: the files are of another recipe.
     """
 
-    def __init__(self, folder: Path, int8: bool) -> None:
+    def __init__(self, folder: Path, int8: bool, recipe: str) -> None:
         super().__init__()
         ending = ".int8.onnx" if int8 else ".onnx"
         paths = {name: folder / (name + ending) for name in ("encoder", "decoder", "joiner")}
@@ -37,6 +39,9 @@ class OnnxTransducer(nn.Module):
                 remedy = "export with --int8" if int8 else "make the folder with ./export.py --format onnx-streaming"
                 raise FileNotFoundError(f"No {path}: {remedy}, or correct --onnx")
         metadata = read_metadata(paths["encoder"])
+        if metadata["recipe"] != recipe:
+            raise ValueError(f"{folder} was exported from the recipe {metadata['recipe']}, this is {recipe}")
+        self.epoch, self.avg = int(metadata["epoch"]), int(metadata["avg"])
         encoder = OnnxStreamingEncoder if "T" in metadata else OnnxOfflineEncoder
         self.encoder = encoder(paths["encoder"], metadata)
         self.chunk = self.encoder.chunk

@@ -99,5 +99,5 @@ def save_run(model: Transducer, data: DataConfig, exp_dir: Path) -> None:
 
 
 def export(model: Transducer, format: str, chunk: ChunkConfig, folder: Path, int8: bool = False) -> Path:
-    Export(model, TOKENIZER, FBANK, "a model", format, chunk, int8).write(folder)  # type: ignore[arg-type]
+    Export(model, TOKENIZER, FBANK, "mini", 1, 0, format, chunk, int8).write(folder)  # type: ignore[arg-type]
     return folder

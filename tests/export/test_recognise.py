@@ -30,7 +30,7 @@ def decode(model, features: list[torch.Tensor]) -> list[Hypothesis]:
 
 
 def test_streams_are_recognised_alike_and_their_ends_filled_with_silence(exported) -> None:
-    files = OnnxTransducer(exported("conformer", "onnx-streaming", RING), int8=False)
+    files = OnnxTransducer(exported("conformer", "onnx-streaming", RING), int8=False, recipe="mini")
     assert files.chunk == RING
     features = FbankExtractor(FBANK).extract(make_audio(8.0))
     whole = [features[: features_needed(frames)] for frames in (8, 64, 160)]
@@ -67,11 +67,13 @@ def test_decode_command(exported, format: str, tmp_path: Path, capsys: pytest.Ca
     save_run(
         make_model("conformer"), DataConfig(manifest_dir=str(tmp_path), on_the_fly=True, num_mel_bins=16), tmp_path
     )
+    (tmp_path / "selected.json").write_text('{"epoch": 2, "avg": 1, "splits": ["dev"]}')
     chunk = WHOLE if format == "onnx" else RING
     options = ["--exp-dir", str(tmp_path), "--onnx", str(exported("conformer", format, chunk))]
     main("mini", options)
     [result] = read_results(tmp_path / "results.jsonl")
     assert (result.method, result.utterances, result.chunk_ms) == ("greedy_search-onnx", 3, chunk.chunk_ms)
+    assert (result.epoch, result.avg) == (1, 0)  # of the files, whatever has been selected since
     assert result.mode == ("offline" if format == "onnx" else "streaming")
     assert (tmp_path / result.recogs).parent.name == "greedy_search-onnx"
     if format == "onnx-streaming":
@@ -82,4 +84,9 @@ def test_decode_command(exported, format: str, tmp_path: Path, capsys: pytest.Ca
             main("mini", [*options, "--int8"])
     with pytest.raises(SystemExit):
         main("mini", [*options, "--mode", "streaming"])
-    assert "--onnx has the mode of its files" in capsys.readouterr().err
+    assert "--onnx has the mode and the epoch of its files" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main("mini", ["--int8"])
+    assert "--int8 is of exported files" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="was exported from the recipe mini, this is librispeech"):
+        main("librispeech", options)
