@@ -57,7 +57,7 @@ EPILOG = """examples:
 
 @dataclass
 class Job:
-    """A loaded model and what is needed to decode with it."""
+    """A loaded model and what is needed to decode with it. ``files`` are the exported ones that take its place."""
 
     recipe: str
     args: argparse.Namespace
@@ -67,6 +67,7 @@ class Job:
     data: DataConfig
     search: Search
     device: torch.device
+    files: OnnxTransducer | None
 
 
 def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] = ("test",)) -> None:
@@ -195,7 +196,7 @@ def _load(
     torch.backends.cudnn.allow_tf32 = False
     model.to(device)
     search = args.search.make(model, tokenizer, record_margins=args.compare)
-    return Job(recipe, args, model, tokenizer, info, config, search, device)
+    return Job(recipe, args, model, tokenizer, info, config, search, device, files)
 
 
 def _decode(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> None:
@@ -245,8 +246,9 @@ def _decode_with_bar(job: Job, setting: Setting, split: str, data: EvalData) -> 
         delay=0 if sys.stderr.isatty() else 15,
         leave=False,
     ) as bar:
+        batches = data if job.files is None else job.files.with_tails(data)
         return decode_split(
-            job.model, job.tokenizer, job.search, setting, data, job.args.num_streams, on_progress=bar.update
+            job.model, job.tokenizer, job.search, setting, batches, job.args.num_streams, on_progress=bar.update
         )
 
 

@@ -1,5 +1,7 @@
 """Exported ONNX files in the place of the model, so that everything that decodes can decode with them."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from summarymix.chunking import ChunkConfig
+from summarymix.data.batches import Batch
 from summarymix.export.onnx import load_onnx, read_metadata
 from summarymix.state import State
-from summarymix.subsampling import FEATURE_OVERLAP, FEATURES_PER_FRAME
+from summarymix.subsampling import FEATURES_PER_FRAME, features_needed
 
 SILENCE = -15.942385  # the features of digital silence: the logarithm of float32's epsilon
 
@@ -17,8 +20,7 @@ SILENCE = -15.942385  # the features of digital silence: the logarithm of float3
 class OnnxTransducer(nn.Module):
     """The files of a folder with the interface that recognisers and searches use of a transducer.
 
-    A stream's last chunk, if it is not whole, is filled up with silence, as it is for sherpa-onnx. That counts in the
-    means, where the model itself is told how many frames there are.
+    Streams are of whole chunks, as in sherpa-onnx: see :meth:`with_tails`.
 
     Args:
         folder: that ``export.py`` made, in the format onnx or onnx-streaming.
@@ -49,6 +51,20 @@ class OnnxTransducer(nn.Module):
         self.joiner = OnnxJoiner(paths["joiner"])
         self.config = SimpleNamespace(feature_dim=int(metadata["feature_dim"]))
         self.device = nn.Parameter(torch.zeros(()), requires_grad=False)  # by which others find where to compute
+
+    def with_tails(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """For files that stream, utterances with so much silence behind them that their last frame is in a whole chunk.
+        It is what sherpa-onnx makes of an utterance with the tail padding of the export's README."""
+        if self.chunk.chunk_size is None:
+            yield from batches
+            return
+        shift, size = FEATURES_PER_FRAME * self.chunk.chunk_size, features_needed(self.chunk.chunk_size)
+        for batch in batches:
+            lengths = batch.feature_lengths // shift * shift + size  # (N,)
+            features = torch.full((len(lengths), max(lengths.tolist(), default=0), batch.features.size(-1)), SILENCE)
+            for row, utterance, length in zip(features, batch.features, batch.feature_lengths.tolist(), strict=True):
+                row[:length] = utterance[:length]
+            yield replace(batch, features=features, feature_lengths=lengths)
 
 
 class OnnxOfflineEncoder:
@@ -87,11 +103,13 @@ class OnnxStreamingEncoder:
         return {name: torch.zeros(batch_size, size) for name, size in self._sizes.items()}
 
     def step(self, features: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
-        """As :meth:`summarymix.encoder.Encoder.step`."""
+        """As :meth:`summarymix.encoder.Encoder.step`.
+
+        Raises:
+            ValueError: ``lengths`` says that frames of the chunk are padding, which exported graphs know nothing of.
+        """
         if lengths is not None:
-            end = FEATURES_PER_FRAME * lengths + FEATURE_OVERLAP  # (N,)
-            is_behind = torch.arange(features.size(1)) >= end[:, None]  # (N, T)
-            features = features.masked_fill(is_behind[..., None], SILENCE)
+            raise ValueError("exported encoders take whole chunks: give utterances a tail of silence")
         out, summary, convolution = self._run(features, *(tensor[None] for tensor in state.values()))
         return out, {"summary": summary[0], "convolution": convolution[0]}
 

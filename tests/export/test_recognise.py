@@ -10,7 +10,7 @@ from export_cases import FBANK, TOKENIZER, make_audio, make_model, save_run
 from lhotse import MonoCut, Recording, SupervisionSegment
 
 from summarymix.chunking import ChunkConfig
-from summarymix.data.batches import DataConfig
+from summarymix.data.batches import Batch, DataConfig
 from summarymix.data.features import FbankExtractor
 from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.decoding.cli import main
@@ -18,7 +18,6 @@ from summarymix.decoding.greedy import Hypothesis
 from summarymix.decoding.results import read_results
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.export.recognise import SILENCE, OnnxTransducer
-from summarymix.subsampling import features_needed
 
 RING, WHOLE = ChunkConfig(8, 2), ChunkConfig()
 
@@ -29,23 +28,24 @@ def decode(model, features: list[torch.Tensor]) -> list[Hypothesis]:
     return [results[n] for n in range(len(features))]
 
 
-def test_streams_are_recognised_alike_and_their_ends_filled_with_silence(exported) -> None:
-    files = OnnxTransducer(exported("conformer", "onnx-streaming", RING), int8=False, recipe="mini")
+def test_streams_are_recognised_alike_with_a_tail_that_makes_whole_chunks(exported) -> None:
+    files, model = OnnxTransducer(exported("conformer", "onnx-streaming", RING), False, "mini"), make_model("conformer")
     assert files.chunk == RING
-    features = FbankExtractor(FBANK).extract(make_audio(8.0))
-    whole = [features[: features_needed(frames)] for frames in (8, 64, 160)]
-    for found, expected in zip(decode(files, whole), decode(make_model("conformer"), whole), strict=True):
+    lengths = torch.tensor([0, 34, 35, 63, 64, 350])
+    features = FbankExtractor(FBANK).extract(make_audio(4.0))[:350].expand(6, -1, -1)
+    texts = [""] * 6
+    batch = Batch(features, lengths, [[]] * 6, texts, [f"cut-{n}" for n in range(6)], 1.0)
+    [padded] = files.with_tails([batch])
+    assert padded.feature_lengths.tolist() == [35, 67, 67, 67, 99, 355]  # what sherpa-onnx decodes
+    utterances = [row[:length] for row, length in zip(padded.features, padded.feature_lengths, strict=True)]
+    for utterance, length in zip(utterances, lengths, strict=True):
+        assert torch.equal(utterance[:length], features[0, :length])
+        assert (utterance[length:] == SILENCE).all()
+    for found, expected in zip(decode(files, utterances), decode(model, utterances), strict=True):
         assert (found.tokens, found.frames) == (expected.tokens, expected.frames)
         assert found.log_probs == pytest.approx(expected.log_probs, abs=1e-4)
-    cut = [features[: features_needed(frames)] for frames in (3, 77)]
-    filled = [
-        torch.cat([part, torch.full((features_needed(frames) - len(part), 16), SILENCE)])
-        for part, frames in zip(cut, (8, 80), strict=True)
-    ]
-    for found, expected in zip(decode(files, cut), decode(files, filled), strict=True):
-        assert found.tokens == expected.tokens[: len(found.tokens)]
-        assert found.num_frames == expected.num_frames - (5 if found.num_frames == 3 else 3)
-        assert all(frame >= found.num_frames for frame in expected.frames[len(found.tokens) :])
+    with pytest.raises(ValueError, match="take whole chunks"):
+        decode(files, [features[0, :110]])
 
 
 def test_silence_is_what_features_of_silence_are() -> None:
