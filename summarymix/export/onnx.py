@@ -12,9 +12,9 @@ from torch import Tensor
 
 from summarymix.export.graphs import Graph
 
-OPSET = 20  # what torch's exporter writes best; sherpa-onnx 2.0 reads up to 26
+OPSET = 20  # torch's own choice; sherpa-onnx 2.0 reads up to 26
 LAST_IR_VERSION = 10  # sherpa-onnx 2.0 reads up to 13, older ones less
-# Weights in int8. Convolutions stay in float32: they take little of the time, and lose most.
+# What has its weights in int8. Convolutions and states stay in float32.
 QUANTIZED = {"encoder": ["MatMul"], "decoder": ["MatMul", "Gather"], "joiner": ["MatMul"]}
 
 

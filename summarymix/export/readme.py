@@ -80,14 +80,13 @@ print(recognizer.get_result(stream))
 ```
 
 sherpa-onnx drops what makes no whole chunk at a stream's end, so feed **@TAIL@ s of silence** behind it
-(`--end-tail-padding` of its websocket server). Its model type is `lstm`, which has two states of any size.
-@RESET@"""
+(`--end-tail-padding` of its websocket server). Its model type is `lstm`, which has two states of any size.@RESET@"""
 
 _RESET = """
+
 The left context is unlimited: the summaries are means over all that a stream has had since it was created, silence
 too, and sherpa-onnx does not reset them at endpoints. For streams without end export with `--left-chunks 4`, say, or
-create a stream for each utterance.
-"""
+create a stream for each utterance."""
 
 _OFFLINE = """```bash
 pip install sherpa-onnx sherpa-onnx-bin
@@ -123,7 +122,7 @@ _TORCHSCRIPT = """`torch::jit::load` reads `encoder.pt`, `decoder.pt` and `joine
 - decoder: the last tokens (N, context_size), int64, to (N, J). A stream begins with -1, …, -1, 0.
 - joiner: a frame (N, J) and the decoder's output (N, J) to logits (N, V). Token 0 is blank.
 
-Feed @TAIL@ s of silence behind a stream's end.@RESET@"""
+Feed @TAIL@ s of silence behind a stream's end, to bring out its last word.@RESET@"""
 
-_FEATURES = """Features: @BINS@ log-mel filter banks at @RATE@ Hz, of lhotse's and sherpa-onnx's defaults. Samples are
-in [-1, 1]. Tokens are in `tokens.txt`, `bpe.model` is the sentencepiece model of them."""
+_FEATURES = """Features are @BINS@ log-mel filter banks at @RATE@ Hz as lhotse and sherpa-onnx compute them, of samples in
+[-1, 1]. Tokens are in `tokens.txt`, and `bpe.model` is the sentencepiece model that makes them."""
