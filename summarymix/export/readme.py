@@ -124,5 +124,5 @@ _TORCHSCRIPT = """`torch::jit::load` reads `encoder.pt`, `decoder.pt` and `joine
 
 Feed @TAIL@ s of silence behind a stream's end, to bring out its last word.@RESET@"""
 
-_FEATURES = """Features are @BINS@ log-mel filter banks at @RATE@ Hz as lhotse and sherpa-onnx compute them, of samples in
-[-1, 1]. Tokens are in `tokens.txt`, and `bpe.model` is the sentencepiece model that makes them."""
+_FEATURES = """Features are @BINS@ log-mel filter banks at @RATE@ Hz as lhotse and sherpa-onnx compute them, of samples
+in [-1, 1]. Tokens are in `tokens.txt`, and `bpe.model` is the sentencepiece model that makes them."""
