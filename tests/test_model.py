@@ -8,6 +8,7 @@ from summarymix.chunking import ChunkConfig
 from summarymix.joiner import Joiner
 from summarymix.loss import rnnt_loss
 from summarymix.model import BLANK, LossOptions, ModelConfig, Transducer
+from summarymix.zipformer import ZipformerConfig
 
 CONFIG = ModelConfig(
     feature_dim=10,
@@ -175,3 +176,31 @@ def test_joiner_is_tanh_of_the_sum():
         + F.linear(decoder, joiner.decoder_proj.weight, joiner.decoder_proj.bias)
     )
     torch.testing.assert_close(logits, F.linear(hidden, joiner.out.weight, joiner.out.bias))
+
+
+def test_what_the_joiner_adds_up_is_kept_small_with_the_zipformer():
+    """Beyond its limit a step against the gradient makes it smaller."""
+    torch.manual_seed(0)
+    zipformer = ZipformerConfig(
+        downsampling=(1, 2),
+        num_layers=(1, 1),
+        dims=(8, 8),
+        feedforward_dims=(8, 8),
+        kernel_sizes=(3, 3),
+        summary_dims=(4, 4),
+        num_heads=(1, 1),
+        frontend_channels=(2, 2, 2),
+    )
+    model = make(encoder="zipformer", zipformer=zipformer).train()
+    assert model.joiner_balancer is not None
+    model.joiner_balancer.prob, model.joiner_balancer.grad_scale = 1.0, 100.0
+    projection = model.joiner.decoder_proj
+    projection.weight.data *= 50
+    features, lengths = torch.randn(2, 80, CONFIG.feature_dim).double(), torch.tensor([80, 60])
+    predictor_out = model.predictor(torch.tensor([[0, 1, 2]]))
+    before = projection(predictor_out).abs().mean()
+    model(features, lengths, [[1, 2], [2]], ChunkConfig(), LossOptions()).pruned.sum().backward()
+    gradient = projection.weight.grad
+    projection.weight.data -= 0.1 * gradient / gradient.norm()
+    assert projection(predictor_out).abs().mean() < before
+    assert make().joiner_balancer is None

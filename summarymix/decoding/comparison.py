@@ -18,9 +18,9 @@ T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 TEXT = """## Comparison over seeds
 
 Columns named after splits are word error rates in per cent, mean ± standard deviation over the seeds, offline and with
-chunks of so many ms (with so many chunks of left context) in simulated streaming. Dev loss is that of the last epoch,
-per frame, mean of the validation settings; chance moves it less than error rates. CPU seconds are those of training on
-all threads, without validation; memory is the most that the training process had. Both are means over the seeds."""
+chunks of so many ms (with so many chunks of left context) in simulated streaming. Dev loss is the pruned RNN-T loss
+after the last epoch, per frame, mean of the validation settings. CPU seconds are those of training on all threads,
+without validation; memory is the most that the training process had. Both are means over the seeds."""
 
 DIFFERENCES = """Differences of word error rates to those of `{baseline}`, in percentage points: means over the seeds
 that both models were trained with, paired by seed, with 95 % confidence intervals (Student's t; none for a single

@@ -24,7 +24,7 @@ class Experiment:
         seed: of the run.
         epochs: trained.
         steps: of the optimiser.
-        dev_loss: after the last epoch, mean of the validation settings; each per encoder frame.
+        dev_loss: the pruned loss after the last epoch, mean of the validation settings; each per encoder frame.
         wall_seconds: of training, without validation.
         cpu_seconds: of the main process's threads in that time.
         peak_memory: bytes; see :func:`summarymix.training.usage.peak_memory`.
@@ -72,7 +72,7 @@ def collect(exp_dir: Path) -> Experiment:
         record = json.loads(line)
         lines.setdefault(record["kind"], []).append(record)
     last_epoch, last_cost = ((lines[kind] or [{}])[-1] for kind in ("epoch", "cost"))
-    dev_losses = [line["loss"] for line in lines["valid"] if line["step"] == last_epoch.get("step")]
+    dev_losses = [line["pruned"] for line in lines["valid"] if line["step"] == last_epoch.get("step")]
     selection = read_selection(exp_dir)
     name = exp_dir.resolve().name
     return Experiment(

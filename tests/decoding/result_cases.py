@@ -32,9 +32,9 @@ def write_experiment(exp_dir: Path, wers: list[tuple[str, int | None, float]], s
         {"kind": "epoch", "step": 70, "epoch": 1},
         {"kind": "start", "step": 70, "command": command, "threads": 2},
         {"kind": "epoch", "step": 140, "epoch": 2},
-        {"kind": "valid", "step": 70, "epoch": 1, "setting": "offline", "loss": 9.0},
-        {"kind": "valid", "step": 140, "epoch": 2, "setting": "offline", "loss": 0.125},
-        {"kind": "valid", "step": 140, "epoch": 2, "setting": "640ms", "loss": 0.25},
+        {"kind": "valid", "step": 70, "epoch": 1, "setting": "offline", "pruned": 9.0},
+        {"kind": "valid", "step": 140, "epoch": 2, "setting": "offline", "pruned": 0.125},
+        {"kind": "valid", "step": 140, "epoch": 2, "setting": "640ms", "pruned": 0.25},
         cost | {"step": 140, "epoch": 2},
     ]
     (exp_dir / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
