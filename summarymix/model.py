@@ -117,8 +117,8 @@ class Transducer(nn.Module):
         else:
             self.predictor = LSTMPredictor(config.vocab_size, config.predictor_dim, config.dropout)
         self.joiner = Joiner(dim, config.predictor_dim, config.joiner_dim, config.vocab_size)
-        # ScaledAdam decays no weights, and what the joiner adds up grows with it, in the mini recipe to an rms of 3.4 and
-        # 6.8 instead of AdamW's 1.4 and 1.9, which saturates the tanh. With this 2.7 and 5.4, and half the dev loss.
+        # ScaledAdam decays no weights, and what the joiner adds up grows with it: in the mini recipe to an rms of 3.4
+        # and 6.8 instead of AdamW's 1.4 and 1.9, which saturates the tanh. With this 2.7 and 5.4, half the dev loss.
         self.joiner_balancer: Balancer | None = None
         if config.encoder == "zipformer":
             self.joiner_balancer = Balancer(config.joiner_dim, 0.0, 1.0, min_abs=0.0, max_abs=1.0)
