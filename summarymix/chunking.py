@@ -135,7 +135,7 @@ class ChunkGrid:
         self.num_frames = self.num_chunks * self.chunk_size
         self.chunk_seconds = self.chunk_size * frame_ms / 1000
         self.lengths = lengths
-        self.valid = torch.arange(self.num_frames, device=lengths.device) < lengths[:, None]  # (N, T)
+        self.valid = length_mask(lengths, self.num_frames)  # (N, T)
         # On the host, and once per batch: where nothing is padded, blocks need not mask.
         if all_valid is None:
             all_valid = not torch.compiler.is_exporting() and bool(self.valid.all())
@@ -187,6 +187,11 @@ class ChunkGrid:
         if left < 0 or left >= self.num_chunks - 1:
             return chunk_sums.cumsum(1)
         return sliding_sum(chunk_sums, left + 1)
+
+
+def length_mask(lengths: Tensor, size: int) -> Tensor:
+    """(N,) to (N, size) bool: the first ``lengths`` places of each row."""
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
 def sliding_sum(x: Tensor, width: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from summarymix.chunking import ChunkConfig
+from summarymix.chunking import ChunkConfig, length_mask
 from summarymix.conformer import Conformer, ConformerConfig
 from summarymix.encoder import Encoder
 from summarymix.joiner import Joiner
@@ -223,8 +223,3 @@ class Transducer(nn.Module):
             full, chunked = ctc_log_probs.chunk(2)
             consistency = consistency_loss(full, chunked, encoded[0][1])
         return TransducerLosses(simple, pruned, ctc, consistency, encoded[0][1])
-
-
-def length_mask(lengths: Tensor, size: int) -> Tensor:
-    """(N,) to (N, size) bool: the first ``lengths`` places of each row."""
-    return torch.arange(size, device=lengths.device) < lengths[:, None]

@@ -2,7 +2,6 @@
 
 import heapq
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -10,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from summarymix.decoding.scorers import Scorers, TokenScorer
-from summarymix.decoding.search import UNSCALED, Hypothesis, Path, Scaling, TransducerSearch, log_add
-from summarymix.model import Transducer
+from summarymix.decoding.search import BeamSearch, Hypothesis, Path, TransducerSearch, log_add
 from summarymix.predictor import StatelessPredictor
 from summarymix.state import State, select_slots, take_prefix, write_slots
 
@@ -25,7 +22,7 @@ class ScoredPath(Path):
     scorer_state: tuple[Any, ...] = ()
 
 
-class ModifiedBeamSearch(TransducerSearch):
+class ModifiedBeamSearch(BeamSearch, TransducerSearch):
     """Beam search over a batch of streams, a frame at a time.
 
     Each frame extends each hypothesis by blank or one token, keeps the ``beam_size`` best extensions of each stream,
@@ -34,29 +31,7 @@ class ModifiedBeamSearch(TransducerSearch):
     the predictor's context at the start. All this is what icefall and sherpa-onnx do.
 
     Row b of a stream's state belongs to path b of its hypothesis, so that tensors of the state are (N, beam_size, …).
-
-    Args:
-        beam_size: hypotheses of a stream.
-        scorers: what else adds to the scores of tokens.
-        model, unk_id, record_margins, scaling: see :class:`~summarymix.decoding.search.Search`.
     """
-
-    def __init__(
-        self,
-        model: Transducer,
-        beam_size: int = 4,
-        unk_id: int | None = None,
-        record_margins: bool = False,
-        scaling: Scaling = UNSCALED,
-        scorers: Sequence[TokenScorer] = (),
-    ) -> None:
-        super().__init__(model, unk_id, record_margins, scaling)
-        if beam_size < 1:
-            raise ValueError(f"beam_size must be 1 or more, not {beam_size}")
-        self.beam_size = beam_size
-        self.scorer = Scorers(scorers)
-        predictor = model.predictor
-        self._context_size = predictor.context_size if isinstance(predictor, StatelessPredictor) else 1
 
     @torch.inference_mode()
     def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
@@ -160,6 +135,8 @@ class ModifiedBeamSearch(TransducerSearch):
             write_slots(rows, targets, part)
 
     def _rank(self, hypothesis: Hypothesis) -> None:
+        predictor = self.model.predictor
+        context_size = predictor.context_size if isinstance(predictor, StatelessPredictor) else 1
         for path in hypothesis.paths:
             path.score = path.carried + self.scorer.final(path.scorer_state)
-            path.rank = path.score / (self._context_size + path.length)
+            path.rank = path.score / (context_size + path.length)

@@ -2,16 +2,15 @@
 
 import heapq
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from summarymix.decoding.scorers import Scorers, TokenScorer
-from summarymix.decoding.search import UNSCALED, Emission, Hypothesis, Path, Scaling, Search, log_add
-from summarymix.model import BLANK, Transducer
+from summarymix.chunking import length_mask
+from summarymix.decoding.search import BeamSearch, Emission, Hypothesis, Path, Search, log_add
+from summarymix.model import BLANK
 from summarymix.state import State
 
 
@@ -43,7 +42,7 @@ class CTCGreedySearch(CTCSearch):
         """See :meth:`Search.__call__ <summarymix.decoding.search.Search.__call__>`."""
         log_probs, tokens = self.log_probs(encoder_out).topk(2, dim=2)  # (N, T, 2)
         best = torch.cat([state["last"][:, None], tokens[..., 0]], dim=1)  # (N, 1 + T)
-        valid = torch.arange(best.size(1) - 1, device=best.device) < lengths[:, None]
+        valid = length_mask(lengths, best.size(1) - 1)  # (N, T)
         emitting = valid & (best[:, 1:] != BLANK) & (best[:, 1:] != best[:, :-1])  # (N, T)
         for n, t in emitting.nonzero().tolist():
             hypothesis = hypotheses[n]
@@ -90,33 +89,13 @@ class Prefix(Path):
             self.greatest, self.end = part, end
 
 
-class CTCPrefixBeamSearch(CTCSearch):
+class CTCPrefixBeamSearch(BeamSearch, CTCSearch):
     """Prefix beam search: probabilities of all alignments in the beam are added up.
 
     As in icefall, each frame extends the hypotheses by its ``beam_size`` best tokens, blank among them or not, and
     the ``beam_size`` token sequences of the greatest scores are kept. All that is remembered is in the hypotheses; the
     state is empty.
-
-    Args:
-        beam_size: hypotheses of a stream.
-        scorers: what else adds to the scores of tokens.
-        model, unk_id, record_margins, scaling: see :class:`~summarymix.decoding.search.Search`.
     """
-
-    def __init__(
-        self,
-        model: Transducer,
-        beam_size: int = 4,
-        unk_id: int | None = None,
-        record_margins: bool = False,
-        scaling: Scaling = UNSCALED,
-        scorers: Sequence[TokenScorer] = (),
-    ) -> None:
-        super().__init__(model, unk_id, record_margins, scaling)
-        if beam_size < 1:
-            raise ValueError(f"beam_size must be 1 or more, not {beam_size}")
-        self.beam_size = beam_size
-        self.scorer = Scorers(scorers)
 
     def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
         """Nothing."""

@@ -8,12 +8,14 @@ offline, simulated and streaming decoding cannot drift apart.
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from summarymix.decoding.scorers import Scorers, TokenScorer
 from summarymix.model import BLANK, Transducer
 from summarymix.state import State, add_prefix
 
@@ -195,6 +197,31 @@ class TransducerSearch(Search):
             "decoder_proj": self.model.joiner.decoder_proj(out),  # (E, J)
             **add_prefix("predictor", predictor_state),
         }
+
+
+class BeamSearch(Search):
+    """A search that keeps several hypotheses of a stream.
+
+    Args:
+        beam_size: so many.
+        scorers: what else adds to the scores of tokens.
+        model, unk_id, record_margins, scaling: see :class:`Search`.
+    """
+
+    def __init__(
+        self,
+        model: Transducer,
+        beam_size: int = 4,
+        unk_id: int | None = None,
+        record_margins: bool = False,
+        scaling: Scaling = UNSCALED,
+        scorers: Sequence[TokenScorer] = (),
+    ) -> None:
+        super().__init__(model, unk_id, record_margins, scaling)
+        if beam_size < 1:
+            raise ValueError(f"beam_size must be 1 or more, not {beam_size}")
+        self.beam_size = beam_size
+        self.scorer = Scorers(scorers)
 
 
 def log_add(a: float, b: float) -> float:

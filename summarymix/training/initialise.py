@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from summarymix.chunking import length_mask
 from summarymix.data.batches import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.model import ModelConfig, Transducer
-from summarymix.training.checkpoint import load_model, read_checkpoint, read_selection
+from summarymix.training.checkpoint import choose_epoch, load_model, read_checkpoint
 from summarymix.training.config import differences, plain
 
 STATS_SECONDS = 600.0  # audio from which the features' mean and deviation are estimated
@@ -30,7 +31,7 @@ def feature_stats(batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     total: Tensor | float = 0.0
     squares: Tensor | float = 0.0
     for batch in batches:
-        valid = torch.arange(batch.features.shape[1]) < batch.feature_lengths[:, None]  # (N, T)
+        valid = length_mask(batch.feature_lengths, batch.features.size(1))  # (N, T)
         frames = batch.features[valid].double()  # (frames, F)
         count += len(frames)
         total = total + frames.sum(0)
@@ -102,8 +103,8 @@ def _read_weights(source: Path) -> tuple[dict[str, Tensor], dict[str, Any], list
     if not source.is_dir():
         checkpoint = read_checkpoint(source, lazy=True)
         return dict(checkpoint["model"]), checkpoint["model_config"], checkpoint["tokens"]["tokens"], str(source)
-    choice = read_selection(source)
-    model, tokenizer, info = load_model(source, choice.get("epoch"), choice.get("avg", 1))
+    epoch, avg, _ = choose_epoch(source, None, None)
+    model, tokenizer, info = load_model(source, epoch, avg)
     name = f"{source} (epoch {info['epoch']}, avg {info['avg']})"
     return model.state_dict(), plain(model.config), tokenizer.tokens, name
 
