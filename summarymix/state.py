@@ -67,9 +67,8 @@ class PartStates:
         self._state = state
         self.following: State = {}
 
-    def step(self, name: str, part: Any, x: Tensor, *arguments: Any) -> Tensor:
-        """``part.step(x, first argument, its state, other arguments)``, its state being that under ``name``."""
-        grid, *others = arguments
+    def step(self, name: str, part: Any, x: Tensor, grid: Any, *others: Any) -> Tensor:
+        """``part.step(x, grid, its state, *others)``, its state being that under ``name``."""
         x, following = part.step(x, grid, take_prefix(name, self._state), *others)
         self.following |= add_prefix(name, following)
         return x

@@ -89,7 +89,7 @@ class Stack(nn.Module):
         return self.compute(x, grids, lambda i, x, grid: self.layers[i](x, grid))
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """The states of the layers; ``chunk`` is in frames at 50 Hz."""
+        """The states of the layers; ``chunk`` is in encoder frames."""
         chunk = at_rate(chunk, self.factor)
         return init_parts(((f"layers.{i}", layer) for i, layer in enumerate(self.layers)), batch_size, chunk)
 
@@ -123,11 +123,10 @@ class Zipformer(Encoder):
 
     def __init__(self, config: ZipformerConfig, mixer: MixerConfig, feature_dim: int, dropout: float) -> None:
         config.check()
-        slowest = lcm(*config.downsampling)
-        super().__init__(feature_dim, max(config.dims), chunk_multiple=lcm(slowest, INNER) // INNER)
+        slowest = lcm(INNER, *config.downsampling)  # frames at 50 Hz of which every rate has whole ones
+        super().__init__(feature_dim, max(config.dims), chunk_multiple=slowest // INNER)
         self.dims = config.dims
         self.factors = sorted({1, *config.downsampling})
-        self.slowest = lcm(slowest, INNER)
         self.subsampling = HalfSubsampling(feature_dim, config.frontend_channels, config.dims[0])
         self.stacks = nn.ModuleList()
         done, total = 0, sum(config.num_layers)
@@ -162,7 +161,6 @@ class Zipformer(Encoder):
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """The states of the stacks."""
         self.check_chunk(chunk)
-        chunk = at_inner_rate(chunk)
         return init_parts(((f"stacks.{i}", stack) for i, stack in enumerate(self.stacks)), batch_size, chunk)
 
     def encode_chunk(
@@ -205,8 +203,7 @@ class Zipformer(Encoder):
         A frame of a slow stack is valid if one of its frames at 50 Hz is. ``lengths`` (N,) and ``num_frames`` are in
         encoder frames.
         """
-        total = -(-INNER * max(num_frames, 1) // self.slowest) * self.slowest
-        chunk = at_inner_rate(chunk)
+        total = INNER * self.chunk_multiple * -(-max(num_frames, 1) // self.chunk_multiple)  # frames at 50 Hz
         return {
             factor: ChunkGrid(
                 -(-INNER * lengths // factor),
@@ -219,14 +216,10 @@ class Zipformer(Encoder):
         }
 
 
-def at_inner_rate(chunk: ChunkConfig) -> ChunkConfig:
-    """A chunk of encoder frames, in frames at 50 Hz."""
-    return ChunkConfig(None if chunk.chunk_size is None else chunk.chunk_size * INNER, chunk.left_chunks)
-
-
 def at_rate(chunk: ChunkConfig, factor: int) -> ChunkConfig:
-    """A chunk of frames at 50 Hz, in frames of which each has ``factor`` of those."""
-    return ChunkConfig(None if chunk.chunk_size is None else chunk.chunk_size // factor, chunk.left_chunks)
+    """A chunk of encoder frames, in frames of which each has ``factor`` at 50 Hz."""
+    size = chunk.chunk_size
+    return ChunkConfig(None if size is None else INNER * size // factor, chunk.left_chunks)
 
 
 def resize(x: Tensor, dim: int) -> Tensor:

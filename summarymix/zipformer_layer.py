@@ -60,7 +60,7 @@ class ZipformerLayer(nn.Module):
         scheduled_dropout = Scheduled((0, 3 * dropout), (20000, dropout))
         self.feedforward1 = ZipFeedForward(dim, 3 * feedforward_dim // 4, scheduled_dropout)
         self.attention: AttentionWeights | None = None
-        self.gated: GatedSummary | None = None
+        self.gated: GatedSummary | GatedAttention | None = None
         self.mixing1: SummaryMixing | AttentionValues
         self.mixing2: SummaryMixing | AttentionValues
         if mixer.mixing == "attention":
@@ -121,7 +121,6 @@ class ZipformerLayer(nn.Module):
         mask, original = grid.mask, x
         weights = () if self.attention is None else (run("attention", x),)
         x = x + self.feedforward1(x, grid)
-        # One draw for all that mixes: attention in icefall, where one utterance sees nothing beyond its convolutions.
         if self.gated is not None:
             x = x + self.skip(self.gated_balancer(run("gated", x, *weights), mask), self.mixing_skip_rate)
         x = x + self.skip(self.mixing_whiten1(run("mixing1", x, *weights), mask), self.mixing_skip_rate)
@@ -137,7 +136,8 @@ class ZipformerLayer(nn.Module):
 
     def skip(self, x: Tensor, rate: Scheduled) -> Tensor:
         """In training, zeros for a share of the utterances."""
-        return x * kept(x, float(rate)) if self.training else x
+        share = float(rate)
+        return x * kept(x, share) if self.training and share > 0 else x
 
 
 def rare_balancer(dim: int, min_abs: Scheduled, max_abs: float) -> Balancer:

@@ -40,8 +40,9 @@ class Bypass(nn.Module):
     def forward(self, original: Tensor, x: Tensor) -> Tensor:
         """Both (N, T, D), as is the result."""
         scale = limit_value(self.scale, float(self.scale_min), 1.0, self.training)
-        if self.training and float(self.skip_rate) > 0:
-            scale = scale * kept(x, float(self.skip_rate))
+        skip_rate = float(self.skip_rate)
+        if self.training and skip_rate > 0:
+            scale = scale * kept(x, skip_rate)
         return original + (x - original) * scale
 
 
@@ -93,19 +94,15 @@ class ZipFeedForward(nn.Module):
         return self.whiten(self.contract(self.dropout(swoosh_l(x))), grid.mask)
 
 
-class GatedSummary(nn.Module):
-    """In place of the Zipformer's non-linear attention: W (y_t ⊙ mean of (v_u ⊙ tanh s_u) over the frames u seen by t).
-
-    There the mean has attention weights, here all frames count alike, so it is the same in a whole chunk; the gate y_t
-    makes it the frame's own. Where SummaryMixing adds its summary to what a frame is, this multiplies the two.
+class GatedMean(nn.Module):
+    """What the two below share: W (y_t ⊙ mean of (v_u ⊙ tanh s_u) over the frames u seen by t).
 
     Args:
         dim: D.
         hidden_dim: P, width of y, v and s.
-        decay_seconds: of the mean, see :class:`SeenMean`.
     """
 
-    def __init__(self, dim: int, hidden_dim: int, decay_seconds: float | None) -> None:
+    def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
         self.project = nn.Linear(dim, 3 * hidden_dim)
         # Well before tanh saturates, a small s learns nothing: icefall saw good models begin at an absolute value of 3.
@@ -117,9 +114,34 @@ class GatedSummary(nn.Module):
             max_abs=5.0,
         )
         self.value_whiten = Whiten(1, growing(5.0))
-        self.mean = SeenMean(hidden_dim, decay_seconds)
         self.out = start_small(nn.Linear(hidden_dim, dim), 0.05)
         self.whiten = Whiten(1, growing(5.0, 3.0))
+
+    def values(self, x: Tensor, grid: ChunkGrid) -> tuple[Tensor, Tensor]:
+        """v ⊙ tanh s and y, (N, T, P) both."""
+        scale, values, gate = self.project(x).chunk(3, dim=-1)
+        scale = self.balancer(scale, grid.mask).tanh()
+        return self.value_whiten(values, grid.mask) * scale, gate
+
+    def finish(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """The last map: (N, T, P) to (N, T, D)."""
+        return self.whiten(self.out(x), grid.mask)
+
+
+class GatedSummary(GatedMean):
+    """In place of the Zipformer's non-linear attention: a mean in which all frames count alike, so that it is the same
+    in a whole chunk; the gate y_t makes it the frame's own. Where SummaryMixing adds its summary to what a frame is,
+    this multiplies the two.
+
+    Args:
+        dim: D.
+        hidden_dim: P, width of y, v and s.
+        decay_seconds: of the mean, see :class:`SeenMean`.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, decay_seconds: float | None) -> None:
+        super().__init__(dim, hidden_dim)
+        self.mean = SeenMean(hidden_dim, decay_seconds)
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """Whole utterances: (N, T, D) to (N, T, D)."""
@@ -136,34 +158,16 @@ class GatedSummary(nn.Module):
         mean, state = self.mean.step(values, grid, state)
         return self.combine(mean, gate, grid), state
 
-    def values(self, x: Tensor, grid: ChunkGrid) -> tuple[Tensor, Tensor]:
-        """v ⊙ tanh s and y, (N, T, P) both."""
-        scale, values, gate = self.project(x).chunk(3, dim=-1)
-        scale = self.balancer(scale, grid.mask).tanh()
-        return self.value_whiten(values, grid.mask) * scale, gate
-
     def combine(self, mean: Tensor, gate: Tensor, grid: ChunkGrid) -> Tensor:
         """The mean (N, K, P) and y (N, T, P) to (N, T, D)."""
         gated = grid.chunked(gate) * mean.to(gate.dtype)[:, :, None]  # (N, K, C, P)
         return self.finish(gated.flatten(1, 2), grid)
 
-    def finish(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """The last map: (N, T, P) to (N, T, D)."""
-        return self.whiten(self.out(x), grid.mask)
 
+class GatedAttention(GatedMean):
+    """The Zipformer's non-linear attention: a mean with attention weights, those of the first head."""
 
-class GatedAttention(GatedSummary):
-    """The same with attention weights, those of the first head, in the mean: the Zipformer's non-linear attention.
-
-    Args:
-        dim: D.
-        hidden_dim: P, width of y, v and s.
-    """
-
-    def __init__(self, dim: int, hidden_dim: int) -> None:
-        super().__init__(dim, hidden_dim, None)
-
-    def forward(self, x: Tensor, grid: ChunkGrid, weights: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, grid: ChunkGrid, weights: Tensor) -> Tensor:
         """Whole utterances: (N, T, D) and weights (N, H, T, T) to (N, T, D)."""
         values, gate = self.values(x, grid)
         return self.finish(weights[:, 0] @ grid.zero_padding(values) * gate, grid)
@@ -172,9 +176,7 @@ class GatedAttention(GatedSummary):
         """Values of the last L chunks."""
         return {"value": past_frames(batch_size, chunk, self.out.weight, self.out.in_features)}
 
-    def step(  # type: ignore[override]
-        self, x: Tensor, grid: ChunkGrid, state: State, weights: Tensor
-    ) -> tuple[Tensor, State]:
+    def step(self, x: Tensor, grid: ChunkGrid, state: State, weights: Tensor) -> tuple[Tensor, State]:
         """One chunk: (N, C, D) and weights (N, H, C, (L+1)·C) to (N, C, D), and the state that follows."""
         values, gate = self.values(x, grid)
         seen, kept = push_frames(state["value"], grid.zero_padding(values))

@@ -30,7 +30,7 @@ grids = st.builds(
 )
 
 
-def gated_by(module: GatedSummary, x, average):
+def gated_by(module: GatedSummary | GatedAttention, x, average):
     """W (y ⊙ average of v ⊙ tanh s)."""
     scale, values, gate = module.project(x).split(HIDDEN, dim=-1)
     return module.out(average(values * scale.tanh()) * gate)
