@@ -7,7 +7,10 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure  # seconds to import
 
 
 @contextmanager
@@ -40,6 +43,12 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_png(path: Path | str, figure: "Figure") -> None:
+    """Write a plot whole. The same figures give the same file: without the version of matplotlib in it."""
+    with atomic_write(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from summarymix.decoding.experiments import Experiment
 from summarymix.decoding.results import Result, render_rows
-from summarymix.files import atomic_write
+from summarymix.files import write_png
 
 # Quantiles of Student's t for two-sided 95 % intervals, for 1, 2, … degrees of freedom; the last serves more.
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -173,9 +173,7 @@ class Comparison:
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", alpha=0.3)
         figure.legend(loc="outside upper center", ncols=3)
-        with atomic_write(path, "wb") as file:
-            # Without the version of matplotlib, so that the same figures give the same file.
-            figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
+        write_png(path, figure)
 
 
 def _setting(result: Result) -> Setting:

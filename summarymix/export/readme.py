@@ -2,7 +2,7 @@
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.features import FbankOptions
-from summarymix.subsampling import features_needed
+from summarymix.subsampling import FEATURES_PER_FRAME, features_needed
 
 FRAME_SECONDS = 0.01  # of features
 
@@ -39,7 +39,7 @@ def describe(name: str, format: str, chunk: ChunkConfig, fbank: FbankOptions, in
         values |= {
             "@TAIL@": f"{tail_seconds(chunk):.2f}",
             "@SIZE@": str(features_needed(chunk.chunk_size)),
-            "@SHIFT@": str(4 * chunk.chunk_size),
+            "@SHIFT@": str(FEATURES_PER_FRAME * chunk.chunk_size),
             "@FRAMES@": str(chunk.chunk_size),
             "@RESET@": _RESET if chunk.left_chunks < 0 else "",
         }

@@ -1,7 +1,5 @@
 """Whether the largest batches fit into memory, found out before training instead of in the middle of it."""
 
-import resource
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -13,6 +11,7 @@ from summarymix.model import Transducer
 from summarymix.training.config import TrainConfig
 from summarymix.training.log import TrainingLog
 from summarymix.training.precision import autocast
+from summarymix.training.usage import peak_memory
 
 GIB = 2**30
 
@@ -82,8 +81,6 @@ def _describe(batch: Batch) -> str:
 
 def _peak_memory(device: torch.device) -> str:
     if device.type == "cuda" and torch.cuda.is_available():
-        peak, total = torch.cuda.max_memory_allocated(device), torch.cuda.get_device_properties(device).total_memory
-        return f"peak memory {peak / GIB:.2f} of {total / GIB:.2f} GiB"
-    # torch does not count what it takes from a CPU. In KiB, on macOS in bytes.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    return f"peak memory of the process so far {peak / GIB:.2f} GiB"
+        total = torch.cuda.get_device_properties(device).total_memory
+        return f"peak memory {peak_memory(device) / GIB:.2f} of {total / GIB:.2f} GiB"
+    return f"peak memory of the process so far {peak_memory(torch.device('cpu')) / GIB:.2f} GiB"

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+STATUS = Path("/proc/self/status")  # Linux has it
+
 
 class Stopwatch:
     """Seconds since it was made or last read: of the clock, and of this process's threads on the CPU."""
@@ -28,8 +30,12 @@ def peak_memory(device: torch.device) -> int:
     """Bytes: the most that tensors have taken on a GPU, or that this process has had resident for the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if status.is_file():
+    if STATUS.is_file():
         # Not ru_maxrss, which on Linux begins with what the parent process had resident.
-        return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1])  # type: ignore[index]
+        return process_memory("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def process_memory(name: str) -> int:
+    """Bytes: a figure of :data:`STATUS`, such as VmRSS, what is resident now."""
+    return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text())[1])  # type: ignore[index]

@@ -31,7 +31,7 @@ from summarymix.decoding.evaluate import evaluation_data, latency_ms
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.results import ErrorStats, Utterance, format_percent, read_recogs, read_results
 from summarymix.subsampling import output_lengths
-from summarymix.training.checkpoint import load_model, read_selection
+from summarymix.training.checkpoint import choose_epoch, load_model
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -94,8 +94,7 @@ def wer_interval(utterances: list[Utterance], samples: int, seed: int) -> tuple[
 def measure_delays(args: argparse.Namespace) -> dict[str, Any]:
     """Decode and align the splits."""
     torch.set_num_threads(args.threads)
-    choice = read_selection(args.exp_dir) if args.epoch is None and args.avg is None else None
-    epoch, avg = (choice["epoch"], choice["avg"]) if choice else (args.epoch, 1 if args.avg is None else args.avg)
+    epoch, avg, _ = choose_epoch(args.exp_dir, args.epoch, args.avg)
     model, tokenizer, info = load_model(args.exp_dir, epoch, avg)
     model.to(args.device)
     data = evaluation_data(info["config"]["data"], args.manifest_dir)

@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from summarymix.decoding.results import render_rows
-from summarymix.files import atomic_write
+from summarymix.files import atomic_write, write_png
 from summarymix.version import commit
 
 Run = dict[str, Any]  # what the file holds: surroundings, settings, results
@@ -105,9 +105,7 @@ def write_plots(folder: Path, prefix: str, plots: dict[str, Figure]) -> list[Pat
     paths = []
     for name, figure in plots.items():
         paths.append(folder / f"{prefix}-{name}.png")
-        with atomic_write(paths[-1], "wb") as file:
-            # Without the version of matplotlib, so that the same figures give the same file.
-            figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
+        write_png(paths[-1], figure)
     return paths
 
 

@@ -2,7 +2,6 @@
 memory of a process, which the system counts for all of its life, is that of one measurement."""
 
 import multiprocessing
-import re
 import resource
 import signal
 import time
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from summarymix.training.usage import peak_memory
+from summarymix.training.usage import STATUS, peak_memory, process_memory
 
 # Imported once, by the process from which the others are forked.
 PRELOAD = ["torch", "lhotse", "jsonargparse", "matplotlib.figure", "summarymix.decoding.cli", "summarymix.training.cli"]
@@ -176,7 +175,7 @@ def forget_peak(device: torch.device) -> int:
         clear.write_text("5")
     except OSError:
         return peak_memory(device)
-    return _status("VmRSS")
+    return process_memory("VmRSS")
 
 
 def limit_memory(device: torch.device, max_gb: float) -> None:
@@ -185,14 +184,9 @@ def limit_memory(device: torch.device, max_gb: float) -> None:
         total = torch.cuda.get_device_properties(device).total_memory
         share = (torch.cuda.memory_reserved(device) + max_gb * 1e9) / total
         torch.cuda.set_per_process_memory_fraction(min(share, 1.0), device)
-    elif Path("/proc/self/status").is_file():
+    elif STATUS.is_file():
         hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        resource.setrlimit(resource.RLIMIT_DATA, (_status("VmData") + int(max_gb * 1e9), hard))
-
-
-def _status(name: str) -> int:
-    """A figure of /proc/self/status, in bytes."""
-    return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])  # type: ignore[index]
+        resource.setrlimit(resource.RLIMIT_DATA, (process_memory("VmData") + int(max_gb * 1e9), hard))
 
 
 def is_out_of_memory(error: Exception) -> bool:
