@@ -2,39 +2,15 @@
 
 import pytest
 import torch
+from tiny import tiny_config
 
 from summarymix.chunking import ChunkConfig
-from summarymix.model import ModelConfig, Transducer
-from summarymix.zipformer import ZipformerConfig
+from summarymix.model import Transducer
 
 
 def make_model(predictor: str, context_size: int = 2, encoder: str = "conformer") -> Transducer:
     torch.manual_seed(3)
-    config = ModelConfig(
-        encoder=encoder,  # type: ignore[arg-type]
-        zipformer=ZipformerConfig(
-            downsampling=(1, 2),  # so that any chunk size will do
-            num_layers=(1, 1),
-            dims=(12, 16),
-            feedforward_dims=(16, 24),
-            kernel_sizes=(7, 5),
-            summary_dims=(8, 12),
-            num_heads=(1, 1),
-            frontend_channels=(2, 3, 4),
-        ),
-        feature_dim=16,
-        frontend_channels=(4, 4),
-        num_layers=2,
-        dim=16,
-        feedforward_dim=24,
-        kernel_size=7,
-        summary_dim=16,
-        predictor=predictor,  # type: ignore[arg-type]
-        predictor_dim=8,
-        context_size=context_size,
-        joiner_dim=12,
-        vocab_size=11,
-    )
+    config = tiny_config(encoder, predictor=predictor, context_size=context_size)
     model = Transducer(config).eval()
     noise, lengths = torch.randn(1, 400, config.feature_dim), torch.tensor([400])
     with torch.no_grad():

@@ -5,17 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tiny import tiny_config
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.batches import DataConfig
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.tokens import Tokenizer
 from summarymix.export.bundle import Export
-from summarymix.model import ModelConfig, Transducer
+from summarymix.model import Transducer
 from summarymix.training.averaging import RunningMean
 from summarymix.training.checkpoint import Progress, epoch_path, save_checkpoint
 from summarymix.training.config import TrainConfig, plain
-from summarymix.zipformer import ZipformerConfig
 
 # sherpa-onnx's features are this library's.
 FBANK = FbankOptions(num_mel_bins=16, backend="kaldi-native-fbank")
@@ -34,29 +34,7 @@ def make_audio(seconds: float, seed: int = 0) -> np.ndarray:
 
 def make_model(encoder: str, **changes) -> Transducer:
     torch.manual_seed(3)
-    config = ModelConfig(
-        encoder=encoder,  # type: ignore[arg-type]
-        zipformer=ZipformerConfig(
-            downsampling=(1, 2),
-            num_layers=(1, 1),
-            dims=(12, 16),
-            feedforward_dims=(16, 24),
-            kernel_sizes=(7, 5),
-            summary_dims=(8, 12),
-            num_heads=(1, 1),
-            frontend_channels=(2, 3, 4),
-        ),
-        feature_dim=16,
-        frontend_channels=(4, 4),
-        num_layers=2,
-        dim=16,
-        feedforward_dim=24,
-        kernel_size=7,
-        summary_dim=16,
-        predictor_dim=8,
-        joiner_dim=12,
-        vocab_size=TOKENIZER.vocab_size,
-    )
+    config = tiny_config(encoder, vocab_size=TOKENIZER.vocab_size)
     for name, value in changes.items():
         setattr(config.zipformer if hasattr(config.zipformer, name) and encoder == "zipformer" else config, name, value)
     model = Transducer(config).eval()
