@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from textwrap import fill
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
@@ -168,7 +169,7 @@ class Comparison:
                     centre = x + (i - (len(self.groups) - 1) / 2) * width
                     axes.plot([centre] * len(values), values, "o", color=colour, alpha=0.5)
                     axes.hlines(fmean(values), centre - 0.35 * width, centre + 0.35 * width, color=colour, linewidth=2)
-        axes.set_xticks(range(len(self.settings)), self.titles())
+        axes.set_xticks(range(len(self.settings)), [fill(title, 18) for title in self.titles()])
         axes.set_ylabel("WER %")
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", alpha=0.3)
