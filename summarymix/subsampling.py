@@ -53,7 +53,7 @@ class ConvSubsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, T, F) to (N, ((T-1)//2 - 1)//2, D). T is at least 7."""
-        x = x[:, None].contiguous(memory_format=torch.channels_last)  # (N, 1, T, F)
+        x = as_image(x)  # (N, 1, T, F)
         x = F.silu(self.conv1(x))  # (N, c1, T', F')
         x = F.silu(self.conv2(x))  # (N, c2, T'', F'')
         return self.norm(self.out(x.permute(0, 2, 3, 1).flatten(2)))
@@ -85,11 +85,21 @@ class HalfSubsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, T, F) to (N, (T-3)//2, D). T is at least 5."""
-        x = x[:, None].contiguous(memory_format=torch.channels_last)  # (N, 1, T, F)
+        x = as_image(x)  # (N, 1, T, F)
         x = swoosh_r(self.conv1(x))  # (N, c1, T-2, F/2)
         x = swoosh_r(self.conv2(x))  # (N, c2, (T-3)//2, F/4)
         x = swoosh_r(self.conv3(x))  # (N, c3, (T-3)//2, F/8)
         return self.norm(self.out(x.permute(0, 2, 3, 1).flatten(2)))
+
+
+def as_image(x: Tensor) -> Tensor:
+    """Features (N, T, F) as an image of one channel, (N, 1, T, F), in channels-last layout.
+
+    With one channel both layouts are the same bytes, and what tells them apart are the strides that ``permute`` leaves
+    and ``contiguous`` does not. Without them the backward pass copies everything to the other layout and back: on CPU a
+    front end's step then takes 1.5 times as long.
+    """
+    return x[..., None].permute(0, 3, 1, 2)
 
 
 def channels_last(*convolutions: nn.Conv2d) -> None:

@@ -70,16 +70,35 @@ def test_equals_the_definition(lengths, chunk_size, kernel, kind):
     torch.testing.assert_close(convolution(u, grid)[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("kernel", [3, 9])
+@pytest.mark.parametrize("chunk_size", [None, 1, 4])
 @pytest.mark.parametrize(("make", "definition"), KINDS)
-def test_gradients_match_the_definition(make, definition):
-    convolution = random_parameters(make(DIM, 5).double())
-    grid = ChunkGrid(torch.tensor([10, 7]), 10, ChunkConfig(4))
-    u = torch.randn(2, 12, DIM, dtype=torch.float64, requires_grad=True)
+def test_gradients_match_the_definition(make, definition, chunk_size, kernel):
+    convolution = random_parameters(make(DIM, kernel).double())
+    grid = ChunkGrid(torch.tensor([10, 7]), 10, ChunkConfig(chunk_size))
+    u = torch.randn(2, grid.num_frames, DIM, dtype=torch.float64, requires_grad=True)
     inputs = [u, *convolution.parameters()]
     got = torch.autograd.grad(convolution(u, grid)[grid.valid].square().sum(), inputs)
-    expected = torch.autograd.grad(definition(convolution, u, [10, 7], 4)[grid.valid].square().sum(), inputs)
+    expected_y = definition(convolution, u, [10, 7], grid.chunk_size)
+    expected = torch.autograd.grad(expected_y[grid.valid].square().sum(), inputs)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
+
+
+def test_gradients_in_half_precision():
+    """Under autocast the backward pass computes as the forward one did."""
+    convolution = random_parameters(ChunkConvolution(DIM, 5))
+    grid = ChunkGrid(torch.tensor([10, 7]), 10, ChunkConfig(4))
+    u = torch.randn(2, 12, DIM, requires_grad=True)
+    inputs = [u, convolution.weight, convolution.bias]
+    expected = torch.autograd.grad(convolution(u, grid).sin().sum(), inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = convolution(u, grid)
+    assert out.dtype == torch.bfloat16
+    got = torch.autograd.grad(out.float().sin().sum(), inputs)
+    for a, b in zip(got, expected, strict=True):
+        assert a.dtype == torch.float32
+        torch.testing.assert_close(a, b, rtol=0.05, atol=0.2)
 
 
 def stream(module, x, chunk_size):
