@@ -130,7 +130,7 @@ def choose_sizes(hours: float) -> dict[str, str]:
 
 
 def choose_tokens(texts: Iterable[str], hours: float) -> dict[str, str]:
-    """Characters or pieces of words.
+    """Characters or pieces of words, and the lattice of the loss that suits them.
 
     With pieces and little data, training can stay for long on a plateau where the model has learnt the language but
     not to listen. And of a few hundred words, or of thousands of characters, there are no useful 500 pieces.
@@ -146,6 +146,8 @@ def choose_tokens(texts: Iterable[str], hours: float) -> dict[str, str]:
             "vocab_size": str(VOCAB_SIZE),
             "lang": f"lang_bpe_{VOCAB_SIZE}",
             "tokens_reason": f"pieces of words: {len(words)} different words are enough to find good ones",
+            "rnnt_type": "regular",
+            "rnnt_reason": "pieces of words hardly ever share a frame of 40 ms",
         }
     return {
         "model_type": "char",
@@ -153,6 +155,8 @@ def choose_tokens(texts: Iterable[str], hours: float) -> dict[str, str]:
         "vocab_size": str(max(VOCAB_SIZE, len(characters) + 3)),
         "lang": "lang_char",
         "tokens_reason": "characters: with pieces of words, little data or few words are learnt by heart",
+        "rnnt_type": "modified",
+        "rnnt_reason": "characters follow each other fast, and searches take one token a frame: so does training",
     }
 
 

@@ -185,6 +185,7 @@ def _load(
     """
     model, tokenizer, info = load_model(args.exp_dir, epoch, avg, recipe)
     config = evaluation_data(info["config"]["data"], args.manifest_dir)
+    args.search.check_lattice(info["config"]["loss"]["rnnt_type"])
     for setting in settings:
         model.encoder.check_chunk(setting.chunk)
         if setting.mode == "streaming":

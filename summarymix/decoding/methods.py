@@ -105,6 +105,18 @@ class SearchOptions:
                 )
         return options
 
+    def check_lattice(self, rnnt_type: str) -> None:
+        """Refuse what a model that was trained with this lattice has not learnt.
+
+        Raises:
+            ValueError: more than one token per frame, where training had a token take a frame of its own.
+        """
+        if self.max_sym_per_frame > 1 and rnnt_type != "regular":
+            raise ValueError(
+                f"--max-sym-per-frame {self.max_sym_per_frame}: this model was trained with --loss.rnnt-type "
+                f"{rnnt_type}, one token per frame at most; leave the option out"
+            )
+
     @property
     def label(self) -> str:
         """What tells results of this method apart, for file names: ``beam-size-4-temperature-1.2``."""

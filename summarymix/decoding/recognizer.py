@@ -67,6 +67,7 @@ class Recognizer:
         extractor: of the features that the model was trained on.
         left_chunks: left context of streams that ask for none, -1 for unlimited.
         search: of the model; by default greedy search with one symbol per frame.
+        rnnt_type: the lattice that the model was trained with.
     """
 
     def __init__(
@@ -76,12 +77,14 @@ class Recognizer:
         extractor: FbankExtractor,
         left_chunks: int = -1,
         search: Search | None = None,
+        rnnt_type: str = "regular",
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.extractor = extractor
         self.left_chunks = left_chunks
         self.search: Search = search or GreedySearch(model, unk_id=tokenizer.unk_id)
+        self.rnnt_type = rnnt_type
 
     @classmethod
     def load(
@@ -90,10 +93,12 @@ class Recognizer:
         """See :func:`summarymix.load`."""
         model, tokenizer, info = load_run_or_checkpoint(path, epoch, avg)
         model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-        data = info["config"]["data"]
+        config = info["config"]
+        data = config["data"]
         # Computed by lhotse whatever computed them in training: it is always there.
         extractor = FbankExtractor(FbankOptions(data["sample_rate"], data["num_mel_bins"]))
-        return cls(model, tokenizer, extractor, default_left_chunks(DynamicChunkConfig(**info["config"]["chunk"])))
+        left_chunks = default_left_chunks(DynamicChunkConfig(**config["chunk"]))
+        return cls(model, tokenizer, extractor, left_chunks, rnnt_type=config["loss"]["rnnt_type"])
 
     def transcribe(
         self,

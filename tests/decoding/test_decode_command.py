@@ -23,7 +23,7 @@ from summarymix.decoding.greedy import Hypothesis
 from summarymix.decoding.results import Result, read_results
 from summarymix.model import ModelConfig, Transducer
 from summarymix.training.averaging import RunningMean
-from summarymix.training.checkpoint import Progress, epoch_path, save_checkpoint
+from summarymix.training.checkpoint import Progress, epoch_path, read_checkpoint, save_checkpoint
 from summarymix.training.config import TrainConfig, plain
 
 WORDS = ["one", "two", "three", "four", "stop"]
@@ -288,6 +288,17 @@ def test_mistakes_are_explained(exp_dir: Path, options: str, message: str, capsy
     assert caught.value.code not in (None, 0)
     said = f"{caught.value.code}\n{capsys.readouterr().err}"
     assert re.search(message, said), said
+
+
+def test_a_model_of_one_token_per_frame_is_not_asked_for_more(
+    exp_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = read_checkpoint(epoch_path(exp_dir, 2))
+    checkpoint["config"]["loss"]["rnnt_type"] = "modified"
+    save_checkpoint(epoch_path(tmp_path, 2), checkpoint)
+    with pytest.raises(SystemExit) as caught:
+        decode(tmp_path, "--max-sym-per-frame 3 --avg 0")
+    assert "trained with --loss.rnnt-type modified" in f"{caught.value.code}\n{capsys.readouterr().err}"
 
 
 @pytest.mark.parametrize("exp_dir", ["attention"], indirect=True)

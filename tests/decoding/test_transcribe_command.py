@@ -18,6 +18,7 @@ from summarymix.data.batches import DataConfig
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Recognizer
 from summarymix.decoding.transcribe import main
+from summarymix.model import LossOptions
 from summarymix.training.averaging import RunningMean
 from summarymix.training.checkpoint import Progress, epoch_path, save_checkpoint
 from summarymix.training.config import TrainConfig, plain
@@ -33,6 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         exp_dir=folder / "exp",
         data=DataConfig(num_mel_bins=NUM_BINS),
         chunk=DynamicChunkConfig(max_left=2),
+        loss=LossOptions(rnnt_type="modified"),
     )
     model = talking_model()
     average = RunningMean(model)
@@ -156,6 +158,7 @@ def test_bad_files_are_named_and_the_others_done(folder: Path, monkeypatch, caps
         ("a.wav b.flac --format srt", "2 files of subtitles: give --out-dir"),
         ("a.wav x/a.mp3 --out-dir out", "a.wav and x/a.mp3 would both become out/a.txt"),
         ("a.wav --nbest 3 --method modified_beam_search", "--nbest is an option of decode.py"),
+        ("a.wav --max-sym-per-frame 2", "trained with --loss.rnnt-type modified, one token per frame at most"),
         ("a.wav --beam-size 3", "--beam-size is an option of --method modified_beam_search"),
         ("a.wav --chunk-ms 650", "--chunk-ms 650 is not a multiple"),
         ("a.wav --mode offline --overlap-seconds 20", "windows of 30 s that overlap by 20 s"),

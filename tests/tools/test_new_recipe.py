@@ -219,11 +219,13 @@ def test_tokens_are_pieces_only_with_much_data_and_many_words() -> None:
     assert tool.choose_tokens(words, 10)["model_type"] == "char"
     assert tool.choose_tokens(words[:900], 100)["model_type"] == "char"
     chinese = [chr(0x4E00 + i) for i in range(3000)]
-    assert tool.choose_tokens(chinese, 100) | {"tokens_reason": ""} == {
+    assert tool.choose_tokens(chinese, 100) | {"tokens_reason": "", "rnnt_reason": ""} == {
         "model_type": "char",
         "vocab_size": "3003",
         "lang": "lang_char",
         "tokens_reason": "",
+        "rnnt_type": "modified",
+        "rnnt_reason": "",
     }
 
 
