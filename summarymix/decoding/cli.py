@@ -40,6 +40,7 @@ from summarymix.decoding.results import (
     write_recogs,
 )
 from summarymix.decoding.search import Search
+from summarymix.decoding.words import write_ctm, write_hyps
 from summarymix.export.recognise import OnnxTransducer
 from summarymix.files import atomic_write
 from summarymix.model import Transducer
@@ -100,7 +101,9 @@ def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] =
 
 def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=f"Decode with a model of the recipe {recipe}. Takes its checkpoints and the manifests.",
+        description=f"Decode with a model of the recipe {recipe}. Takes its checkpoints and the manifests. Writes, for each "
+        "split and way of decoding, into EXP/METHOD: recogs-*.txt, every reference and hypothesis; errs-*.txt, every "
+        "error; hyps-*.jsonl, tokens and words with times and confidences; ctm-*.ctm, the words for scoring tools.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -228,7 +231,7 @@ def _decode(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
             different += _compare(job, split, by_setting)
     print(render_table(results))
     for result in results:
-        print(args.exp_dir / result.recogs, args.exp_dir / result.errs)
+        print(*(args.exp_dir / name for name in result.files))
     if different:
         sys.exit(1)
 
@@ -261,7 +264,7 @@ def _write(job: Job, setting: Setting, split: str, decoded: Decoded, data: EvalD
     exp_dir, chunk = job.args.exp_dir, setting.chunk
     method = job.args.method + ("" if job.args.onnx is None else "-onnx-int8" if job.args.int8 else "-onnx")
     options = job.args.search.label
-    name = f"{split}-{setting.name}-epoch-{epoch}-avg-{avg}{options and '-'}{options}.txt"
+    name = f"{split}-{setting.name}-epoch-{epoch}-avg-{avg}{options and '-'}{options}"
     result = Result(
         recipe=job.recipe,
         split=split,
@@ -288,15 +291,20 @@ def _write(job: Job, setting: Setting, split: str, decoded: Decoded, data: EvalD
         num_streams=job.args.num_streams if setting.mode == "streaming" else None,
         threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else job.device.type,
-        recogs=f"{method}/recogs-{name}",
-        errs=f"{method}/errs-{name}",
+        recogs=f"{method}/recogs-{name}.txt",
+        errs=f"{method}/errs-{name}.txt",
+        hyps=f"{method}/hyps-{name}.jsonl",
+        ctm=f"{method}/ctm-{name}.ctm",
         command=job.args.command,
     )
     with clear_errors("decode.py"):
         write_recogs(exp_dir / result.recogs, utterances)
         write_errs(exp_dir / result.errs, stats)
+        transcripts = decoded.transcripts(job.tokenizer)
+        write_hyps(exp_dir / result.hyps, transcripts)
+        write_ctm(exp_dir / result.ctm, transcripts)
         if limit := job.args.search.nbest:
-            write_nbest(exp_dir / method / f"nbest-{name}", decoded.nbest(job.tokenizer, limit))
+            write_nbest(exp_dir / method / f"nbest-{name}.txt", decoded.nbest(job.tokenizer, limit))
         append_result(exp_dir / "results.jsonl", result)
     _say(f"[{split}, {setting.name}] {stats}, RTF {result.rtf:.4f}")
     return result
@@ -398,7 +406,7 @@ def _print_table(args: argparse.Namespace) -> None:
     print(render_table(results, markdown=args.table == "markdown"))
     print()
     for result in results:
-        print(args.exp_dir / result.recogs, args.exp_dir / result.errs)
+        print(*(args.exp_dir / name for name in result.files))
 
 
 def _say(text: str) -> None:

@@ -18,6 +18,7 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.results import Utterance
 from summarymix.decoding.search import Hypothesis, Search
 from summarymix.decoding.streaming import StreamingRecognizer
+from summarymix.decoding.words import Transcript, transcript
 from summarymix.model import Transducer
 from summarymix.state import state_bytes
 from summarymix.subsampling import features_needed
@@ -108,6 +109,10 @@ class Decoded:
             Utterance(cut_id, self.texts[cut_id].split(), tokenizer.decode(hypothesis.tokens).split())
             for cut_id, hypothesis in self.hypotheses.items()
         ]
+
+    def transcripts(self, tokenizer: Tokenizer) -> dict[str, Transcript]:
+        """Tokens and words of each cut, with times and confidences."""
+        return {cut_id: transcript(hypothesis, tokenizer, 0) for cut_id, hypothesis in self.hypotheses.items()}
 
     def nbest(self, tokenizer: Tokenizer, limit: int) -> dict[str, list[tuple[float, str]]]:
         """Score and text of up to ``limit`` hypotheses of each cut, the best first."""

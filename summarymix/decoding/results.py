@@ -232,11 +232,18 @@ class Result:
     errs: str
     command: str = ""  # that made it
     search_options: str = ""  # of the method, those that matter
+    hyps: str = ""  # file names likewise; older versions wrote none
+    ctm: str = ""
 
     @property
     def search(self) -> str:
         """The method, and its options if there are any."""
         return f"{self.method} {self.search_options}".rstrip()
+
+    @property
+    def files(self) -> list[str]:
+        """The names of its files."""
+        return [name for name in (self.recogs, self.errs, self.hyps, self.ctm) if name]
 
     @property
     def setting(self) -> tuple[Any, ...]:

@@ -1,12 +1,10 @@
 """The command line of every recipe's ``transcribe.py``: audio files, or a microphone, to text."""
 
 import argparse
-import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 from typing import IO, Any
@@ -18,7 +16,7 @@ from summarymix.cli import clear_errors, dashed
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Endpointing, Recognizer
 from summarymix.decoding.subtitles import make_cues, srt, vtt
-from summarymix.decoding.words import Transcript
+from summarymix.decoding.words import Transcript, to_json
 from summarymix.files import atomic_write
 
 EPILOG = """examples:
@@ -142,7 +140,7 @@ def _transcribe_file(recognizer: Recognizer, file: str, args: argparse.Namespace
     seconds = perf_counter() - start
     if args.format == "json":
         rtf = seconds / transcript.end if transcript.end else None
-        text = _json(transcript, file=file, duration=transcript.end, rtf=rtf)
+        text = to_json(transcript, file=file, duration=transcript.end, rtf=rtf)
     elif args.format == "text":
         several = len(args.files) > 1 and not args.out_dir
         text = f"{file}: {transcript.text}\n" if several else transcript.text + "\n"
@@ -155,19 +153,6 @@ def _transcribe_file(recognizer: Recognizer, file: str, args: argparse.Namespace
     else:
         print(text, end="", flush=True)
     return True
-
-
-def _json(transcript: Transcript, **more: Any) -> str:
-    """One line: ``more``, text, start, end, tokens and words."""
-
-    def rounded(value: Any) -> Any:
-        if isinstance(value, float):
-            return round(value, 4)
-        if isinstance(value, dict):
-            return {name: rounded(part) for name, part in value.items()}
-        return [rounded(part) for part in value] if isinstance(value, list) else value
-
-    return json.dumps(rounded(more | asdict(transcript)), ensure_ascii=False) + "\n"
 
 
 def _transcribe_live(recognizer: Recognizer, args: argparse.Namespace) -> None:
@@ -184,7 +169,7 @@ def _transcribe_live(recognizer: Recognizer, args: argparse.Namespace) -> None:
     def write(segments: list[Transcript]) -> None:
         for segment in segments:
             partial.show("")
-            print(_json(segment) if args.format == "json" else segment.text + "\n", end="", flush=True)
+            print(to_json(segment) if args.format == "json" else segment.text + "\n", end="", flush=True)
         partial.show(stream.partial)
 
     try:

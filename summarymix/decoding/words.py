@@ -1,15 +1,21 @@
 """Tokens as words with times and confidences, for whatever shows or stores a transcript."""
 
+import json
 import math
 import unicodedata
 from bisect import bisect_left
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
+from operator import itemgetter
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
 
 from summarymix.chunking import FRAME_MS
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.search import Hypothesis
+from summarymix.files import atomic_write
 
 SPACE = "\u2581"  # sentencepiece's
 _FRAME = FRAME_MS / 1000
@@ -66,17 +72,16 @@ def transcript(
     ids, log_probs = hypothesis.tokens[part], hypothesis.log_probs[part]
     starts = [(frame + offset) * _FRAME for frame in hypothesis.frames[part]]
     pieces = [tokenizer.tokens[i] for i in ids]
-    words = []
-    for first, last in pairwise([*word_starts(pieces), len(ids)]):
-        word = Word(
-            word=tokenizer.decode(ids[first:last]),
-            start=starts[spoken(pieces, first)],
-            end=starts[last - 1] + _FRAME,
-            confidence=math.exp(sum(log_probs[first:last]) / (last - first)),
-            spaced=pieces[first].startswith(SPACE),
+    words = [
+        Word(
+            word=word.text,
+            start=starts[word.sound],
+            end=starts[word.last] + _FRAME,
+            confidence=math.exp(fmean(log_probs[word.first : word.last + 1])),
+            spaced=pieces[word.first].startswith(SPACE),
         )
-        if word.word:
-            words.append(word)
+        for word in words_of(ids, tokenizer)
+    ]
     return Transcript(
         text=" ".join(tokenizer.decode(ids).split()),
         start=(begin + offset) * _FRAME,
@@ -84,6 +89,60 @@ def transcript(
         tokens=list(map(Token, pieces, starts, map(math.exp, log_probs))),
         words=words,
     )
+
+
+def to_json(transcript: Transcript, **more: Any) -> str:
+    """One line: ``more``, text, start, end, tokens and words, numbers to four places."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, float):
+            return round(value, 4)
+        if isinstance(value, dict):
+            return {name: rounded(part) for name, part in value.items()}
+        return [rounded(part) for part in value] if isinstance(value, list) else value
+
+    return json.dumps(rounded(more | asdict(transcript)), ensure_ascii=False) + "\n"
+
+
+def write_hyps(path: Path, transcripts: Mapping[str, Transcript]) -> None:
+    """Write the transcript of every cut, sorted by cut id: its ``id`` and what :func:`to_json` has, a line each."""
+    with atomic_write(path) as file:
+        for cut_id, said in sorted(transcripts.items()):
+            file.write(to_json(said, id=cut_id))
+
+
+def write_ctm(path: Path, transcripts: Mapping[str, Transcript]) -> None:
+    """Write the words of every cut in NIST's CTM format, in the order that sclite asks for.
+
+    Lines of cut id, channel, start and duration in seconds, word, confidence. As in Kaldi's CTM files of utterances,
+    the channel is 1 and times are from the utterance's start. White space in ids becomes underscores. A cut without
+    words has no line.
+    """
+    named = [("_".join(cut_id.split()), said.words) for cut_id, said in transcripts.items()]
+    with atomic_write(path) as file:
+        for name, words in sorted(named, key=itemgetter(0)):
+            for word in words:
+                times = f"{word.start:.2f} {word.end - word.start:.2f}"
+                print(name, 1, times, word.word, f"{word.confidence:.4f}", file=file)
+
+
+class WordTokens(NamedTuple):
+    """A word, and the places of its first token, of its first sound, and of its last token."""
+
+    text: str
+    first: int
+    sound: int
+    last: int
+
+
+def words_of(ids: Sequence[int], tokenizer: Tokenizer) -> list[WordTokens]:
+    """The words that tokens spell."""
+    pieces = [tokenizer.tokens[i] for i in ids]
+    return [
+        WordTokens(text, first, spoken(pieces, first), end - 1)
+        for first, end in pairwise([*word_starts(pieces), len(pieces)])
+        if (text := tokenizer.decode(ids[first:end]).strip())
+    ]
 
 
 def word_starts(pieces: Sequence[str]) -> list[int]:
