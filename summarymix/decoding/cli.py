@@ -55,6 +55,10 @@ EPILOG = """examples:
   ./decode.py --compare --chunk-ms 640 --left-chunks 4     simulated against streaming, utterance by utterance
   ./decode.py --table                                      all results so far"""
 
+FILES = """Writes for each split and way of decoding, into EXP/METHOD:
+  recogs-*.txt   references and hypotheses     hyps-*.jsonl  tokens and words with times and confidences
+  errs-*.txt     errors                        ctm-*.ctm     these words in NIST's format, for scoring tools"""
+
 
 @dataclass
 class Job:
@@ -101,9 +105,7 @@ def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] =
 
 def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=f"Decode with a model of the recipe {recipe}. Takes its checkpoints and the manifests. Writes, for each "
-        "split and way of decoding, into EXP/METHOD: recogs-*.txt, every reference and hypothesis; errs-*.txt, every "
-        "error; hyps-*.jsonl, tokens and words with times and confidences; ctm-*.ctm, the words for scoring tools.",
+        description=f"Decode with a model of the recipe {recipe}. Takes its checkpoints and the manifests.\n{FILES}",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from recognizer_cases import LETTERS, NUM_BINS, make_audio, talking_model
+from saved_runs import save_epoch
 
 import summarymix
 from summarymix.chunking import DynamicChunkConfig
@@ -20,8 +21,7 @@ from summarymix.decoding.recognizer import Recognizer
 from summarymix.decoding.transcribe import main
 from summarymix.model import LossOptions
 from summarymix.training.averaging import RunningMean
-from summarymix.training.checkpoint import Progress, epoch_path, save_checkpoint
-from summarymix.training.config import TrainConfig, plain
+from summarymix.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,18 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = talking_model()
     average = RunningMean(model)
     for epoch in (1, 2):
-        average.update(model)
-        checkpoint = {
-            "model": model.state_dict(),
-            "model_avg": average.state_dict(),
-            "model_config": plain(model.config),
-            "tokens": LETTERS.state(),
-            "progress": vars(Progress(epoch=epoch)),
-            "history": {},
-            "config": plain(config),
-            "recipe": "mini",
-        }
-        save_checkpoint(epoch_path(config.exp_dir, epoch), checkpoint)
+        save_epoch(config.exp_dir, epoch, model, average, LETTERS, config)
         model.joiner.out.bias.data[0] = 100  # never says anything again
     (config.exp_dir / "selected.json").write_text(json.dumps({"epoch": 1, "avg": 1, "splits": ["dev"]}))
     for name, seed in (("a.wav", 0), ("b.flac", 1), ("c.ogg", 2)):

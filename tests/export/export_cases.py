@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from saved_runs import save_epoch
 from tiny import tiny_config
 
 from summarymix.chunking import ChunkConfig
@@ -14,8 +15,7 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.export.bundle import Export
 from summarymix.model import Transducer
 from summarymix.training.averaging import RunningMean
-from summarymix.training.checkpoint import Progress, epoch_path, save_checkpoint
-from summarymix.training.config import TrainConfig, plain
+from summarymix.training.config import TrainConfig
 
 # sherpa-onnx's features are this library's.
 FBANK = FbankOptions(num_mel_bins=16, backend="kaldi-native-fbank")
@@ -61,18 +61,7 @@ def save_run(model: Transducer, data: DataConfig, exp_dir: Path) -> None:
     for epoch in (1, 2):
         with torch.no_grad():
             model.joiner.out.bias += 0.1 * epoch
-        average.update(model)
-        checkpoint = {
-            "model": model.state_dict(),
-            "model_avg": average.state_dict(),
-            "model_config": plain(model.config),
-            "tokens": TOKENIZER.state(),
-            "progress": vars(Progress(epoch=epoch)),
-            "history": {},
-            "config": plain(config),
-            "recipe": "mini",
-        }
-        save_checkpoint(epoch_path(exp_dir, epoch), checkpoint)
+        save_epoch(exp_dir, epoch, model, average, TOKENIZER, config)
     (exp_dir / "selected.json").write_text(json.dumps({"epoch": 1, "avg": 0, "splits": ["dev"]}))
 
 

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
 import torch
 from export_cases import FBANK, TOKENIZER, make_audio, make_model, save_run
-from lhotse import MonoCut, Recording, SupervisionSegment
+from saved_runs import write_cut
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.batches import Batch, DataConfig
@@ -56,13 +55,7 @@ def test_silence_is_what_features_of_silence_are() -> None:
 @pytest.mark.parametrize("format", ["onnx", "onnx-streaming"])
 def test_decode_command(exported, format: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """WER of the files in a table and a report of their own."""
-    cuts = []
-    for i in range(3):
-        path = tmp_path / f"{i}.wav"
-        soundfile.write(path, make_audio(2.5, seed=i), 16000)
-        recording = Recording.from_file(path, recording_id=f"rec-{i}")
-        supervision = SupervisionSegment(f"sup-{i}", recording.id, 0, recording.duration, text="ab cd")
-        cuts.append(MonoCut(f"cut-{i}", 0, recording.duration, 0, recording=recording, supervisions=[supervision]))
+    cuts = [write_cut(tmp_path / f"{i}.wav", make_audio(2.5, seed=i), "ab cd") for i in range(3)]
     write_manifest(cuts, cuts_path(tmp_path, "mini", "test"))
     save_run(
         make_model("conformer"), DataConfig(manifest_dir=str(tmp_path), on_the_fly=True, num_mel_bins=16), tmp_path

@@ -1,0 +1,39 @@
+"""Runs and corpora on disk, for tests of the programs that read them."""
+
+from pathlib import Path
+
+import numpy as np
+import soundfile
+from lhotse import MonoCut, Recording, SupervisionSegment
+
+from summarymix.data.tokens import Tokenizer
+from summarymix.model import Transducer
+from summarymix.training.averaging import RunningMean
+from summarymix.training.checkpoint import Progress, epoch_path, save_checkpoint
+from summarymix.training.config import TrainConfig, plain
+
+
+def save_epoch(
+    exp_dir: Path, epoch: int, model: Transducer, average: RunningMean, tokenizer: Tokenizer, config: TrainConfig
+) -> None:
+    """The checkpoint of an epoch of the recipe mini; ``average`` is told of the model's weights."""
+    average.update(model)
+    checkpoint = {
+        "model": model.state_dict(),
+        "model_avg": average.state_dict(),
+        "model_config": plain(model.config),
+        "tokens": tokenizer.state(),
+        "progress": vars(Progress(epoch=epoch)),
+        "history": {},
+        "config": plain(config),
+        "recipe": "mini",
+    }
+    save_checkpoint(epoch_path(exp_dir, epoch), checkpoint)
+
+
+def write_cut(path: Path, samples: np.ndarray, text: str) -> MonoCut:
+    """Write samples (n,) at 16 kHz, and describe them: a file N.wav as cut-N."""
+    soundfile.write(path, samples, 16000)
+    recording = Recording.from_file(path, recording_id=f"rec-{path.stem}")
+    supervision = SupervisionSegment(f"sup-{path.stem}", recording.id, 0, recording.duration, text=text)
+    return MonoCut(f"cut-{path.stem}", 0, recording.duration, 0, recording=recording, supervisions=[supervision])
