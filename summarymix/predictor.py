@@ -2,6 +2,9 @@
 
 Output u depends on tokens 0…u. An utterance begins with blank, after an empty history: :meth:`forward` on
 [blank, y_1, …] in training and :meth:`step` from :meth:`init_state` in decoding give the same numbers.
+
+Each has a ``context_size``: how many tokens stand before an utterance's first, the blank included. Beam search counts
+them where it divides scores by lengths.
 """
 
 import torch
@@ -45,6 +48,8 @@ class StatelessPredictor(nn.Module):
 
 class LSTMPredictor(nn.Module):
     """Embedding and one LSTM layer: the predictor of the paper's recipes (arXiv 2409.07165)."""
+
+    context_size = 1
 
     def __init__(self, vocab_size: int, dim: int, dropout: float) -> None:
         super().__init__()

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from summarymix.decoding.search import BeamSearch, Hypothesis, Path, TransducerSearch, log_add
-from summarymix.predictor import StatelessPredictor
 from summarymix.state import State, select_slots, take_prefix, write_slots
 
 
@@ -135,8 +134,6 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
             write_slots(rows, targets, part)
 
     def _rank(self, hypothesis: Hypothesis) -> None:
-        predictor = self.model.predictor
-        context_size = predictor.context_size if isinstance(predictor, StatelessPredictor) else 1
         for path in hypothesis.paths:
             path.score = path.carried + self.scorer.final(path.scorer_state)
-            path.rank = path.score / (context_size + path.length)
+            path.rank = path.score / (self.model.predictor.context_size + path.length)

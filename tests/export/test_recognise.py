@@ -1,5 +1,6 @@
 """Exported files in the place of the model."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from summarymix.chunking import ChunkConfig
 from summarymix.data.batches import Batch, DataConfig
 from summarymix.data.features import FbankExtractor
 from summarymix.data.manifests import cuts_path, write_manifest
+from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.cli import main
+from summarymix.decoding.evaluate import decode_batch
 from summarymix.decoding.greedy import Hypothesis
-from summarymix.decoding.results import read_results
+from summarymix.decoding.results import read_recogs, read_results
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.export.recognise import SILENCE, OnnxTransducer
 
@@ -47,6 +50,20 @@ def test_streams_are_recognised_alike_with_a_tail_that_makes_whole_chunks(export
         decode(files, [features[0, :110]])
 
 
+def test_beam_search_ranks_them_alike(exported) -> None:
+    model, files = make_model("conformer"), OnnxTransducer(exported("conformer", "onnx", WHOLE), False, "mini")
+    features = FbankExtractor(FBANK).extract(make_audio(2.0))[None]  # (1, T, F)
+    batch = Batch(features, torch.tensor([features.size(1)]), [[]], [""], ["cut"], 2.0)
+    tokens, ranks = [], []
+    for transducer in (model, files):
+        [hypothesis] = decode_batch(transducer, ModifiedBeamSearch(transducer, 4), batch, WHOLE)
+        tokens.append([h.tokens for h in hypothesis.nbest(4)])
+        ranks.append(sorted(path.rank for path in hypothesis.paths))
+    assert tokens[0] == tokens[1]
+    assert len(tokens[0][0]) > 5
+    assert ranks[0] == pytest.approx(ranks[1], abs=1e-4)
+
+
 def test_silence_is_what_features_of_silence_are() -> None:
     features = FbankExtractor(FBANK).extract(np.zeros(1600, np.float32))
     torch.testing.assert_close(features, torch.full_like(features, SILENCE))
@@ -69,6 +86,10 @@ def test_decode_command(exported, format: str, tmp_path: Path, capsys: pytest.Ca
     assert (result.epoch, result.avg) == (1, 0)  # of the files, whatever has been selected since
     assert result.mode == ("offline" if format == "onnx" else "streaming")
     assert (tmp_path / result.recogs).parent.name == "greedy_search-onnx"
+    hyps = [json.loads(line) for line in (tmp_path / result.hyps).read_text().splitlines()]
+    recogs = [(u.cut_id, " ".join(u.hyp)) for u in read_recogs(tmp_path / result.recogs)]
+    assert [(hyp["id"], hyp["text"]) for hyp in hyps] == recogs
+    assert sum(len(hyp["words"]) for hyp in hyps) == len((tmp_path / result.ctm).read_text().splitlines()) > 5
     if format == "onnx-streaming":
         main("mini", [*options, "--int8"])
         assert [result.method for result in read_results(tmp_path / "results.jsonl")][1] == "greedy_search-onnx-int8"
