@@ -172,21 +172,20 @@ def _zero_others(x: Tensor, valid: Tensor | None) -> Tensor:
 class Whiten(nn.Module):
     """Keeps the covariance of the channels near to a multiple of the identity.
 
-    Of the covariances C_g of the groups of channels, with λ all their eigenvalues, the measure of their distance is
+    Of their covariance C, with λ its eigenvalues, the measure of the distance is
 
-        m = E[λ²] / E[λ]² = D·Σ_g ‖C_g‖² / (Σ_g tr C_g)²,
+        m = E[λ²] / E[λ]² = D·‖C‖² / (tr C)²,
 
     which is 1 if all are equal and D if one direction has all the variance; it needs no eigenvalues. Where m is above
-    its limit, a multiple of its derivative by the frames X_g, 4·D/(Σ tr C)²·X_g·(C_g - Σ‖C‖²/Σ tr C)/frames, is added
-    to the gradient: such that its norm is ``grad_scale`` times that of the gradient. Means are taken off before, and
-    are not changed by it.
+    its limit, a multiple of its derivative by the frames X, 4·D/(tr C)²·X·(C - ‖C‖²/tr C)/frames, is added to the
+    gradient: such that its norm is ``grad_scale`` times that of the gradient. Means are taken off before, and are not
+    changed by it.
 
     icefall looks at few batches while the limit is kept, ten times as many when it was not at the last look. That is
     a state which a resumed run would have to know, in each process; here a batch's look depends on nothing. It costs
     one product of D·D per frame, as much as the forward pass of a linear layer, and as much again beyond the limit.
 
     Args:
-        num_groups: of equal width, neighbours in the channels: heads, say.
         whitening_limit: of m, above 1.
         prob: of looking, for each batch.
         grad_scale: size of what is added, relative to the gradient.
@@ -194,7 +193,6 @@ class Whiten(nn.Module):
 
     def __init__(
         self,
-        num_groups: int,
         whitening_limit: Schedulable,
         prob: Schedulable = 0.25,
         grad_scale: Schedulable = 0.01,
@@ -202,7 +200,6 @@ class Whiten(nn.Module):
         super().__init__()
         if float(whitening_limit) < 1:
             raise ValueError(f"a whitening limit is 1 or more, not {float(whitening_limit)}: nothing is whiter than 1")
-        self.num_groups = num_groups
         self.whitening_limit = whitening_limit
         self.prob = prob
         self.grad_scale = grad_scale
@@ -211,20 +208,18 @@ class Whiten(nn.Module):
         """x (N, T, D), with ``valid`` (N, T) bool or without, or (…, D) without: itself."""
         if not (self.training and x.requires_grad and _drawn(self.prob)):
             return x
-        if x.size(-1) % self.num_groups:
-            raise ValueError(f"{self.num_groups} groups do not divide the {x.size(-1)} channels evenly")
         limit, grad_scale = float(self.whitening_limit), float(self.grad_scale)
 
         def change(x: Tensor, grad: Tensor) -> Tensor:
             _, centred, count = _centred(x, valid)
-            groups = centred.flatten(0, -2).unflatten(-1, (self.num_groups, -1)).transpose(0, 1)  # (G, frames, W)
-            covariance = groups.mT @ groups / count  # (G, W, W)
-            trace = covariance.diagonal(dim1=1, dim2=2).sum()
+            frames = centred.flatten(0, -2)  # (frames, D)
+            covariance = frames.T @ frames / count  # (D, D)
+            trace = covariance.trace()
             square = covariance.square().sum()
             if not x.size(-1) * square > limit * trace.square():  # nor where it is NaN
                 return grad
-            covariance.diagonal(dim1=1, dim2=2).sub_(square / trace)
-            penalty = (groups @ covariance).transpose(0, 1).reshape(x.shape)
+            covariance.diagonal().sub_(square / trace)
+            penalty = (frames @ covariance).reshape(x.shape)
             scale = grad_scale * torch.linalg.vector_norm(grad) / torch.linalg.vector_norm(penalty).clamp(min=TINY)
             return torch.addcmul(grad, penalty, scale)
 

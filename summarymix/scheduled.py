@@ -3,7 +3,8 @@
     self.skip_rate = Scheduled((0, 0.5), (4000, 0.02))        # in a module's constructor
     if torch.rand(()) < float(self.skip_rate): …              # in its forward pass, in training mode only
 
-    set_progress(model, seconds / ref_duration)               # before each step of training
+    scheduled = find_scheduled(model)                         # once, when all modules are there
+    set_progress(scheduled, seconds / ref_duration)           # before each step of training
 
 The idea is that of icefall's ``ScheduledFloat``, which counts steps and is changed in place. These values count audio,
 as the learning rate does (:func:`summarymix.training.schedule.eden_factor`), and never change: ``set_progress`` puts
@@ -11,6 +12,7 @@ new ones in their places. So two modules may have the same one, of a default arg
 """
 
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -57,12 +59,20 @@ Schedulable = float | Scheduled
 """What a module takes where a number may be scheduled; ``float(…)`` of either is the number."""
 
 
-def set_progress(model: nn.Module, batches: float) -> None:
-    """Tell all scheduled values of ``model`` that ``batches`` have been trained on.
+def find_scheduled(model: nn.Module) -> list[tuple[nn.Module, str, Scheduled]]:
+    """All scheduled values of ``model``: the module, the name of its attribute, and the value.
 
     Found are those that are attributes of a module in the tree; not those in lists, dictionaries or other objects.
     """
-    for module in model.modules():
-        for name, value in list(vars(module).items()):
-            if isinstance(value, Scheduled):
-                setattr(module, name, value.at(batches))
+    return [
+        (module, name, value)
+        for module in model.modules()
+        for name, value in vars(module).items()
+        if isinstance(value, Scheduled)
+    ]
+
+
+def set_progress(scheduled: Iterable[tuple[nn.Module, str, Scheduled]], batches: float) -> None:
+    """Tell the values that :func:`find_scheduled` has found that ``batches`` have been trained on."""
+    for module, name, value in scheduled:
+        setattr(module, name, value.at(batches))

@@ -94,11 +94,11 @@ class ZipformerLayer(nn.Module):
         self.gated_balancer = rare_balancer(dim, min_abs=Scheduled((0, 0.004), (4000, 0.02)), max_abs=100.0)
         self.feedforward2_balancer = rare_balancer(dim, min_abs=Scheduled((0, 0.0), (4000, 0.1)), max_abs=2.0)
         self.feedforward3_balancer = rare_balancer(dim, min_abs=Scheduled((0, 0.0), (4000, 0.2)), max_abs=4.0)
-        self.mixing_whiten1 = Whiten(1, growing(7.5))
-        self.mixing_whiten2 = Whiten(1, growing(7.5))
+        self.mixing_whiten1 = Whiten(growing(7.5))
+        self.mixing_whiten2 = Whiten(growing(7.5))
         self.norm_balancer = Balancer(dim, min_positive=0.45, max_positive=0.55, min_abs=0.2, max_abs=4.0)
         self.out_balancer = Balancer(dim, min_positive=0.45, max_positive=0.55, min_abs=0.1, max_abs=4.0)
-        self.out_whiten = Whiten(1, growing(4.0, 3.0))
+        self.out_whiten = Whiten(growing(4.0, 3.0))
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """Whole utterances on the grid: (N, T, D) to (N, T, D)."""

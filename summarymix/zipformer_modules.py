@@ -86,7 +86,7 @@ class ZipFeedForward(nn.Module):
         self.balancer = Balancer(hidden_dim, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0)
         self.dropout = UtteranceDropout(dropout)
         self.contract = start_small(nn.Linear(hidden_dim, dim), 0.1)
-        self.whiten = Whiten(1, growing(7.5))
+        self.whiten = Whiten(growing(7.5))
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """(N, T, D) to (N, T, D)."""
@@ -113,9 +113,9 @@ class GatedMean(nn.Module):
             min_abs=0.5,
             max_abs=5.0,
         )
-        self.value_whiten = Whiten(1, growing(5.0))
+        self.value_whiten = Whiten(growing(5.0))
         self.out = start_small(nn.Linear(hidden_dim, dim), 0.05)
-        self.whiten = Whiten(1, growing(5.0, 3.0))
+        self.whiten = Whiten(growing(5.0, 3.0))
 
     def values(self, x: Tensor, grid: ChunkGrid) -> tuple[Tensor, Tensor]:
         """v ⊙ tanh s and y, (N, T, P) both."""
@@ -211,7 +211,7 @@ class ZipConvolution(nn.Module):
             min_abs=Scheduled((0, 0.2), (20000, 0.5)),
             max_abs=10.0,
         )
-        self.inner_whiten = Whiten(1, growing(7.5))
+        self.inner_whiten = Whiten(growing(7.5))
         self.out = start_small(nn.Linear(dim, dim), 0.05)
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:

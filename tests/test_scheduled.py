@@ -5,7 +5,7 @@ import copy
 import pytest
 from torch import nn
 
-from summarymix.scheduled import Schedulable, Scheduled, set_progress
+from summarymix.scheduled import Schedulable, Scheduled, find_scheduled, set_progress
 
 
 class Holder(nn.Module):
@@ -40,11 +40,13 @@ def test_progress_reaches_nested_modules_and_leaves_numbers_alone() -> None:
     model = nn.Sequential(
         Holder(), nn.ModuleDict({"a": Holder(inner=Holder(Scheduled((0, 5.0), (2, 7.0))))}), Holder(0.3)
     )
-    set_progress(model, 1)
+    scheduled = find_scheduled(model)
+    assert len(scheduled) == 3
+    set_progress(scheduled, 1)
     assert float(model[0].value) == float(model[1]["a"].value) == pytest.approx(0.9)
     assert float(model[1]["a"].inner.value) == 6.0
     assert model[2].value == 0.3
-    set_progress(model, 0)
+    set_progress(scheduled, 0)
     assert float(model[0].value) == 1.0
 
 
@@ -53,14 +55,14 @@ def test_models_share_nothing_that_changes() -> None:
     first, second = Holder(), Holder()
     assert first.value is second.value
     third = copy.deepcopy(first)
-    set_progress(first, 5)
+    set_progress(find_scheduled(first), 5)
     assert [float(holder.value) for holder in (first, second, third)] == [0.5, 1.0, 1.0]
     fourth = copy.deepcopy(first)
-    set_progress(fourth, 10)
+    set_progress(find_scheduled(fourth), 10)
     assert [float(holder.value) for holder in (first, fourth)] == [0.5, 0.0]
 
 
 def test_checkpoints_do_not_know_of_it() -> None:
     model = Holder(inner=nn.Linear(2, 2))
-    set_progress(model, 5)
+    set_progress(find_scheduled(model), 5)
     assert set(model.state_dict()) == {"inner.weight", "inner.bias"}

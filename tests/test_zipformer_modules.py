@@ -9,7 +9,7 @@ from reference import masked_mean, visibility
 from summarymix.attention import AttentionWeights
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.mixer import MixerConfig
-from summarymix.scheduled import set_progress
+from summarymix.scheduled import find_scheduled, set_progress
 from summarymix.zipformer_layer import ZipformerLayer
 from summarymix.zipformer_modules import (
     Bypass,
@@ -72,7 +72,7 @@ def test_bypass_pushes_its_scale_up_to_a_limit_that_falls():
     original, x = torch.zeros(1, 1, DIM), torch.ones(1, 1, DIM)
     for batches, scale, is_turned in ((0, 0.5, True), (0, 0.95, False), (20000, 0.5, False), (20000, 0.1, True)):
         bypass = Bypass(DIM)
-        set_progress(bypass, batches)
+        set_progress(find_scheduled(bypass), batches)
         bypass.scale.data.fill_(scale)
         for _ in range(200):
             bypass(original, x).sum().backward()
@@ -116,7 +116,7 @@ def test_layers_begin_near_the_identity_and_use_all_their_weights():
             dropout=0.1,
             depth=0.0,
         )
-        set_progress(layer, 1e6)
+        set_progress(find_scheduled(layer), 1e6)
         x = torch.randn(2, 12, DIM)
         out = layer(x, grid)
         (out * torch.randn_like(out)).sum().backward()

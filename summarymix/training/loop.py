@@ -28,7 +28,7 @@ from summarymix.data.batches import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.files import atomic_write
 from summarymix.model import Transducer
-from summarymix.scheduled import set_progress
+from summarymix.scheduled import find_scheduled, set_progress
 from summarymix.training.averaging import RunningMean
 from summarymix.training.checkpoint import (
     Progress,
@@ -110,6 +110,7 @@ def train(
         model.encoder.check_chunk(ChunkConfig.from_ms(*setting))
     model.to(device).train()
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    scheduled = find_scheduled(model)
     optimizer = make_optimizer(model, config.optim)
     # A gradient of sums over utterances is in half precision's range as it is; grow from there.
     scaler = torch.amp.GradScaler(device.type, init_scale=1.0, enabled=config.precision == "fp16")
@@ -173,7 +174,7 @@ def train(
         processes, with the gradient's "norm", and for each batch which of its losses are finite, (N,).
         """
         scales = (*loss_scales(progress.step, config.scales), config.loss.consistency_scale)
-        set_progress(model, progress.seconds / config.model.zipformer.ref_duration)
+        set_progress(scheduled, progress.seconds / config.model.zipformer.ref_duration)
         # A step that is given up is followed by other random numbers.
         first_number = (progress.step + progress.skipped) * config.accumulate * world.size
         sums = torch.zeros(len(SUMS), dtype=torch.float64, device=device)
