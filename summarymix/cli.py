@@ -1,5 +1,6 @@
 """Command lines from dataclasses: each field is an option, nested dataclasses are written with dots."""
 
+import argparse
 import difflib
 import re
 import sys
@@ -56,6 +57,14 @@ def dashed(argument: str) -> str:
     """``--exp_dir=a_b`` to ``--exp-dir=a_b``, for parsers with dashes: both spellings are accepted everywhere."""
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") + equals + value if re.match(r"--[A-Za-z]", argument) else argument
+
+
+def add_epoch_options(parser: argparse.ArgumentParser) -> None:
+    """--epoch and --avg, for :func:`summarymix.training.checkpoint.choose_epoch`."""
+    parser.add_argument(
+        "--epoch", type=int, help="last epoch to average (without it: what decode.py --select chose, or the last)"
+    )
+    parser.add_argument("--avg", type=int, help="epochs to average, 0 for none (1)")
 
 
 @contextmanager

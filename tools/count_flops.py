@@ -13,21 +13,19 @@ by element: norms, activations, softmax, sums over chunks. Memory traffic, which
 """
 
 import argparse
-from pathlib import Path
 
 import torch
+from benchmarks.parts import VOCAB_SIZE, add_config_option, feature_frames, read_configs
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from summarymix.chunking import ChunkConfig
-from summarymix.cli import parse_config
+from summarymix.cli import clear_errors
 from summarymix.decoding.results import render_rows
 from summarymix.model import ModelConfig, Transducer
-from summarymix.training.config import TrainConfig
 
 SECONDS = 30
-VOCAB_SIZE = 500  # where a configuration leaves it to the token table
 
 # Parameters of encoder and of all, GFLOPs per second offline and in chunks of 640 ms. All: as the model's entry in
 # egs/librispeech/ASR/RESULTS.md has it ("zipformer + pruned stateless transducer", 500 tokens). The others: the same
@@ -44,11 +42,9 @@ ZIPFORMERS = {
 
 def main() -> None:
     args = parse_args()
-    rows = []
-    for paths in args.config:
-        options = [option for path in paths for option in ("--config", str(path))]
-        config = parse_config(TrainConfig, options).model
-        rows.append(row(" + ".join(map(str, paths)), *measure(config)))
+    with clear_errors("count_flops.py"):
+        configs = read_configs(args.config)
+    rows = [row(name, *measure(config.model)) for name, config in configs.items()]
     rows += [row(name, *figures) for name, figures in ZIPFORMERS.items()]
     header = ["model", "encoder M", "rest M", "total M", "GFLOPs/s offline", "GFLOPs/s 640 ms"]
     print(render_rows(header, rows, markdown=True))
@@ -61,18 +57,16 @@ def main() -> None:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--config", type=Path, nargs="+", action="append", required=True, metavar="FILE", help="a model; repeatable"
-    )
+    add_config_option(parser)
     return parser.parse_args()
 
 
 def measure(config: ModelConfig) -> tuple[int, int, float, float]:
     """Parameters of the encoder and of the whole model, GFLOPs per second offline and in chunks of 640 ms."""
-    config.vocab_size = config.vocab_size or VOCAB_SIZE
     model = Transducer(config).eval()
+    frames = feature_frames(SECONDS)
     offline, chunked = (
-        encoder_flops(model.encoder, config.feature_dim, 100 * SECONDS, ChunkConfig.from_ms(chunk_ms)) / SECONDS / 1e9
+        encoder_flops(model.encoder, config.feature_dim, frames, ChunkConfig.from_ms(chunk_ms)) / SECONDS / 1e9
         for chunk_ms in (None, 640)
     )
     return num_parameters(model.encoder), num_parameters(model), offline, chunked

@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from summarymix.chunking import ChunkConfig
-from summarymix.cli import clear_errors, dashed
+from summarymix.cli import add_epoch_options, clear_errors, dashed
 from summarymix.data.batches import DataConfig, EvalData
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import (
@@ -113,8 +113,7 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     modes = ["offline", "simulated", "streaming"]
     option = parser.add_argument
     option("--exp-dir", type=Path, default=Path("exp"), help="folder of the training run (exp)")
-    option("--epoch", type=int, help="last epoch to average (without it: what --select chose, or the last one)")
-    option("--avg", type=int, help="epochs to average, 0 for none (1)")
+    add_epoch_options(parser)
     option("--mode", nargs="+", choices=modes, help="one or several (offline)")
     option("--chunk-ms", nargs="+", type=int, default=[640], help="chunk sizes, multiples of 40 ms (640)")
     option("--left-chunks", nargs="+", type=int, default=[-1], help="left contexts in chunks, -1: unlimited (-1)")

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 import summarymix
-from summarymix.cli import clear_errors, dashed
+from summarymix.cli import add_epoch_options, clear_errors, dashed
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Endpointing, Recognizer
 from summarymix.decoding.subtitles import make_cues, srt, vtt
@@ -66,8 +66,7 @@ def _make_parser() -> argparse.ArgumentParser:
     option = parser.add_argument
     option("model", type=Path, help="folder of a training run, or a checkpoint")
     option("files", nargs="*", help="audio files")
-    option("--epoch", type=int, help="last epoch to average (without it: what decode.py --select chose, or the last)")
-    option("--avg", type=int, help="epochs to average, 0 for none (1)")
+    add_epoch_options(parser)
     option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
     option("--mode", choices=["streaming", "offline"], default="streaming", help="(streaming)")
     option("--chunk-ms", type=int, default=640, help="streaming: chunk size, a multiple of 40 ms (640)")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from summarymix.chunking import ChunkConfig
-from summarymix.cli import clear_errors, dashed
+from summarymix.cli import add_epoch_options, clear_errors, dashed
 from summarymix.data.features import FbankOptions
 from summarymix.export.bundle import Export, Format
 from summarymix.training.checkpoint import choose_epoch, load_model
@@ -39,8 +39,7 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
     )
     option = parser.add_argument
     option("--exp-dir", type=Path, default=Path("exp"), help="folder of the training run (exp)")
-    option("--epoch", type=int, help="last epoch to average (without it: what decode.py --select chose, or the last)")
-    option("--avg", type=int, help="epochs to average, 0 for none (1)")
+    add_epoch_options(parser)
     option("--format", choices=get_args(Format), required=True, help="onnx is for whole recordings")
     option("--out", type=Path, required=True, help="folder to make")
     option("--chunk-ms", type=int, help=f"chunk size, a multiple of 40 ms ({DEFAULT_CHUNK_MS})")

@@ -1,5 +1,7 @@
 """tools/benchmark.py accuracy on the small corpus of the decoding command's tests."""
 
+import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -9,9 +11,11 @@ from test_decode_command import clean, corpus, decode, exp_dir  # noqa: F401
 
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.decoding.results import read_recogs
+from summarymix.training.checkpoint import load_model
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
 from benchmark_runs import run_benchmark
+from benchmarks import streaming, streams
 
 
 def sparse(talkative: Path, folder: Path) -> Path:
@@ -65,6 +69,19 @@ def test_error_rates_and_delays(exp_dir: Path, tmp_path: Path, monkeypatch: pyte
             assert frame["count"] == available["count"] == number
             # Available within a chunk, and not before the end of the frame and what the front end looks ahead.
             assert 37.5 <= available["mean"] - frame["mean"] <= 320 - 40 + 37.5
+
+
+def test_streaming_takes_the_epoch_that_decode_would_take(exp_dir: Path) -> None:  # noqa: F811
+    parser = argparse.ArgumentParser()
+    streaming.add_options(parser)
+    args = parser.parse_args(["--exp-dir", str(exp_dir), "--device", "cpu"])
+    selected = exp_dir / "selected.json"
+    for epoch, avg in ((2, 1), (1, 0)):  # without a selection, and with one
+        [(name, model)] = streams.load_models(args).items()
+        assert name == f"{exp_dir}, epoch {epoch}, avg {avg}"
+        weights = load_model(exp_dir, epoch, avg)[0].state_dict()
+        assert all(torch.equal(tensor, weights[key]) for key, tensor in model.model.state_dict().items())
+        selected.write_text(json.dumps({"epoch": 1, "avg": 0, "splits": ["dev"]}))
 
 
 def test_recogs_files_are_read_as_written(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.search import Hypothesis
 from summarymix.decoding.subtitles import Cue, make_cues, srt, vtt
-from summarymix.decoding.words import Word, transcript
+from summarymix.decoding.words import Word, WordTokens, transcript, words_of
 
 TEXTS = ["HELLO WORLD HELLO THERE WORLD WORDS"] * 5
 
@@ -39,6 +39,17 @@ def test_words_of_characters_and_pieces(model_type, size: int) -> None:
     assert [token.token for token in half.tokens] == [token.token for token in whole.tokens[2:4]]
     assert [half.tokens[0].start, half.start, half.end] == pytest.approx([4.24, 4.24, 4.48])
     assert transcript(Hypothesis(), tokenizer, 0).words == []
+
+
+def test_words_and_their_tokens() -> None:
+    tokenizer = Tokenizer.train(["ab cb"], 10, "char")
+
+    def spelled(text: str) -> list[WordTokens]:
+        return words_of([tokenizer.tokens.index(piece) for piece in text], tokenizer)
+
+    assert spelled("ab\u2581c") == [WordTokens("ab", 0, 0, 1), WordTokens("c", 2, 3, 3)]
+    assert spelled("\u2581\u2581c\u2581bb\u2581") == [WordTokens("c", 1, 2, 2), WordTokens("bb", 3, 4, 5)]
+    assert spelled("") == []
 
 
 def test_scripts_without_spaces() -> None:

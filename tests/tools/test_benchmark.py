@@ -164,7 +164,7 @@ def test_features(tmp_path: Path, monkeypatch, capsys) -> None:
     [
         ("streaming", "no model: give --exp-dir DIR or --config FILE"),
         ("accuracy --exp-dir /nowhere", "no /nowhere/results.jsonl, and no --splits"),
-        ("streaming --exp-dir /nowhere", "No epoch-"),
+        ("streaming --exp-dir /nowhere", "No /nowhere: give the folder of a training run"),
     ],
 )
 def test_mistakes_are_explained(command: str, message: str, monkeypatch) -> None:

@@ -5,7 +5,7 @@ from itertools import groupby, product
 import pytest
 import torch
 from benchmarks.accuracy import wer_interval
-from benchmarks.delay import Emission, Span, Word, align, delays_of, describe, emissions, words_of
+from benchmarks.delay import Emission, Span, align, delays_of, describe, emissions
 
 from summarymix.chunking import ChunkConfig
 from summarymix.decoding.greedy import Hypothesis
@@ -23,13 +23,6 @@ class Pieces:
 
 def found(tokens: list[int], frames: list[int]) -> Hypothesis:
     return Hypothesis(tokens, frames, [0.0] * len(tokens), 50)
-
-
-def test_words_and_their_tokens() -> None:
-    assert words_of([2, 3, 4], Pieces()) == [Word("ab", 0, 1), Word("c", 2, 2)]
-    assert words_of([3, 2], Pieces()) == [Word("b", 0, 0), Word("a", 1, 1)]
-    assert words_of([5, 4, 5, 3, 3, 5], Pieces()) == [Word("c", 1, 1), Word("bb", 2, 4)]
-    assert words_of([], Pieces()) == []
 
 
 def test_alignment_is_the_most_likely_path() -> None:

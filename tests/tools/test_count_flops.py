@@ -58,16 +58,17 @@ def test_fused_attention_is_counted() -> None:
 
 
 def test_a_row_for_each_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    sizes = {"feature_dim": F, "frontend_channels": [C1, C2], "num_layers": LAYERS, "dim": D, "feedforward_dim": H}
+    sizes = {"frontend_channels": [C1, C2], "num_layers": LAYERS, "dim": D, "feedforward_dim": H}
+    sizes |= {"kernel_size": KERNEL, "summary_dim": P}
     base, overlay = tmp_path / "base.yaml", tmp_path / "local.yaml"
-    base.write_text(yaml.safe_dump({"model": sizes | {"kernel_size": KERNEL, "summary_dim": P}}))
+    base.write_text(yaml.safe_dump({"model": sizes, "data": {"num_mel_bins": F}}))
     overlay.write_text("model:\n  mixing: local\n")
     monkeypatch.setattr(sys, "argv", ["count_flops.py", "--config", str(base), "--config", str(base), str(overlay)])
     runpy.run_path(str(PROGRAM), run_name="__main__")
     out = capsys.readouterr().out
     header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in out.splitlines()[:7]]
     assert header[1:] == ["encoder M", "rest M", "total M", "GFLOPs/s offline", "GFLOPs/s 640 ms"]
-    names = [str(base), f"{base} + {overlay}", *(f"icefall Zipformer-{size}" for size in "SML")]
+    names = ["base", "base + local", *(f"icefall Zipformer-{size}" for size in "SML")]
     assert [row[0] for row in rows] == names
     # The local control has no summary half of projection and combiner.
     parameters = sum(p.numel() for p in Transducer(replace(config("local"), vocab_size=500)).parameters())

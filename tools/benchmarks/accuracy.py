@@ -26,12 +26,13 @@ from matplotlib.figure import Figure
 from benchmarks.delay import PERCENTILES, collect
 from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
 from summarymix.chunking import ChunkConfig
+from summarymix.cli import add_epoch_options
 from summarymix.data.batches import EvalData
 from summarymix.decoding.evaluate import evaluation_data, latency_ms
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.results import ErrorStats, Utterance, format_percent, read_recogs, read_results
 from summarymix.subsampling import output_lengths
-from summarymix.training.checkpoint import choose_epoch, load_model
+from summarymix.training.checkpoint import load_run_or_checkpoint
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--splits", nargs="+", default=[], help="splits whose emission delays are measured (none)")
     option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes for that (640)")
     option("--left-chunks", type=int, nargs="+", default=[-1], help="left contexts for that, -1: unlimited (-1)")
-    option("--epoch", type=int, help="last epoch to average (what decode.py --select chose, or else the last one)")
-    option("--avg", type=int, help="epochs to average, 0 for none (1)")
+    add_epoch_options(parser)
     option("--manifest-dir", help="folder of the manifests, if they have been moved since training")
     option("--max-duration", type=float, default=200.0, help="seconds of audio in a batch (200)")
     option("--samples", type=int, default=2000, help="drawn for the confidence intervals (2000)")
@@ -94,8 +94,7 @@ def wer_interval(utterances: list[Utterance], samples: int, seed: int) -> tuple[
 def measure_delays(args: argparse.Namespace) -> dict[str, Any]:
     """Decode and align the splits."""
     torch.set_num_threads(args.threads)
-    epoch, avg, _ = choose_epoch(args.exp_dir, args.epoch, args.avg)
-    model, tokenizer, info = load_model(args.exp_dir, epoch, avg)
+    model, tokenizer, info = load_run_or_checkpoint(args.exp_dir, args.epoch, args.avg)
     model.to(args.device)
     data = evaluation_data(info["config"]["data"], args.manifest_dir)
     chunks = [ChunkConfig(), *(ChunkConfig.from_ms(*pair) for pair in product(args.chunk_ms, args.left_chunks))]

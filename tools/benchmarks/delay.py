@@ -18,17 +18,10 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import decode_batch, latency_ms
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.results import ErrorStats, Utterance
+from summarymix.decoding.words import words_of
 from summarymix.model import BLANK, Transducer
 
 PERCENTILES = tuple(range(1, 100))
-
-
-class Word(NamedTuple):
-    """A word, and the positions of its first and last token."""
-
-    text: str
-    first: int
-    last: int
 
 
 class Span(NamedTuple):
@@ -69,13 +62,6 @@ def describe(values: list[float]) -> dict[str, Any]:
     }
 
 
-def words_of(tokens: list[int], tokenizer: Tokenizer) -> list[Word]:
-    """The words that tokens spell. One begins with each token that has sentencepiece's mark of a space."""
-    starts = [i for i, token in enumerate(tokens) if i == 0 or tokenizer.tokens[token].startswith("▁")]
-    words = [Word(tokenizer.decode(tokens[a:b]).strip(), a, b - 1) for a, b in pairwise([*starts, len(tokens)])]
-    return [word for word in words if word.text]
-
-
 def align(log_probs: Tensor, tokens: list[int]) -> list[Span] | None:
     """Align tokens to a CTC head's log-probabilities (T, V): where its most likely path has them.
 
@@ -99,6 +85,8 @@ def align(log_probs: Tensor, tokens: list[int]) -> list[Span] | None:
 def emissions(tokens: list[int], spans: list[Span], hypothesis: Hypothesis, tokenizer: Tokenizer) -> list[Emission]:
     """First and last tokens of the words recognised correctly, and, if every word was, of the utterance.
 
+    A space that is a token of its own is none of them.
+
     Args:
         tokens: of the transcript.
         spans: where the alignment has them.
@@ -111,7 +99,7 @@ def emissions(tokens: list[int], spans: list[Span], hypothesis: Hypothesis, toke
         if a == b:
             emitted, aligned = hyps[hyp], refs[ref]
             found += [
-                Emission("word, first token", hypothesis.frames[emitted.first], spans[aligned.first].first),
+                Emission("word, first token", hypothesis.frames[emitted.sound], spans[aligned.sound].first),
                 Emission("word, last token", hypothesis.frames[emitted.last], spans[aligned.last].last),
             ]
         ref += a != ""

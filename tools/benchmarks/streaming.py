@@ -39,6 +39,7 @@ from benchmarks.streams import (
     synchronize,
 )
 from summarymix.chunking import ChunkConfig
+from summarymix.cli import add_epoch_options
 from summarymix.training.precision import autocast
 
 AGES = (60.0, 600.0, 3600.0)  # seconds: upper ends of the ages of a stream that the table tells apart
@@ -60,8 +61,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     add_config_option(parser, required=False)
     option("--exp-dir", type=Path, action="append", default=[], help="a training run; repeatable")
-    option("--epoch", type=int, help="last epoch to average (the last one)")
-    option("--avg", type=int, default=1, help="epochs to average, 0 for none (1)")
+    add_epoch_options(parser)
     option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes (640)")
     option("--left-chunks", type=int, nargs="+", default=[-1], help="left contexts, -1: unlimited (-1)")
     option("--parts", nargs="+", choices=["chunks", "streams"], default=["chunks", "streams"], help="(both)")

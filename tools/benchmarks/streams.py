@@ -17,7 +17,7 @@ from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.model import Transducer
 from summarymix.state import State, state_bytes
-from summarymix.training.checkpoint import load_model
+from summarymix.training.checkpoint import load_run_or_checkpoint
 
 COMPONENTS = {"sum": "sums", "count": "counts", "cache": "convolution caches"}
 COMPONENTS |= {"key": "keys and values", "value": "keys and values", "valid": "keys and values"}
@@ -39,10 +39,11 @@ def load_models(args: argparse.Namespace) -> dict[str, Model]:
     """
     models = {}
     for exp_dir in args.exp_dir:
-        model, tokenizer, info = load_model(exp_dir, args.epoch, args.avg)
+        model, tokenizer, info = load_run_or_checkpoint(exp_dir, args.epoch, args.avg)
         data = info["config"]["data"]
         fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"], data["feature_backend"])
-        models[str(exp_dir)] = Model(model.to(args.device), tokenizer.unk_id, fbank)
+        name = f"{exp_dir}, epoch {info['epoch']}, avg {info['avg']}"
+        models[name] = Model(model.to(args.device), tokenizer.unk_id, fbank)
     for name, config in read_configs(args.config or []).items():
         torch.manual_seed(0)
         model = Transducer(config.model).eval().to(args.device)
