@@ -54,7 +54,8 @@ class OnnxTransducer(nn.Module):
 
     def with_tails(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """For files that stream, utterances with so much silence behind them that their last frame is in a whole chunk.
-        It is what sherpa-onnx makes of an utterance with the tail padding of the export's README."""
+        It is what sherpa-onnx makes of an utterance with the tail padding of the export's README. A word emitted late
+        may have its time in that silence."""
         if self.chunk.chunk_size is None:
             yield from batches
             return
