@@ -114,15 +114,27 @@ def read_checkpoint(path: Path, lazy: bool = False) -> dict[str, Any]:
     if not path.is_file():
         epochs = ", ".join(map(str, list_epochs(path.parent))) or "none"
         raise FileNotFoundError(f"No checkpoint {path}; epochs in {path.parent}: {epochs}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise ValueError(
-            f"{path} is damaged or not a checkpoint ({error}). Delete it; training resumes from the one before"
-        ) from error
+    checkpoint = read_file(path, "Delete it; training resumes from the one before", lazy)
     if not isinstance(checkpoint, dict) or "model_config" not in checkpoint:
         raise ValueError(f"{path} is not a checkpoint of this library: it has no model_config")
     return checkpoint
+
+
+def read_file(path: Path, remedy: str, lazy: bool = False) -> Any:
+    """What ``torch.save`` has written, onto the CPU; nothing in it is executed.
+
+    Args:
+        path: the file, which is there.
+        remedy: what to do if it is damaged.
+        lazy: leave tensors on disk until they are used.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise ValueError(f"{path} is damaged or not a checkpoint ({error}). {remedy}") from error
 
 
 def list_checkpoints(exp_dir: Path) -> list[Path]:
