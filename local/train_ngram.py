@@ -4,14 +4,12 @@ from text with a sentence on each line (perhaps compressed with gzip), or from b
 """
 
 import argparse
-from collections.abc import Iterator
 from pathlib import Path
 
-from lhotse import SupervisionSet
-
 from summarymix.cli import clear_errors
+from summarymix.data.texts import read_texts
 from summarymix.data.tokens import Tokenizer
-from summarymix.decoding.ngram import open_text, write_ngrams
+from summarymix.decoding.ngram import write_ngrams
 
 
 def main() -> None:
@@ -25,16 +23,10 @@ def main() -> None:
     if args.order < 1:
         parser.error("--order must be 1 or more")
 
-    def texts() -> Iterator[str]:
-        for path in args.supervisions:
-            yield from (supervision.text or "" for supervision in SupervisionSet.from_jsonl_lazy(path))
-        for path in args.text:
-            with open_text(path) as file:
-                yield from map(str.strip, file)
-
     with clear_errors("train_ngram.py"):
         tokenizer = Tokenizer.from_lang_dir(args.lang_dir)
-        sentences = ([tokenizer.tokens[i] for i in tokenizer.encode(text)] for text in texts() if text)
+        texts = read_texts(args.supervisions, args.text)
+        sentences = ([tokenizer.tokens[i] for i in tokenizer.encode(text)] for text in texts)
         write_ngrams(args.out, sentences, tokenizer.tokens[1:], args.order)  # all but blank
     print(args.out)
 

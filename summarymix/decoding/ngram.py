@@ -1,14 +1,13 @@
 """N-gram language models of tokens: their estimation, and their use in a beam search (shallow fusion)."""
 
-import gzip
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TextIO
 
+from summarymix.data.texts import open_text
 from summarymix.files import atomic_write
 
 # In place of a token's number, of what ARPA files have beside words.
@@ -79,11 +78,6 @@ class NgramLM:
     def final(self, state: tuple[int, ...]) -> float:
         """Nothing."""
         return 0.0
-
-
-def open_text(path: Path) -> TextIO:
-    """Open a text file, compressed with gzip or not, for reading."""
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
 
 
 def _read_ngrams(path: Path) -> Iterator[tuple[int, int, list[str]]]:

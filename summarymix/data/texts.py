@@ -1,0 +1,88 @@
+"""Text that language models are trained on."""
+
+import gzip
+from array import array
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TextIO
+
+import torch
+from lhotse import SupervisionSet
+from torch import Tensor
+
+from summarymix.data.tokens import Tokenizer
+
+
+def open_text(path: Path) -> TextIO:
+    """Open a text file, compressed with gzip or not, for reading."""
+    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+
+
+def read_texts(supervisions: Iterable[Path], files: Iterable[Path]) -> Iterator[str]:
+    """The transcripts in lhotse's manifests and the lines of text files, without empty ones.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+    """
+    for path in supervisions:
+        yield from (supervision.text for supervision in SupervisionSet.from_jsonl_lazy(path) if supervision.text)
+    for path in files:
+        with open_text(path) as file:
+            yield from filter(None, map(str.strip, file))
+
+
+class Sentences:
+    """Texts as tokens, in a few bytes for each token.
+
+    Args:
+        texts: without empty ones.
+        tokenizer: writes them with tokens.
+
+    Raises:
+        ValueError: there are none.
+    """
+
+    def __init__(self, texts: Iterable[str], tokenizer: Tokenizer) -> None:
+        tokens, ends = array("i"), array("q", [0])
+        self.num_words = 0
+        for text in texts:
+            tokens.extend(tokenizer.encode(text))
+            ends.append(len(tokens))
+            self.num_words += len(text.split())
+        if not tokens:
+            raise ValueError("no transcripts: there is nothing to train a language model with")
+        self._tokens = torch.tensor(tokens, dtype=torch.int32)
+        self._ends = torch.tensor(ends)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    @property
+    def num_tokens(self) -> int:
+        """In all sentences together."""
+        return len(self._tokens)
+
+    def batches(self, batch_tokens: int, generator: torch.Generator | None = None) -> list[Tensor]:
+        """The numbers of all sentences, in batches of similar lengths; as :meth:`select` takes them.
+
+        Args:
+            batch_tokens: tokens in a batch at most, ends of sentences and padding included; a longer sentence is a
+                batch of its own.
+            generator: draws the order of batches, and of sentences of equal lengths; without it the shortest are first.
+        """
+        order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
+        lengths = self._ends.diff()[order] + 1
+        lengths, by_length = lengths.sort(stable=True)
+        bounds = [0]
+        for i, length in enumerate(lengths.tolist()):
+            if i > bounds[-1] and (i + 1 - bounds[-1]) * length > batch_tokens:
+                bounds.append(i)
+        batches = order[by_length].tensor_split(bounds[1:])
+        if generator is None:
+            return list(batches)
+        return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+
+    def select(self, numbers: Tensor) -> list[Tensor]:
+        """The tokens (U,) of the sentences ``numbers`` (N,)."""
+        bounds = zip(self._ends[numbers].tolist(), self._ends[numbers + 1].tolist(), strict=True)
+        return [self._tokens[begin:end] for begin, end in bounds]
