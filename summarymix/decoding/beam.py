@@ -26,8 +26,9 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
 
     Each frame extends each hypothesis by blank or one token, keeps the ``beam_size`` best extensions of each stream,
     and merges those with the same tokens: their probabilities are added, and the times of the better one are kept.
-    Scorers then add theirs. The best hypothesis is that of the greatest score per token, the tokens counted including
-    the predictor's context at the start. All this is what icefall and sherpa-onnx do.
+    Scorers then add theirs, which thus counts in the choices of later frames. The best hypothesis is that of the
+    greatest score per token, the tokens counted including the predictor's context at the start. All this is what
+    icefall and sherpa-onnx do.
 
     Row b of a stream's state belongs to path b of its hypothesis, so that tensors of the state are (N, beam_size, …).
     """
@@ -80,6 +81,8 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
             hypothesis.num_frames += 1
             m += size
         self._follow(rows, moved, read)
+        if read:
+            self.scorer.prepare([path.scorer_state for n in streams for path in hypotheses[n].paths])
 
     def _extend(
         self, hypothesis: Hypothesis, values: list[list[float]], tokens: list[list[int]]

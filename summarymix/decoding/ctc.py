@@ -106,15 +106,19 @@ class CTCPrefixBeamSearch(BeamSearch, CTCSearch):
         """See :meth:`Search.__call__ <summarymix.decoding.search.Search.__call__>`."""
         log_probs = self.log_probs(encoder_out)  # (N, T, V)
         best = log_probs.topk(min(self.beam_size + 1, log_probs.size(2)), dim=2)
-        for hypothesis, values, tokens, length in zip(
-            hypotheses, best.values.tolist(), best.indices.tolist(), lengths.tolist(), strict=True
-        ):
+        values, tokens = best.values.tolist(), best.indices.tolist()  # N × T × (beam_size + 1)
+        limits: list[int] = lengths.tolist()
+        for hypothesis in hypotheses:
             if not hypothesis.paths:
                 start = Prefix(scorer_state=self.scorer.start)
                 start.add(0.0, None, ends_in_blank=True)
                 hypothesis.paths = [start]
-            for frame in zip(values[:length], tokens[:length], strict=True):
-                self._search_frame(hypothesis, list(zip(*frame, strict=True)))
+        for t in range(max(limits, default=0)):
+            streams = [n for n, limit in enumerate(limits) if t < limit]
+            for n in streams:
+                self._search_frame(hypotheses[n], list(zip(values[n][t], tokens[n][t], strict=True)))
+            self.scorer.prepare([path.scorer_state for n in streams for path in hypotheses[n].paths])
+        for hypothesis in hypotheses:
             for path in hypothesis.paths:
                 path.score = path.rank = path.carried + self.scorer.final(path.scorer_state)
             hypothesis.show_best()

@@ -11,12 +11,23 @@ from summarymix.decoding.context import ContextGraph, read_hotwords
 from summarymix.decoding.ctc import CTCGreedySearch, CTCPrefixBeamSearch
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.ngram import NgramLM
+from summarymix.decoding.rnn_lm import RnnLMScorer
 from summarymix.decoding.scorers import TokenScorer
 from summarymix.decoding.search import Scaling, Search
+from summarymix.lm import load_rnn_lm
 from summarymix.model import Transducer
 
 # What each takes besides blank_penalty and temperature, which all take.
-BEAM = {"beam_size", "nbest", "hotwords_file", "hotwords_score", "ngram_lm", "ngram_lm_scale"}
+BEAM = {
+    "beam_size",
+    "nbest",
+    "hotwords_file",
+    "hotwords_score",
+    "rnn_lm",
+    "rnn_lm_scale",
+    "ngram_lm",
+    "ngram_lm_scale",
+}
 METHODS = {
     "greedy_search": {"max_sym_per_frame"},
     "modified_beam_search": BEAM,
@@ -41,6 +52,8 @@ class SearchOptions:
     temperature: float = 1.0
     hotwords_file: Path | None = None
     hotwords_score: float = 1.5
+    rnn_lm: Path | None = None
+    rnn_lm_scale: float = 0.3
     ngram_lm: tuple[Path, ...] = ()
     ngram_lm_scale: tuple[float, ...] = (0.2,)
 
@@ -61,6 +74,8 @@ class SearchOptions:
             "have one: HELLO WORLD :2.5",
         )
         option("--hotwords-score", type=float, help="added for each token of a hot word (1.5)")
+        option("--rnn-lm", type=Path, help="beam searches: a language model that local/train_rnn_lm.py has made")
+        option("--rnn-lm-scale", type=float, help="of the logarithms of its probabilities (0.3)")
         option(
             "--ngram-lm",
             nargs="+",
@@ -72,7 +87,7 @@ class SearchOptions:
             nargs="+",
             type=float,
             help="of the logarithms of each one's probabilities (0.2); below 0 for one of the transcripts themselves "
-            "(LODR): --ngram-lm 4gram.arpa transcripts-2gram.arpa --ngram-lm-scale 0.3 -0.1",
+            "(LODR): --rnn-lm lm.pt --ngram-lm transcripts-2gram.arpa --ngram-lm-scale -0.1",
         )
 
     @classmethod
@@ -91,8 +106,9 @@ class SearchOptions:
                 raise ValueError(f"--{_dashed(name)} is an option of --method {methods}, not of {args.method}")
         if given.get("nbest", 0) < 0:
             raise ValueError("--nbest must be 0 or more")
-        if "hotwords_score" in given and "hotwords_file" not in given:
-            raise ValueError("--hotwords-score is for a --hotwords-file, which is missing")
+        for name, file in (("hotwords_score", "hotwords_file"), ("rnn_lm_scale", "rnn_lm")):
+            if name in given and file not in given:
+                raise ValueError(f"--{_dashed(name)} is for a --{_dashed(file)}, which is missing")
         for name in ("ngram_lm", "ngram_lm_scale"):
             if name in given:
                 given[name] = tuple(given[name])
@@ -143,6 +159,9 @@ class SearchOptions:
         scorers: list[TokenScorer] = []
         if self.hotwords_file:
             scorers.append(ContextGraph(read_hotwords(self.hotwords_file, tokenizer, self.hotwords_score)))
+        if self.rnn_lm:
+            lm = load_rnn_lm(self.rnn_lm, tokenizer.tokens).to(next(model.parameters()).device)
+            scorers.append(RnnLMScorer(lm, self.rnn_lm_scale))
         for path, scale in zip(self.ngram_lm, self.ngram_lm_scale, strict=False):
             scorers.append(NgramLM(path, tokenizer.tokens, scale))
         beam_search = ModifiedBeamSearch if self.method == "modified_beam_search" else CTCPrefixBeamSearch

@@ -1,7 +1,7 @@
 """What beam searches add to the scores of tokens besides the model's: hot words, language models."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 class TokenScorer(Protocol):
@@ -18,12 +18,26 @@ class TokenScorer(Protocol):
         """What ending in ``state`` adds."""
 
 
+@runtime_checkable
+class BatchedScorer(TokenScorer, Protocol):
+    """One that had better work for many states at once: a network."""
+
+    def prepare(self, states: Sequence[Any]) -> None:
+        """Called behind each frame with the states of all hypotheses of all streams, in which tokens will be read."""
+
+
 class Scorers:
     """The sum of several, or of none."""
 
     def __init__(self, scorers: Sequence[TokenScorer]) -> None:
         self.scorers = scorers
+        self._batched = [(i, scorer) for i, scorer in enumerate(scorers) if isinstance(scorer, BatchedScorer)]
         self.start = tuple(scorer.start for scorer in scorers)
+
+    def prepare(self, states: Sequence[tuple[Any, ...]]) -> None:
+        """Called behind each frame with the states of all hypotheses of all streams."""
+        for i, scorer in self._batched:
+            scorer.prepare([state[i] for state in states])
 
     def step(self, state: tuple[Any, ...], token: int) -> tuple[float, tuple[Any, ...]]:
         """What reading ``token`` in ``state`` adds, and the state that follows."""

@@ -1,10 +1,11 @@
-"""Encoder output and a scorer for tests of searches."""
+"""Encoder output and scorers for tests of searches."""
 
 import math
 
 import torch
 from torch import Tensor
 
+from summarymix.lm import RnnLM, RnnLMConfig
 from summarymix.model import Transducer
 
 
@@ -32,3 +33,13 @@ class Bigrams:
 def total(tokens: tuple[int, ...]) -> float:
     """What Bigrams add to a whole sequence."""
     return sum(math.sin(7 * a + b) for a, b in zip((0, *tokens), tokens, strict=False)) + math.sin((0, *tokens)[-1])
+
+
+def tiny_lm(vocab_size: int = 11) -> RnnLM:
+    """An RNN language model with random weights and strong opinions."""
+    torch.manual_seed(6)
+    lm = RnnLM(RnnLMConfig(dim=8, num_layers=2, vocab_size=vocab_size)).eval()
+    with torch.no_grad():
+        for parameter in lm.parameters():
+            parameter.mul_(2)
+    return lm

@@ -276,6 +276,8 @@ def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("--method modified_beam_search --hotwords-score 2", "--hotwords-score is for a --hotwords-file"),
         ("--hotwords-file x", "--hotwords-file is an option of --method modified_beam_search"),
         ("--method modified_beam_search --nbest -1", "--nbest must be 0 or more"),
+        ("--method modified_beam_search --rnn-lm-scale 2", "--rnn-lm-scale is for a --rnn-lm, which is missing"),
+        ("--method modified_beam_search --rnn-lm /nowhere", "No language model /nowhere: train it with"),
         ("--method modified_beam_search --ngram-lm a b --ngram-lm-scale 1", "--ngram-lm has 2 and --ngram-lm-scale 1"),
         ("--method modified_beam_search --ngram-lm /nowhere", "No such file .*nowhere"),
         ("--temperature 0", "temperature must be above 0"),

@@ -2,18 +2,20 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from search_cases import Bigrams, encoder_frames
+from search_cases import Bigrams, encoder_frames, tiny_lm
 
 from summarymix.chunking import ChunkConfig
 from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.ctc import CTCGreedySearch, CTCPrefixBeamSearch
 from summarymix.decoding.greedy import GreedySearch
-from summarymix.decoding.search import Hypothesis, Search
+from summarymix.decoding.rnn_lm import RnnLMScorer
+from summarymix.decoding.search import BeamSearch, Hypothesis, Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.model import Transducer
 from summarymix.state import select_slots, write_slots
@@ -21,11 +23,19 @@ from summarymix.state import select_slots, write_slots
 UNK = 1
 TIE = 1e-4
 MakeSearch = Callable[[Transducer], Search]
+
+
+def with_lm(kind: type[BeamSearch], model: Transducer) -> Search:
+    return kind(model, 4, UNK, True, scorers=[RnnLMScorer(tiny_lm(), 0.2), Bigrams()])
+
+
 SEARCHES: list[MakeSearch] = [
     pytest.param(lambda model: GreedySearch(model, 2, UNK, True), id="greedy"),
     pytest.param(lambda model: ModifiedBeamSearch(model, 4, UNK, True, scorers=[Bigrams()]), id="beam"),
     pytest.param(lambda model: CTCGreedySearch(model, UNK, record_margins=True), id="ctc_greedy"),
     pytest.param(lambda model: CTCPrefixBeamSearch(model, 4, UNK, True, scorers=[Bigrams()]), id="ctc_prefix"),
+    pytest.param(partial(with_lm, ModifiedBeamSearch), id="beam_lm"),
+    pytest.param(partial(with_lm, CTCPrefixBeamSearch), id="ctc_prefix_lm"),
 ]  # type: ignore[list-item]
 
 
