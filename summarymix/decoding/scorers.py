@@ -20,10 +20,12 @@ class TokenScorer(Protocol):
 
 @runtime_checkable
 class BatchedScorer(TokenScorer, Protocol):
-    """One that had better work for many states at once: a network."""
+    """One that had better work on many states at once: a network. Equal tokens get sums equal up to rounding."""
 
     def prepare(self, states: Sequence[Any]) -> None:
-        """Called behind each frame with the states of all hypotheses of all streams, in which tokens will be read."""
+        """Do what reading tokens in ``states`` takes. Searches call this behind a frame, with the states of all
+        hypotheses that are left in all streams; without it :meth:`step` does the same, state by state.
+        """
 
 
 class Scorers:
@@ -35,7 +37,7 @@ class Scorers:
         self.start = tuple(scorer.start for scorer in scorers)
 
     def prepare(self, states: Sequence[tuple[Any, ...]]) -> None:
-        """Called behind each frame with the states of all hypotheses of all streams."""
+        """See :meth:`BatchedScorer.prepare`."""
         for i, scorer in self._batched:
             scorer.prepare([state[i] for state in states])
 
