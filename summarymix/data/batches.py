@@ -7,6 +7,7 @@ hence any number of workers gives the same batches, and resuming skips batches w
 
 import itertools
 import operator
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 from lhotse import CutSet
-from lhotse.cut import Cut, MixedCut
+from lhotse.cut import Cut, MixedCut, PaddingCut
 from lhotse.dataset import DynamicBucketingSampler, SimpleCutSampler
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from lhotse.utils import LOG_EPSILON
@@ -27,6 +28,7 @@ from summarymix.data.features import FbankExtractor, FbankOptions, FeatureBacken
 from summarymix.data.manifests import cuts_path, read_cuts
 from summarymix.data.noise import NoiseConfig, NoiseMixer
 from summarymix.data.shar import index_location, place_in_shar, read_shar, with_data
+from summarymix.data.silence import SilenceConfig, WhiteNoise, WithSilence, utterances
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.data.tokens import Tokenizer
 
@@ -77,6 +79,8 @@ class DataConfig:
     """Masking of features in training."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     """Noise mixed into the training utterances."""
+    silence: SilenceConfig = field(default_factory=SilenceConfig)
+    """Silence around the training utterances, and between some that are joined."""
 
     def fbank_options(self) -> FbankOptions:
         """The features' definition."""
@@ -109,7 +113,7 @@ class Batch:
     tokens: list[list[int]]
     texts: list[str]
     cut_ids: list[str]
-    seconds: float  # of audio, padding not counted
+    seconds: float  # of the utterances, padding and silence that was added not counted
 
     def __len__(self) -> int:
         return len(self.cut_ids)
@@ -146,6 +150,7 @@ class TrainData:
         self.total_seconds = 0.0
         self.num_cuts = 0
         self._tokenizer = tokenizer
+        self._output_lengths = output_lengths
         self._loader = _Loader(config, tokenizer)
         self._noise = None
         if config.noise.manifest is not None:
@@ -176,6 +181,8 @@ class TrainData:
                 f"{self.skipped_items.summary()} (listed in {self.skipped_path})"
             )
         self._skipped_ids = {item.id for item in self.skipped_items.items}
+        if config.silence.enabled:
+            durations = [cut.duration for cut in self._cuts(1)]
         self._duration_bins = _duration_bins(durations, config.num_buckets)
 
     @property
@@ -252,15 +259,8 @@ class TrainData:
     def _batches(self, epoch: int, rank: int, world_size: int) -> Iterator[CutSet]:
         if self.num_cuts < world_size:
             raise ValueError(f"{self.num_cuts} training cuts cannot be shared among {world_size} processes: use fewer")
-        weights = {split: kept for split, kept in self._kept.items() if kept}
-        splits = [self.config.read_cuts(split) for split in weights]
-        cuts = (
-            CutSet.mux(*splits, weights=list(weights.values()), seed=self.seed + epoch)
-            if len(splits) > 1
-            else splits[0]
-        )
         sampler = DynamicBucketingSampler(
-            cuts.filter(self._is_kept),
+            self._cuts(epoch),
             max_duration=self.config.max_duration,
             duration_bins=self._duration_bins,
             buffer_size=self.config.shuffle_buffer,
@@ -272,6 +272,26 @@ class TrainData:
         )
         sampler.set_epoch(epoch)
         return _share(sampler, rank, world_size)
+
+    def _cuts(self, epoch: int) -> CutSet:
+        """What is trained on in an epoch."""
+        weights = {split: kept for split, kept in self._kept.items() if kept}
+        splits = [self.config.read_cuts(split) for split in weights]
+        cuts = (
+            CutSet.mux(*splits, weights=list(weights.values()), seed=self.seed + epoch)
+            if len(splits) > 1
+            else splits[0]
+        )
+        cuts = cuts.filter(self._is_kept)
+        silence = self.config.silence
+        if not silence.enabled:
+            return cuts
+        if silence.join_probability > 0:
+            cuts = cuts.shuffle(random.Random(f"{self.seed} {epoch}"), self.config.shuffle_buffer)
+        return CutSet(WithSilence(cuts, silence, f"{self.seed} {epoch}", self._fits))
+
+    def _fits(self, cut: Cut) -> bool:
+        return problem_for_training(cut, self.config, self._tokenizer, self._output_lengths) is None
 
     def _with_noise(
         self, noise: NoiseMixer, batches: Iterable[CutSet], epoch: int, first: int, step: int
@@ -431,8 +451,9 @@ def _num_feature_frames(cut: Cut, config: DataConfig) -> int:
 
 
 def _parts(cut: Cut) -> list[Cut]:
-    """The cuts that are mixed in a cut, the utterance first; of an ordinary cut itself."""
-    return [track.cut for track in cut.tracks] if isinstance(cut, MixedCut) else [cut]
+    """The cuts that are mixed in a cut, utterances before noise; of an ordinary cut itself."""
+    parts = [track.cut for track in cut.tracks] if isinstance(cut, MixedCut) else [cut]
+    return [part for part in parts if not isinstance(part, PaddingCut)]
 
 
 def _audio_file(cut: Cut) -> str:
@@ -510,7 +531,9 @@ class _Loader(Dataset):
         self._tokenizer = tokenizer
         self._sample_rate = config.sample_rate
         self._num_mel_bins = config.num_mel_bins
-        self._extractor = FbankExtractor(config.fbank_options()) if config.on_the_fly else None
+        extractor = FbankExtractor(config.fbank_options())
+        self._extractor = extractor if config.on_the_fly else None
+        self._white_noise = WhiteNoise(extractor) if config.silence.enabled else None
 
     def __getitem__(self, cuts: CutSet) -> tuple[Batch, list[Skipped]]:
         features: list[Tensor] = []
@@ -528,7 +551,7 @@ class _Loader(Dataset):
             features.append(matrix)
             texts.append(transcript(cut))
             cut_ids.append(cut.id)
-            seconds += cut.duration
+            seconds += sum(utterance.duration for utterance in utterances(cut))
         batch = Batch(
             features=pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON)
             if features
@@ -548,13 +571,15 @@ class _Loader(Dataset):
                 cut = cut.resample(self._sample_rate)
             features = self._extractor.extract(cut.load_audio()[0])
         elif cut.has_features:
-            features = torch.from_numpy(cut.load_features())
+            features = torch.from_numpy(cut.load_features()).float()
         else:
             raise ValueError("the manifest has no features: set --data.on_the_fly true, or compute them")
         if features.shape[1] != self._num_mel_bins:
             raise ValueError(f"{features.shape[1]} features instead of {self._num_mel_bins}: see --data.num_mel_bins")
         if not torch.isfinite(features).all():
             raise ValueError("the features are not finite")
+        if self._white_noise is not None:
+            self._white_noise.fill(features, cut)
         return features  # (T, F)
 
 

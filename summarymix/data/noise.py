@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lhotse import CutSet
-from lhotse.cut import Cut, MixedCut
+from lhotse.cut import Cut, MixedCut, MixTrack
 from lhotse.dataset import CutMix
 from lhotse.utils import fastcopy
 
 from summarymix.data.manifests import read_cuts
+from summarymix.data.silence import utterances
 
 
 @dataclass
@@ -111,14 +112,11 @@ def _by_mean_energy(cut: Cut) -> Cut:
     """Mend the ratios of stored features, which lhotse takes of sums over frames: half as much noise, twice as loud."""
     if not isinstance(cut, MixedCut):
         return cut
-    utterance, *noise = cut.tracks
-    return fastcopy(
-        cut,
-        tracks=[
-            utterance,
-            *(
-                fastcopy(track, snr=track.snr + 10 * math.log10(utterance.cut.num_frames / track.cut.num_frames))
-                for track in noise
-            ),
-        ],
-    )
+    reference = utterances(cut)[0]
+
+    def mended(track: MixTrack) -> MixTrack:
+        if track.snr is None:
+            return track
+        return fastcopy(track, snr=track.snr + 10 * math.log10(reference.num_frames / track.cut.num_frames))
+
+    return fastcopy(cut, tracks=[mended(track) for track in cut.tracks])
