@@ -11,12 +11,19 @@ command, and its plots beside it. tools/report.py makes a page of such files.
 import argparse
 from pathlib import Path
 
-from benchmarks import accuracy, encoder, features, loss, streaming
+from benchmarks import accuracy, encoder, features, long, loss, streaming
 from benchmarks.record import describe, make_run, write_plots, write_run
 
 from summarymix.cli import clear_errors
 
-SUBCOMMANDS = {"encoder": encoder, "loss": loss, "streaming": streaming, "accuracy": accuracy, "features": features}
+SUBCOMMANDS = {
+    "encoder": encoder,
+    "loss": loss,
+    "streaming": streaming,
+    "accuracy": accuracy,
+    "long": long,
+    "features": features,
+}
 
 
 def main() -> None:

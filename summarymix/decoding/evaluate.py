@@ -14,6 +14,7 @@ from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.batches import Batch, DataConfig
 from summarymix.data.features import FbankOptions
 from summarymix.data.noise import NoiseConfig
+from summarymix.data.silence import SilenceConfig
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.results import Utterance
 from summarymix.decoding.search import Hypothesis, Search
@@ -57,7 +58,7 @@ class Setting:
 
 
 def evaluation_data(config: dict[str, Any], manifest_dir: str | None = None) -> DataConfig:
-    """Where and what a run's splits are: ``data`` of a checkpoint's configuration, without noise.
+    """Where and what a run's splits are: ``data`` of a checkpoint's configuration, without noise and added silence.
 
     Args:
         config: ``data`` of the configuration.
@@ -65,7 +66,8 @@ def evaluation_data(config: dict[str, Any], manifest_dir: str | None = None) -> 
     """
     # Reading in this process, so that loading does not compete with what is being timed.
     spec_augment = SpecAugmentConfig(**config["spec_augment"])
-    data = DataConfig(**{**config, "spec_augment": spec_augment, "noise": NoiseConfig(), "num_workers": 0})
+    training_only = {"noise": NoiseConfig(), "silence": SilenceConfig(), "num_workers": 0}
+    data = DataConfig(**{**config, "spec_augment": spec_augment, **training_only})
     return data if manifest_dir is None else replace(data, manifest_dir=manifest_dir, shar_dir=None)
 
 

@@ -78,14 +78,19 @@ def wer_interval(utterances: list[Utterance], samples: int, seed: int) -> tuple[
 
     Not a number where a sample without any word is possible and drawn.
     """
-    errors = []
-    for _, pairs in ErrorStats.of(utterances).alignments:
-        errors.append(sum(ref != hyp for ref, hyp in pairs))
-    counts = np.array([errors, [len(utterance.ref) for utterance in utterances]])  # (2, N)
+    alignments = ErrorStats.of(utterances).alignments
+    errors = [sum(ref != hyp for ref, hyp in pairs) for _, pairs in alignments]
+    words = [len(utterance.ref) for utterance in utterances]
+    return bootstrap(list(zip(errors, words, strict=True)), samples, seed)
+
+
+def bootstrap(counts: list[tuple[int, int]], samples: int, seed: int) -> tuple[float, float]:
+    """The same from the errors and words of each utterance."""
+    both = np.array(counts).T  # (2, N)
     rng = np.random.default_rng(seed)
     rates = []
     for _ in range(samples):
-        drawn, words = counts[:, rng.integers(len(utterances), size=len(utterances))].sum(1)
+        drawn, words = both[:, rng.integers(len(counts), size=len(counts))].sum(1)
         rates.append(100 * drawn / words if words else np.nan)
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)

@@ -1,0 +1,303 @@
+"""Word error rate against elapsed time, on long recordings made of a split's utterances.
+
+    cd egs/librispeech/ASR
+    python ../../../tools/benchmark.py long --exp-dir exp --split test-clean --left-chunks 2 8 -1 --json long.json
+
+Utterances follow each other in random order, with gaps between them. Each recording is recognised by each model offline
+in windows, and in one stream for each chunk size and left context, as transcribe.py does: with unlimited left context
+the mean of SummaryMixing is over all that has been heard, or, in a model with decay_seconds, over the last part of it.
+
+A recording's words are aligned with its transcript. The errors of an utterance's words, and insertions behind them, are
+counted at the time at which it begins; intervals are 95 % bootstrap intervals over utterances. "alone" is the same
+utterances, each by itself: what is more in the recordings comes from their gaps, if it is there from the first minute
+on, and from their length, if it grows.
+"""
+
+import argparse
+import math
+import random
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import kaldialign
+import torch
+from lhotse.cut import Cut
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import summarymix
+from benchmarks.accuracy import bootstrap
+from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
+from summarymix.data.batches import transcript
+from summarymix.data.shar import with_data
+from summarymix.decoding.evaluate import evaluation_data
+from summarymix.decoding.methods import SearchOptions
+from summarymix.decoding.recognizer import Recognizer
+from summarymix.training.checkpoint import load_run_or_checkpoint
+
+EDGES = (0, 1, 2, 5, 10, 30, 60)  # minutes at which bins of elapsed time begin
+
+
+class Utterance(NamedTuple):
+    """An utterance in a recording: its first and last sample, and its words."""
+
+    begin: int
+    end: int
+    words: list[str]
+
+
+class Recording(NamedTuple):
+    """Samples (n,), and what is said in them."""
+
+    samples: Tensor
+    utterances: list[Utterance]
+
+
+class Setting(NamedTuple):
+    """A model, and options of :meth:`Recognizer.transcribe`."""
+
+    model: str
+    chunk_ms: int | None  # None: offline
+    left_chunks: int
+    reset_after_silence: float | None
+
+    def options(self) -> dict[str, Any]:
+        """As :meth:`Recognizer.transcribe` takes them."""
+        if self.chunk_ms is None:
+            return {"mode": "offline"}
+        names = ("chunk_ms", "left_chunks", "reset_after_silence")
+        return {"mode": "streaming", **{name: getattr(self, name) for name in names}}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The subcommand's options."""
+    option = parser.add_argument
+    option("--exp-dir", type=Path, nargs="+", required=True, help="folders of training runs")
+    option("--split", required=True, help="split whose utterances are joined")
+    option("--minutes", type=float, default=30, help="length of a recording (30)")
+    option("--recordings", type=int, help="how many (as many as the split fills without repeating itself, at least 1)")
+    option("--gap-seconds", type=float, nargs="+", default=[0.3], help="between utterances (0.3)")
+    option("--gap-db", type=float, help="level of white noise in the gaps relative to full scale (digital silence)")
+    option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes (640)")
+    option("--left-chunks", type=int, nargs="+", default=[8, -1], help="left contexts, -1: unlimited (8 -1)")
+    option(
+        "--reset-after-silence",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="SECONDS",
+        help="also with the encoder's memory emptied after so long without a word",
+    )
+    option("--epoch", type=int, help="last epoch to average (what decode.py --select chose, or else the last one)")
+    option("--avg", type=int, help="epochs to average, 0 for none (1)")
+    option("--manifest-dir", help="folder of the manifests, if they have been moved since training")
+    option("--samples", type=int, default=2000, help="drawn for the confidence intervals (2000)")
+    option("--seed", type=int, default=0, help="of the order of utterances, and of that drawing (0)")
+    SearchOptions.add_to(parser)
+    add_machine_options(parser, precision=False)
+
+
+Count = tuple[float, int, int]  # of an utterance: the second at which it begins, errors, words
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Error rates by elapsed time, for each gap, model and setting.
+
+    Raises:
+        ValueError: an option is impossible, or the split has nothing to recognise.
+    """
+    torch.set_num_threads(args.threads)
+    search = SearchOptions.of(args)
+    recognizers: dict[str, Recognizer] = {}
+    for exp_dir in args.exp_dir:
+        recognizer = summarymix.load(exp_dir, args.epoch, args.avg, args.device)
+        recognizer.search = search.make(recognizer.model, recognizer.tokenizer)
+        recognizers[str(exp_dir)] = recognizer
+    streams = [*product(args.chunk_ms, args.left_chunks, [None, *args.reset_after_silence])]
+    settings, left_out = [], []
+    for name, options in product(recognizers, [(None, -1, None), *streams]):
+        setting = Setting(name, *options)
+        try:
+            recognizers[name].transcribe(torch.zeros(0), **setting.options())
+            settings.append(setting)
+        except ValueError as error:
+            left_out.append(setting._asdict() | {"left_out": str(error)})
+
+    _, _, info = load_run_or_checkpoint(args.exp_dir[0], args.epoch, args.avg)
+    data = evaluation_data(info["config"]["data"], args.manifest_dir)
+    cuts = sorted(data.read_cuts(args.split), key=lambda cut: cut.id)
+    results: dict[str, Any] = {"rates": [], "recordings": [], "left_out": left_out}
+    for gap in args.gap_seconds:
+        counts: dict[Setting, tuple[list[Count], list[Count]]] = {setting: ([], []) for setting in settings}
+        skipped: list[str] = []
+        for number, recording in enumerate(join(cuts, gap, data.sample_rate, args, skipped)):
+            minutes = len(recording.samples) / data.sample_rate / 60
+            results["recordings"].append(
+                {"gap_seconds": gap, "minutes": minutes, "utterances": len(recording.utterances)}
+            )
+            for setting, (joined, alone) in counts.items():
+                recognizer, options = recognizers[setting.model], setting.options()
+                joined += count_errors(recognizer, recording, data.sample_rate, options)
+                for one in by_themselves(recording):
+                    alone += count_errors(recognizer, one, data.sample_rate, options)
+                print(f"gap {gap:g} s, recording {number + 1} of {minutes:.1f} min: {setting}", flush=True)
+        for setting, (joined, alone) in counts.items():
+            decay = recognizers[setting.model].model.config.decay_seconds
+            bins = list(rates(joined, alone, args.samples, args.seed))
+            results["rates"].append(
+                {"gap_seconds": gap, "decay_seconds": decay, "skipped": len(skipped), "bins": bins} | setting._asdict()
+            )
+    return results
+
+
+def join(
+    cuts: Sequence[Cut], gap_seconds: float, sample_rate: int, args: argparse.Namespace, skipped: list[str]
+) -> Iterator[Recording]:
+    """Recordings of a split's utterances in random order. What cannot be read is added to ``skipped``.
+
+    Raises:
+        ValueError: nothing can be read.
+    """
+    rng = random.Random(args.seed)
+    generator = torch.Generator().manual_seed(args.seed)
+    size = round(60 * args.minutes * sample_rate)
+    gap = torch.zeros(round(gap_seconds * sample_rate))
+    parts: list[Tensor] = []
+    utterances: list[Utterance] = []
+    position, made = 0, 0
+    while True:
+        for cut in rng.sample(cuts, len(cuts)):
+            if cut.id in skipped:
+                continue
+            try:
+                samples = torch.from_numpy(with_data(cut).resample(sample_rate).load_audio()[0])
+            # What a broken file raises differs between formats and libraries.
+            except Exception:
+                skipped.append(cut.id)
+                continue
+            utterances.append(Utterance(position, position + len(samples), transcript(cut).split()))
+            if args.gap_db is not None:
+                gap = 10 ** (args.gap_db / 20) * torch.randn(len(gap), generator=generator)
+            parts += [samples, gap]
+            position += len(samples) + len(gap)
+            if position >= size:
+                yield Recording(torch.cat(parts), utterances)
+                made += 1
+                if made == args.recordings:
+                    return
+                parts, utterances, position = [], [], 0
+        if len(skipped) == len(cuts):
+            raise ValueError(f"no audio of the split {args.split} can be read, for example that of {cuts[0].id}")
+        # The split has been used up.
+        if made and args.recordings is None:
+            return
+
+
+def by_themselves(recording: Recording) -> Iterator[Recording]:
+    """Each utterance of a recording as one."""
+    for begin, end, words in recording.utterances:
+        yield Recording(recording.samples[begin:end], [Utterance(0, end - begin, words)])
+
+
+def count_errors(
+    recognizer: Recognizer, recording: Recording, sample_rate: int, options: dict[str, Any]
+) -> list[Count]:
+    """Recognise a recording."""
+    words = recognizer.transcribe(recording.samples, sample_rate, **options).text.split()
+    errors = errors_of([utterance.words for utterance in recording.utterances], words)
+    return [
+        (utterance.begin / sample_rate, count, len(utterance.words))
+        for utterance, count in zip(recording.utterances, errors, strict=True)
+    ]
+
+
+def errors_of(refs: list[list[str]], hyp: list[str]) -> list[int]:
+    """The errors of each of the utterances ``refs``, recognised in a row as ``hyp``.
+
+    Words that are inserted count as errors of the utterance of the word before, or, before all words, of the first one.
+    """
+    owners = [i for i, words in enumerate(refs) for _ in words]  # of each word
+    errors = [0] * len(refs)
+    done = 0  # words
+    for ref, word in kaldialign.align([word for words in refs for word in words], hyp, ""):
+        done += ref != ""
+        if ref != word:
+            errors[owners[max(done - 1, 0)] if owners else 0] += 1
+    return errors
+
+
+def rates(joined: list[Count], alone: list[Count], samples: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Error rates with intervals: alone, by minutes, of all."""
+    bins = {"alone": alone}
+    for begin, end in zip(EDGES, (*EDGES[1:], math.inf), strict=True):
+        name = f"from {begin}" if end == math.inf else f"{begin}–{end}"
+        bins[f"{name} min"] = [count for count in joined if 60 * begin <= count[0] < 60 * end]
+    bins["all"] = joined
+    for name, counts in bins.items():
+        errors, words = (sum(column) for column in list(zip(*counts, strict=True))[1:]) if counts else (0, 0)
+        if words:
+            low, high = bootstrap([count[1:] for count in counts], samples, seed)
+            figures = {"words": words, "errors": errors, "wer": 100 * errors / words, "wer_low": low, "wer_high": high}
+            yield {"bin": name, "utterances": len(counts)} | figures
+
+
+def label(result: dict[str, Any]) -> list[str]:
+    """Model, chunk, left context."""
+    if result["chunk_ms"] is None:
+        return [result["model"], "offline, windows", "–"]
+    left = "unlimited" if result["left_chunks"] < 0 else str(result["left_chunks"])
+    if result["decay_seconds"]:
+        left += f", decay {result['decay_seconds']:g} s"
+    if result["reset_after_silence"]:
+        left += f", reset after {result['reset_after_silence']:g} s"
+    return [result["model"], f"{result['chunk_ms']} ms", left]
+
+
+def tables(run: Run) -> list[Table]:
+    """One for each gap."""
+    results, made = run["results"], []
+    for gap in dict.fromkeys(result["gap_seconds"] for result in results["rates"]):
+        chosen = [result for result in results["rates"] if result["gap_seconds"] == gap]
+        names = list(dict.fromkeys(one["bin"] for result in chosen for one in result["bins"]))
+        rows = []
+        for result in chosen:
+            cells = {
+                one["bin"]: f"{one['wer']:.2f} ({one['wer_low']:.2f}–{one['wer_high']:.2f})" for one in result["bins"]
+            }
+            rows.append([*label(result), *(cells.get(name, "n/a") for name in names)])
+        recordings = [one for one in results["recordings"] if one["gap_seconds"] == gap]
+        notes = [
+            f"{len(recordings)} recordings of {max(one['minutes'] for one in recordings):.1f} minutes at most, with "
+            f"{sum(one['utterances'] for one in recordings)} utterances; {chosen[0]['skipped']} could not be read."
+        ]
+        notes += [
+            f"{', '.join(label(one | {'decay_seconds': None}))}: left out, {one['left_out']}"
+            for one in results["left_out"]
+        ]
+        kind = run["settings"]["gap_db"]
+        kind = "silence" if kind is None else f"noise at {kind:g} dB"
+        title = f"WER % against elapsed time, gaps of {gap:g} s of {kind}"
+        made.append(Table(title, ["model", "chunk", "left context", *names], rows, notes))
+    return made
+
+
+def plots(run: Run) -> dict[str, Figure]:
+    """Error rates by elapsed time, a panel for each gap."""
+    rates = run["results"]["rates"]
+    gaps = list(dict.fromkeys(result["gap_seconds"] for result in rates))
+    figure, axes = panels(len(gaps), "Word error rate against elapsed time")
+    for one, gap in zip(axes, gaps, strict=True):
+        chosen = [result for result in rates if result["gap_seconds"] == gap]
+        for i, result in enumerate(chosen):
+            points = [point for point in result["bins"] if point["bin"] != "all"]
+            ys = [point["wer"] for point in points]
+            bars = [[y - p["wer_low"] for p, y in zip(points, ys, strict=True)]]
+            bars += [[p["wer_high"] - y for p, y in zip(points, ys, strict=True)]]
+            xs = [k + 0.5 * i / len(chosen) for k in range(len(points))]  # beside each other, to be told apart
+            one.errorbar(xs, ys, yerr=bars, fmt=".-", capsize=2, label=", ".join(label(result)))
+            one.set_xticks(range(len(points)), [point["bin"] for point in points], rotation=30)
+        one.set(title=f"gaps of {gap:g} s", ylabel="WER %", ylim=(0, None))
+        add_legend(one)
+    return {"wer": figure}
