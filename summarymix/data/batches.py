@@ -541,13 +541,11 @@ class _Loader(Dataset):
         cut_ids: list[str] = []
         failures: list[Skipped] = []
         seconds = 0.0
-        for cut in cuts:
-            try:
-                matrix = self._features(cut)
-            # What a broken file raises differs between formats and libraries; the text goes into the list.
-            except Exception as error:
-                failures.append(_unreadable(cut, error))
+        for loaded in itertools.chain.from_iterable(map(self._load, cuts)):
+            if isinstance(loaded, Skipped):
+                failures.append(loaded)
                 continue
+            cut, matrix = loaded
             features.append(matrix)
             texts.append(transcript(cut))
             cut_ids.append(cut.id)
@@ -563,6 +561,17 @@ class _Loader(Dataset):
             seconds=seconds,
         )
         return batch, failures
+
+    def _load(self, cut: Cut) -> list[tuple[Cut, Tensor] | Skipped]:
+        """A cut with its features (T, F), or why there are none. Of utterances that have been joined, those remain that
+        can be read."""
+        try:
+            return [(cut, self._features(cut))]
+        # What a broken file raises differs between formats and libraries; the text goes into the list.
+        except Exception as error:
+            parts = utterances(cut)
+            loaded = [one for part in parts for one in self._load(part)] if len(parts) > 1 else []
+            return loaded if any(isinstance(one, Skipped) for one in loaded) else [_unreadable(cut, error)]
 
     def _features(self, cut: Cut) -> Tensor:
         cut = with_data(cut)

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut, MixedCut, PaddingCut
+from lhotse.utils import compute_num_frames
 from torch import Tensor
 
 from summarymix.data.features import FbankExtractor
 
-# The features of digital silence: they are logarithms of energies of at least this. (lhotse pads with log(1e-10),
-# which no audio has.)
-SILENCE = math.log(torch.finfo(torch.float32).eps)
+# The features of digital silence are the logarithm of this: no energy is less. (lhotse pads with log(1e-10), which no
+# audio has.)
+_FLOOR = torch.finfo(torch.float32).eps
+SILENCE = math.log(_FLOOR)
 _NOISE_SECONDS = 10
 _NOISE = "white_noise"  # in the custom data of a silence: its level in dB and the first frame
 
@@ -51,9 +53,19 @@ class SilenceConfig:
         """Whether there is anything to do."""
         return self.probability > 0 or self.join_probability > 0
 
+    def summary(self) -> str:
+        """What is added, in a few words."""
+        if not self.enabled:
+            return "no silence added (--data.silence.probability)"
+        low, high = self.noise_db
+        return (
+            f"silence of up to {self.max_pause:g} s around {self.probability:.0%} of them, {self.join_probability:.0%} "
+            f"joined, with noise at {low:g} to {high:g} dB"
+        )
+
 
 class WithSilence:
-    """Cuts with silence around some and others joined, as a lazy manifest. The same whenever it is iterated over.
+    """Cuts with silence around some and others joined, as a lazy manifest.
 
     Args:
         cuts: in a random order, because neighbours are joined.
@@ -115,17 +127,18 @@ class WhiteNoise:
         samples = torch.randn(
             _NOISE_SECONDS * extractor.options.sample_rate, generator=torch.Generator().manual_seed(0)
         )
-        self._features = extractor.extract(samples)  # (T, F), of level 0 dB
+        self._energies = extractor.extract(samples).exp()  # (T, F), of level 0 dB
 
     def fill(self, features: Tensor, cut: Cut) -> None:
         """Add noise to the silence in the features (T, F) of ``cut``, in place."""
         for track in cut.tracks if isinstance(cut, MixedCut) else ():
-            if not isinstance(track.cut, PaddingCut):
+            if not isinstance(track.cut, PaddingCut) or _NOISE not in (track.cut.custom or {}):
                 continue
             level, first = track.cut.custom[_NOISE]
-            silence = features[round(100 * track.offset) :][: round(100 * track.cut.duration)]  # (t, F)
-            index = torch.arange(first, first + len(silence)) % len(self._features)
-            silence[:] = torch.logaddexp(silence, self._features[index] + level / 10 * math.log(10))
+            begin = compute_num_frames(track.offset, 0.01, cut.sampling_rate)
+            silence = features[begin : round(100 * (track.offset + track.cut.duration))]  # (t, F)
+            noise = self._energies[torch.arange(first, first + len(silence)) % len(self._energies)]
+            silence[:] = (silence.exp() - _FLOOR + 10 ** (level / 10) * noise).clamp(min=_FLOOR).log()
 
 
 def utterances(cut: Cut) -> list[Cut]:

@@ -51,7 +51,7 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
             print(
                 f"{recipe}: {parameters / 1e6:.1f} M parameters, {world.size} process(es) on {world.device.type}, "
                 f"{train_data.num_cuts} utterances of {train_data.total_seconds / 3600:.2f} hours, "
-                f"{config.data.noise.summary()}",
+                f"{config.data.noise.summary()}, {config.data.silence.summary()}",
                 file=sys.stderr,
             )
             if train_data.skipped:
