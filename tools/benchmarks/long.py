@@ -41,8 +41,9 @@ EDGES = (0, 1, 2, 5, 10, 30, 60)  # minutes at which bins of elapsed time begin
 
 
 class Utterance(NamedTuple):
-    """An utterance in a recording: its first and last sample, and its words."""
+    """An utterance in a recording: from which sample to before which, and its words."""
 
+    cut_id: str
     begin: int
     end: int
     words: list[str]
@@ -129,6 +130,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     data = evaluation_data(info["config"]["data"], args.manifest_dir)
     cuts = sorted(data.read_cuts(args.split), key=lambda cut: cut.id)
     results: dict[str, Any] = {"rates": [], "recordings": [], "left_out": left_out}
+    by_itself: dict[tuple[Setting, str], list[Count]] = {}
     for gap in args.gap_seconds:
         counts: dict[Setting, tuple[list[Count], list[Count]]] = {setting: ([], []) for setting in settings}
         skipped: list[str] = []
@@ -140,8 +142,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             for setting, (joined, alone) in counts.items():
                 recognizer, options = recognizers[setting.model], setting.options()
                 joined += count_errors(recognizer, recording, data.sample_rate, options)
-                for one in by_themselves(recording):
-                    alone += count_errors(recognizer, one, data.sample_rate, options)
+                for one in recording.utterances:
+                    if (setting, one.cut_id) not in by_itself:
+                        part = Recording(recording.samples[one.begin : one.end], [one])
+                        by_itself[setting, one.cut_id] = count_errors(recognizer, part, data.sample_rate, options)
+                    alone += by_itself[setting, one.cut_id]
                 print(f"gap {gap:g} s, recording {number + 1} of {minutes:.1f} min: {setting}", flush=True)
         for setting, (joined, alone) in counts.items():
             decay = recognizers[setting.model].model.config.decay_seconds
@@ -177,7 +182,7 @@ def join(
             except Exception:
                 skipped.append(cut.id)
                 continue
-            utterances.append(Utterance(position, position + len(samples), transcript(cut).split()))
+            utterances.append(Utterance(cut.id, position, position + len(samples), transcript(cut).split()))
             if args.gap_db is not None:
                 gap = 10 ** (args.gap_db / 20) * torch.randn(len(gap), generator=generator)
             parts += [samples, gap]
@@ -193,12 +198,6 @@ def join(
         # The split has been used up.
         if made and args.recordings is None:
             return
-
-
-def by_themselves(recording: Recording) -> Iterator[Recording]:
-    """Each utterance of a recording as one."""
-    for begin, end, words in recording.utterances:
-        yield Recording(recording.samples[begin:end], [Utterance(0, end - begin, words)])
 
 
 def count_errors(
