@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from summarymix.data.batches import Batch, DataConfig, EvalData, TrainData, ctc_
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.noise import NoiseConfig, NoiseMixer
+from summarymix.data.shar import export_split
 from summarymix.data.silence import SILENCE, SilenceConfig, WithSilence, utterances
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
@@ -132,6 +134,14 @@ def test_same_batches_for_any_workers_and_after_resuming(options: dict, prepare,
     assert sorted(names) == sorted(manifest(fbank))
     for other in (data.epoch(3), train_data(fbank, tokenizer, seed=1, **options).epoch(2)):
         assert [batch.cut_ids for batch in other] != [batch.cut_ids for batch in batches]
+
+
+def test_same_batches_from_shards(prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    fbank = prepare()
+    with ThreadPoolExecutor(1) as running:
+        export_split(fbank, "tiny", "train", tmp_path / "shar", {"features": "numpy"}, 16, running)
+    ordinary = train_data(fbank, tokenizer)
+    assert_same(list(train_data(fbank, tokenizer, shar_dir=str(tmp_path / "shar")).epoch(1)), list(ordinary.epoch(1)))
 
 
 def test_limits_of_training_hold(prepare, tokenizer: Tokenizer) -> None:

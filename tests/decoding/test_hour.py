@@ -184,7 +184,7 @@ def test_an_hour() -> None:
 def test_running_sum_after_an_hour() -> None:
     """Against float64. The count is exact up to 2^24 frames, that is, 7 days. The sum is rounded at each chunk, by
     2^-24 of itself at most: by 3e-4 in all for the 5625 chunks of 640 ms of an hour, and by 5e-3 for those of 40 ms.
-    That would be if all were rounded the same way; as they are not, it is about 1e-6 and 1e-5.
+    That would be if all were rounded the same way; as they are not, it is some 1e-6 for both.
     """
     generator = torch.Generator().manual_seed(0)
     mean = SeenMean(8, None)
