@@ -182,7 +182,7 @@ class TrainData:
             )
         self._skipped_ids = {item.id for item in self.skipped_items.items}
         if config.silence.enabled:
-            durations = [cut.duration for cut in self._cuts(1)]
+            durations = [cut.duration for cut in self._cuts(config.silence.first_epoch)]
         self._duration_bins = _duration_bins(durations, config.num_buckets)
 
     @property
@@ -226,7 +226,8 @@ class TrainData:
             yield batch
 
     def worst_batches(self) -> Iterator[tuple[str, Batch]]:
-        """The batches of the first epoch that take most memory, one for each of several reasons.
+        """The batches of the first epoch (with silence, if it gets any) that take most memory, one for each of several
+        reasons.
 
         They are found from the manifests; only they are loaded. A batch that is worst for several reasons comes once.
 
@@ -240,7 +241,7 @@ class TrainData:
             "largest lattice": lambda number, frames, tokens: number * frames * tokens,
         }
         worst: dict[str, tuple[int, int, CutSet]] = {}
-        for i, cuts in enumerate(self._batches(1, rank=0, world_size=1)):
+        for i, cuts in enumerate(self._batches(self.config.silence.first_epoch, rank=0, world_size=1)):
             # As padded.
             frames = max(_num_feature_frames(cut, self.config) for cut in cuts)
             tokens = max(len(self._tokenizer.encode(transcript(cut))) for cut in cuts)
@@ -284,7 +285,7 @@ class TrainData:
         )
         cuts = cuts.filter(self._is_kept)
         silence = self.config.silence
-        if not silence.enabled:
+        if not silence.enabled or epoch < silence.first_epoch:
             return cuts
         if silence.join_probability > 0:
             cuts = cuts.shuffle(random.Random(f"{self.seed} {epoch}"), self.config.shuffle_buffer)

@@ -37,6 +37,9 @@ class SilenceConfig:
     longer than data.max_seconds."""
     max_pause: float = 1.0
     """Longest silence in seconds; all lengths from 0 on are as likely."""
+    first_epoch: int = 1
+    """Epoch from which on silence is added. Little data may not be enough for a model to learn from long utterances; it
+    learns what silence is once it knows words."""
     noise_db: tuple[float, float] = (-100.0, -50.0)
     """Lowest and highest level of the white noise in it, in dB relative to full scale; at -100 there is hardly any."""
 
@@ -60,7 +63,7 @@ class SilenceConfig:
         low, high = self.noise_db
         return (
             f"silence of up to {self.max_pause:g} s around {self.probability:.0%} of them, {self.join_probability:.0%} "
-            f"joined, with noise at {low:g} to {high:g} dB"
+            f"joined, with noise at {low:g} to {high:g} dB, from epoch {self.first_epoch} on"
         )
 
 

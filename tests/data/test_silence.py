@@ -136,6 +136,19 @@ def test_same_batches_for_any_workers_and_after_resuming(options: dict, prepare,
         assert [batch.cut_ids for batch in other] != [batch.cut_ids for batch in batches]
 
 
+def test_silence_begins_with_its_first_epoch(prepare, tokenizer: Tokenizer) -> None:
+    fbank = prepare()
+    late, plain, always = (
+        train_data(fbank, tokenizer, silence)
+        for silence in (SilenceConfig(0.5, 0.5, first_epoch=3), SilenceConfig(), BOTH)
+    )
+    for epoch in (1, 2):
+        assert [cut.id for cut in drawn(late, epoch)] == [cut.id for cut in drawn(plain, epoch)]
+    assert [cut.id for cut in drawn(late, 3)] == [cut.id for cut in drawn(always, 3)]
+    worst = [batch.feature_lengths.max().item() for _, batch in late.worst_batches()]
+    assert max(worst) == max(batch.feature_lengths.max().item() for batch in late.epoch(3))
+
+
 def test_same_batches_from_shards(prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
     fbank = prepare()
     with ThreadPoolExecutor(1) as running:
@@ -240,7 +253,10 @@ def test_dev_data_gets_none_and_nothing_is_added_by_default(prepare, tokenizer: 
     assert sorted(cut.id for cut in drawn(plain)) == sorted(manifest(fbank))
     assert all(isinstance(cut, MonoCut) for cut in drawn(plain))
     assert SilenceConfig().summary() == "no silence added (--data.silence.probability)"
-    assert BOTH.summary() == "silence of up to 1 s around 50% of them, 50% joined, with noise at -100 to -50 dB"
+    assert (
+        BOTH.summary()
+        == "silence of up to 1 s around 50% of them, 50% joined, with noise at -100 to -50 dB, from epoch 1 on"
+    )
 
 
 @pytest.mark.parametrize(
