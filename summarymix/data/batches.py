@@ -226,8 +226,8 @@ class TrainData:
             yield batch
 
     def worst_batches(self) -> Iterator[tuple[str, Batch]]:
-        """The batches of the first epoch (with silence, if it gets any) that take most memory, one for each of several
-        reasons.
+        """The batches of the first epoch, and of the first one with silence, that take most memory, one for each of
+        several reasons.
 
         They are found from the manifests; only they are loaded. A batch that is worst for several reasons comes once.
 
@@ -241,7 +241,9 @@ class TrainData:
             "largest lattice": lambda number, frames, tokens: number * frames * tokens,
         }
         worst: dict[str, tuple[int, int, CutSet]] = {}
-        for i, cuts in enumerate(self._batches(self.config.silence.first_epoch, rank=0, world_size=1)):
+        epochs = sorted({1, self.config.silence.first_epoch})
+        batches = itertools.chain.from_iterable(self._batches(epoch, rank=0, world_size=1) for epoch in epochs)
+        for i, cuts in enumerate(batches):
             # As padded.
             frames = max(_num_feature_frames(cut, self.config) for cut in cuts)
             tokens = max(len(self._tokenizer.encode(transcript(cut))) for cut in cuts)
