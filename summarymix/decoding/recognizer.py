@@ -168,6 +168,8 @@ class Recognizer:
             endpointing: where segments end; None for a single one.
             reset_after_silence: after so many seconds without a token, the encoder's memory is emptied and the search
                 begins anew, as in a new stream. A word that begins in the chunk of that moment may be misheard.
+                Servers in the manner of sherpa reset the search alone; but it is the encoder's mean that a long past or
+                a long silence weighs on.
 
         Raises:
             ValueError: the model cannot stream so.
