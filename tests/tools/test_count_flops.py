@@ -39,8 +39,8 @@ def test_multiply_adds_by_hand(mixing: str, chunk: ChunkConfig) -> None:
         distances = frames + size
         mixer = frames * D * 3 * D + distances * D * D + frames * D * (2 * frames + distances) + frames * D * D
     half = KERNEL // 2
-    # Offline in one piece; in chunks, past and future taps apart, both with h more outputs than are used.
-    depthwise = frames * KERNEL if chunks == 1 else (frames + half) * (half + 1) + chunks * (size + half + 1) * half
+    # Offline in one piece; in chunks, past and future taps apart, the former with h more outputs than are used.
+    depthwise = frames * KERNEL if chunks == 1 else (frames + half) * (half + 1) + frames * half
     layer = 2 * frames * 2 * D * H + mixer + frames * D * 2 * D + D * depthwise + frames * D * D
 
     tool = runpy.run_path(str(PROGRAM))
