@@ -166,10 +166,10 @@ class Recognizer:
                 hardly moves any more after some minutes. None: :attr:`left_chunks`, limited for models that were
                 trained so.
             endpointing: where segments end; None for a single one.
-            reset_after_silence: after so many seconds without a token, the encoder's memory is emptied and the search
-                begins anew, as in a new stream. A word that begins in the chunk of that moment may be misheard.
-                Servers in the manner of sherpa reset the search alone; but it is the encoder's mean that a long past or
-                a long silence weighs on.
+            reset_after_silence: after so many seconds without a token, and a whole chunk, the encoder's memory is
+                emptied and the search begins anew, as in a new stream that begins with the last chunk: so no word is
+                cut that begins in it. Servers in the manner of sherpa reset the search alone; but it is the encoder's
+                mean that a long past or a long silence weighs on.
 
         Raises:
             ValueError: the model cannot stream so.
@@ -256,9 +256,10 @@ class LiveStream:
         hypothesis = self._stream.hypothesis
         last = next(self._sounds(reversed(hypothesis.tokens), reversed(hypothesis.frames)), -1)
         silence = (hypothesis.num_frames - last - 1) * _FRAME
-        if self._reset_after_silence is not None and silence >= self._reset_after_silence:
-            segments = self._end_segment()
-            self._offset += hypothesis.num_frames
+        if self._reset_after_silence is not None and silence >= self._reset_after_silence and self._may_reset():
+            end = hypothesis.num_frames - self._recognizer.chunk_size
+            segments = self._end_segment(end)
+            self._offset += end
             self._begin = 0
             self._recognizer.restart(self._stream)
             return segments
@@ -273,6 +274,13 @@ class LiveStream:
         # The last word may go on, unless there is no other.
         starts = word_starts([self._recognizer.tokenizer.tokens[i] for i in tokens])
         return self._end_segment(frames[starts[-1]] if len(starts) > 1 else None)
+
+    def _may_reset(self) -> bool:
+        """Whether the last chunk, which is heard again after a reset, emitted nothing and has not been heard again
+        itself. At the end of the input there is nothing to reset for."""
+        hypothesis, chunk_size = self._stream.hypothesis, self._recognizer.chunk_size
+        earliest = max(chunk_size, hypothesis.frames[-1] + 1 if hypothesis.frames else 0)
+        return hypothesis.num_frames - chunk_size >= earliest and not self._stream.finished
 
     def _sounds(self, tokens: Iterable[int], frames: Iterable[int]) -> Iterator[int]:
         """The frames of tokens that are not only a space, which may be emitted long before or after a word."""

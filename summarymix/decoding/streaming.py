@@ -53,6 +53,12 @@ class FeatureQueue:
             self._blocks.append(features)
             self.num_frames += features.size(0)
 
+    def put_back(self, features: Tensor) -> None:
+        """Add (t, F) frames before the others."""
+        if features.size(0):
+            self._blocks.appendleft(features)
+            self.num_frames += features.size(0)
+
     def take(self, size: int, advance: int) -> Tensor:
         """Return the first ``size`` frames, or all there are if fewer, and drop the first ``advance``."""
         head = []
@@ -75,6 +81,7 @@ class Stream:
         self.hypothesis = Hypothesis()
         self.finished = False  # the input has ended
         self.queue = FeatureQueue()
+        self.last_chunk = torch.zeros(0, feature_dim)  # its features (4C, F), which the queue no longer has
         self._feature_dim = feature_dim
         self._online = None if extractor is None else extractor.online()
 
@@ -153,7 +160,7 @@ class StreamingRecognizer:
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self._feature_dim = model.config.feature_dim
-        self._chunk_size = chunk.chunk_size
+        self.chunk_size = chunk.chunk_size
         self._chunk_features = features_needed(chunk.chunk_size)  # 4C + 3
         self._shift = FEATURES_PER_FRAME * chunk.chunk_size
         self._streams: list[Stream | None] = [None] * num_streams
@@ -184,9 +191,11 @@ class StreamingRecognizer:
 
     @torch.inference_mode()
     def restart(self, stream: Stream) -> None:
-        """Forget what has been heard: the next chunk is recognised like the first one of a recording, with a new
-        hypothesis. Input that has not been decoded yet is kept.
+        """Forget what has been heard: the last chunk is recognised once more, like the first one of a recording, with a
+        new hypothesis. So a word that has begun in it is heard whole, if it had not been emitted yet.
         """
+        stream.queue.put_back(stream.last_chunk)
+        stream.last_chunk = stream.last_chunk[:0]
         slots = torch.tensor([stream.slot], device=self._device)
         reset_slots(self._encoder_state, slots)
         write_slots(self._search_state, slots, self.search.init_state(1, self._device))
@@ -219,13 +228,14 @@ class StreamingRecognizer:
         for row, stream in zip(features, ready, strict=True):
             block = stream.queue.take(self._chunk_features, self._shift)
             row[: block.size(0)] = block
+            stream.last_chunk = block[: self._shift]
         everyone = len(ready) == len(self._streams)
         slots = torch.tensor([s.slot for s in ready], device=self._device)  # (M,)
         encoder_state, search_state = self._encoder_state, self._search_state
         if not everyone:
             encoder_state = select_slots(encoder_state, slots)
             search_state = select_slots(search_state, slots)
-        partial = bool((lengths < self._chunk_size).any())
+        partial = bool((lengths < self.chunk_size).any())
         encoder_out, encoder_state = self.model.encoder.step(
             features.to(self._device), encoder_state, lengths if partial else None
         )  # (M, C, D)
@@ -281,5 +291,5 @@ class StreamingRecognizer:
     def _frames_ready(self, stream: Stream) -> int:
         """Encoder frames that the next step can compute: a whole chunk, or what is left at the end."""
         if stream.queue.num_frames >= self._chunk_features:
-            return self._chunk_size
+            return self.chunk_size
         return output_lengths(stream.queue.num_frames) if stream.finished else 0

@@ -54,7 +54,7 @@ def make_recognizer(mixing: str = "merged", sample_rate: int = 16000) -> Recogni
 
 
 class Script:
-    """A search that emits letters of a text at given frames, whatever it hears."""
+    """A search that emits letters of a text at given frames, whatever it hears. A reset sets it back by a chunk."""
 
     def __init__(self, emissions: dict[int, str]) -> None:
         self.emissions = emissions
@@ -65,6 +65,8 @@ class Script:
 
     def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> None:
         for hypothesis, length in zip(hypotheses, lengths.tolist(), strict=True):
+            if hypothesis.num_frames == 0:
+                self.heard = max(self.heard - length, 0)
             for t in range(length):
                 for letter in self.emissions.get(self.heard, ""):
                     hypothesis.tokens.append(LETTERS.tokens.index(letter))

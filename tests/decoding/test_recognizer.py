@@ -137,10 +137,13 @@ def test_long_segments_end_before_their_last_word() -> None:
     assert segment.text == "ab cd efg h"
 
 
-def test_a_reset_ends_a_segment_and_time_goes_on() -> None:
-    segments, _ = script(SPEECH, endpointing=None, reset_after_silence=1.5)
+@pytest.mark.parametrize("seconds", [0.1, 0.4, 1.5])  # less than a chunk, a chunk, several
+def test_a_reset_ends_a_segment_and_time_goes_on(seconds: float) -> None:
+    segments, _ = script(SPEECH, endpointing=None, reset_after_silence=seconds)
     assert [segment.text for segment in segments] == ["ab c", "de"]
-    assert round(segments[1].words[0].start, 2) == 6.0
+    words = [word for segment in segments for word in segment.words]
+    assert [(word.word, round(word.start, 2)) for word in words] == [("ab", 1.8), ("c", 2.4), ("de", 6.0)]
+    assert all(one.end <= other.start for one, other in pairwise(segments))
 
 
 def test_left_context_is_limited_where_training_limited_it(recognizer: Recognizer) -> None:
