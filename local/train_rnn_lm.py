@@ -6,14 +6,12 @@ dev texts is kept. The same command continues a run that was stopped, from its l
 
 import argparse
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
-from summarymix.cli import clear_errors
+from summarymix.cli import clear_errors, progress_bar, say
 from summarymix.data.texts import Sentences, read_texts
 from summarymix.data.tokens import Tokenizer
 from summarymix.lm import RnnLM, RnnLMConfig, read_rnn_lm, save_rnn_lm
@@ -93,7 +91,7 @@ def train(args: argparse.Namespace) -> None:
         lm.train()
         total = torch.zeros((), dtype=torch.float64, device=args.device)
         batches = data.batches(args.batch_tokens, torch.Generator().manual_seed(args.seed + epoch))
-        for i, numbers in enumerate(bar(batches, f"epoch {epoch}/{args.num_epochs}")):
+        for i, numbers in enumerate(progress_bar(batches, f"epoch {epoch}/{args.num_epochs}")):
             sentences = data.select(numbers)
             loss = -lm.sentence_log_probs(sentences).sum()
             (loss / sum(len(sentence) + 1 for sentence in sentences)).backward()
@@ -135,18 +133,6 @@ def perplexity(loss: float, sentences: Sentences) -> tuple[float, float]:
     """Of each token and of each word; the end of a sentence counts as one, as in SRILM."""
     by_token, by_word = (loss / (n + len(sentences)) for n in (sentences.num_tokens, sentences.num_words))
     return math.exp(min(by_token, 700)), math.exp(min(by_word, 700))  # of more, there is no float
-
-
-def bar(batches: list[torch.Tensor], title: str) -> "tqdm[torch.Tensor]":
-    """A progress bar."""
-    # In a file or pipe, a line now and then is enough.
-    terminal = sys.stderr.isatty()
-    return tqdm(batches, title, leave=False, mininterval=0.5 if terminal else 15, delay=0 if terminal else 15)
-
-
-def say(text: str) -> None:
-    """Print a line on stderr, above the progress bar."""
-    tqdm.write(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

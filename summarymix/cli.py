@@ -7,9 +7,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
-from typing import NoReturn, TypeVar, get_type_hints
+from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import jsonargparse
+from tqdm import tqdm
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -65,6 +66,18 @@ def add_epoch_options(parser: argparse.ArgumentParser) -> None:
         "--epoch", type=int, help="last epoch to average (without it: what decode.py --select chose, or the last)"
     )
     parser.add_argument("--avg", type=int, help="epochs to average, 0 for none (1)")
+
+
+def progress_bar(*arguments: Any, **options: Any) -> "tqdm[Any]":
+    """tqdm's bar on stderr, which goes when it is full; in a file or pipe, a line now and then is enough."""
+    terminal = sys.stderr.isatty()
+    pace = {"mininterval": 0.5 if terminal else 15, "delay": 0 if terminal else 15}
+    return tqdm(*arguments, leave=False, **pace, **options)
+
+
+def say(text: str) -> None:
+    """Print a line on stderr, above a progress bar if there is one."""
+    tqdm.write(text, file=sys.stderr)
 
 
 @contextmanager

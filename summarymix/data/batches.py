@@ -534,9 +534,10 @@ class _Loader(Dataset):
         self._tokenizer = tokenizer
         self._sample_rate = config.sample_rate
         self._num_mel_bins = config.num_mel_bins
-        extractor = FbankExtractor(config.fbank_options())
-        self._extractor = extractor if config.on_the_fly else None
-        self._white_noise = WhiteNoise(extractor) if config.silence.enabled else None
+        self._extractor = FbankExtractor(config.fbank_options()) if config.on_the_fly else None
+        self._white_noise = None
+        if config.silence.enabled:
+            self._white_noise = WhiteNoise(self._extractor or FbankExtractor(config.fbank_options()))
 
     def __getitem__(self, cuts: CutSet) -> tuple[Batch, list[Skipped]]:
         features: list[Tensor] = []

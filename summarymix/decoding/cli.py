@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import torch
-from tqdm import tqdm
 
 from summarymix.chunking import ChunkConfig
-from summarymix.cli import add_epoch_options, clear_errors, dashed
+from summarymix.cli import add_epoch_options, clear_errors, dashed, progress_bar, say
 from summarymix.data.batches import DataConfig, EvalData
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import (
@@ -215,8 +214,8 @@ def _decode(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
         splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
     info = job.info
     if reason:
-        _say(reason)
-    _say(f"{args.exp_dir}: epoch {info['epoch']}, avg {info['avg']}, {info['parameters'] / 1e6:.1f} M parameters")
+        say(reason)
+    say(f"{args.exp_dir}: epoch {info['epoch']}, avg {info['avg']}, {info['parameters'] / 1e6:.1f} M parameters")
     results = []
     different = 0
     for split, data in splits.items():
@@ -227,7 +226,7 @@ def _decode(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
         if data.skipped_items.items:
             path = args.exp_dir / args.method / f"skipped-{split}.tsv"
             data.skipped_items.write(path)
-            _say(f"{split}: {data.skipped_items.summary()}; listed in {path}")
+            say(f"{split}: {data.skipped_items.summary()}; listed in {path}")
         if args.compare:
             different += _compare(job, split, by_setting)
     print(render_table(results))
@@ -242,14 +241,10 @@ def _open_split(job: Job, split: str) -> EvalData:
 
 
 def _decode_with_bar(job: Job, setting: Setting, split: str, data: EvalData) -> Decoded:
-    with tqdm(
+    with progress_bar(
         desc=f"{split}, {setting.name}",
         total=round(data.total_seconds),
         bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}",
-        # In a file or pipe, a line now and then is enough.
-        mininterval=0.5 if sys.stderr.isatty() else 15,
-        delay=0 if sys.stderr.isatty() else 15,
-        leave=False,
     ) as bar:
         batches = data if job.files is None else job.files.with_tails(data)
         return decode_split(
@@ -307,7 +302,7 @@ def _write(job: Job, setting: Setting, split: str, decoded: Decoded, data: EvalD
         if limit := job.args.search.nbest:
             write_nbest(exp_dir / method / f"nbest-{name}.txt", decoded.nbest(job.tokenizer, limit))
         append_result(exp_dir / "results.jsonl", result)
-    _say(f"[{split}, {setting.name}] {stats}, RTF {result.rtf:.4f}")
+    say(f"[{split}, {setting.name}] {stats}, RTF {result.rtf:.4f}")
     return result
 
 
@@ -345,7 +340,7 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
         try:
             job = _load(recipe, args, settings, epoch, avg)
         except ValueError as error:
-            _say(f"epoch {epoch}, avg {avg}: left out, {error}")
+            say(f"epoch {epoch}, avg {avg}: left out, {error}")
             continue
         with clear_errors("decode.py"):
             data = {split: _open_split(job, split) for split in splits}
@@ -358,7 +353,7 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
         mean = sum(wers.values()) / len(wers)
         tried.append({"epoch": epoch, "avg": avg, "mean_wer": mean, "wer": wers})
         each = ", ".join(map(format_percent, wers.values()))
-        _say(f"epoch {epoch}, avg {avg}: mean WER {mean:.2f}%  ({each})")
+        say(f"epoch {epoch}, avg {avg}: mean WER {mean:.2f}%  ({each})")
     if not tried:
         _fail(f"none of the checkpoints in {args.exp_dir} can be used")
     # Of equal ones, the longest average.
@@ -408,8 +403,3 @@ def _print_table(args: argparse.Namespace) -> None:
     print()
     for result in results:
         print(*(args.exp_dir / name for name in result.files))
-
-
-def _say(text: str) -> None:
-    """Print a line above the progress bar."""
-    tqdm.write(text, file=sys.stderr)

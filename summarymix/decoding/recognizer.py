@@ -18,7 +18,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from summarymix.data.audio import AudioReader, Resampler, to_mono
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.greedy import GreedySearch
+from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.search import Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.windows import WindowedRecognizer
@@ -92,13 +93,28 @@ class Recognizer:
     ) -> "Recognizer":
         """See :func:`summarymix.load`."""
         model, tokenizer, info = load_run_or_checkpoint(path, epoch, avg)
+        return cls.of_run(model, tokenizer, info["config"], device)
+
+    @classmethod
+    def of_run(
+        cls, model: Transducer, tokenizer: Tokenizer, config: dict[str, Any], device: str | None = None
+    ) -> "Recognizer":
+        """The recogniser of a model that has been loaded, with the configuration of its training."""
         model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
-        config = info["config"]
         data = config["data"]
         # Computed by lhotse whatever computed them in training: it is always there.
         extractor = FbankExtractor(FbankOptions(data["sample_rate"], data["num_mel_bins"]))
         left_chunks = default_left_chunks(DynamicChunkConfig(**config["chunk"]))
         return cls(model, tokenizer, extractor, left_chunks, rnnt_type=config["loss"]["rnnt_type"])
+
+    def use(self, options: SearchOptions) -> None:
+        """Search so from now on.
+
+        Raises:
+            ValueError, OSError: see :meth:`SearchOptions.check_lattice` and :meth:`SearchOptions.make`.
+        """
+        options.check_lattice(self.rnnt_type)
+        self.search = options.make(self.model, self.tokenizer)
 
     def transcribe(
         self,

@@ -44,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.error(str(error))
     with clear_errors("transcribe.py"):
         recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device)
-        search.check_lattice(recognizer.rnnt_type)
-        recognizer.search = search.make(recognizer.model, recognizer.tokenizer)
+        recognizer.use(search)
         if args.stdin:
             _transcribe_live(recognizer, args)
             return

@@ -32,16 +32,21 @@ def sparse(talkative: Path, folder: Path) -> Path:
     return folder
 
 
+def write_as_transcripts(recogs: Path, corpus_dir: Path, folder: Path) -> None:
+    """Write the test split's manifest into ``folder``, with what was recognised for transcripts."""
+    texts = {u.cut_id: " ".join(u.hyp) for u in read_recogs(recogs)}
+    cuts = []
+    for cut in read_cuts(cuts_path(corpus_dir, "mini", "test")):
+        cut.supervisions[0].text = texts.get(cut.id, "")
+        cuts.append(cut)
+    write_manifest(cuts, cuts_path(folder, "mini", "test"))
+
+
 def test_error_rates_and_delays(exp_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     """Where the transcripts are what the model says in chunks, it says all of it there, and less offline."""
     run_dir = sparse(exp_dir, tmp_path / "exp")
     [result] = decode(run_dir, "--avg 0 --mode streaming --chunk-ms 320 --num-streams 3")
-    texts = {u.cut_id: " ".join(u.hyp) for u in read_recogs(run_dir / result.recogs)}
-    cuts = []
-    for cut in read_cuts(cuts_path(exp_dir.parent, "mini", "test")):
-        cut.supervisions[0].text = texts.get(cut.id, "")
-        cuts.append(cut)
-    write_manifest(cuts, cuts_path(tmp_path, "mini", "test"))
+    write_as_transcripts(run_dir / result.recogs, exp_dir.parent, tmp_path)
     results = decode(run_dir, f"--avg 0 --mode offline simulated --chunk-ms 320 --manifest-dir {tmp_path}")
 
     options = f"--manifest-dir {tmp_path} --chunk-ms 320 --avg 0 --samples 50 --device cpu --threads 1 --max-duration 4"

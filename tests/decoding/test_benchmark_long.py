@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_benchmark_accuracy import sparse
+from test_benchmark_accuracy import sparse, write_as_transcripts
 from test_decode_command import clean, corpus, decode, exp_dir  # noqa: F401
 
-from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
-from summarymix.decoding.results import read_recogs
+from summarymix.data.manifests import cuts_path, read_cuts
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
 from benchmark_runs import run_benchmark
@@ -21,12 +20,7 @@ def test_rates_by_elapsed_time(exp_dir: Path, tmp_path: Path, monkeypatch: pytes
     """Where the transcripts are what the model says of each utterance in chunks, it says that of each one alone."""
     run_dir = sparse(exp_dir, tmp_path / "exp")
     [result] = decode(run_dir, "--avg 0 --mode streaming --chunk-ms 320")
-    texts = {u.cut_id: " ".join(u.hyp) for u in read_recogs(run_dir / result.recogs)}
-    cuts = []
-    for cut in read_cuts(cuts_path(exp_dir.parent, "mini", "test")):
-        cut.supervisions[0].text = texts.get(cut.id, "")
-        cuts.append(cut)
-    write_manifest(cuts, cuts_path(tmp_path, "mini", "test"))
+    write_as_transcripts(run_dir / result.recogs, exp_dir.parent, tmp_path)
     monkeypatch.setattr(long, "EDGES", (0, 0.1, 0.2))
 
     settings = "--minutes 0.3 --recordings 1 --gap-seconds 0 0.5 --gap-db -60 --chunk-ms 320 --left-chunks -1"

@@ -27,9 +27,9 @@ from lhotse.cut import Cut
 from matplotlib.figure import Figure
 from torch import Tensor
 
-import summarymix
 from benchmarks.accuracy import bootstrap
 from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
+from summarymix.cli import add_epoch_options
 from summarymix.data.batches import transcript
 from summarymix.data.shar import with_data
 from summarymix.decoding.evaluate import evaluation_data
@@ -91,8 +91,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="also with the encoder's memory emptied after so long without a word",
     )
-    option("--epoch", type=int, help="last epoch to average (what decode.py --select chose, or else the last one)")
-    option("--avg", type=int, help="epochs to average, 0 for none (1)")
+    add_epoch_options(parser)
     option("--manifest-dir", help="folder of the manifests, if they have been moved since training")
     option("--samples", type=int, default=2000, help="drawn for the confidence intervals (2000)")
     option("--seed", type=int, default=0, help="of the order of utterances, and of that drawing (0)")
@@ -112,10 +111,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     search = SearchOptions.of(args)
     recognizers: dict[str, Recognizer] = {}
+    runs = []  # configurations
     for exp_dir in args.exp_dir:
-        recognizer = summarymix.load(exp_dir, args.epoch, args.avg, args.device)
-        recognizer.search = search.make(recognizer.model, recognizer.tokenizer)
-        recognizers[str(exp_dir)] = recognizer
+        model, tokenizer, info = load_run_or_checkpoint(exp_dir, args.epoch, args.avg)
+        runs.append(info["config"])
+        recognizers[str(exp_dir)] = Recognizer.of_run(model, tokenizer, info["config"], args.device)
+        recognizers[str(exp_dir)].use(search)
     streams = [*product(args.chunk_ms, args.left_chunks, [None, *args.reset_after_silence])]
     settings, left_out = [], []
     for name, options in product(recognizers, [(None, -1, None), *streams]):
@@ -126,8 +127,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         except ValueError as error:
             left_out.append(setting._asdict() | {"left_out": str(error)})
 
-    _, _, info = load_run_or_checkpoint(args.exp_dir[0], args.epoch, args.avg)
-    data = evaluation_data(info["config"]["data"], args.manifest_dir)
+    data = evaluation_data(runs[0]["data"], args.manifest_dir)
     cuts = sorted(data.read_cuts(args.split), key=lambda cut: cut.id)
     results: dict[str, Any] = {"rates": [], "recordings": [], "left_out": left_out}
     by_itself: dict[tuple[Setting, str], list[Count]] = {}
