@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Estimate an n-gram language model of tokens, for decode.py --ngram-lm: from the transcripts in lhotse supervisions,
-from text with a sentence on each line (perhaps compressed with gzip), or from both.
+"""Estimate an n-gram language model of tokens, for decode.py --ngram-lm, or of words, for local/compile_lg.py: from the
+transcripts in lhotse supervisions, from text with a sentence on each line (perhaps compressed with gzip), or from both.
 """
 
 import argparse
@@ -14,20 +14,25 @@ from summarymix.decoding.ngram import write_ngrams
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--lang-dir", type=Path, required=True, help="of the tokens")
+    unit = parser.add_mutually_exclusive_group(required=True)
+    unit.add_argument("--lang-dir", type=Path, help="of the tokens")
+    unit.add_argument("--words", action="store_true", help="of words, not of tokens")
     parser.add_argument("--supervisions", type=Path, nargs="+", default=[], help="manifests of the training splits")
     parser.add_argument("--text", type=Path, nargs="+", default=[], help="files written as the transcripts are")
-    parser.add_argument("--order", type=int, default=4, help="tokens in an n-gram; 2 for LODR (4)")
+    parser.add_argument("--order", type=int, default=4, help="tokens or words in an n-gram; 2 for LODR (4)")
     parser.add_argument("--out", type=Path, required=True, help="ARPA file to write")
     args = parser.parse_args()
     if args.order < 1:
         parser.error("--order must be 1 or more")
 
     with clear_errors("train_ngram.py"):
-        tokenizer = Tokenizer.from_lang_dir(args.lang_dir)
         texts = read_texts(args.supervisions, args.text)
-        sentences = ([tokenizer.tokens[i] for i in tokenizer.encode(text)] for text in texts)
-        write_ngrams(args.out, sentences, tokenizer.tokens[1:], args.order)  # all but blank
+        if args.words:
+            write_ngrams(args.out, map(str.split, texts), (), args.order)
+        else:
+            tokenizer = Tokenizer.from_lang_dir(args.lang_dir)
+            sentences = ([tokenizer.tokens[i] for i in tokenizer.encode(text)] for text in texts)
+            write_ngrams(args.out, sentences, tokenizer.tokens[1:], args.order)  # all but blank
     print(args.out)
 
 

@@ -9,7 +9,9 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.context import ContextGraph, read_hotwords
 from summarymix.decoding.ctc import CTCGreedySearch, CTCPrefixBeamSearch
+from summarymix.decoding.fast_beam import FastBeamOptions, FastBeamSearch
 from summarymix.decoding.greedy import GreedySearch
+from summarymix.decoding.lg import read_lg
 from summarymix.decoding.ngram import NgramLM
 from summarymix.decoding.rnn_lm import RnnLMScorer
 from summarymix.decoding.scorers import TokenScorer
@@ -28,15 +30,21 @@ BEAM = {
     "ngram_lm",
     "ngram_lm_scale",
 }
+FAST_BEAM = {"beam", "max_contexts", "max_states", "lg", "lg_scale"}
 METHODS = {
     "greedy_search": {"max_sym_per_frame"},
     "modified_beam_search": BEAM,
+    "fast_beam_search": FAST_BEAM,
+    "fast_beam_search_nbest": FAST_BEAM | {"num_paths", "nbest_scale", "nbest"},
     "ctc_greedy_search": set[str](),
     "ctc_prefix_beam_search": BEAM,
 }
+# Options that say something of what another one names.
+NEEDED = (("hotwords_score", "hotwords_file"), ("rnn_lm_scale", "rnn_lm"), ("lg_scale", "lg"))
 HELP = (
     "greedy_search: the best token at each step (the default). modified_beam_search: several hypotheses, one token per "
-    "frame at most. ctc_greedy_search, ctc_prefix_beam_search: the same of the auxiliary CTC head"
+    "frame at most. fast_beam_search, fast_beam_search_nbest: k2's lattice, its best path, or the best of hypotheses "
+    "drawn from it. ctc_greedy_search, ctc_prefix_beam_search: the same of the auxiliary CTC head"
 )
 
 
@@ -48,6 +56,13 @@ class SearchOptions:
     max_sym_per_frame: int = 1
     beam_size: int = 4
     nbest: int = 0
+    beam: float = FastBeamOptions.beam
+    max_contexts: int = FastBeamOptions.max_contexts
+    max_states: int = FastBeamOptions.max_states
+    num_paths: int = 200
+    nbest_scale: float = FastBeamOptions.nbest_scale
+    lg: Path | None = None
+    lg_scale: float = 0.01
     blank_penalty: float = 0.0
     temperature: float = 1.0
     hotwords_file: Path | None = None
@@ -65,6 +80,13 @@ class SearchOptions:
         option("--max-sym-per-frame", type=int, help="greedy_search: tokens at one frame at most (1)")
         option("--beam-size", type=int, help="beam searches: hypotheses (4)")
         option("--nbest", type=int, help="beam searches: also write the N best of each utterance, with scores")
+        option("--beam", type=float, help="fast_beam_search: scores so far below the best one are dropped (20)")
+        option("--max-contexts", type=int, help="fast_beam_search: different last tokens of a stream at a frame (8)")
+        option("--max-states", type=int, help="fast_beam_search: states of a stream at a frame (64)")
+        option("--num-paths", type=int, help="fast_beam_search_nbest: paths drawn from the lattice (200)")
+        option("--nbest-scale", type=float, help="of scores for the drawing (0.5); less: more different hypotheses")
+        option("--lg", type=Path, help="fast_beam_search: words and language model, which local/compile_lg.py compiles")
+        option("--lg-scale", type=float, help="of the logarithms of its probabilities (0.01)")
         option("--blank-penalty", type=float, help="subtracted from the logit of blank (0); more: fewer deletions")
         option("--temperature", type=float, help="divides logits (1); more: beam searches keep more alternatives")
         option(
@@ -104,9 +126,10 @@ class SearchOptions:
             if name not in taken:
                 methods = ", ".join(method for method, options in METHODS.items() if name in options)
                 raise ValueError(f"--{_dashed(name)} is an option of --method {methods}, not of {args.method}")
-        if given.get("nbest", 0) < 0:
-            raise ValueError("--nbest must be 0 or more")
-        for name, file in (("hotwords_score", "hotwords_file"), ("rnn_lm_scale", "rnn_lm")):
+        for name, least in (("nbest", 0), ("max_contexts", 1), ("max_states", 1), ("num_paths", 1)):
+            if given.get(name, least) < least:
+                raise ValueError(f"--{_dashed(name)} must be {least} or more")
+        for name, file in NEEDED:
             if name in given and file not in given:
                 raise ValueError(f"--{_dashed(name)} is for a --{_dashed(file)}, which is missing")
         for name in ("ngram_lm", "ngram_lm_scale"):
@@ -156,6 +179,11 @@ class SearchOptions:
             return GreedySearch(model, self.max_sym_per_frame, unk_id, record_margins, scaling)
         if self.method == "ctc_greedy_search":
             return CTCGreedySearch(model, unk_id, record_margins, scaling)
+        if self.method in ("fast_beam_search", "fast_beam_search_nbest"):
+            num_paths = self.num_paths if self.method == "fast_beam_search_nbest" else 0
+            options = FastBeamOptions(self.beam, self.max_contexts, self.max_states, num_paths, self.nbest_scale)
+            graph = None if self.lg is None else read_lg(self.lg, tokenizer.tokens, self.lg_scale)
+            return FastBeamSearch(model, options, graph, unk_id, record_margins, scaling)
         scorers: list[TokenScorer] = []
         if self.hotwords_file:
             scorers.append(ContextGraph(read_hotwords(self.hotwords_file, tokenizer, self.hotwords_score)))

@@ -3,12 +3,15 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import TypeVar
 
 from summarymix.data.texts import open_text
 from summarymix.files import atomic_write
+
+Word = TypeVar("Word", str, int)
 
 # In place of a token's number, of what ARPA files have beside words.
 BEGIN, END, OTHER = -1, -2, -3
@@ -37,30 +40,12 @@ class NgramLM:
     def __init__(self, path: Path, tokens: Sequence[str], scale: float) -> None:
         numbers = MARKS | {token: i for i, token in enumerate(tokens) if token not in MARKS}
         self._scale = scale * math.log(10)
-        self._scores: dict[tuple[int, ...], float] = {}  # of n-grams, decadic logarithms as in the file
-        self._backoffs: dict[tuple[int, ...], float] = {}  # of their beginnings
-        self._order = 1
-        for line, order, (log_prob, *words) in _read_ngrams(path):
-            try:
-                backoff = words.pop() if len(words) == order + 1 else None
-                ngram = tuple(numbers[word] for word in words)
-                self._scores[ngram] = float(log_prob)
-                if backoff is not None:
-                    self._backoffs[ngram] = float(backoff)
-                if len(ngram) != order:
-                    raise ValueError(f"{len(ngram)} words")
-            except KeyError as error:
-                raise ValueError(
-                    f"{path}, line {line}: {error} is none of the model's tokens: the language model must be one of "
-                    "tokens, trained on transcripts that were written with them"
-                ) from error
-            except ValueError as error:
-                raise ValueError(f"{path}, line {line} is no {order}-gram of an ARPA file") from error
-            self._order = max(self._order, order)
+        self._scores, self._backoffs = read_arpa(path, numbers.__getitem__)
+        self._order = max(map(len, self._scores))
         self.start = (BEGIN,)[: self._order - 1]
         known = [score for ngram, score in self._scores.items() if len(ngram) == 1 and ngram[0] >= 0]
         if not known:
-            raise ValueError(f"{path} has no 1-grams of tokens: it is no ARPA file, or not whole")
+            raise ValueError(f"{path} has no 1-grams of tokens")
         self._other = self._scores.get((OTHER,), min(known))
 
     def step(self, state: tuple[int, ...], token: int) -> tuple[float, tuple[int, ...]]:
@@ -80,6 +65,42 @@ class NgramLM:
         return 0.0
 
 
+def read_arpa(
+    path: Path, name: Callable[[str], Word]
+) -> tuple[dict[tuple[Word, ...], float], dict[tuple[Word, ...], float]]:
+    """The decadic logarithms of the probability of each n-gram of an ARPA file, and of the back-off weight behind it.
+
+    Args:
+        path: the file, which may be compressed with gzip.
+        name: what a word is to be called; a ``KeyError`` says that it is none of the model's tokens.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not such a file, or has other words; names the line.
+    """
+    scores: dict[tuple[Word, ...], float] = {}
+    backoffs: dict[tuple[Word, ...], float] = {}
+    for line, order, (log_prob, *words) in _read_ngrams(path):
+        try:
+            backoff = float(words.pop()) if len(words) == order + 1 else None
+            ngram = tuple(map(name, words))
+            scores[ngram] = float(log_prob)
+            if len(ngram) != order:
+                raise ValueError(f"{len(ngram)} words")
+        except KeyError as error:
+            raise ValueError(
+                f"{path}, line {line}: {error} is none of the model's tokens: the language model must be one of "
+                "tokens, trained on transcripts that were written with them"
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"{path}, line {line} is no {order}-gram of an ARPA file") from error
+        if backoff is not None:
+            backoffs[ngram] = backoff
+    if not scores:
+        raise ValueError(f"{path} has no n-grams: it is no ARPA file, or not whole")
+    return scores, backoffs
+
+
 def _read_ngrams(path: Path) -> Iterator[tuple[int, int, list[str]]]:
     """The number of each line with an n-gram, its order, and its fields."""
     with open_text(path) as file:
@@ -97,8 +118,8 @@ def write_ngrams(path: Path, sentences: Iterable[Sequence[str]], tokens: Iterabl
 
     Args:
         path: the file to write.
-        sentences: transcripts as tokens.
-        tokens: all that there are.
+        sentences: transcripts as tokens, or words.
+        tokens: those that are to have a probability even if they are not seen.
         order: n.
 
     Raises:
@@ -117,7 +138,7 @@ def write_ngrams(path: Path, sentences: Iterable[Sequence[str]], tokens: Iterabl
         counter.update({ngram: contexts[ngram] - n for ngram, n in counter.items() if ngram[0] != "<s>"})
     del counts[0][("<s>",)]
 
-    vocabulary = [(token,) for token in dict.fromkeys([*tokens, "</s>"])]
+    vocabulary = [(token,) for token in dict.fromkeys([*tokens, *(seen for (seen,) in counts[0]), "</s>"])]
     probabilities: dict[tuple[str, ...], float] = {(): 1 / len(vocabulary)}
     backoffs: dict[tuple[str, ...], float] = {}
     for counter in counts:

@@ -67,6 +67,7 @@ class Hypothesis:
     paths: list[Any] = field(
         default_factory=list, repr=False, compare=False
     )  # the beam: the search's own kind of Path, in no order
+    memory: Any = field(default=None, repr=False, compare=False)  # what else the search keeps, if it is no tensor
     _shown: list[Emission] = field(default_factory=list, repr=False, compare=False)  # those of the tokens above
 
     def nbest(self, limit: int) -> list["Hypothesis"]:

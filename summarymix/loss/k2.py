@@ -27,6 +27,18 @@ def load() -> tuple[Any, str]:
         return None, reason
 
 
+def require(what: str) -> Any:
+    """The k2 module, for ``what`` cannot do without.
+
+    Raises:
+        ValueError: it cannot be used.
+    """
+    k2, reason = load()
+    if k2 is None:
+        raise ValueError(f"{what} needs k2, and {reason}: install it as the README says, or do without")
+    return k2
+
+
 def supports(device: torch.device) -> bool:
     """Whether k2 can be imported and was built for this kind of device."""
     k2, _ = load()

@@ -5,8 +5,11 @@ import math
 import torch
 from torch import Tensor
 
+from summarymix.decoding.search import Scaling
 from summarymix.lm import RnnLM, RnnLMConfig
-from summarymix.model import Transducer
+from summarymix.model import BLANK, Transducer
+
+UNK = 1
 
 
 def encoder_frames(model: Transducer, num_streams: int = 6, num_frames: int = 50) -> tuple[Tensor, Tensor]:
@@ -43,3 +46,26 @@ def tiny_lm(vocab_size: int = 11) -> RnnLM:
         for parameter in lm.parameters():
             parameter.mul_(2)
     return lm
+
+
+@torch.inference_mode()
+def alignments(model: Transducer, frames: Tensor, scaling: Scaling, limit: int = 100) -> dict[tuple[int, ...], float]:
+    """The score of every alignment of frames (T, D) to blank or a token below ``limit``, but not to ``<unk>``."""
+    encoded = model.joiner.encoder_proj(frames)
+    scores: dict[tuple[int, ...], float] = {(): 0.0}
+    for frame in encoded:
+        histories = [[BLANK, *filter(None, alignment)] for alignment in scores]
+        contexts = torch.stack([model.predictor(torch.tensor([history]))[0, -1] for history in histories])
+        logits = scaling(model.joiner(frame, model.joiner.decoder_proj(contexts)))
+        scores = {
+            (*alignment, token): score + value
+            for (alignment, score), values in zip(scores.items(), logits.log_softmax(1).tolist(), strict=True)
+            for token, value in enumerate(values)
+            if token != UNK and token < limit
+        }
+    return scores
+
+
+def tokens_of(alignment: tuple[int, ...]) -> tuple[int, ...]:
+    """An alignment without its blanks."""
+    return tuple(filter(None, alignment))

@@ -275,6 +275,12 @@ def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("--method modified_beam_search --beam-size 0", "beam_size must be 1 or more, not 0"),
         ("--method modified_beam_search --hotwords-score 2", "--hotwords-score is for a --hotwords-file"),
         ("--hotwords-file x", "--hotwords-file is an option of --method modified_beam_search"),
+        ("--method fast_beam_search --max-states 0", "--max-states must be 1 or more"),
+        (
+            "--method fast_beam_search --nbest 2",
+            "--nbest is an option of --method modified_beam_search, fast_beam_search_n",
+        ),
+        ("--method fast_beam_search --lg-scale 2", "--lg-scale is for a --lg, which is missing"),
         ("--method modified_beam_search --nbest -1", "--nbest must be 0 or more"),
         ("--method modified_beam_search --rnn-lm-scale 2", "--rnn-lm-scale is for a --rnn-lm, which is missing"),
         ("--method modified_beam_search --rnn-lm /nowhere", "No language model /nowhere: train it with"),

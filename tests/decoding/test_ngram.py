@@ -15,7 +15,7 @@ from search_cases import encoder_frames
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.methods import SearchOptions
-from summarymix.decoding.ngram import END, OTHER, NgramLM, write_ngrams
+from summarymix.decoding.ngram import END, OTHER, NgramLM, read_arpa, write_ngrams
 from summarymix.model import Transducer
 
 TOKENS = ["<blk>", "<unk>", "a", "b", "▁c", "d"]
@@ -155,6 +155,12 @@ def test_the_program(tmp_path: Path) -> None:
     assert (tmp_path / "lm").read_bytes() == expected.read_bytes()
     NgramLM(expected, tokenizer.tokens, 1.0)
 
+    options[:2] = ["--words"]
+    subprocess.run([sys.executable, program, *options], cwd=tmp_path, check=True, capture_output=True)
+    scores, _ = read_arpa(tmp_path / "lm", str)
+    assert {ngram for ngram in scores if len(ngram) == 1} == {("<s>",), ("GOOD",), ("DAY",), ("BY",), ("</s>",)}
+    assert ("DAY", "BY", "DAY") in scores
+
 
 def test_no_transcripts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no transcripts"):
@@ -181,7 +187,8 @@ def test_what_is_likely_is_preferred(tmp_path: Path, model: Transducer) -> None:
         ("\\1-grams:\n-1 a\n\\2-grams:\n-1 a\n", "line 4 is no 2-gram"),
         ("\\1-grams:\nx a\n", "line 2 is no 1-gram"),
         ("\\1-grams:\n-1 a b a\n", "line 2 is no 1-gram"),
-        ("HELLO", "has no 1-grams of tokens"),
+        ("HELLO", "has no n-grams"),
+        ("\\1-grams:\n-1 <s>\n", "has no 1-grams of tokens"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:

@@ -14,11 +14,13 @@ from search_cases import Bigrams, encoder_frames, tiny_lm
 from summarymix.chunking import ChunkConfig
 from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.ctc import CTCGreedySearch, CTCPrefixBeamSearch
+from summarymix.decoding.fast_beam import FastBeamOptions, FastBeamSearch
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.rnn_lm import RnnLMScorer
 from summarymix.decoding.search import BeamSearch, Hypothesis, Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.model import Transducer
+from summarymix.predictor import LSTMPredictor
 from summarymix.state import select_slots, write_slots
 
 UNK = 1
@@ -30,11 +32,19 @@ def with_lm(kind: type[BeamSearch], model: Transducer) -> Search:
     return kind(model, 4, UNK, True, scorers=[RnnLMScorer(tiny_lm(), 0.2), Bigrams()])
 
 
+def fast_beam(model: Transducer) -> Search:
+    pytest.importorskip("k2")
+    if isinstance(model.predictor, LSTMPredictor):
+        pytest.skip("k2's lattice has short histories only")
+    return FastBeamSearch(model, FastBeamOptions(), unk_id=UNK, record_margins=True)
+
+
 SEARCHES: list[MakeSearch] = [
     pytest.param(lambda model: GreedySearch(model, 2, UNK, True), id="greedy"),
     pytest.param(lambda model: ModifiedBeamSearch(model, 4, UNK, True, scorers=[Bigrams()]), id="beam"),
     pytest.param(lambda model: CTCGreedySearch(model, UNK, record_margins=True), id="ctc_greedy"),
     pytest.param(lambda model: CTCPrefixBeamSearch(model, 4, UNK, True, scorers=[Bigrams()]), id="ctc_prefix"),
+    pytest.param(fast_beam, id="fast_beam"),
     pytest.param(partial(with_lm, ModifiedBeamSearch), id="beam_lm"),
     pytest.param(partial(with_lm, CTCPrefixBeamSearch), id="ctc_prefix_lm"),
 ]  # type: ignore[list-item]

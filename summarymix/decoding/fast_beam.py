@@ -1,0 +1,249 @@
+"""Fast beam search by k2: a lattice over a graph of what may be said, one token per frame at most, as in icefall."""
+
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from summarymix.decoding.search import UNSCALED, Hypothesis, Path, Scaling, Search
+from summarymix.loss.k2 import require as require_k2
+from summarymix.model import BLANK, Transducer
+from summarymix.predictor import StatelessPredictor
+from summarymix.state import State
+
+PARTIAL = -1e4  # added to the score of paths that have not come to the graph's end, so that those that have are better
+
+
+@dataclass(frozen=True)
+class FastBeamOptions:
+    """What is kept in the lattice, and how many hypotheses are drawn from it; names and meanings are icefall's.
+
+    Args:
+        beam: states of a frame whose score is this much below the best one's are dropped.
+        max_contexts: so many histories (the predictor's last tokens) of a stream are kept at most.
+        max_states: so many pairs of a history and a state of the graph.
+        num_paths: hypotheses drawn from the lattice at random, of which the best are found; 0: the best path alone.
+        nbest_scale: scores are multiplied by it for the drawing; smaller: more different hypotheses.
+    """
+
+    beam: float = 20.0
+    max_contexts: int = 8
+    max_states: int = 64
+    num_paths: int = 0
+    nbest_scale: float = 0.5
+
+
+@dataclass
+class Lattice:
+    """What k2 has kept of a stream's frames."""
+
+    stream: Any  # k2.RnntDecodingStream
+    frames: list[int] = field(default_factory=list)  # the encoder frame of each of the lattice's; see _close
+
+
+class FastBeamSearch(Search):
+    """Search over a batch of streams by ``k2.RnntDecodingStreams``.
+
+    The best path of the lattice is the best alignment of frames to tokens (Viterbi), not the most probable token
+    sequence. With ``num_paths`` token sequences are drawn from the lattice, and the scores of each one's alignments
+    are summed; this is icefall's ``fast_beam_search_nbest``, and with a ``graph`` its ``fast_beam_search_nbest_LG``.
+
+    Every call reads the lattice of all that has been heard, so its time grows: this is for utterances, not for hours.
+
+    Args:
+        model: must have a stateless predictor.
+        options: see there.
+        graph: a ``k2.Fsa`` of the token sequences that may be said, with their scores, such as :func:`read_lg` gives;
+            it is for whole utterances. By default any sequence may be said.
+        unk_id: this token is not emitted.
+        record_margins, scaling: see :class:`~summarymix.decoding.search.Search`.
+
+    Raises:
+        ValueError: no k2, or a model or options that it cannot search with.
+    """
+
+    def __init__(
+        self,
+        model: Transducer,
+        options: FastBeamOptions,
+        graph: Any = None,
+        unk_id: int | None = None,
+        record_margins: bool = False,
+        scaling: Scaling = UNSCALED,
+    ) -> None:
+        super().__init__(model, unk_id, record_margins, scaling)
+        if not isinstance(model.predictor, StatelessPredictor):
+            raise ValueError(
+                "fast beam search needs a predictor that sees a few tokens only, --model.predictor stateless, and this "
+                "model has another: use --method modified_beam_search"
+            )
+        self.predictor = model.predictor
+        self.k2 = require_k2("--method fast_beam_search")
+        self.options = options
+        self.whole_utterances = graph is not None
+        vocab_size = model.config.vocab_size
+        self.end = vocab_size  # a token more, for graphs that end
+        with torch.inference_mode(False):  # see below
+            self.graph = self.k2.Fsa(self._any_sequence() if graph is None else self._with_end(graph))
+            self.graph.graph_scores = self.graph.scores.clone()  # on the lattice's arcs, to tell the model's share
+        self._config = self.k2.RnntDecodingConfig(
+            vocab_size=vocab_size + 1,
+            decoder_history_len=self.predictor.context_size,
+            beam=options.beam,
+            max_contexts=options.max_contexts,
+            max_states=options.max_states,
+        )
+
+    def _any_sequence(self) -> Tensor:
+        """The graph of all token sequences, with one state; arcs (A, 4), int32.
+
+        It has no way to end. k2 tells between streams that can end and those that cannot, and in this one all paths are
+        alike. But k2 wants a final state, so there is one that is never reached.
+        """
+        tokens = torch.tensor([i for i in range(self.model.config.vocab_size) if i not in self.silent])
+        arcs = torch.zeros(len(tokens) + 1, 4, dtype=torch.int32)  # from, to, label, score
+        arcs[:-1, 2] = tokens
+        arcs[-1, :3] = torch.tensor([1, 2, -1])
+        return arcs
+
+    def _with_end(self, graph: Any) -> Tensor:
+        """A graph whose final arcs have a token of their own: arcs (A, 4), int32.
+
+        In the lattice, k2 drops the scores of final arcs, and in them may be much of a last word's.
+        """
+        arcs: Tensor = graph.arcs.values()[:, :4].cpu().clone()  # the scores' bits in the last column
+        labels = arcs[:, 2]
+        if bool((labels == 0).any()) or labels.max() >= self.end:
+            raise ValueError(
+                f"the graph has labels from {int(labels[labels >= 0].min())} to {int(labels.max())}, and the model "
+                f"tokens from 1 to {self.end - 1}: the graph was made for other tokens, or has epsilons"
+            )
+        labels[labels == -1] = self.end
+        last = graph.shape[0] - 1
+        return torch.cat([arcs, torch.tensor([[last, last + 1, -1, 0]], dtype=torch.int32)])
+
+    def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
+        """Nothing: all of it is in the hypotheses."""
+        return {}
+
+    # k2 asks for the versions of its tensors, which those of inference mode do not have; callers may be in that.
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> None:
+        """See :meth:`Search.__call__ <summarymix.decoding.search.Search.__call__>`.
+
+        Raises:
+            RuntimeError: further frames of an utterance that is searched with a graph.
+        """
+        frames = self.model.joiner.encoder_proj(encoder_out)  # (N, T, J)
+        limits: list[int] = lengths.tolist()
+        if self.graph.device != frames.device:
+            self.graph = self.graph.to(frames.device)
+        for hypothesis, limit in zip(hypotheses, limits, strict=True):
+            if self.whole_utterances and limit and hypothesis.num_frames:
+                raise RuntimeError("a search with a graph is for whole utterances: --mode offline or simulated")
+            if hypothesis.memory is None:
+                hypothesis.memory = Lattice(self.k2.RnntDecodingStream(self.graph))
+        begin = 0
+        for end in sorted(set(limits) - {0}):  # the lengths of shorter streams, one after the other
+            rows = [n for n, limit in enumerate(limits) if limit >= end]
+            self._search([hypotheses[n] for n in rows], frames[rows, begin:end])
+            begin = end
+        heard = [hypothesis for hypothesis, limit in zip(hypotheses, limits, strict=True) if limit]
+        if heard:
+            self._show_best(heard, self._close(heard))
+
+    def _search(self, hypotheses: list[Hypothesis], frames: Tensor) -> None:
+        """Search frames (M, t, J) of M streams."""
+        streams = self._streams(hypotheses)
+        for frame in frames.unbind(1):
+            shape, contexts = streams.get_contexts()  # contexts (C, context_size) of all streams, int32
+            owners = shape.row_ids(1).long()  # (C,)
+            logits = self.model.joiner(frame[owners], self._contexts(contexts))  # (C, V)
+            log_probs = self.scaling(logits).log_softmax(1).float()
+            streams.advance(F.pad(log_probs, (0, 1), value=-math.inf))
+        streams.terminate_and_flush_to_streams()
+        for hypothesis in hypotheses:
+            first, hypothesis.num_frames = hypothesis.num_frames, hypothesis.num_frames + frames.size(1)
+            hypothesis.memory.frames += range(first, hypothesis.num_frames)
+            # k2 does not tell how close its decisions were: no difference can be called a tie.
+            hypothesis.margins += [math.inf] * frames.size(1) if self.record_margins else []
+
+    def _contexts(self, contexts: Tensor) -> Tensor:
+        """The predictor's output for histories (C, context_size), projected for the joiner: (C, J).
+
+        k2 fills an utterance's start with blanks; the predictor knows one blank, and nothing before it.
+        """
+        tokens = contexts.long()
+        tokens[:, :-1].masked_fill_(tokens[:, 1:] == BLANK, -1)
+        return self.model.joiner.decoder_proj(self.predictor.mix(tokens)[:, 0])
+
+    def _streams(self, hypotheses: list[Hypothesis]) -> Any:
+        return self.k2.RnntDecodingStreams([hypothesis.memory.stream for hypothesis in hypotheses], self._config)
+
+    def _close(self, hypotheses: list[Hypothesis]) -> Any:
+        """The lattices (a ``k2.Fsa`` of M) of all that has been heard.
+
+        In the lattice k2 makes of the last frame nothing but the way to the end, without labels and scores. So there
+        is a frame more, at which blank is certain: it changes no score, and no state is new. Before it, if there is a
+        graph, comes one at which it is to end.
+        """
+        streams = self._streams(hypotheses)
+        closing = [{self.end: 0.0, BLANK: PARTIAL}] if self.whole_utterances else []
+        for tokens in [*closing, {BLANK: 0.0}]:
+            _, contexts = streams.get_contexts()
+            log_probs = torch.full((contexts.size(0), self.end + 1), -math.inf, device=contexts.device)
+            for token, log_prob in tokens.items():
+                log_probs[:, token] = log_prob
+            streams.advance(log_probs)
+            for hypothesis in hypotheses:
+                hypothesis.memory.frames.append(hypothesis.num_frames)
+        streams.terminate_and_flush_to_streams()
+        return streams.format_output([len(h.memory.frames) for h in hypotheses], allow_partial=True)
+
+    def _show_best(self, hypotheses: list[Hypothesis], lattice: Any) -> None:
+        owners, totals = list(range(len(hypotheses))), None
+        if self.options.num_paths:
+            owners, lattice = self._draw(lattice)
+            totals = lattice.get_tot_scores(use_double_scores=True, log_semiring=True).tolist()
+        best = self.k2.shortest_path(lattice, use_double_scores=True)
+        if totals is None:
+            totals = best.get_tot_scores(use_double_scores=True, log_semiring=False).tolist()
+        ends = [0, *((best.labels == -1).nonzero().flatten() + 1).tolist()]  # of each path's arcs
+        labels = best.labels.tolist()
+        log_probs = (best.scores - best.graph_scores).tolist()
+        for hypothesis in hypotheses:
+            hypothesis.paths = []
+        for owner, (begin, end), total in zip(owners, pairwise(ends), totals, strict=True):
+            path, frames = Path(), hypotheses[owner].memory.frames
+            for frame, token, log_prob in zip(frames, labels[begin:end], log_probs[begin:end], strict=True):
+                if BLANK < token < self.end:
+                    path.end, _ = path.emit(token, frame, log_prob)
+            partial = self.whole_utterances and self.end not in labels[begin:end]
+            path.score = path.rank = total - PARTIAL if partial else total
+            hypotheses[owner].paths.append(path)
+        for hypothesis in hypotheses:
+            hypothesis.show_best()
+
+    def _draw(self, lattice: Any) -> tuple[list[int], Any]:
+        """Draw paths from M lattices: of each token sequence a lattice of its alignments, and whose it is."""
+        k2 = self.k2
+        scores = lattice.scores.clone()
+        lattice.scores *= self.options.nbest_scale
+        paths = k2.random_paths(lattice, num_paths=self.options.num_paths, use_double_scores=True)
+        lattice.scores = scores
+        tokens = k2.ragged.index(lattice.labels.contiguous(), paths).remove_values_leq(0)  # [stream][path][token]
+        sequences = [sorted(set(map(tuple, drawn))) for drawn in tokens.tolist()]
+        owners = [n for n, drawn in enumerate(sequences) for _ in drawn]
+        linear = k2.linear_fsa([list(s) for drawn in sequences for s in drawn], device=lattice.device)
+        alignments = k2.intersect_device(
+            k2.arc_sort(lattice),
+            k2.add_epsilon_self_loops(linear),
+            b_to_a_map=torch.tensor(owners, dtype=torch.int32, device=lattice.device),
+            sorted_match_a=True,
+        )
+        return owners, k2.top_sort(k2.connect(alignments))
