@@ -85,9 +85,10 @@ def latency_ms(chunk: ChunkConfig, fbank: FbankOptions) -> float | None:
 def stream_state_bytes(model: Transducer, search: Search, chunk: ChunkConfig) -> int | None:
     """Bytes kept for a stream between two chunks, encoder and predictor, features not counted.
 
-    None offline, and where the encoder cannot stream: attention with unlimited left context.
+    None offline, where the encoder cannot stream (attention with unlimited left context), and where the search keeps
+    more and more.
     """
-    if chunk.chunk_size is None:
+    if chunk.chunk_size is None or not search.constant_state:
         return None
     try:
         encoder_state = model.encoder.init_state(1, chunk)

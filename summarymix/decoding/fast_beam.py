@@ -66,6 +66,8 @@ class FastBeamSearch(Search):
         ValueError: no k2, or a model or options that it cannot search with.
     """
 
+    constant_state = False  # the lattice grows
+
     def __init__(
         self,
         model: Transducer,

@@ -149,6 +149,8 @@ class Search(ABC):
         scaling: of the logits.
     """
 
+    constant_state = True  # whether it keeps nothing of earlier frames but its state and the hypotheses
+
     def __init__(
         self, model: Transducer, unk_id: int | None = None, record_margins: bool = False, scaling: Scaling = UNSCALED
     ) -> None:

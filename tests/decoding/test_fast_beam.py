@@ -9,7 +9,10 @@ from conftest import make_model
 from search_cases import alignments, encoder_frames, tokens_of
 
 import summarymix.loss.k2
+from summarymix.chunking import ChunkConfig
+from summarymix.decoding.evaluate import stream_state_bytes
 from summarymix.decoding.fast_beam import FastBeamOptions, FastBeamSearch
+from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.search import Scaling
 from summarymix.model import BLANK, Transducer
 
@@ -51,6 +54,13 @@ def test_drawn_hypotheses_have_the_sum_of_their_alignments(stateless_model: Tran
         assert len(drawn) > 50
         assert drawn == pytest.approx({tokens: math.log(sums[tokens]) for tokens in drawn}, abs=1e-5)
         assert tuple(hypothesis.tokens) == max(sums, key=sums.__getitem__)
+
+
+def test_its_state_has_no_size(stateless_model: Transducer) -> None:
+    pytest.importorskip("k2")
+    search = FastBeamSearch(stateless_model, FastBeamOptions())
+    assert stream_state_bytes(stateless_model, search, ChunkConfig(4)) is None
+    assert stream_state_bytes(stateless_model, GreedySearch(stateless_model), ChunkConfig(4))
 
 
 def test_a_narrow_beam_keeps_one_history(stateless_model: Transducer) -> None:
