@@ -197,11 +197,11 @@ def plots(run: Run) -> dict[str, Figure]:
     for split in dict.fromkeys(result["split"] for result in results["delay"]):
         made[f"delay-{split}"], both = panels(2, f"Delay of words recognised on {split}, last token")
         for axes, clock in zip(both, ("frame", "availability"), strict=True):
-            for result in results["delay"]:
+            for i, result in enumerate(results["delay"]):  # a setting has one colour in both
                 for delay in result["delays"]:
                     if (result["split"], delay["what"], delay["clock"]) == (split, "word, last token", clock):
                         name = ", ".join(setting(result)[:2]).removesuffix(", –")
-                        axes.plot(delay["percentiles"], PERCENTILES, label=name)
+                        axes.plot(delay["percentiles"], PERCENTILES, color=f"C{i}", label=name)
             axes.set(xlabel=f"ms, by {clock}", ylabel="% of words")
             add_legend(axes)
     return made
