@@ -10,8 +10,8 @@ from lhotse.cut import Cut, MixedCut, MixTrack
 from lhotse.dataset import CutMix
 from lhotse.utils import fastcopy
 
+from summarymix.data.cuts import utterances
 from summarymix.data.manifests import read_cuts
-from summarymix.data.silence import utterances
 
 
 @dataclass

@@ -142,10 +142,3 @@ class WhiteNoise:
             silence = features[begin : round(100 * (track.offset + track.cut.duration))]  # (t, F)
             noise = self._energies[torch.arange(first, first + len(silence)) % len(self._energies)]
             silence[:] = (silence.exp() - _FLOOR + 10 ** (level / 10) * noise).clamp(min=_FLOOR).log()
-
-
-def utterances(cut: Cut) -> list[Cut]:
-    """The utterances in a cut, without silence and noise that have been added."""
-    if not isinstance(cut, MixedCut):
-        return [cut]
-    return [track.cut for track in cut.tracks if track.snr is None and not isinstance(track.cut, PaddingCut)]

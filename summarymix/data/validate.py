@@ -11,7 +11,7 @@ import soundfile
 from lhotse import Recording, SupervisionSegment
 from lhotse.cut import Cut
 
-from summarymix.data.batches import transcript
+from summarymix.data.cuts import transcript
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.skipped import Skipped, SkippedItems
 

@@ -14,7 +14,8 @@ import torch
 
 from summarymix.chunking import ChunkConfig
 from summarymix.cli import add_epoch_options, clear_errors, dashed, progress_bar, say
-from summarymix.data.batches import DataConfig, EvalData
+from summarymix.data.config import DataConfig
+from summarymix.data.evaluation_data import EvalData
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import (
     TIE,

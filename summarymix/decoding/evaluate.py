@@ -11,8 +11,9 @@ from torch import Tensor
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.augment import SpecAugmentConfig
-from summarymix.data.batches import Batch, DataConfig
+from summarymix.data.config import DataConfig
 from summarymix.data.features import FbankOptions
+from summarymix.data.loading import Batch
 from summarymix.data.noise import NoiseConfig
 from summarymix.data.silence import SilenceConfig
 from summarymix.data.tokens import Tokenizer

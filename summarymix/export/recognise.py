@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from summarymix.chunking import ChunkConfig
-from summarymix.data.batches import Batch
+from summarymix.data.loading import Batch
 from summarymix.export.onnx import load_onnx, read_metadata
 from summarymix.state import State
 from summarymix.subsampling import FEATURES_PER_FRAME, features_needed

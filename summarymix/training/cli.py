@@ -6,8 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from summarymix.cli import clear_errors, parse_config
-from summarymix.data.batches import EvalData, TrainData
+from summarymix.data.evaluation_data import EvalData
 from summarymix.data.tokens import Tokenizer
+from summarymix.data.training_data import TrainData
 from summarymix.model import Transducer
 from summarymix.subsampling import output_lengths
 from summarymix.training.config import TrainConfig

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from summarymix.chunking import ChunkConfig, DynamicChunkConfig
-from summarymix.data.batches import DataConfig
+from summarymix.data.config import DataConfig
 from summarymix.model import LossOptions, ModelConfig
 from summarymix.training.precision import Precision
 from summarymix.training.schedule import LossScales, OptimConfig

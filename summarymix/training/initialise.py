@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from summarymix.chunking import length_mask
-from summarymix.data.batches import Batch
+from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.model import ModelConfig, Transducer
 from summarymix.training.checkpoint import choose_epoch, load_model, read_checkpoint

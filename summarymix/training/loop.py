@@ -24,7 +24,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.augment import spec_augment
-from summarymix.data.batches import Batch
+from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.files import atomic_write
 from summarymix.model import Transducer
@@ -62,7 +62,7 @@ SUMS = ("frames", "left_out", "loss", "simple", "pruned", "ctc", "consistency", 
 
 
 class EpochData(Protocol):
-    """What the loop asks of training data; :class:`summarymix.data.batches.TrainData` is the real one."""
+    """What the loop asks of training data; :class:`summarymix.data.training_data.TrainData` is the real one."""
 
     total_seconds: float
 

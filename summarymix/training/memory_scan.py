@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from summarymix.chunking import ChunkConfig
-from summarymix.data.batches import Batch
+from summarymix.data.loading import Batch
 from summarymix.model import Transducer
 from summarymix.training.config import TrainConfig
 from summarymix.training.log import TrainingLog
@@ -29,7 +29,7 @@ def scan_memory(
 
     Args:
         model: on its device; without gradients.
-        worst_batches: each with the reason why it is one, see :meth:`summarymix.data.batches.TrainData.worst_batches`.
+        worst_batches: each with the reason why it is one, as :meth:`TrainData.worst_batches` has it.
         config: of the run.
         log: gets a line for each batch.
         has_state: the optimiser has its state already; otherwise room for it is taken meanwhile.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from summarymix.chunking import ChunkConfig
-from summarymix.data.batches import Batch
+from summarymix.data.loading import Batch
 from summarymix.model import Transducer
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import World

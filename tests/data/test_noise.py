@@ -6,19 +6,17 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from batch_cases import assert_same, config_for, tiny_cuts, train_data
 from lhotse import CutSet, Recording, SupervisionSegment
 
-from summarymix.data.batches import Batch, DataConfig, EvalData, TrainData
+from summarymix.data.evaluation_data import EvalData
 from summarymix.data.extraction import ExtractionOptions, extract_noise
 from summarymix.data.features import FbankExtractor
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.noise import NoiseConfig, NoiseMixer
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
-
-
-def output_lengths(num_frames: int) -> int:
-    return max(((num_frames - 1) // 2 - 1) // 2, 0)
+from summarymix.subsampling import output_lengths
 
 
 @pytest.fixture
@@ -42,34 +40,19 @@ def make_noise(tmp_path: Path):
     return make
 
 
-def config_for(fbank: Path, noise: Path | None, probability: float = 1.0, **options) -> DataConfig:
-    options = {"max_duration": 8.0, "num_buckets": 3, "num_workers": 0, "min_seconds": 0.0, **options}
-    noise_config = NoiseConfig(None if noise is None else str(noise), probability)
-    return DataConfig(prefix="tiny", manifest_dir=str(fbank), noise=noise_config, **options)
-
-
-def train_data(fbank: Path, noise: Path | None, tokenizer: Tokenizer, seed: int = 0, **options) -> TrainData:
-    skipped_path = fbank.parent / "exp" / "skipped-train.tsv"
-    return TrainData(config_for(fbank, noise, **options), tokenizer, output_lengths, seed, skipped_path)
+def mixed_in(noise: Path, probability: float = 1.0) -> NoiseConfig:
+    return NoiseConfig(str(noise), probability)
 
 
 def mixer_for(noise: Path, seed: int = 0, on_the_fly: bool = True, **options) -> NoiseMixer:
     return NoiseMixer(NoiseConfig(str(noise), **options), seed, on_the_fly, 16000, 80)
 
 
-def assert_same(ones: list[Batch], others: list[Batch]) -> None:
-    for one, other in zip(ones, others, strict=True):
-        assert one.cut_ids == other.cut_ids
-        assert one.texts == other.texts
-        assert torch.equal(one.features, other.features)
-        assert torch.equal(one.feature_lengths, other.feature_lengths)
-
-
 # Noise of less than a second has to be repeated, that of four seconds to be cut.
 @pytest.mark.parametrize("seconds", [(0.7, 0.9), (4.0, 4.0)])
 def test_signal_to_noise_ratio_of_audio(seconds: tuple[float, ...], prepare, make_noise) -> None:
     fbank, noise = prepare(count=12), make_noise(*seconds, window=max(seconds))
-    cuts = CutSet.from_cuts(read_cuts(cuts_path(fbank, "tiny", "train")))
+    cuts = CutSet.from_cuts(tiny_cuts(fbank))
     ratios = []
     for cut, mixed in zip(cuts, mixer_for(noise, probability=1.0, snr=(10.0, 20.0)).mix(cuts, 0, 0), strict=True):
         assert (mixed.id, mixed.duration, mixed.num_samples) == (cut.id, cut.duration, cut.num_samples)
@@ -86,7 +69,7 @@ def test_signal_to_noise_ratio_of_audio(seconds: tuple[float, ...], prepare, mak
 @pytest.mark.parametrize("seconds", [(0.7, 0.9), (4.0, 4.0)])
 def test_mixing_features_is_close_to_mixing_audio(seconds: tuple[float, ...], prepare, make_noise) -> None:
     fbank, noise = prepare(count=12), make_noise(*seconds, window=max(seconds))
-    cuts = CutSet.from_cuts(read_cuts(cuts_path(fbank, "tiny", "train")))
+    cuts = CutSet.from_cuts(tiny_cuts(fbank))
     drawn = {"probability": 1.0, "snr": (-5.0, 5.0)}
     of_features = mixer_for(noise, on_the_fly=False, **drawn).mix(cuts, 0, 0)
     of_audio = mixer_for(noise, **drawn).mix(cuts, 0, 0)
@@ -111,8 +94,8 @@ def test_same_batches_for_any_workers_and_after_resuming(
     on_the_fly: bool, prepare, make_noise, tokenizer: Tokenizer
 ) -> None:
     fbank, noise = prepare(), make_noise(3.0, 5.0)
-    data = train_data(fbank, noise, tokenizer, on_the_fly=on_the_fly, probability=0.5)
-    clean = list(train_data(fbank, None, tokenizer, on_the_fly=on_the_fly).epoch(1))
+    data = train_data(fbank, tokenizer, on_the_fly=on_the_fly, noise=mixed_in(noise, 0.5))
+    clean = list(train_data(fbank, tokenizer, on_the_fly=on_the_fly).epoch(1))
     batches = list(data.epoch(1))
     assert [batch.cut_ids for batch in batches] == [batch.cut_ids for batch in clean]
     assert [batch.texts for batch in batches] == [batch.texts for batch in clean]
@@ -125,7 +108,7 @@ def test_same_batches_for_any_workers_and_after_resuming(
     assert 8 < noisy < 32  # of 40, with probability 0.5
     assert_same(list(data.epoch(1)), batches)
     assert_same(list(data.epoch(1, skip_batches=4)), batches[4:])
-    workers = train_data(fbank, noise, tokenizer, on_the_fly=on_the_fly, probability=0.5, num_workers=2)
+    workers = train_data(fbank, tokenizer, on_the_fly=on_the_fly, noise=mixed_in(noise, 0.5), num_workers=2)
     assert_same(list(workers.epoch(1)), batches)
     ranks = [list(data.epoch(1, rank, 2, skip_batches=1)) for rank in range(2)]
     whole = len(batches) // 2 * 2 - 2
@@ -135,7 +118,7 @@ def test_same_batches_for_any_workers_and_after_resuming(
 
 def test_noise_changes_with_epoch_seed_and_batch(prepare, make_noise) -> None:
     fbank, noise = prepare(count=6), make_noise(30.0)
-    cuts = CutSet.from_cuts(read_cuts(cuts_path(fbank, "tiny", "train")))
+    cuts = CutSet.from_cuts(tiny_cuts(fbank))
 
     def drawn(seed: int, epoch: int, batch: int) -> list[tuple[str, float]]:
         mixed = mixer_for(noise, seed, probability=1.0).mix(cuts, epoch, batch)
@@ -146,23 +129,21 @@ def test_noise_changes_with_epoch_seed_and_batch(prepare, make_noise) -> None:
 
 
 def test_global_random_state_is_not_touched(prepare, make_noise, tokenizer: Tokenizer) -> None:
-    data = train_data(prepare(count=8), make_noise(3.0), tokenizer)
+    data = train_data(prepare(count=8), tokenizer, noise=mixed_in(make_noise(3.0)))
     states = random.getstate(), torch.get_rng_state().tolist()
     list(data.epoch(0))
     assert states == (random.getstate(), torch.get_rng_state().tolist())
 
 
 def test_dev_data_gets_none(prepare, make_noise, tokenizer: Tokenizer) -> None:
-    fbank, noise = prepare(count=8), make_noise(3.0)
-    with_noise, without = (
-        list(EvalData(config_for(fbank, manifest), tokenizer, "train", output_lengths)) for manifest in (noise, None)
-    )
-    assert_same(with_noise, without)
+    fbank = prepare(count=8)
+    configs = config_for(fbank, noise=mixed_in(make_noise(3.0))), config_for(fbank)
+    assert_same(*(EvalData(config, tokenizer, "train", output_lengths) for config in configs))
 
 
 def test_any_sample_rate_on_the_fly(prepare, make_noise) -> None:
     fbank, noise = prepare(count=3), make_noise(4.0, sample_rate=8000, storage="none")
-    cuts = CutSet.from_cuts(cut.resample(8000) for cut in read_cuts(cuts_path(fbank, "tiny", "train")))
+    cuts = CutSet.from_cuts(cut.resample(8000) for cut in tiny_cuts(fbank))
     for cut, mixed in zip(cuts, mixer_for(noise, probability=1.0).mix(cuts, 0, 0), strict=True):
         assert mixed.sampling_rate == 16000
         assert mixed.load_audio().shape == (1, mixed.num_samples)
@@ -176,15 +157,15 @@ def test_what_is_said_in_the_noise_is_not_learnt(prepare, make_noise, tokenizer:
     for cut in spoken:
         cut.supervisions = [SupervisionSegment("s", cut.recording_id, 0, cut.duration, text="LIGHT LIGHT")]
     write_manifest(spoken, noise)
-    texts = [batch.texts for batch in train_data(fbank, noise, tokenizer).epoch(0)]
-    assert texts == [batch.texts for batch in train_data(fbank, None, tokenizer).epoch(0)]
+    texts = [batch.texts for batch in train_data(fbank, tokenizer, noise=mixed_in(noise)).epoch(0)]
+    assert texts == [batch.texts for batch in train_data(fbank, tokenizer).epoch(0)]
 
 
 @pytest.mark.parametrize("on_the_fly", [False, True])
 def test_unreadable_noise_is_named(on_the_fly: bool, prepare, make_noise, tokenizer: Tokenizer) -> None:
     fbank, noise = prepare(count=8), make_noise(1.9, 1.9)
     (bad, _) = sorted(read_cuts(noise), key=lambda cut: cut.id)
-    data = train_data(fbank, noise, tokenizer, on_the_fly=on_the_fly)
+    data = train_data(fbank, tokenizer, on_the_fly=on_the_fly, noise=mixed_in(noise))
     file = Path(bad.recording.sources[0].source)
     if not on_the_fly:
         file = Path(bad.features.storage_path) / bad.features.storage_key

@@ -5,22 +5,20 @@ from pathlib import Path
 
 import fsspec
 import pytest
-import torch
+from batch_cases import assert_same, config_for, tiny_cuts, train_data
 from lhotse import CutSet
 from lhotse.shar import SharWriter
 from server import serve
 
 from summarymix.data import remote
-from summarymix.data.batches import Batch, DataConfig, EvalData, TrainData
+from summarymix.data.evaluation_data import EvalData
+from summarymix.data.loading import Batch
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.noise import NoiseConfig
 from summarymix.data.shar import export_split, place_in_shar, read_shar, with_data
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
-
-
-def output_lengths(num_frames: int) -> int:
-    return max(((num_frames - 1) // 2 - 1) // 2, 0)
+from summarymix.subsampling import output_lengths
 
 
 def export(fbank: Path, out_dir: Path, executor=None, shard_size: int = 16, **fields: str) -> SkippedItems:
@@ -30,25 +28,10 @@ def export(fbank: Path, out_dir: Path, executor=None, shard_size: int = 16, **fi
 
 def batches_of(data: str, fbank: Path, tokenizer: Tokenizer, shar_dir: Path | str | None, **options) -> list[Batch]:
     """The batches of an epoch or of an evaluation."""
-    config = DataConfig(
-        prefix="tiny",
-        manifest_dir=str(fbank),
-        shar_dir=None if shar_dir is None else str(shar_dir),
-        max_duration=8.0,
-        num_buckets=3,
-        min_seconds=0.0,
-        **{"num_workers": 0, **options},
-    )
+    options["shar_dir"] = None if shar_dir is None else str(shar_dir)
     if data == "eval":
-        return list(EvalData(config, tokenizer, "train", output_lengths))
-    return list(TrainData(config, tokenizer, output_lengths, 0, fbank.parent / "exp" / "skipped.tsv").epoch(1))
-
-
-def assert_same(ones: list[Batch], others: list[Batch]) -> None:
-    for one, other in zip(ones, others, strict=True):
-        assert one.cut_ids == other.cut_ids
-        assert one.texts == other.texts
-        assert torch.equal(one.features, other.features)
+        return list(EvalData(config_for(fbank, **options), tokenizer, "train", output_lengths))
+    return list(train_data(fbank, tokenizer, **options).epoch(1))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -69,7 +52,7 @@ def test_batches_are_those_of_the_manifests(data: str, prepare, tokenizer: Token
 def test_audio_features_and_noise(on_the_fly: bool, prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
     fbank = prepare()
     export(fbank, tmp_path / "shar", features="numpy", recording="flac")
-    noise = [cut.truncate(duration=0.8, preserve_id=True) for cut in read_cuts(cuts_path(fbank, "tiny", "train"))]
+    noise = [cut.truncate(duration=0.8, preserve_id=True) for cut in tiny_cuts(fbank)]
     write_manifest(noise, tmp_path / "noise.jsonl.gz")
     for manifest in (None, str(tmp_path / "noise.jsonl.gz")):
         options = {"on_the_fly": on_the_fly, "noise": NoiseConfig(manifest)}
@@ -100,7 +83,7 @@ def test_from_urls(scheme: str, prepare, tokenizer: Tokenizer, tmp_path: Path) -
 def test_lhotse_reads_it(prepare, tmp_path: Path) -> None:
     fbank = prepare()
     export(fbank, tmp_path / "shar", features="numpy", recording="flac")
-    cuts = {cut.id: cut for cut in read_cuts(cuts_path(fbank, "tiny", "train"))}
+    cuts = {cut.id: cut for cut in tiny_cuts(fbank)}
     theirs = list(CutSet.from_shar(in_dir=tmp_path / "shar" / "train"))
     assert [cut.id for cut in theirs] == list(cuts)
     ours = [with_data(cut) for cut in read_shar(str(tmp_path / "shar"), "train", "features")]
@@ -147,7 +130,7 @@ def test_result_does_not_depend_on_jobs_or_interruption(prepare, tmp_path: Path,
 
 def test_unreadable_cuts_are_left_out_and_listed(prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
     fbank = prepare(count=20)
-    cuts = list(read_cuts(cuts_path(fbank, "tiny", "train")))
+    cuts = tiny_cuts(fbank)
     for cut in cuts[1:9]:  # all of the second shard are among them
         (Path(cut.features.storage_path) / cut.features.storage_key).unlink()
     skipped = export(fbank, tmp_path / "shar", shard_size=4)
@@ -165,7 +148,7 @@ def test_unreadable_cuts_are_left_out_and_listed(prepare, tokenizer: Tokenizer, 
     tar = Path(place.tar)
     tar.write_bytes(tar.read_bytes()[: place.offset + 10])
     trained_on = [i for batch in batches_of("train", fbank, tokenizer, tmp_path / "shar") for i in batch.cut_ids]
-    listed = SkippedItems.read(tmp_path / "exp" / "skipped-unreadable.tsv").items
+    listed = SkippedItems.read(tmp_path / "exp" / "skipped-train-unreadable.tsv").items
     assert sorted(trained_on + [item.id for item in listed]) == sorted(left)
     assert left[3] in {item.id for item in listed}
     assert all(f"{tar}, byte" in item.detail for item in listed)

@@ -8,47 +8,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from batch_cases import assert_same, tiny_cuts, train_data
 from lhotse import CutSet
 from lhotse.cut import Cut, MixedCut, MonoCut, PaddingCut
 
-from summarymix.data.batches import Batch, DataConfig, EvalData, TrainData, ctc_frames_needed
+from summarymix.data.cut_problems import ctc_frames_needed
+from summarymix.data.cuts import utterances
+from summarymix.data.evaluation_data import EvalData
 from summarymix.data.features import FbankExtractor, FbankOptions
-from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
+from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.data.noise import NoiseConfig, NoiseMixer
 from summarymix.data.shar import export_split
-from summarymix.data.silence import SILENCE, SilenceConfig, WithSilence, utterances
+from summarymix.data.silence import SILENCE, SilenceConfig, WithSilence
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
+from summarymix.data.training_data import TrainData
 from summarymix.subsampling import output_lengths
 
 BOTH = SilenceConfig(probability=0.5, join_probability=0.5)
 
 
-def train_data(fbank: Path, tokenizer: Tokenizer, silence: SilenceConfig = BOTH, seed: int = 0, **options) -> TrainData:
-    sizes = {
-        "max_duration": 12.0,
-        "num_buckets": 3,
-        "num_workers": 0,
-        "min_seconds": 0.0,
-        "max_seconds": 10.0,
-    } | options
-    config = DataConfig(prefix="tiny", manifest_dir=str(fbank), silence=silence, **sizes)
-    return TrainData(config, tokenizer, output_lengths, seed, fbank.parent / "exp" / "skipped-train.tsv")
+def data_with_silence(fbank: Path, tokenizer: Tokenizer, silence: SilenceConfig = BOTH, **options) -> TrainData:
+    return train_data(fbank, tokenizer, silence=silence, **{"max_duration": 12.0, "max_seconds": 10.0, **options})
 
 
 def manifest(fbank: Path) -> dict[str, Cut]:
-    return {cut.id: cut for cut in read_cuts(cuts_path(fbank, "tiny", "train"))}
+    return {cut.id: cut for cut in tiny_cuts(fbank)}
 
 
 def drawn(data: TrainData, epoch: int = 1) -> list[Cut]:
     return list(data._cuts(epoch))
-
-
-def assert_same(ones: list[Batch], others: list[Batch]) -> None:
-    for one, other in zip(ones, others, strict=True):
-        assert (one.cut_ids, one.texts, one.tokens) == (other.cut_ids, other.texts, other.tokens)
-        assert torch.equal(one.features, other.features)
-        assert torch.equal(one.feature_lengths, other.feature_lengths)
 
 
 @pytest.mark.parametrize("backend", ["lhotse", "kaldi-native-fbank"])
@@ -61,7 +50,7 @@ def test_features_of_digital_silence(backend: str) -> None:
 def test_each_utterance_stands_where_it_should(on_the_fly: bool, prepare, tokenizer: Tokenizer) -> None:
     fbank = prepare()
     cuts = manifest(fbank)
-    data = train_data(fbank, tokenizer, on_the_fly=on_the_fly)
+    data = data_with_silence(fbank, tokenizer, on_the_fly=on_the_fly)
     long = {cut.id: cut for cut in drawn(data)}
     assert Counter(name for cut_id in long for name in cut_id.split("+")) == Counter(list(cuts))
     assert 8 < len(long) < 35
@@ -104,7 +93,7 @@ def test_silence_is_that_of_noise_of_its_level(prepare, tokenizer: Tokenizer) ->
     """Beside features of the same noise."""
     level = -60.0
     silence = SilenceConfig(probability=1, max_pause=3, noise_db=(level, level))
-    data = train_data(prepare(count=20), tokenizer, silence)
+    data = data_with_silence(prepare(count=20), tokenizer, silence)
     noise = torch.randn(160_000, generator=torch.Generator().manual_seed(5)) * 10 ** (level / 20)
     expected = FbankExtractor().extract(noise)  # (T, F)
     found = []
@@ -123,23 +112,23 @@ def test_silence_is_that_of_noise_of_its_level(prepare, tokenizer: Tokenizer) ->
 @pytest.mark.parametrize("options", [{}, {"on_the_fly": True}])
 def test_same_batches_for_any_workers_and_after_resuming(options: dict, prepare, tokenizer: Tokenizer) -> None:
     fbank = prepare()
-    data = train_data(fbank, tokenizer, **options)
+    data = data_with_silence(fbank, tokenizer, **options)
     batches = list(data.epoch(2))
     assert len(batches) > 6
     assert_same(list(data.epoch(2)), batches)
     assert_same(list(data.epoch(2, skip_batches=4)), batches[4:])
-    assert_same(list(train_data(fbank, tokenizer, **options, num_workers=2).epoch(2)), batches)
+    assert_same(list(data_with_silence(fbank, tokenizer, **options, num_workers=2).epoch(2)), batches)
     dealt = [list(data.epoch(2, rank, 2)) for rank in range(2)]
     names = [name for batch in dealt[0] + dealt[1] for cut_id in batch.cut_ids for name in cut_id.split("+")]
     assert sorted(names) == sorted(manifest(fbank))
-    for other in (data.epoch(3), train_data(fbank, tokenizer, seed=1, **options).epoch(2)):
+    for other in (data.epoch(3), data_with_silence(fbank, tokenizer, seed=1, **options).epoch(2)):
         assert [batch.cut_ids for batch in other] != [batch.cut_ids for batch in batches]
 
 
 def test_silence_begins_with_its_first_epoch(prepare, tokenizer: Tokenizer) -> None:
     fbank = prepare()
     late, plain, always = (
-        train_data(fbank, tokenizer, silence)
+        data_with_silence(fbank, tokenizer, silence)
         for silence in (SilenceConfig(0.5, 0.5, first_epoch=3), SilenceConfig(), BOTH)
     )
     for epoch in (1, 2):
@@ -153,13 +142,13 @@ def test_same_batches_from_shards(prepare, tokenizer: Tokenizer, tmp_path: Path)
     fbank = prepare()
     with ThreadPoolExecutor(1) as running:
         export_split(fbank, "tiny", "train", tmp_path / "shar", {"features": "numpy"}, 16, running)
-    ordinary = train_data(fbank, tokenizer)
-    assert_same(list(train_data(fbank, tokenizer, shar_dir=str(tmp_path / "shar")).epoch(1)), list(ordinary.epoch(1)))
+    ordinary = data_with_silence(fbank, tokenizer)
+    assert_same(data_with_silence(fbank, tokenizer, shar_dir=str(tmp_path / "shar")).epoch(1), ordinary.epoch(1))
 
 
 def test_limits_of_training_hold(prepare, tokenizer: Tokenizer) -> None:
     fbank = prepare()
-    data = train_data(fbank, tokenizer, SilenceConfig(1.0, 0.9), max_seconds=6.0, max_duration=15.0)
+    data = data_with_silence(fbank, tokenizer, SilenceConfig(1.0, 0.9), max_seconds=6.0, max_duration=15.0)
     batches = list(data.epoch(1))
     assert max(batch.feature_lengths.max() for batch in batches) <= 600
     assert sum("+" in cut_id for batch in batches for cut_id in batch.cut_ids) > 5
@@ -183,7 +172,7 @@ def test_no_join_makes_too_many_tokens(prepare, tokenizer: Tokenizer) -> None:
         while ctc_frames_needed(tokenizer.encode(cut.supervisions[0].text)) > frames:
             cut.supervisions[0].text = cut.supervisions[0].text[:-1]
     write_manifest(cuts, cuts_path(fbank, "tiny", "train"))
-    data = train_data(fbank, tokenizer, SilenceConfig(join_probability=1.0, max_pause=0.0))
+    data = data_with_silence(fbank, tokenizer, SilenceConfig(join_probability=1.0, max_pause=0.0))
     assert data.skipped == {}
     joined = 0
     for batch in data.epoch(1):
@@ -195,7 +184,7 @@ def test_no_join_makes_too_many_tokens(prepare, tokenizer: Tokenizer) -> None:
 
 def test_of_joined_utterances_only_the_unreadable_one_is_left_out(prepare, tokenizer: Tokenizer) -> None:
     fbank = prepare()
-    data = train_data(fbank, tokenizer, SilenceConfig(0.5, 0.9))
+    data = data_with_silence(fbank, tokenizer, SilenceConfig(0.5, 0.9))
     bad = next(cut.id for cut in drawn(data) if cut.id.count("+") >= 2).split("+")[1]
     cut = manifest(fbank)[bad]
     (Path(cut.features.storage_path) / cut.features.storage_key).unlink()
@@ -244,9 +233,9 @@ def test_noise_is_mixed_in_as_without_silence(on_the_fly: bool, prepare, tmp_pat
 
 def test_dev_data_gets_none_and_nothing_is_added_by_default(prepare, tokenizer: Tokenizer) -> None:
     fbank = prepare(count=8)
-    data = train_data(fbank, tokenizer, SilenceConfig(1.0, 1.0))
+    data = data_with_silence(fbank, tokenizer, SilenceConfig(1.0, 1.0))
     dev = list(EvalData(data.config, tokenizer, "train", output_lengths))
-    plain = train_data(fbank, tokenizer, SilenceConfig())
+    plain = data_with_silence(fbank, tokenizer, SilenceConfig())
     assert [batch.cut_ids for batch in dev] == [
         batch.cut_ids for batch in EvalData(plain.config, tokenizer, "train", output_lengths)
     ]

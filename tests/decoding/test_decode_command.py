@@ -12,7 +12,7 @@ import pytest
 import torch
 from saved_runs import save_epoch, write_cut
 
-from summarymix.data.batches import DataConfig
+from summarymix.data.config import DataConfig
 from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding import cli

@@ -11,7 +11,7 @@ import torch
 from lhotse import SupervisionSegment, SupervisionSet
 from saved_runs import save_epoch, write_cut
 
-from summarymix.data.batches import DataConfig
+from summarymix.data.config import DataConfig
 from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.cli import main

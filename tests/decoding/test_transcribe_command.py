@@ -15,7 +15,7 @@ from saved_runs import save_epoch
 
 import summarymix
 from summarymix.chunking import DynamicChunkConfig
-from summarymix.data.batches import DataConfig
+from summarymix.data.config import DataConfig
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Recognizer
 from summarymix.decoding.transcribe import main

@@ -9,7 +9,7 @@ from saved_runs import save_epoch
 from tiny import tiny_config
 
 from summarymix.chunking import ChunkConfig
-from summarymix.data.batches import DataConfig
+from summarymix.data.config import DataConfig
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.tokens import Tokenizer
 from summarymix.export.bundle import Export

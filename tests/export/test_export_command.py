@@ -9,7 +9,7 @@ import pytest
 import torch
 from export_cases import FBANK, make_model, save_run
 
-from summarymix.data.batches import DataConfig
+from summarymix.data.config import DataConfig
 from summarymix.export.cli import main
 from summarymix.export.onnx import read_metadata
 from summarymix.training.checkpoint import load_model

@@ -10,8 +10,9 @@ from export_cases import FBANK, TOKENIZER, make_audio, make_model, save_run
 from saved_runs import write_cut
 
 from summarymix.chunking import ChunkConfig
-from summarymix.data.batches import Batch, DataConfig
+from summarymix.data.config import DataConfig
 from summarymix.data.features import FbankExtractor
+from summarymix.data.loading import Batch
 from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.cli import main

@@ -20,7 +20,7 @@ PROGRAM = str(Path(__file__).with_name("training_toy.py"))
 # train.py that writes down which cuts each process got.
 SPYING_TRAIN_PY = """
 import sys
-from summarymix.data.batches import TrainData
+from summarymix.data.training_data import TrainData
 from summarymix.training.cli import main
 
 epoch_of = TrainData.epoch

@@ -12,7 +12,8 @@ from training_toy import EMPTY, NUM_BINS, ToyData, run, toy_config, toy_model
 
 from summarymix.chunking import DynamicChunkConfig
 from summarymix.data.augment import SpecAugmentConfig
-from summarymix.data.batches import Batch, DataConfig
+from summarymix.data.config import DataConfig
+from summarymix.data.loading import Batch
 from summarymix.model import LossOptions, Transducer
 from summarymix.training.checkpoint import list_epochs, read_checkpoint
 from summarymix.training.initialise import feature_stats

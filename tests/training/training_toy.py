@@ -16,7 +16,8 @@ import torch
 
 from summarymix.chunking import DynamicChunkConfig
 from summarymix.data.augment import SpecAugmentConfig
-from summarymix.data.batches import Batch, DataConfig
+from summarymix.data.config import DataConfig
+from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.model import ModelConfig, Transducer
 from summarymix.training.checkpoint import Progress

@@ -27,7 +27,7 @@ from benchmarks.delay import PERCENTILES, collect
 from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
 from summarymix.chunking import ChunkConfig
 from summarymix.cli import add_epoch_options
-from summarymix.data.batches import EvalData
+from summarymix.data.evaluation_data import EvalData
 from summarymix.decoding.evaluate import evaluation_data, latency_ms
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.results import ErrorStats, Utterance, format_percent, read_recogs, read_results

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from summarymix.chunking import FRAME_MS, ChunkConfig
-from summarymix.data.batches import Batch
 from summarymix.data.features import FbankOptions
+from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import decode_batch, latency_ms
 from summarymix.decoding.greedy import GreedySearch, Hypothesis

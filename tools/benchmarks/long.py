@@ -30,7 +30,7 @@ from torch import Tensor
 from benchmarks.accuracy import bootstrap
 from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
 from summarymix.cli import add_epoch_options
-from summarymix.data.batches import transcript
+from summarymix.data.cuts import transcript
 from summarymix.data.shar import with_data
 from summarymix.decoding.evaluate import evaluation_data
 from summarymix.decoding.methods import SearchOptions

@@ -1,0 +1,83 @@
+"""Dev and test data: everything that can be decoded, in a fixed order."""
+
+from collections.abc import Callable, Iterator
+
+from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.dataset import SimpleCutSampler
+
+from summarymix.data.config import DataConfig
+from summarymix.data.cut_problems import CutProblems
+from summarymix.data.loading import FAILURES_THAT_ARE_FATAL, Batch, BatchLoader, load_batches, nothing_readable
+from summarymix.data.skipped import SkippedItems
+from summarymix.data.tokens import Tokenizer
+
+
+class EvalData:
+    """A dev or test split in a fixed order, batched by duration. Everything is kept that can be decoded at all."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        tokenizer: Tokenizer,
+        split: str,
+        output_lengths: Callable[[int], int],
+        max_duration: float | None = None,
+        for_loss: bool = False,
+    ) -> None:
+        """
+        Args:
+            config: what to read.
+            tokenizer: makes the token ids; characters that it does not know become ``<unk>``.
+            split: name of the split.
+            output_lengths: the encoder's frames for a number of feature frames.
+            max_duration: seconds of audio in a batch; None: as in training.
+            for_loss: also leave out what a loss is not defined for, as in training, except for long utterances.
+
+        Raises:
+            FileNotFoundError: the manifest is missing.
+            ValueError: nothing of it is left.
+        """
+        self.config = config
+        self.split = split
+        self.skipped_items = SkippedItems()
+        self._loader = BatchLoader(config, tokenizer)
+        self._max_duration = max_duration or config.max_duration
+        problems = CutProblems(config, tokenizer, output_lengths)
+        kept: list[Cut] = []
+        for cut in config.read_cuts(split):
+            problem = problems.for_loss(cut) if for_loss else problems.for_decoding(cut)
+            if problem is None:
+                kept.append(cut)
+            else:
+                self.skipped_items.add(problem)
+        if not kept:
+            raise ValueError(f"No cut of {config.location(split)} can be evaluated; {self.skipped_items.summary()}")
+        # Of equal length, by name: the order must not depend on that of the manifest.
+        self._cuts = sorted(kept, key=lambda cut: (cut.duration, cut.id))
+        self.num_cuts = len(kept)
+        self.total_seconds = sum(cut.duration for cut in kept)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Number of cuts left out so far by reason; unreadable ones are found while iterating."""
+        return self.skipped_items.counts
+
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches, from the shortest utterances to the longest.
+
+        Raises:
+            RuntimeError: not a single cut can be read.
+        """
+        sampler = SimpleCutSampler(
+            CutSet.from_cuts(self._cuts), max_duration=self._max_duration, shuffle=False, rank=0, world_size=1
+        )
+        listed = {item.id for item in self.skipped_items.items}
+        num_read = 0
+        for batch, failures in load_batches(self._loader, sampler, self.config.num_workers):
+            self.skipped_items.extend(item for item in failures if item.id not in listed)
+            num_read += len(batch)
+            if num_read == 0 and len(failures) >= min(FAILURES_THAT_ARE_FATAL, self.num_cuts):
+                raise nothing_readable(len(failures), failures[-1], None)
+            if len(batch):
+                yield batch

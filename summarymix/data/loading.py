@@ -1,0 +1,145 @@
+"""From cuts to batches of tensors, in worker processes if wanted. What cannot be read is left out and named.
+
+No random numbers are drawn here: hence any number of workers gives the same batches.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.utils import LOG_EPSILON
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from summarymix.data.config import DataConfig
+from summarymix.data.cuts import parts, skipped_cut, transcript, utterances
+from summarymix.data.features import FbankExtractor
+from summarymix.data.shar import place_in_shar, with_data
+from summarymix.data.silence import WhiteNoise
+from summarymix.data.skipped import Skipped
+from summarymix.data.tokens import Tokenizer
+
+# If so many cuts fail to load and none before them did, it is not single files that are bad.
+FAILURES_THAT_ARE_FATAL = 50
+
+
+@dataclass
+class Batch:
+    """A batch of utterances on the CPU. It has no utterance at all when none of its cuts could be read."""
+
+    features: Tensor  # (N, T, F) float32, padded with log(1e-10)
+    feature_lengths: Tensor  # (N,) int64
+    tokens: list[list[int]]
+    texts: list[str]
+    cut_ids: list[str]
+    seconds: float  # of the utterances, padding and silence that was added not counted
+
+    def __len__(self) -> int:
+        return len(self.cut_ids)
+
+
+class BatchLoader(Dataset):
+    """Loads the cuts of a batch. What cannot be read is left out and handed back as a list."""
+
+    def __init__(self, config: DataConfig, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._sample_rate = config.sample_rate
+        self._num_mel_bins = config.num_mel_bins
+        self._extractor = FbankExtractor(config.fbank_options()) if config.on_the_fly else None
+        self._white_noise = None
+        if config.silence.enabled:
+            self._white_noise = WhiteNoise(self._extractor or FbankExtractor(config.fbank_options()))
+
+    def __getitem__(self, cuts: CutSet) -> tuple[Batch, list[Skipped]]:
+        loaded = [one for cut in cuts for one in self._load(cut)]
+        read = [one for one in loaded if not isinstance(one, Skipped)]
+        features = [matrix for _, matrix in read]
+        texts = [transcript(cut) for cut, _ in read]
+        batch = Batch(
+            features=pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON)
+            if features
+            else torch.zeros(0, 0, self._num_mel_bins),
+            feature_lengths=torch.tensor([len(matrix) for matrix in features], dtype=torch.int64),
+            tokens=[self._tokenizer.encode(text) for text in texts],
+            texts=texts,
+            cut_ids=[cut.id for cut, _ in read],
+            seconds=sum((sum(utterance.duration for utterance in utterances(cut)) for cut, _ in read), 0.0),
+        )
+        return batch, [one for one in loaded if isinstance(one, Skipped)]
+
+    def _load(self, cut: Cut) -> list[tuple[Cut, Tensor] | Skipped]:
+        """A cut with its features (T, F), or why there are none. Of utterances that have been joined, those remain that
+        can be read."""
+        try:
+            return [(cut, self._features(cut))]
+        # What a broken file raises differs between formats and libraries; the text goes into the list.
+        except Exception as error:
+            joined = utterances(cut)
+            loaded = [one for part in joined for one in self._load(part)] if len(joined) > 1 else []
+            return loaded if any(isinstance(one, Skipped) for one in loaded) else [_unreadable(cut, error)]
+
+    def _features(self, cut: Cut) -> Tensor:
+        cut = with_data(cut)
+        if self._extractor is not None:
+            if cut.sampling_rate != self._sample_rate:
+                cut = cut.resample(self._sample_rate)
+            features = self._extractor.extract(cut.load_audio()[0])
+        elif cut.has_features:
+            features = torch.from_numpy(cut.load_features()).float()
+        else:
+            raise ValueError("the manifest has no features: set --data.on_the_fly true, or compute them")
+        if features.shape[1] != self._num_mel_bins:
+            raise ValueError(f"{features.shape[1]} features instead of {self._num_mel_bins}: see --data.num_mel_bins")
+        if not torch.isfinite(features).all():
+            raise ValueError("the features are not finite")
+        if self._white_noise is not None:
+            self._white_noise.fill(features, cut)
+        return features  # (T, F)
+
+
+def load_batches(
+    loader: BatchLoader, batches: Iterable[CutSet], num_workers: int
+) -> Iterator[tuple[Batch, list[Skipped]]]:
+    """Each batch with what of it cannot be read; ``num_workers`` processes load them ahead, 0: none does."""
+    yield from DataLoader(
+        loader,
+        sampler=batches,
+        batch_size=None,
+        num_workers=num_workers,
+        collate_fn=_as_it_is,
+        # Of its own, because a DataLoader draws from the global generator, which the trainer saves and restores.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+def nothing_readable(count: int, example: Skipped, listed_in: Path | None) -> RuntimeError:
+    """What to raise when not one of so many cuts can be read."""
+    where = f" All are listed in {listed_in}." if listed_in else ""
+    return RuntimeError(
+        f"None of the first {count} cuts could be read, for example {example.id}, {example.file}: {example.detail}."
+        f"{where} Relative paths count from the recipe's folder: start from there, or run ./prepare.sh anew"
+    )
+
+
+def _as_it_is(item: Any) -> Any:
+    return item
+
+
+def _place_of_data(cut: Cut) -> str | None:
+    if place := place_in_shar(cut):
+        return str(place)
+    return f"features {cut.features.storage_path}/{cut.features.storage_key}" if cut.has_features else None
+
+
+def _unreadable(cut: Cut, error: Exception) -> Skipped:
+    # lhotse appends the call with all its arguments.
+    detail = f"{type(error).__name__}: {str(error).split('[extra info]')[0].strip()}"
+    places = [place for part in parts(cut) if (place := _place_of_data(part))]
+    if places:
+        detail += f" ({', '.join(places)})"
+    return skipped_cut(cut, "unreadable", detail, "restore the file, then run local/validate_cuts.py")

@@ -1,0 +1,228 @@
+"""The training data: which cuts are trained on, and the batches that they are drawn into.
+
+Which cuts make up which batch is decided by lhotse's sampler in the main process, from manifests alone, and so is
+which noise is mixed into them. Loading comes after that and draws no random numbers, so resuming skips batches without
+touching any audio.
+"""
+
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.dataset import DynamicBucketingSampler
+from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
+
+from summarymix.data.config import DataConfig
+from summarymix.data.cut_problems import CutProblems
+from summarymix.data.cuts import transcript
+from summarymix.data.loading import FAILURES_THAT_ARE_FATAL, Batch, BatchLoader, load_batches, nothing_readable
+from summarymix.data.noise import NoiseMixer
+from summarymix.data.ranks import share
+from summarymix.data.silence import WithSilence
+from summarymix.data.skipped import SkippedItems
+from summarymix.data.tokens import Tokenizer
+
+
+class TrainData:
+    """The training splits. Constructing it reads the manifests once and decides which cuts are trained on."""
+
+    def __init__(
+        self,
+        config: DataConfig,
+        tokenizer: Tokenizer,
+        output_lengths: Callable[[int], int],
+        seed: int,
+        skipped_path: Path,
+    ) -> None:
+        """
+        Args:
+            config: what to read.
+            tokenizer: makes the token ids.
+            output_lengths: the encoder's frames for a number of feature frames.
+            seed: of shuffling.
+            skipped_path: where to list the cuts left out. Those that turn out unreadable later are listed beside it,
+                in ``*-unreadable.tsv``.
+
+        Raises:
+            FileNotFoundError: a manifest is missing.
+            ValueError: a cut occurs twice, or none is left.
+        """
+        self.config = config
+        self.seed = seed
+        self.skipped_path = Path(skipped_path)
+        self.skipped_items = SkippedItems()
+        self._tokenizer = tokenizer
+        self._problems = CutProblems(config, tokenizer, output_lengths)
+        self._loader = BatchLoader(config, tokenizer)
+        self._noise = None
+        if config.noise.manifest is not None:
+            self._noise = NoiseMixer(config.noise, seed, config.on_the_fly, config.sample_rate, config.num_mel_bins)
+        self._kept: dict[str, int] = {}  # cuts of each split
+        durations = self._select()
+        self._skipped_ids = {item.id for item in self.skipped_items.items}
+        self.num_cuts = len(durations)
+        self.total_seconds = sum(durations)
+        if config.silence.enabled:
+            durations = [cut.duration for cut in self._cuts(config.silence.first_epoch)]
+        self._duration_bins = _duration_bins(durations, config.num_buckets)
+
+    @property
+    def skipped(self) -> dict[str, int]:
+        """Number of cuts left out by reason."""
+        return self.skipped_items.counts
+
+    def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, with noise but unmasked; the same for the same (seed, epoch, rank, world_size).
+
+        Every cut comes once, on one rank, and every rank gets the same number of batches.
+
+        Args:
+            epoch: number of the epoch; another epoch has another order.
+            rank: this process.
+            world_size: number of processes.
+            skip_batches: batches of this rank that were consumed before; they are skipped without being loaded.
+
+        Raises:
+            ValueError: there are fewer cuts than ranks.
+            RuntimeError: not a single cut can be read.
+        """
+        batches: Iterator[CutSet] = itertools.islice(self._batches(epoch, rank, world_size), skip_batches, None)
+        if self._noise is not None:
+            batches = self._with_noise(self._noise, batches, epoch, skip_batches * world_size + rank, world_size)
+        unreadable_path = self.skipped_path.with_name(
+            f"{self.skipped_path.stem}-unreadable{f'-rank{rank}' if world_size > 1 else ''}.tsv"
+        )
+        unreadable = SkippedItems.read(unreadable_path) if unreadable_path.exists() else SkippedItems()
+        listed = {item.id for item in unreadable.items}
+        num_read, num_failed = 0, 0
+        for batch, failures in load_batches(self._loader, batches, self.config.num_workers):
+            num_read += len(batch)
+            num_failed += len(failures)
+            if any(item.id not in listed for item in failures):
+                unreadable.extend(item for item in failures if item.id not in listed)
+                listed.update(item.id for item in failures)
+                unreadable.write(unreadable_path)
+            if num_read == 0 and num_failed >= min(FAILURES_THAT_ARE_FATAL, self.num_cuts):
+                raise nothing_readable(num_failed, failures[-1], unreadable_path)
+            yield batch
+
+    def worst_batches(self) -> Iterator[tuple[str, Batch]]:
+        """The batches of the first epoch, and of the first one with silence, that take most memory, one for each of
+        several reasons.
+
+        They are found from the manifests; only they are loaded. A batch that is worst for several reasons comes once.
+
+        Yields:
+            The reasons, in words, and the batch.
+        """
+        worst: dict[str, tuple[int, CutSet]] = {}  # of each reason: its measure, and the batch
+        epochs = sorted({1, self.config.silence.first_epoch})
+        for cuts in itertools.chain.from_iterable(self._batches(epoch, rank=0, world_size=1) for epoch in epochs):
+            for reason, size in self._sizes(cuts).items():
+                if reason not in worst or size > worst[reason][0]:
+                    worst[reason] = size, cuts
+        for cuts in {id(cuts): cuts for _, cuts in worst.values()}.values():
+            batch, _ = self._loader[cuts]
+            if len(batch):
+                yield ", ".join(reason for reason, (_, other) in worst.items() if other is cuts), batch
+
+    def _select(self) -> list[float]:
+        """Decide which cuts are trained on, and return how many seconds each takes."""
+        durations: list[float] = []
+        seen: set[str] = set()
+        for split in self.config.train:
+            kept_before = len(durations)
+            for cut in self.config.read_cuts(split):
+                if cut.id in seen:
+                    raise ValueError(
+                        f"The cut {cut.id} of {self.config.location(split)} occurs twice: run local/validate_cuts.py"
+                    )
+                seen.add(cut.id)
+                problem = self._problems.for_training(cut)
+                if problem is None:
+                    durations.append(cut.duration)
+                else:
+                    self.skipped_items.add(problem)
+            self._kept[split] = len(durations) - kept_before
+        self.skipped_items.write(self.skipped_path)
+        if not durations:
+            raise ValueError(
+                f"No cut of {', '.join(map(self.config.location, self.config.train))} is left to train on; "
+                f"{self.skipped_items.summary()} (listed in {self.skipped_path})"
+            )
+        return durations
+
+    def _sizes(self, cuts: CutSet) -> dict[str, int]:
+        """What a batch takes memory for, by the reason to call it the worst."""
+        frames = max(map(self.config.num_frames, cuts))  # as padded
+        tokens = max(len(self._tokenizer.encode(transcript(cut))) for cut in cuts)
+        return {
+            "longest utterance": frames,
+            "most frames": len(cuts) * frames,
+            "most tokens": len(cuts) * tokens,
+            "largest lattice": len(cuts) * frames * tokens,
+        }
+
+    def _batches(self, epoch: int, rank: int, world_size: int) -> Iterator[CutSet]:
+        if self.num_cuts < world_size:
+            raise ValueError(f"{self.num_cuts} training cuts cannot be shared among {world_size} processes: use fewer")
+        sampler = DynamicBucketingSampler(
+            self._cuts(epoch),
+            max_duration=self.config.max_duration,
+            duration_bins=self._duration_bins,
+            buffer_size=self.config.shuffle_buffer,
+            shuffle=True,
+            seed=self.seed,
+            # The ranks share its batches: lhotse's own way of sharing repeats cuts when few are left at the end.
+            rank=0,
+            world_size=1,
+        )
+        sampler.set_epoch(epoch)
+        return share(sampler, rank, world_size)
+
+    def _cuts(self, epoch: int) -> CutSet:
+        """What is trained on in an epoch."""
+        weights = {split: kept for split, kept in self._kept.items() if kept}
+        splits = [self.config.read_cuts(split) for split in weights]
+        cuts = (
+            CutSet.mux(*splits, weights=list(weights.values()), seed=self.seed + epoch)
+            if len(splits) > 1
+            else splits[0]
+        )
+        cuts = cuts.filter(self._is_kept)
+        silence = self.config.silence
+        if not silence.enabled or epoch < silence.first_epoch:
+            return cuts
+        if silence.join_probability > 0:
+            cuts = cuts.shuffle(random.Random(f"{self.seed} {epoch}"), self.config.shuffle_buffer)
+        return CutSet(WithSilence(cuts, silence, f"{self.seed} {epoch}", self._fits))
+
+    def _fits(self, cut: Cut) -> bool:
+        return self._problems.for_training(cut) is None
+
+    def _with_noise(
+        self, noise: NoiseMixer, batches: Iterable[CutSet], epoch: int, first: int, step: int
+    ) -> Iterator[CutSet]:
+        # Batches of all ranks are counted together, so that no two get the same noise.
+        for number, cuts in zip(itertools.count(first, step), batches, strict=False):
+            yield noise.mix(cuts, epoch, number)
+
+    def _is_kept(self, cut: Cut) -> bool:
+        return cut.id not in self._skipped_ids
+
+
+def _duration_bins(durations: list[float], num_buckets: int) -> list[float]:
+    """Limits between buckets that hold about equally many seconds each."""
+    num_buckets = min(num_buckets, len(durations))
+    bins = estimate_duration_buckets(durations, num_buckets, _Identity()) if num_buckets > 1 else []
+    return bins or [max(durations)]
+
+
+class _Identity:
+    """Lets lhotse's estimate work on durations instead of cuts."""
+
+    def measure_length(self, duration: float) -> float:
+        return duration

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+from batch_cases import config_for, ids, rewrite, tiny_cuts
+
+from summarymix.data.evaluation_data import EvalData
+from summarymix.data.loading import Batch
+from summarymix.data.tokens import Tokenizer
+from summarymix.subsampling import output_lengths
+
+
+def test_evaluation_is_in_a_fixed_order_and_keeps_what_it_can(prepare, tokenizer: Tokenizer) -> None:
+    fbank = prepare()
+
+    def spoil(cuts: list) -> None:
+        cuts[0].supervisions[0].text = ""
+        cuts[1].supervisions[0].text = "ÉLAN"
+        cuts[2].supervisions[0].text = "THREE " * 40
+        cuts[3] = cuts[3].truncate(duration=0.05, preserve_id=True)
+
+    rewrite(fbank, spoil)
+    cuts = tiny_cuts(fbank)
+
+    def evaluation(**options) -> EvalData:
+        return EvalData(config_for(fbank), tokenizer, "train", output_lengths, **options)
+
+    data = evaluation()
+    batches: list[Batch] = list(data)
+    order = [cut for batch in ids(batches) for cut in batch]
+    assert order == [cut.id for cut in sorted(cuts, key=lambda cut: (cut.duration, cut.id)) if cut.id != cuts[3].id]
+    assert data.skipped == {"too short for the encoder": 1}
+    assert tokenizer.unk_id in {token for batch in batches for tokens in batch.tokens for token in tokens}
+    assert ids(data) == ids(batches)
+    rewrite(fbank, list.reverse)
+    assert ids(evaluation()) == ids(batches)
+    assert evaluation(for_loss=True).num_cuts == 36
+    assert len(list(evaluation(max_duration=1e6))) == 1
+
+    (Path(cuts[5].features.storage_path) / cuts[5].features.storage_key).unlink()
+    for _ in range(2):
+        assert sum(len(batch) for batch in data) == 38
+        assert data.skipped == {"too short for the encoder": 1, "unreadable": 1}

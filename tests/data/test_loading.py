@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+import torch
+from batch_cases import ids, tiny_cuts, train_data
+
+from summarymix.data.skipped import SkippedItems
+from summarymix.data.tokens import Tokenizer
+
+
+def test_a_batch(prepare, tokenizer: Tokenizer) -> None:
+    fbank = prepare()
+    data = train_data(fbank, tokenizer)
+    cuts = {cut.id: cut for cut in tiny_cuts(fbank)}
+    assert data.num_cuts == 40
+    assert data.skipped == {}
+    assert data.total_seconds == pytest.approx(sum(cut.duration for cut in cuts.values()))
+    batch = next(data.epoch(0))
+    assert batch.features.dtype == torch.float32
+    assert batch.features.shape == (len(batch), max(batch.feature_lengths), 80)
+    assert 0 < batch.seconds <= 8.0
+    for i, cut_id in enumerate(batch.cut_ids):
+        features = torch.from_numpy(cuts[cut_id].load_features())
+        assert batch.feature_lengths[i] == len(features)
+        assert torch.equal(batch.features[i, : len(features)], features)
+        assert (batch.features[i, len(features) :] < -20).all()
+        assert batch.texts[i] == cuts[cut_id].supervisions[0].text
+        assert tokenizer.decode(batch.tokens[i]) == batch.texts[i]
+
+
+def test_workers_and_on_the_fly_features_give_the_same_batches(prepare, tokenizer: Tokenizer) -> None:
+    fbank = prepare()
+    one = list(train_data(fbank, tokenizer).epoch(3))
+    for options in ({"num_workers": 2}, {"on_the_fly": True}):
+        other = list(train_data(fbank, tokenizer, **options).epoch(3))
+        assert ids(other) == ids(one)
+        for a, b in zip(one, other, strict=True):
+            assert torch.equal(a.features, b.features)
+            assert a.tokens == b.tokens
+
+
+def test_global_random_state_is_not_touched(prepare, tokenizer: Tokenizer) -> None:
+    data = train_data(prepare(), tokenizer)
+    state = torch.get_rng_state()
+    list(data.epoch(0))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("on_the_fly", [False, True])
+def test_unreadable_cuts_are_dropped_and_listed(
+    num_workers: int, on_the_fly: bool, prepare, tokenizer: Tokenizer
+) -> None:
+    fbank = prepare()
+    data = train_data(fbank, tokenizer, num_workers=num_workers, on_the_fly=on_the_fly)
+    cuts = tiny_cuts(fbank)
+    for cut in cuts[:2]:
+        if on_the_fly:
+            Path(cut.recording.sources[0].source).write_bytes(b"no audio")
+        else:
+            path = Path(cut.features.storage_path) / cut.features.storage_key
+            path.write_bytes(path.read_bytes()[:1000])
+    for epoch in range(2):
+        kept = [cut for batch in ids(data.epoch(epoch)) for cut in batch]
+        assert sorted(kept) == sorted(cut.id for cut in cuts[2:])
+    listed = SkippedItems.read(data.skipped_path.with_name("skipped-train-unreadable.tsv"))
+    assert sorted(item.id for item in listed.items) == sorted(cut.id for cut in cuts[:2])
+    assert listed.counts == {"unreadable": 2}
+
+
+def test_all_unreadable_is_fatal(prepare, tokenizer: Tokenizer) -> None:
+    fbank = prepare()
+    data = train_data(fbank, tokenizer)
+    for path in fbank.rglob("*.npy"):
+        path.unlink()
+    with pytest.raises(RuntimeError, match=r"None of the first \d+ cuts could be read, for example .*\.flac"):
+        list(data.epoch(0))
+
+
+def test_a_batch_of_unreadable_cuts_is_empty_and_counts(prepare, tokenizer: Tokenizer) -> None:
+    """Ranks go in step and resuming counts batches, so a batch must not vanish."""
+    fbank = prepare()
+    data = train_data(fbank, tokenizer)
+    whole = ids(data.epoch(0))
+    for cut in tiny_cuts(fbank):
+        if cut.id in whole[1]:
+            (Path(cut.features.storage_path) / cut.features.storage_key).unlink()
+    batches = list(data.epoch(0))
+    assert ids(batches) == [whole[0], [], *whole[2:]]
+    assert batches[1].features.shape == (0, 0, 80)
+    assert batches[1].seconds == 0
