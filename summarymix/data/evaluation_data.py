@@ -8,7 +8,7 @@ from lhotse.dataset import SimpleCutSampler
 
 from summarymix.data.config import DataConfig
 from summarymix.data.cut_problems import CutProblems
-from summarymix.data.loading import FAILURES_THAT_ARE_FATAL, Batch, BatchLoader, load_batches, nothing_readable
+from summarymix.data.loading import Batch, BatchLoader, load_batches
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
 
@@ -72,12 +72,6 @@ class EvalData:
         sampler = SimpleCutSampler(
             CutSet.from_cuts(self._cuts), max_duration=self._max_duration, shuffle=False, rank=0, world_size=1
         )
-        listed = {item.id for item in self.skipped_items.items}
-        num_read = 0
-        for batch, failures in load_batches(self._loader, sampler, self.config.num_workers):
-            self.skipped_items.extend(item for item in failures if item.id not in listed)
-            num_read += len(batch)
-            if num_read == 0 and len(failures) >= min(FAILURES_THAT_ARE_FATAL, self.num_cuts):
-                raise nothing_readable(len(failures), failures[-1], None)
+        for batch in load_batches(self._loader, sampler, self.config.num_workers, self.num_cuts, self.skipped_items):
             if len(batch):
                 yield batch

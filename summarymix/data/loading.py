@@ -21,7 +21,7 @@ from summarymix.data.cuts import parts, skipped_cut, transcript, utterances
 from summarymix.data.features import FbankExtractor
 from summarymix.data.shar import place_in_shar, with_data
 from summarymix.data.silence import WhiteNoise
-from summarymix.data.skipped import Skipped
+from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.data.tokens import Tokenizer
 
 # If so many cuts fail to load and none before them did, it is not single files that are bad.
@@ -103,10 +103,27 @@ class BatchLoader(Dataset):
 
 
 def load_batches(
-    loader: BatchLoader, batches: Iterable[CutSet], num_workers: int
-) -> Iterator[tuple[Batch, list[Skipped]]]:
-    """Each batch with what of it cannot be read; ``num_workers`` processes load them ahead, 0: none does."""
-    yield from DataLoader(
+    loader: BatchLoader,
+    batches: Iterable[CutSet],
+    num_workers: int,
+    num_cuts: int,
+    unreadable: SkippedItems,
+    listing: Path | None = None,
+) -> Iterator[Batch]:
+    """Load batches in turn.
+
+    Args:
+        loader: loads one.
+        batches: the cuts of each.
+        num_workers: processes that load ahead; 0 loads in this one.
+        num_cuts: at most so many are in all batches together.
+        unreadable: gets the cuts that cannot be read, unless they are in it.
+        listing: where to write ``unreadable`` whenever it gets more.
+
+    Raises:
+        RuntimeError: not a single cut can be read.
+    """
+    data_loader = DataLoader(
         loader,
         sampler=batches,
         batch_size=None,
@@ -115,11 +132,23 @@ def load_batches(
         # Of its own, because a DataLoader draws from the global generator, which the trainer saves and restores.
         generator=torch.Generator().manual_seed(0),
     )
+    listed = {item.id for item in unreadable.items}
+    num_read, num_failed = 0, 0
+    for batch, failures in data_loader:
+        num_read += len(batch)
+        num_failed += len(failures)
+        if new := [item for item in failures if item.id not in listed]:
+            unreadable.extend(new)
+            listed.update(item.id for item in new)
+            if listing is not None:
+                unreadable.write(listing)
+        if num_read == 0 and num_failed >= min(FAILURES_THAT_ARE_FATAL, num_cuts):
+            raise _nothing_readable(num_failed, failures[-1], listing)
+        yield batch
 
 
-def nothing_readable(count: int, example: Skipped, listed_in: Path | None) -> RuntimeError:
-    """What to raise when not one of so many cuts can be read."""
-    where = f" All are listed in {listed_in}." if listed_in else ""
+def _nothing_readable(count: int, example: Skipped, listing: Path | None) -> RuntimeError:
+    where = f" All are listed in {listing}." if listing else ""
     return RuntimeError(
         f"None of the first {count} cuts could be read, for example {example.id}, {example.file}: {example.detail}."
         f"{where} Relative paths count from the recipe's folder: start from there, or run ./prepare.sh anew"

@@ -18,7 +18,7 @@ from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from summarymix.data.config import DataConfig
 from summarymix.data.cut_problems import CutProblems
 from summarymix.data.cuts import transcript
-from summarymix.data.loading import FAILURES_THAT_ARE_FATAL, Batch, BatchLoader, load_batches, nothing_readable
+from summarymix.data.loading import Batch, BatchLoader, load_batches
 from summarymix.data.noise import NoiseMixer
 from summarymix.data.ranks import share
 from summarymix.data.silence import WithSilence
@@ -96,18 +96,9 @@ class TrainData:
             f"{self.skipped_path.stem}-unreadable{f'-rank{rank}' if world_size > 1 else ''}.tsv"
         )
         unreadable = SkippedItems.read(unreadable_path) if unreadable_path.exists() else SkippedItems()
-        listed = {item.id for item in unreadable.items}
-        num_read, num_failed = 0, 0
-        for batch, failures in load_batches(self._loader, batches, self.config.num_workers):
-            num_read += len(batch)
-            num_failed += len(failures)
-            if any(item.id not in listed for item in failures):
-                unreadable.extend(item for item in failures if item.id not in listed)
-                listed.update(item.id for item in failures)
-                unreadable.write(unreadable_path)
-            if num_read == 0 and num_failed >= min(FAILURES_THAT_ARE_FATAL, self.num_cuts):
-                raise nothing_readable(num_failed, failures[-1], unreadable_path)
-            yield batch
+        yield from load_batches(
+            self._loader, batches, self.config.num_workers, self.num_cuts, unreadable, unreadable_path
+        )
 
     def worst_batches(self) -> Iterator[tuple[str, Batch]]:
         """The batches of the first epoch, and of the first one with silence, that take most memory, one for each of

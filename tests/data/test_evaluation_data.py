@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 from batch_cases import config_for, ids, rewrite, tiny_cuts
 
 from summarymix.data.evaluation_data import EvalData
@@ -39,3 +40,12 @@ def test_evaluation_is_in_a_fixed_order_and_keeps_what_it_can(prepare, tokenizer
     for _ in range(2):
         assert sum(len(batch) for batch in data) == 38
         assert data.skipped == {"too short for the encoder": 1, "unreadable": 1}
+
+
+def test_all_unreadable_is_fatal(prepare, tokenizer: Tokenizer) -> None:
+    """However few are in a batch."""
+    fbank = prepare()
+    for path in fbank.rglob("*.npy"):
+        path.unlink()
+    with pytest.raises(RuntimeError, match=r"None of the first 40 cuts could be read, for example .*\.flac"):
+        list(EvalData(config_for(fbank), tokenizer, "train", output_lengths))
