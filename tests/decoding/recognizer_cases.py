@@ -5,7 +5,7 @@ is told to.
 from dataclasses import replace
 
 import torch
-from conftest import make_model
+from talking_models import make_model
 from torch import Tensor
 
 from summarymix.chunking import ChunkConfig

@@ -2,20 +2,17 @@
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from benchmark_runs import run_benchmark
+from benchmarks import streaming, streams
 from test_decode_command import clean, corpus, decode, exp_dir  # noqa: F401
 
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.decoding.results import read_recogs
 from summarymix.training.checkpoint import load_model
-
-sys.path.append(str(Path(__file__).parents[1] / "tools"))
-from benchmark_runs import run_benchmark
-from benchmarks import streaming, streams
 
 
 def sparse(talkative: Path, folder: Path) -> Path:

@@ -1,19 +1,16 @@
 """tools/benchmark.py long on the small corpus of the decoding command's tests."""
 
 import argparse
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from benchmark_runs import run_benchmark
+from benchmarks import long
 from test_benchmark_accuracy import sparse, write_as_transcripts
 from test_decode_command import clean, corpus, decode, exp_dir  # noqa: F401
 
 from summarymix.data.manifests import cuts_path, read_cuts
-
-sys.path.append(str(Path(__file__).parents[1] / "tools"))
-from benchmark_runs import run_benchmark
-from benchmarks import long
 
 
 def test_rates_by_elapsed_time(exp_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811

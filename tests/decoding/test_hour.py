@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from conftest import make_model
 from recognizer_cases import LETTERS
+from talking_models import make_model
 from torch import Tensor
 
 from summarymix.chunking import ChunkConfig, ChunkGrid
