@@ -104,7 +104,7 @@ def read_rnn_lm(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"No language model {path}: train it with local/train_rnn_lm.py")
-    content = read_file(path, "Train it anew with local/train_rnn_lm.py")
+    content = read_file(path, "a language model", "Train it anew with local/train_rnn_lm.py")
     if not isinstance(content, dict) or "rnn_lm_config" not in content:
         raise ValueError(f"{path} is not a language model that local/train_rnn_lm.py has made: it has no rnn_lm_config")
     return content

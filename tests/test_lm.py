@@ -79,7 +79,7 @@ def test_what_is_no_language_model(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"No language model .*lm.pt: train it"):
         load_rnn_lm(path, [])
     path.write_bytes(b"PK\x03\x04")
-    with pytest.raises(ValueError, match=r"lm.pt is damaged .* Train it anew"):
+    with pytest.raises(ValueError, match=r"lm.pt is damaged or not a language model .* Train it anew"):
         load_rnn_lm(path, [])
     save_checkpoint(path, {"model_config": {}})
     with pytest.raises(ValueError, match=r"lm.pt is not a language model"):

@@ -114,17 +114,18 @@ def read_checkpoint(path: Path, lazy: bool = False) -> dict[str, Any]:
     if not path.is_file():
         epochs = ", ".join(map(str, list_epochs(path.parent))) or "none"
         raise FileNotFoundError(f"No checkpoint {path}; epochs in {path.parent}: {epochs}")
-    checkpoint = read_file(path, "Delete it; training resumes from the one before", lazy)
+    checkpoint = read_file(path, "a checkpoint", "Delete it; training resumes from the one before", lazy)
     if not isinstance(checkpoint, dict) or "model_config" not in checkpoint:
         raise ValueError(f"{path} is not a checkpoint of this library: it has no model_config")
     return checkpoint
 
 
-def read_file(path: Path, remedy: str, lazy: bool = False) -> Any:
+def read_file(path: Path, kind: str, remedy: str, lazy: bool = False) -> Any:
     """What ``torch.save`` has written, onto the CPU; nothing in it is executed.
 
     Args:
         path: the file, which is there.
+        kind: what it should be, for the message.
         remedy: what to do if it is damaged.
         lazy: leave tensors on disk until they are used.
 
@@ -134,7 +135,7 @@ def read_file(path: Path, remedy: str, lazy: bool = False) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or not a checkpoint ({error}). {remedy}") from error
+        raise ValueError(f"{path} is damaged or not {kind} ({error}). {remedy}") from error
 
 
 def list_checkpoints(exp_dir: Path) -> list[Path]:
