@@ -14,11 +14,11 @@ from lhotse import Recording, SupervisionSegment
 from lhotse.recipes.librispeech import parse_utterance
 
 from summarymix.data.manifests import write_manifest
-from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.data.skipped import Skipped, separate
 
 
-def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> SkippedItems:
-    """Write the recordings and supervisions of one part; returns what was left out, listed in ``out_dir`` as well."""
+def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
+    """Write the recordings and supervisions of one part, and a list of what is left out."""
     lines = sorted(
         line for path in folder.rglob("*.trans.txt") for line in path.read_text(encoding="utf-8").splitlines() if line
     )
@@ -35,23 +35,14 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> SkippedItems:
             return Skipped(utterance, file, "unreadable audio", f"{error}", "restore the file")
         return found or Skipped(utterance, file, "missing audio", "", "unpack the archive again")
 
-    skipped = SkippedItems()
-    recordings: list[Recording] = []
-    supervisions: list[SupervisionSegment] = []
     with ThreadPoolExecutor(num_jobs) as executor:
-        for item in executor.map(parse, lines):
-            if isinstance(item, Skipped):
-                skipped.add(item)
-            else:
-                recordings.append(item[0])
-                supervisions.append(item[1])
+        utterances, skipped = separate(executor.map(parse, lines))
     skipped.write(out_dir / f"skipped-librispeech-{folder.name}.tsv")
-    if not recordings:
+    if not utterances:
         sys.exit(f"{folder}: no utterance of {len(lines)} in *.trans.txt is good; {skipped.summary()}")
-    write_manifest(recordings, out_dir / f"librispeech_recordings_{folder.name}.jsonl.gz")
-    write_manifest(supervisions, out_dir / f"librispeech_supervisions_{folder.name}.jsonl.gz")
-    print(f"{folder.name}: {len(recordings)} utterances, {skipped.summary()}")
-    return skipped
+    for kind, items in zip(("recordings", "supervisions"), zip(*utterances, strict=True), strict=True):
+        write_manifest(items, out_dir / f"librispeech_{kind}_{folder.name}.jsonl.gz")
+    print(f"{folder.name}: {len(utterances)} utterances, {skipped.summary()}")
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from lhotse import Recording
 
 from summarymix.data.manifests import write_manifest
-from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.data.skipped import Skipped, separate
 
 PARTS = ("music", "noise", "speech")
 
@@ -31,9 +31,7 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
 
     files = sorted(folder.rglob("*.wav"))
     with ThreadPoolExecutor(num_jobs) as executor:
-        found = list(executor.map(scan, files))
-    recordings = [item for item in found if isinstance(item, Recording)]
-    skipped = SkippedItems([item for item in found if isinstance(item, Skipped)])
+        recordings, skipped = separate(executor.map(scan, files))
     skipped.write(out_dir / f"skipped-musan-{folder.name}.tsv")
     if not recordings:
         sys.exit(f"{folder}: none of {len(files)} *.wav files can be read. --dl-dir has to hold musan/{folder.name}")

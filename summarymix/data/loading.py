@@ -21,7 +21,7 @@ from summarymix.data.cuts import parts, skipped_cut, transcript, utterances
 from summarymix.data.features import FbankExtractor
 from summarymix.data.shar import place_in_shar, with_data
 from summarymix.data.silence import WhiteNoise
-from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.data.skipped import Skipped, SkippedItems, separate
 from summarymix.data.tokens import Tokenizer
 
 # If so many cuts fail to load and none before them did, it is not single files that are bad.
@@ -56,8 +56,7 @@ class BatchLoader(Dataset):
             self._white_noise = WhiteNoise(self._extractor or FbankExtractor(config.fbank_options()))
 
     def __getitem__(self, cuts: CutSet) -> tuple[Batch, list[Skipped]]:
-        loaded = [one for cut in cuts for one in self._load(cut)]
-        read = [one for one in loaded if not isinstance(one, Skipped)]
+        read, failures = separate(one for cut in cuts for one in self._load(cut))
         features = [matrix for _, matrix in read]
         texts = [transcript(cut) for cut, _ in read]
         batch = Batch(
@@ -70,7 +69,7 @@ class BatchLoader(Dataset):
             cut_ids=[cut.id for cut, _ in read],
             seconds=sum((sum(utterance.duration for utterance in utterances(cut)) for cut, _ in read), 0.0),
         )
-        return batch, [one for one in loaded if isinstance(one, Skipped)]
+        return batch, failures.items
 
     def _load(self, cut: Cut) -> list[tuple[Cut, Tensor] | Skipped]:
         """A cut with its features (T, F), or why there are none. Of utterances that have been joined, those remain that

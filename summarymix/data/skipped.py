@@ -4,8 +4,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
+from typing import TypeVar
 
 from summarymix.files import atomic_write
+
+ItemT = TypeVar("ItemT")
 
 
 @dataclass(frozen=True)
@@ -59,3 +62,15 @@ class SkippedItems:
         """Read what :meth:`write` wrote."""
         lines = Path(path).read_text(encoding="utf-8").splitlines()[1:]
         return cls([Skipped(*line.split("\t")) for line in lines])
+
+
+def separate(items: Iterable[ItemT | Skipped]) -> tuple[list[ItemT], SkippedItems]:
+    """What is kept of ``items``, and what is left out, both in order."""
+    kept: list[ItemT] = []
+    skipped = SkippedItems()
+    for item in items:
+        if isinstance(item, Skipped):
+            skipped.add(item)
+        else:
+            kept.append(item)
+    return kept, skipped
