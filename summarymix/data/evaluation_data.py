@@ -3,13 +3,12 @@
 from collections.abc import Callable, Iterator
 
 from lhotse import CutSet
-from lhotse.cut import Cut
 from lhotse.dataset import SimpleCutSampler
 
 from summarymix.data.config import DataConfig
 from summarymix.data.cut_problems import CutProblems
 from summarymix.data.loading import Batch, BatchLoader, load_batches
-from summarymix.data.skipped import SkippedItems
+from summarymix.data.skipped import separate
 from summarymix.data.tokens import Tokenizer
 
 
@@ -40,17 +39,11 @@ class EvalData:
         """
         self.config = config
         self.split = split
-        self.skipped_items = SkippedItems()
         self._loader = BatchLoader(config, tokenizer)
         self._max_duration = max_duration or config.max_duration
         problems = CutProblems(config, tokenizer, output_lengths)
-        kept: list[Cut] = []
-        for cut in config.read_cuts(split):
-            problem = problems.for_loss(cut) if for_loss else problems.for_decoding(cut)
-            if problem is None:
-                kept.append(cut)
-            else:
-                self.skipped_items.add(problem)
+        problem = problems.for_loss if for_loss else problems.for_decoding
+        kept, self.skipped_items = separate(problem(cut) or cut for cut in config.read_cuts(split))
         if not kept:
             raise ValueError(f"No cut of {config.location(split)} can be evaluated; {self.skipped_items.summary()}")
         # Of equal length, by name: the order must not depend on that of the manifest.
