@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from conftest import make_model
 from search_cases import alignments, encoder_frames, tokens_of
+from talking_models import make_model
 
 import summarymix.loss.k2
 from summarymix.chunking import ChunkConfig
