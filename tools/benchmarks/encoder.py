@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from count_flops import encoder_flops
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
@@ -187,26 +188,38 @@ def cells(
 
 
 def plots(run: Run) -> dict[str, Figure]:
-    """Time and memory against length, for each part and pass; modes differ in the style of lines."""
+    """Time and memory of each part and pass: against length, modes differing in the style of lines, or as bars if all
+    audio has one length.
+    """
     names = list(dict.fromkeys(result["config"] for result in run["results"]["figures"]))
-    ticks = sorted({result["audio_seconds"] for result in run["results"]["figures"]})
+    lengths = sorted({result["audio_seconds"] for result in run["results"]["figures"]})
     figures: dict[str, Figure] = {}
-    axes: dict[str, list[Any]] = {}
+    axes: dict[str, list[Axes]] = {}
     for (part, kind, mode), results in group(run["results"]["figures"]).items():
         title = f"{part}-{kind}"
         if title not in figures:
-            figures[title], axes[title] = panels(2, f"{part}, {kind}")
+            audio = f", {lengths[0]:g} s of audio" if len(lengths) == 1 else ""
+            figures[title], axes[title] = panels(2, f"{part}, {kind}{audio}")
         for i, name in enumerate(names):
             points = [r for r in results if r["config"] == name and "left_out" not in r]
-            lengths = [r["audio_seconds"] for r in points]
             values = [median(r["seconds"]) for r in points], [max(r["increment_mb"], 0.1) for r in points]
-            style = {"color": f"C{i}", "linestyle": "-" if mode == "offline" else "--", "marker": "."}
             for one, ys, label in zip(axes[title], values, ("seconds", "peak memory of a step, MB"), strict=True):
-                one.loglog(lengths, ys, label=f"{name}, {mode}", **style)
-                one.set_xlabel("seconds of audio")
-                one.set_ylabel(label)
-                one.set_xticks(ticks, [f"{seconds:g}" for seconds in ticks])
-                one.xaxis.set_minor_formatter(NullFormatter())
-    for one, _ in axes.values():
-        add_legend(one)
+                if len(lengths) == 1:
+                    _draw_bars(one, f"{name}, {mode}", ys, f"C{i}", label)
+                else:
+                    style = {"color": f"C{i}", "linestyle": "-" if mode == "offline" else "--", "marker": "."}
+                    one.loglog([r["audio_seconds"] for r in points], ys, label=f"{name}, {mode}", **style)
+                    one.set(xlabel="seconds of audio", ylabel=label)
+                    one.set_xticks(lengths, [f"{seconds:g}" for seconds in lengths])
+                    one.xaxis.set_minor_formatter(NullFormatter())
+    if len(lengths) > 1:
+        for one, _ in axes.values():
+            add_legend(one)
     return figures
+
+
+def _draw_bars(axes: Axes, name: str, values: list[float], color: str, label: str) -> None:
+    bars = axes.barh([name] * len(values), values, color=color)
+    axes.bar_label(bars, fmt="{:.4g}", label_type="center", color="white")
+    axes.set_xlabel(label)
+    axes.yaxis.set_inverted(True)

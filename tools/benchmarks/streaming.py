@@ -220,13 +220,15 @@ def plots(run: Run) -> dict[str, Figure]:
         add_legend(axes)
     if results["streams"]:
         made["streams"], (axes,) = panels(1, "Latency of a chunk, streams in real time")
+        most = max(one["streams"] for result in results["streams"] for one in result["tried"])
+        ticks = [2**n for n in range(most.bit_length())]
         for i, result in enumerate(results["streams"]):
-            numbers = [one["streams"] for one in result["tried"]]
-            axes.loglog(numbers, [one["p99"] for one in result["tried"]], ".-", color=f"C{i}")
+            by_number = sorted(result["tried"], key=lambda one: one["streams"])
+            axes.loglog(*zip(*((one["streams"], one["p99"]) for one in by_number), strict=True), ".-", color=f"C{i}")
             axes.plot([], [], color=f"C{i}", label=", ".join(label(result)))
-            axes.set_xticks(numbers, [str(number) for number in numbers])
-            axes.xaxis.set_minor_formatter(NullFormatter())
             axes.axhline(result["chunk_ms"] / 1000, color=f"C{i}", linestyle=":")
+        axes.set_xticks(ticks, [str(number) for number in ticks])
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set(xlabel="streams", ylabel="p99, s (dotted: duration of a chunk)")
         add_legend(axes)
     return made
