@@ -1,6 +1,10 @@
-"""The models of ``talking_models``, made once."""
+"""The models of ``talking_models`` and the runs of ``noise_runs``, made once."""
+
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from noise_runs import make_corpus, make_run
 from talking_models import make_model
 
 from summarymix.model import Transducer
@@ -19,3 +23,24 @@ def any_model(request: pytest.FixtureRequest) -> Transducer:
 @pytest.fixture(scope="session")
 def stateless_model() -> Transducer:
     return make_model("stateless")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    make_corpus(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def exp_dir(corpus: Path, request: pytest.FixtureRequest) -> Path:
+    """Parameter: model.mixing."""
+    return make_run(corpus, getattr(request, "param", "merged"))
+
+
+@pytest.fixture
+def clean(exp_dir: Path) -> Iterator[None]:
+    """Leaves no results to other tests."""
+    yield
+    for name in ("selected.json", "results.jsonl"):
+        (exp_dir / name).unlink(missing_ok=True)

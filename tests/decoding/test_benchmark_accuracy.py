@@ -8,38 +8,15 @@ import pytest
 import torch
 from benchmark_runs import run_benchmark
 from benchmarks import streaming, streams
-from test_decode_command import clean, corpus, decode, exp_dir  # noqa: F401
+from noise_runs import decode, sparse, write_as_transcripts
 
-from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.decoding.results import read_recogs
 from summarymix.training.checkpoint import load_model
 
-
-def sparse(talkative: Path, folder: Path) -> Path:
-    """A run whose model makes words of its tokens, and pauses, so that its transcripts are no longer than the audio."""
-    checkpoint = torch.load(talkative / "epoch-2.pt", weights_only=False)
-    pieces = checkpoint["tokens"]["tokens"]
-    space, often = pieces.index("▁"), pieces.index("t")
-    for name in ("joiner.out.weight", "joiner.out.bias"):
-        rows = checkpoint["model"][name]
-        rows[[space, often]] = rows[[often, space]]
-    checkpoint["model"]["joiner.out.bias"][0] += 3.3
-    folder.mkdir()
-    torch.save(checkpoint, folder / "epoch-2.pt")
-    return folder
+pytestmark = pytest.mark.usefixtures("clean")
 
 
-def write_as_transcripts(recogs: Path, corpus_dir: Path, folder: Path) -> None:
-    """Write the test split's manifest into ``folder``, with what was recognised for transcripts."""
-    texts = {u.cut_id: " ".join(u.hyp) for u in read_recogs(recogs)}
-    cuts = []
-    for cut in read_cuts(cuts_path(corpus_dir, "mini", "test")):
-        cut.supervisions[0].text = texts.get(cut.id, "")
-        cuts.append(cut)
-    write_manifest(cuts, cuts_path(folder, "mini", "test"))
-
-
-def test_error_rates_and_delays(exp_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_error_rates_and_delays(exp_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the transcripts are what the model says in chunks, it says all of it there, and less offline."""
     run_dir = sparse(exp_dir, tmp_path / "exp")
     [result] = decode(run_dir, "--avg 0 --mode streaming --chunk-ms 320 --num-streams 3")
@@ -73,7 +50,7 @@ def test_error_rates_and_delays(exp_dir: Path, tmp_path: Path, monkeypatch: pyte
             assert 37.5 <= available["mean"] - frame["mean"] <= 320 - 40 + 37.5
 
 
-def test_streaming_takes_the_epoch_that_decode_would_take(exp_dir: Path) -> None:  # noqa: F811
+def test_streaming_takes_the_epoch_that_decode_would_take(exp_dir: Path) -> None:
     parser = argparse.ArgumentParser()
     streaming.add_options(parser)
     args = parser.parse_args(["--exp-dir", str(exp_dir), "--device", "cpu"])

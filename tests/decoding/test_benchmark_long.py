@@ -7,13 +7,14 @@ import pytest
 import torch
 from benchmark_runs import run_benchmark
 from benchmarks import long
-from test_benchmark_accuracy import sparse, write_as_transcripts
-from test_decode_command import clean, corpus, decode, exp_dir  # noqa: F401
+from noise_runs import decode, sparse, write_as_transcripts
 
 from summarymix.data.manifests import cuts_path, read_cuts
 
+pytestmark = pytest.mark.usefixtures("clean")
 
-def test_rates_by_elapsed_time(exp_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+
+def test_rates_by_elapsed_time(exp_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the transcripts are what the model says of each utterance in chunks, it says that of each one alone."""
     run_dir = sparse(exp_dir, tmp_path / "exp")
     [result] = decode(run_dir, "--avg 0 --mode streaming --chunk-ms 320")
@@ -46,7 +47,7 @@ def test_rates_by_elapsed_time(exp_dir: Path, tmp_path: Path, monkeypatch: pytes
             assert bins["alone"]["errors"] > 0
 
 
-def test_utterances_stand_in_a_recording_as_they_are(corpus: Path) -> None:  # noqa: F811
+def test_utterances_stand_in_a_recording_as_they_are(corpus: Path) -> None:
     cuts = list(read_cuts(cuts_path(corpus, "mini", "test")))
     options = {"minutes": 0.1, "recordings": None, "gap_db": -40.0, "seed": 3, "split": "test"}
 

@@ -2,94 +2,19 @@
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import replace
-from itertools import product
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from saved_runs import save_epoch, write_cut
+from noise_runs import decode
 
-from summarymix.data.config import DataConfig
-from summarymix.data.manifests import cuts_path, write_manifest
-from summarymix.data.tokens import Tokenizer
 from summarymix.decoding import cli
 from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import Decoded, Setting, differences
 from summarymix.decoding.greedy import Hypothesis
-from summarymix.decoding.results import Result, read_results
-from summarymix.model import ModelConfig, Transducer
-from summarymix.training.averaging import RunningMean
+from summarymix.decoding.results import Result
 from summarymix.training.checkpoint import epoch_path, read_checkpoint, save_checkpoint
-from summarymix.training.config import TrainConfig
 
-WORDS = ["one", "two", "three", "four", "stop"]
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve recordings of noise; one of them is truncated, one too short, one without words."""
-    folder = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
-    cuts = []
-    for i in range(12):
-        seconds = 0.02 if i == 3 else float(rng.uniform(0.3, 2.5))
-        path = folder / f"{i}.wav"
-        samples = rng.normal(0, 0.1, int(16000 * seconds)).clip(-1, 1)
-        cuts.append(write_cut(path, samples, "" if i == 5 else " ".join(rng.choice(WORDS, 4))))
-        if i == 7:
-            path.write_bytes(path.read_bytes()[:100])
-    for split in ("dev", "test"):
-        write_manifest(cuts, cuts_path(folder, "mini", split))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def exp_dir(corpus: Path, request: pytest.FixtureRequest) -> Path:
-    """Two epochs of a random model. It was never trained, but it talks. Parameter: model.mixing."""
-    mixing = getattr(request, "param", "merged")
-    torch.manual_seed(1)
-    tokenizer = Tokenizer.train([" ".join(pair) for pair in product(WORDS, WORDS)], 40, "char")
-    config = TrainConfig(
-        exp_dir=corpus / f"exp-{mixing}",
-        model=ModelConfig(
-            frontend_channels=(4, 4),
-            num_layers=2,
-            dim=16,
-            feedforward_dim=24,
-            kernel_size=7,
-            mixing=mixing,
-            summary_dim=16,
-            predictor_dim=8,
-            joiner_dim=12,
-        ),
-        data=DataConfig(manifest_dir=str(corpus), on_the_fly=True),
-    )
-    model = Transducer(replace(config.model, vocab_size=tokenizer.vocab_size)).eval()
-    model.set_feature_stats(torch.full((80,), -6.0), torch.full((80,), 3.0))
-    average = RunningMean(model)
-    for epoch in (1, 2):
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-            model.joiner.encoder_proj.weight.mul_(3)
-            model.joiner.out.bias[:2] = -1.0
-        save_epoch(config.exp_dir, epoch, model, average, tokenizer, config)
-    return config.exp_dir
-
-
-@pytest.fixture(autouse=True)
-def clean(exp_dir: Path) -> Iterator[None]:
-    yield
-    for name in ("selected.json", "results.jsonl"):
-        (exp_dir / name).unlink(missing_ok=True)
-
-
-def decode(exp_dir: Path, options: str) -> list[Result]:
-    main("mini", ["--exp-dir", str(exp_dir), "--device", "cpu", *options.split()])
-    return read_results(exp_dir / "results.jsonl")
+pytestmark = pytest.mark.usefixtures("clean")
 
 
 def assert_same_files(exp_dir: Path, one: Result, other: Result) -> None:
