@@ -201,6 +201,8 @@ def _load(
     torch.backends.cudnn.allow_tf32 = False
     model.to(device)
     search = args.search.make(model, tokenizer, record_margins=args.compare)
+    if any(setting.mode == "streaming" for setting in settings):
+        search.check_streaming()
     return Job(recipe, args, model, tokenizer, info, config, search, device, files)
 
 

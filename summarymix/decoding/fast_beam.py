@@ -128,6 +128,11 @@ class FastBeamSearch(Search):
         last = graph.shape[0] - 1
         return torch.cat([arcs, torch.tensor([[last, last + 1, -1, 0]], dtype=torch.int32)])
 
+    def check_streaming(self) -> None:
+        """See :meth:`Search.check_streaming <summarymix.decoding.search.Search.check_streaming>`."""
+        if self.whole_utterances:
+            raise ValueError("a search over a graph (--lg) is for whole utterances: --mode offline, or simulated")
+
     def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
         """Nothing: all of it is in the hypotheses."""
         return {}
@@ -139,15 +144,15 @@ class FastBeamSearch(Search):
         """See :meth:`Search.__call__ <summarymix.decoding.search.Search.__call__>`.
 
         Raises:
-            RuntimeError: further frames of an utterance that is searched with a graph.
+            ValueError: further frames of an utterance that is searched with a graph.
         """
         frames = self.model.joiner.encoder_proj(encoder_out)  # (N, T, J)
         limits: list[int] = lengths.tolist()
         if self.graph.device != frames.device:
             self.graph = self.graph.to(frames.device)
         for hypothesis, limit in zip(hypotheses, limits, strict=True):
-            if self.whole_utterances and limit and hypothesis.num_frames:
-                raise RuntimeError("a search with a graph is for whole utterances: --mode offline or simulated")
+            if limit and hypothesis.num_frames:
+                self.check_streaming()
             if hypothesis.memory is None:
                 hypothesis.memory = Lattice(self.k2.RnntDecodingStream(self.graph))
         begin = 0

@@ -159,6 +159,13 @@ class Search(ABC):
         self.scaling = scaling
         self.record_margins = record_margins
 
+    def check_streaming(self) -> None:  # noqa: B027 -- most can
+        """Refuse to be fed with an utterance in parts.
+
+        Raises:
+            ValueError: this search is for whole utterances.
+        """
+
     @abstractmethod
     def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
         """The state of ``batch_size`` streams at the start of an utterance."""

@@ -137,7 +137,7 @@ class StreamingRecognizer:
         search: the search to use; by default greedy search with one symbol per frame.
 
     Raises:
-        ValueError: ``chunk`` has no finite size, or ``num_streams`` is not positive.
+        ValueError: ``chunk`` has no finite size, ``num_streams`` is not positive, or the search cannot stream.
     """
 
     def __init__(
@@ -157,6 +157,7 @@ class StreamingRecognizer:
         self.tokenizer = tokenizer
         self.extractor = extractor
         self.search = search or GreedySearch(model, unk_id=tokenizer.unk_id)
+        self.search.check_streaming()
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self._feature_dim = model.config.feature_dim

@@ -10,10 +10,12 @@ from talking_models import make_model
 
 import summarymix.loss.k2
 from summarymix.chunking import ChunkConfig
+from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import stream_state_bytes
 from summarymix.decoding.fast_beam import FastBeamOptions, FastBeamSearch
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.search import Scaling
+from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.model import BLANK, Transducer
 
 UNK = 1
@@ -107,8 +109,12 @@ def test_graphs_for_other_tokens_and_parts_of_utterances_are_refused(stateless_m
     search = FastBeamSearch(stateless_model, FastBeamOptions(), k2.trivial_graph(10))
     frames = torch.randn(1, 4, stateless_model.config.dim)
     hypotheses = search.decode(frames, torch.tensor([4]))
-    with pytest.raises(RuntimeError, match=r"whole utterances: --mode offline or simulated"):
+    message = r"whole utterances: --mode offline, or simulated"
+    with pytest.raises(ValueError, match=message):
         search(frames, torch.tensor([4]), {}, hypotheses)
+    tokenizer = Tokenizer.train(["AB"], 10, "char")
+    with pytest.raises(ValueError, match=message):
+        StreamingRecognizer(stateless_model, tokenizer, ChunkConfig(4), search=search)
 
 
 def test_an_utterance_that_is_too_short_for_the_graph(stateless_model: Transducer) -> None:
