@@ -18,6 +18,7 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.ngram import MARKS, read_arpa
 from summarymix.files import atomic_write
 from summarymix.loss.k2 import require as require_k2
+from summarymix.training.checkpoint import read_file
 
 
 def read_lg(path: Path, tokens: Sequence[str], scale: float) -> Any:
@@ -33,14 +34,13 @@ def read_lg(path: Path, tokens: Sequence[str], scale: float) -> Any:
         ValueError: it is no such file, or for other tokens.
     """
     k2 = require_k2("--lg")
-    try:
-        with torch.serialization.safe_globals([k2.RaggedTensor]):  # icefall's have words on the arcs
-            content = torch.load(path, map_location="cpu", weights_only=True)
-        graph = k2.Fsa(content["arcs"])
-    except FileNotFoundError:
-        raise FileNotFoundError(f"No graph {path}: make it with local/compile_lg.py, or correct --lg") from None
-    except Exception as error:  # torch.load and k2 raise nearly anything
-        raise ValueError(f"{path} is no graph that local/compile_lg.py has written: {error}") from error
+    if not path.is_file():
+        raise FileNotFoundError(f"No graph {path}: make it with local/compile_lg.py, or correct --lg")
+    with torch.serialization.safe_globals([k2.RaggedTensor]):  # icefall's have words on the arcs
+        content = read_file(path, "a graph", "Compile it with local/compile_lg.py")
+    if not isinstance(content, dict) or "arcs" not in content:
+        raise ValueError(f"{path} is not a graph, for it has no arcs. Compile it with local/compile_lg.py")
+    graph = k2.Fsa(content["arcs"])
     if content.get("tokens", tokens) != list(tokens):
         raise ValueError(f"{path} was compiled for other tokens than the model's: compile it with its --lang-dir")
     graph.scores *= scale

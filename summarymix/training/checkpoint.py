@@ -135,7 +135,9 @@ def read_file(path: Path, kind: str, remedy: str, lazy: bool = False) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise ValueError(f"{path} is damaged or not {kind} ({error}). {remedy}") from error
+        # torch's advice, to load it all the same, is none.
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
+        raise ValueError(f"{path} is damaged or not {kind} ({reason}). {remedy}") from error
 
 
 def list_checkpoints(exp_dir: Path) -> list[Path]:

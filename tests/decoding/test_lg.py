@@ -99,7 +99,10 @@ def test_graphs_of_icefall_and_mistakes(tmp_path: Path, tokenizer: Tokenizer, ar
     with pytest.raises(ValueError, match="compiled for other tokens than the model's"):
         read_lg(path, [*tokenizer.tokens[:-1], "x"], 1.0)
     path.write_text("LG")
-    with pytest.raises(ValueError, match=r"LG\.pt is no graph that local/compile_lg\.py has written"):
+    with pytest.raises(ValueError, match=r"LG\.pt is damaged or not a graph \(.{,80}\)\. Compile it"):
+        read_lg(path, tokenizer.tokens, 1.0)
+    torch.save({"model": {}}, path)
+    with pytest.raises(ValueError, match="is not a graph, for it has no arcs"):
         read_lg(path, tokenizer.tokens, 1.0)
     with pytest.raises(FileNotFoundError, match=r"No graph .*: make it with local/compile_lg\.py"):
         read_lg(tmp_path / "none.pt", tokenizer.tokens, 1.0)
