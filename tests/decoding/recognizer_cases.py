@@ -12,7 +12,7 @@ from summarymix.chunking import ChunkConfig
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.recognizer import Recognizer
-from summarymix.decoding.search import Hypothesis
+from summarymix.decoding.search import Hypothesis, Search
 from summarymix.model import Transducer
 from summarymix.state import State
 
@@ -53,7 +53,7 @@ def make_recognizer(mixing: str = "merged", sample_rate: int = 16000) -> Recogni
     return Recognizer(talking_model(mixing), LETTERS, extractor, left_chunks=2)
 
 
-class Script:
+class Script(Search):
     """A search that emits letters of a text at given frames, whatever it hears. A reset sets it back by a chunk."""
 
     def __init__(self, emissions: dict[int, str]) -> None:
