@@ -213,13 +213,11 @@ class FastBeamSearch(Search):
         return streams.format_output([len(h.memory.frames) for h in hypotheses], allow_partial=True)
 
     def _show_best(self, hypotheses: list[Hypothesis], lattice: Any) -> None:
-        owners, totals = list(range(len(hypotheses))), None
-        if self.options.num_paths:
-            owners, lattice = self._draw(lattice)
-            totals = lattice.get_tot_scores(use_double_scores=True, log_semiring=True).tolist()
+        draw = self.options.num_paths > 0
+        owners, lattice = self._draw(lattice) if draw else (list(range(len(hypotheses))), lattice)
         best = self.k2.shortest_path(lattice, use_double_scores=True)
-        if totals is None:
-            totals = best.get_tot_scores(use_double_scores=True, log_semiring=False).tolist()
+        summed = lattice if draw else best  # of a drawn sequence all alignments count
+        totals = summed.get_tot_scores(use_double_scores=True, log_semiring=True).tolist()
         ends = [0, *((best.labels == -1).nonzero().flatten() + 1).tolist()]  # of each path's arcs
         labels = best.labels.tolist()
         log_probs = (best.scores - best.graph_scores).tolist()

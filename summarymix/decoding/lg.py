@@ -41,7 +41,7 @@ def read_lg(path: Path, tokens: Sequence[str], scale: float) -> Any:
     if not isinstance(content, dict) or "arcs" not in content:
         raise ValueError(f"{path} is not a graph, for it has no arcs. Compile it with local/compile_lg.py")
     graph = k2.Fsa(content["arcs"])
-    if content.get("tokens", tokens) != list(tokens):
+    if "tokens" in content and content["tokens"] != list(tokens):
         raise ValueError(f"{path} was compiled for other tokens than the model's: compile it with its --lang-dir")
     graph.scores *= scale
     return graph
@@ -66,6 +66,8 @@ def compile_lg(arpa: Path, tokenizer: Tokenizer) -> tuple[Any, list[str]]:
     spellings = {word: tokenizer.encode(word) for word in words if tokenizer.covers(word)}
     if not spellings:
         raise ValueError(f"{arpa} has no words that the tokens can spell: it must be a language model of words")
+    if all(ngram[-1] != "</s>" for ngram in scores):
+        raise ValueError(f"{arpa} does not say how sentences end: it has no </s>")
     marks = _Marks(tokenizer.vocab_size, tokenizer.vocab_size + 1, len(spellings) + 1)
     numbers = {word: i for i, word in enumerate(spellings, 1)}
     lexicon = _lexicon(spellings, marks, k2)
@@ -143,8 +145,6 @@ def _grammar(
         for history, source in states.items()
         if history
     ]
-    if all(label != -1 for _, _, label, _, _ in arcs):
-        raise ValueError("the language model does not say how sentences end: it has no </s>")
     return _fsa(arcs, k2)
 
 

@@ -109,6 +109,9 @@ def test_graphs_of_icefall_and_mistakes(tmp_path: Path, tokenizer: Tokenizer, ar
     path.write_text("\\1-grams:\n-1 É\n")
     with pytest.raises(ValueError, match="no words that the tokens can spell"):
         compile_lg(path, tokenizer)
+    path.write_text("\\1-grams:\n-1 AB\n")
+    with pytest.raises(ValueError, match=r"LG\.pt does not say how sentences end"):
+        compile_lg(path, tokenizer)
 
 
 def test_the_program(tmp_path: Path, tokenizer: Tokenizer, arpa: Path) -> None:

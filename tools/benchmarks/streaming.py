@@ -223,8 +223,8 @@ def plots(run: Run) -> dict[str, Figure]:
         most = max(one["streams"] for result in results["streams"] for one in result["tried"])
         ticks = [2**n for n in range(most.bit_length())]
         for i, result in enumerate(results["streams"]):
-            by_number = sorted(result["tried"], key=lambda one: one["streams"])
-            axes.loglog(*zip(*((one["streams"], one["p99"]) for one in by_number), strict=True), ".-", color=f"C{i}")
+            tried = sorted(result["tried"], key=lambda one: one["streams"])
+            axes.loglog([one["streams"] for one in tried], [one["p99"] for one in tried], ".-", color=f"C{i}")
             axes.plot([], [], color=f"C{i}", label=", ".join(label(result)))
             axes.axhline(result["chunk_ms"] / 1000, color=f"C{i}", linestyle=":")
         axes.set_xticks(ticks, [str(number) for number in ticks])
