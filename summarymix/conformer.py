@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from summarymix.blocks import in_blocks
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.convolution import ConvolutionModule
 from summarymix.encoder import Encoder
@@ -56,10 +57,10 @@ class ConformerLayer(nn.Module):
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """Whole utterances on the grid: (N, T, D) to (N, T, D)."""
-        x = x + 0.5 * self.feedforward1(x)
+        x = in_blocks(self.before_mixing, x)
         x = x + self.mixing_dropout(self.mixing(self.mixing_norm(x), grid))
         x = x + self.convolution(x, grid)
-        return self.norm(x + 0.5 * self.feedforward2(x))
+        return in_blocks(self.after_convolution, x)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """The states of mixing and convolution."""
@@ -69,10 +70,18 @@ class ConformerLayer(nn.Module):
     def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """One chunk: (N, C, D) to (N, C, D), and the state that follows."""
         parts = PartStates(state)
-        x = x + 0.5 * self.feedforward1(x)
+        x = self.before_mixing(x)
         x = x + parts.step("mixing", self.mixing, self.mixing_norm(x), grid)
         x = x + parts.step("convolution", self.convolution, x, grid)
-        return self.norm(x + 0.5 * self.feedforward2(x)), parts.following
+        return self.after_convolution(x), parts.following
+
+    def before_mixing(self, x: Tensor) -> Tensor:
+        """What comes before the mixing, frame by frame: (N, T, D)."""
+        return x.add(self.feedforward1(x), alpha=0.5)
+
+    def after_convolution(self, x: Tensor) -> Tensor:
+        """What comes after the convolution, frame by frame: (N, T, D)."""
+        return self.norm(x.add(self.feedforward2(x), alpha=0.5))
 
 
 class Conformer(Encoder):

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from summarymix.blocks import in_blocks
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.state import State
 
@@ -198,7 +199,7 @@ class ConvolutionModule(nn.Module):
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """(N, T, D) to (N, T, D)."""
-        return self.after(self.depthwise(self.before(x), grid))
+        return in_blocks(self.after, self.depthwise(in_blocks(self.before, x), grid))
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """That of the chunk convolution."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from summarymix.attention import past_frames, push_frames
+from summarymix.blocks import in_blocks
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.convolution import ChunkConvolution, EdgeScaledConvolution
 from summarymix.mixing import SeenMean
@@ -90,8 +91,12 @@ class ZipFeedForward(nn.Module):
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """(N, T, D) to (N, T, D)."""
-        x = self.balancer(self.expand(x), grid.mask)
-        return self.whiten(self.contract(self.dropout(swoosh_l(x))), grid.mask)
+
+        def compute(x: Tensor) -> Tensor:
+            inner = self.balancer(self.expand(x), grid.mask)
+            return self.whiten(self.contract(self.dropout(swoosh_l(inner))), grid.mask)
+
+        return in_blocks(compute, x)  # where there are blocks there are no gradients, and the mask is of no use
 
 
 class GatedMean(nn.Module):
@@ -216,7 +221,8 @@ class ZipConvolution(nn.Module):
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """(N, T, D) to (N, T, D)."""
-        return self.after(self.depthwise(self.before(x, grid), grid), grid)
+        x = in_blocks(lambda x: self.before(x, grid), x)
+        return in_blocks(lambda x: self.after(x, grid), self.depthwise(x, grid))
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """That of the convolution."""

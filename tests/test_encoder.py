@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from reference import dependencies, visibility
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from summarymix import blocks
 from summarymix.chunking import ChunkConfig
 from summarymix.conformer import Conformer, ConformerConfig
 from summarymix.mixer import MixerConfig
@@ -123,6 +124,21 @@ def test_chunk_by_chunk_equals_simulated_in_float32(kind):
         streamed = stream(encoder, features, lengths, [chunk.chunk_size], chunk.left_chunks)
         for n, length in enumerate(frames):
             torch.testing.assert_close(streamed[n, :length], simulated[n, :length], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", CONFORMERS + ZIPFORMERS)
+@pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(6, 1)])
+def test_in_blocks_of_frames_the_result_is_the_same(kind, chunk, monkeypatch):
+    encoder = make(kind)
+    if chunk.chunk_size:
+        chunk = ChunkConfig(chunk.chunk_size * encoder.chunk_multiple, chunk.left_chunks)
+    features, lengths = ragged([403, 280, 77])
+    with torch.inference_mode():
+        whole, frames = encoder(features, lengths, chunk)
+        monkeypatch.setattr(blocks, "BLOCK_FRAMES", 50)
+        in_parts, _ = encoder(features, lengths, chunk)
+    for n, length in enumerate(frames):
+        torch.testing.assert_close(in_parts[n, :length], whole[n, :length], rtol=0, atol=1e-12)
 
 
 def test_chunk_size_may_change_in_the_middle_of_a_stream():

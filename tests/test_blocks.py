@@ -1,0 +1,69 @@
+"""Frame-by-frame functions in blocks against the same at once."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from summarymix import blocks
+from summarymix.blocks import in_blocks
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_FRAMES", 7)
+
+
+class Windows:
+    """Sums of windows, frame by frame; it counts the frames it makes at a time."""
+
+    def __init__(self, stride, overlap):
+        self.stride, self.size, self.made = stride, stride + overlap, []
+
+    def __call__(self, x):
+        sums = x.unfold(1, self.size, self.stride).sum(-1)  # (N, T', F)
+        self.made.append(sums.shape[:2].numel())
+        return sums
+
+
+@given(
+    batch_size=st.integers(1, 4),
+    num_frames=st.integers(1, 40),
+    stride=st.integers(1, 4),
+    overlap=st.integers(0, 3),
+    rest=st.integers(0, 3),
+    limit=st.integers(1, 30),
+)
+def test_blocks_make_the_same_frames_and_no_more_at_a_time(batch_size, num_frames, stride, overlap, rest, limit):
+    x = torch.randn(batch_size, stride * num_frames + overlap + min(rest, stride - 1), 2, dtype=torch.float64)
+    windows = Windows(stride, overlap)
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        patch.setattr(blocks, "BLOCK_FRAMES", limit)
+        made = in_blocks(windows, x, stride, overlap)
+    torch.testing.assert_close(made, Windows(stride, overlap)(x), rtol=0, atol=0)
+    assert max(windows.made) <= max(limit, batch_size)
+    assert sum(windows.made) == batch_size * num_frames
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_there_are_no_blocks_where_gradients_are_kept():
+    windows = Windows(1, 0)
+    in_blocks(windows, torch.randn(1, 20, 2))
+    assert windows.made == [20]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_blocks_are_not_frozen_into_a_graph():
+    """A number of frames that is exported as any number must not become a number of blocks."""
+
+    class Module(torch.nn.Module):
+        def forward(self, x):
+            return in_blocks(torch.sin, x)
+
+    frames = torch.export.Dim("T")
+    with torch.no_grad():
+        graph = torch.export.export(Module(), (torch.randn(1, 20, 2),), dynamic_shapes=({1: frames},)).module()
+        traced = torch.jit.trace(Module(), torch.randn(1, 20, 2))
+    x = torch.randn(1, 45, 2)
+    torch.testing.assert_close(graph(x), x.sin())
+    torch.testing.assert_close(traced(x), x.sin())
