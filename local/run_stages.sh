@@ -34,7 +34,7 @@ if none is active.
 
   --stage N, --stop-stage M     run only stages N to M
   --exp-dir DIR                 checkpoints, logs and results (default: exp)
-  --config "FILE ..."           of the model and its training; what comes later wins (default: conf/conformer.yaml)
+  --config "FILE ..."           of the model and its training; what comes later wins (default: DEFAULT_CONFIG)
   --num-epochs N                another number of epochs than in that file
   --nproc N                     processes that train together (default: one for each GPU)
   --chunk-ms "640 320"          chunk sizes that are decoded
@@ -44,6 +44,7 @@ if none is active.
   --train-options "..."         further options of train.py, such as "--data.max-duration 300"'
 
 begin() {
+  options_help=${options_help/DEFAULT_CONFIG/$config}
   parse_options "$@"
   . "$_local/../tools/setup.sh"
 }

@@ -80,7 +80,10 @@ print(recognizer.get_result(stream))
 ```
 
 sherpa-onnx drops what makes no whole chunk at a stream's end, so feed **@TAIL@ s of silence** behind it
-(`--end-tail-padding` of its websocket server). Its model type is `lstm`, which has two states of any size.@RESET@"""
+(`--end-tail-padding` of its websocket server). Its model type is `lstm`, which has two states of any size.
+
+The program `sherpa-onnx` itself puts 0.5 s of silence before each file and 0.8 s behind it. The former confuses a model
+that was trained without pauses (`data.silence`); the latter is too little for chunks above 760 ms.@RESET@"""
 
 _RESET = """
 

@@ -7,6 +7,8 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . ../../../local/run_stages.sh
+# With pauses in training, for what recordings, microphones and other programs put around and between utterances.
+config="conf/conformer.yaml conf/silence.yaml"
 begin "$@"
 
 run_stages mini train
