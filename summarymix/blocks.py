@@ -17,7 +17,7 @@ def in_blocks(function: Callable[[Tensor], Tensor], x: Tensor, stride: int = 1, 
     handed back to the system after each use, and it clears every page anew when they are used again.
     """
     num_frames = (x.size(1) - overlap) // stride
-    is_graph = torch.compiler.is_exporting() or torch.jit.is_tracing()
+    is_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
     if torch.is_grad_enabled() or is_graph or x.device.type != "cpu" or x.size(0) * num_frames <= BLOCK_FRAMES:
         return function(x)
     size = max(BLOCK_FRAMES // x.size(0), 1)
