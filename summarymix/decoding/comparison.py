@@ -16,6 +16,8 @@ from summarymix.files import write_png
 # Quantiles of Student's t for two-sided 95 % intervals, for 1, 2, … degrees of freedom; the last serves more.
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
+MARKERS = "os^D"  # of plots: the next one where the ten colours begin anew
+
 TEXT = """## Comparison over seeds
 
 Columns named after splits are word error rates in per cent, mean ± standard deviation over the seeds, offline and with
@@ -161,13 +163,13 @@ class Comparison:
         axes = figure.add_subplot()
         width = 0.8 / len(self.groups)
         for i, group in enumerate(self.groups):
-            colour = f"C{i}"
-            axes.plot([], [], "o", color=colour, label=group)
+            colour, marker = f"C{i}", MARKERS[i // 10 % len(MARKERS)]
+            axes.plot([], [], marker, color=colour, label=group)
             for x, setting in enumerate(self.settings):
                 values = list(self.wers[setting].get(group, {}).values())
                 if values:
                     centre = x + (i - (len(self.groups) - 1) / 2) * width
-                    axes.plot([centre] * len(values), values, "o", color=colour, alpha=0.5)
+                    axes.plot([centre] * len(values), values, marker, color=colour, alpha=0.5)
                     axes.hlines(fmean(values), centre - 0.35 * width, centre + 0.35 * width, color=colour, linewidth=2)
         axes.set_xticks(range(len(self.settings)), [fill(title, 18) for title in self.titles()])
         axes.set_ylabel("WER %")
