@@ -6,27 +6,30 @@ import torch
 from torch import Tensor
 
 BLOCK_FRAMES = 1024  # of all utterances together: some MiB, which caches hold and the allocator keeps
+LEAST_FRAMES = 64  # of an utterance, however many there are: pieces of many utterances are copied before each product
 
 
-def in_blocks(function: Callable[[Tensor], Tensor], x: Tensor, stride: int = 1, overlap: int = 0) -> Tensor:
-    """``function(x)``, of x (N, T, F) to (N, T', D), whose frame t is made of the input frames t·stride … t·stride +
-    stride + overlap - 1.
+def in_blocks(function: Callable[..., Tensor], x: Tensor, *others: Tensor, stride: int = 1, overlap: int = 0) -> Tensor:
+    """``function(x, *others)``, of x (N, T, F) and of others (N, T', …) to (N, T', D), whose row t is made of the rows
+    t·stride … t·stride + stride + overlap - 1 of x and of row t of the others.
 
-    In inference on CPU it is computed in blocks of frames. What a function makes on the way, which may be many times
+    In inference on CPU it is computed in blocks of rows. What a function makes on the way, which may be many times
     as wide as its result, then takes memory for one block only. That is also faster: large pieces of memory are
     handed back to the system after each use, and it clears every page anew when they are used again.
     """
-    num_frames = (x.size(1) - overlap) // stride
     is_graph = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if torch.is_grad_enabled() or is_graph or x.device.type != "cpu" or x.size(0) * num_frames <= BLOCK_FRAMES:
-        return function(x)
-    size = max(BLOCK_FRAMES // x.size(0), 1)
+    if torch.is_grad_enabled() or is_graph or x.device.type != "cpu":
+        return function(x, *others)
+    num_rows = (x.size(1) - overlap) // stride
+    size = max(max(BLOCK_FRAMES // x.size(0), LEAST_FRAMES) // stride, 1)
+    if num_rows <= size:
+        return function(x, *others)
     out: Tensor | None = None
-    for start in range(0, num_frames, size):
-        stop = min(start + size, num_frames)
-        block = function(x[:, stride * start : stride * stop + overlap])  # (N, size, D)
+    for start in range(0, num_rows, size):
+        stop = min(start + size, num_rows)
+        block = function(x[:, stride * start : stride * stop + overlap], *(other[:, start:stop] for other in others))
         if out is None:
-            out = block.new_empty(x.size(0), num_frames, block.size(-1))
+            out = block.new_empty(x.size(0), num_rows, block.size(-1))  # (N, T', D)
         out[:, start:stop] = block
     assert out is not None
     return out

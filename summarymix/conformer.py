@@ -59,8 +59,7 @@ class ConformerLayer(nn.Module):
         """Whole utterances on the grid: (N, T, D) to (N, T, D)."""
         x = in_blocks(self.before_mixing, x)
         x = x + self.mixing_dropout(self.mixing(self.mixing_norm(x), grid))
-        x = x + self.convolution(x, grid)
-        return in_blocks(self.after_convolution, x)
+        return in_blocks(self.after_mixing, x, self.convolution(x, grid))
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """The states of mixing and convolution."""
@@ -72,15 +71,15 @@ class ConformerLayer(nn.Module):
         parts = PartStates(state)
         x = self.before_mixing(x)
         x = x + parts.step("mixing", self.mixing, self.mixing_norm(x), grid)
-        x = x + parts.step("convolution", self.convolution, x, grid)
-        return self.after_convolution(x), parts.following
+        return self.after_mixing(x, parts.step("convolution", self.convolution, x, grid)), parts.following
 
     def before_mixing(self, x: Tensor) -> Tensor:
         """What comes before the mixing, frame by frame: (N, T, D)."""
         return x.add(self.feedforward1(x), alpha=0.5)
 
-    def after_convolution(self, x: Tensor) -> Tensor:
-        """What comes after the convolution, frame by frame: (N, T, D)."""
+    def after_mixing(self, x: Tensor, convolved: Tensor) -> Tensor:
+        """What is left when x has been convolved, frame by frame: (N, T, D)."""
+        x = x + convolved
         return self.norm(x.add(self.feedforward2(x), alpha=0.5))
 
 

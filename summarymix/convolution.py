@@ -21,18 +21,22 @@ class PastAndChunk(nn.Module):
     reach: int
     weight: Tensor  # (D, …)
 
-    def past(self, x: Tensor, padding: int) -> Tensor:
-        """The causal part: x (N, T, D) to (N, T + 2·padding - reach, D)."""
+    def past(self, x: Tensor) -> Tensor:
+        """The causal part: x (N, h + T, D), of which h = ``reach`` frames come before, to (N, T, D)."""
         raise NotImplementedError
 
-    def inside(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """The part inside each chunk: (N, T, D) to (N, T, D)."""
+    def inside(self, chunks: Tensor, counts: Tensor | None) -> Tensor:
+        """The part inside each chunk: (N, K, C, D) to (N, K, C, D).
+
+        Args:
+            chunks: the inputs, zero where there is padding.
+            counts: (N, K, 1), valid frames of each chunk, which are its first ones; None: all.
+        """
         raise NotImplementedError
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """Whole utterances: x (N, T, D) to (N, T, D)."""
-        x = grid.zero_padding(x)
-        return self.past(x, self.reach)[:, : x.size(1)] + self.inside(x, grid)
+        return self.convolve(F.pad(grid.zero_padding(x), (0, 0, self.reach, 0)), grid)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """The last h inputs, (N, h, D), zeros at first; the same for every chunk."""
@@ -43,7 +47,18 @@ class PastAndChunk(nn.Module):
         x = grid.zero_padding(x)
         extended = torch.cat([state["cache"].to(x.dtype), x], dim=1)  # (N, h+C, D)
         new_state = {"cache": extended[:, -self.reach :].to(state["cache"].dtype)}
-        return self.past(extended, 0) + self.inside(x, grid), new_state
+        return self.convolve(extended, grid), new_state
+
+    def convolve(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """Both parts: x (N, h + T, D), zero where there is padding, to (N, T, D)."""
+
+        def compute(x: Tensor, counts: Tensor) -> Tensor:
+            chunks = x[:, self.reach :].unflatten(1, (counts.size(1), grid.chunk_size))  # (N, K, C, D)
+            inside = self.inside(chunks, None if grid.all_valid else counts)
+            return (self.past(x).view_as(inside) + inside).flatten(2)  # (N, K, C·D)
+
+        y = in_blocks(compute, x, grid.counts, stride=grid.chunk_size, overlap=self.reach)
+        return y.unflatten(2, (grid.chunk_size, -1)).flatten(1, 2)
 
 
 class ChunkConvolution(PastAndChunk):
@@ -72,16 +87,14 @@ class ChunkConvolution(PastAndChunk):
             return depthwise(grid.zero_padding(x), self.weight, self.bias, self.reach)
         return super().forward(x, grid)
 
-    def past(self, x: Tensor, padding: int) -> Tensor:
+    def past(self, x: Tensor) -> Tensor:
         """Taps -h … 0."""
-        return depthwise(x, self.weight[:, : self.reach + 1], self.bias, padding)
+        return depthwise(x, self.weight[:, : self.reach + 1], self.bias, 0)
 
-    def inside(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+    def inside(self, chunks: Tensor, counts: Tensor | None) -> Tensor:
         """Taps 1 … h."""
-        chunks = grid.chunked(x)  # (N, K, C, D)
-        ahead = F.pad(chunks.flatten(0, 1), (0, 0, -1, self.reach))  # (N·K, C-1+h, D): frame i is frame i + 1
-        y = depthwise(ahead, self.weight[:, self.reach + 1 :], None, 0)
-        return y.unflatten(0, chunks.shape[:2]).flatten(1, 2)
+        ahead = F.pad(chunks, (0, 0, -1, self.reach))  # (N, K, C-1+h, D): frame i is frame i + 1
+        return depthwise(ahead.flatten(0, 1), self.weight[:, self.reach + 1 :], None, 0).unflatten(0, chunks.shape[:2])
 
 
 class EdgeScaledConvolution(PastAndChunk):
@@ -110,21 +123,16 @@ class EdgeScaledConvolution(PastAndChunk):
         self.left_edge = nn.Parameter(torch.zeros(kernel_size, channels))
         self.right_edge = nn.Parameter(torch.zeros(kernel_size, channels))
 
-    def past(self, x: Tensor, padding: int) -> Tensor:
+    def past(self, x: Tensor) -> Tensor:
         """The kernel v."""
-        return depthwise(x, self.past_weight, self.past_bias, padding)
+        return depthwise(x, self.past_weight, self.past_bias, 0)
 
-    def inside(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+    def inside(self, chunks: Tensor, counts: Tensor | None) -> Tensor:
         """The kernel w, and its scales."""
-        chunks = grid.chunked(x)  # (N, K, C, D)
         y = depthwise(chunks.flatten(0, 1), self.weight, self.bias, self.reach).unflatten(0, chunks.shape[:2])
-        place = torch.arange(grid.chunk_size, device=x.device)  # (C,)
-        if grid.all_valid:
-            behind = place.flip(0)
-        else:
-            valid = grid.chunked(grid.valid).sum(2, keepdim=True)  # (N, K, 1)
-            behind = (valid - 1 - place).clamp(min=0)  # (N, K, C)
-        return (y * (1 + edge(self.left_edge, place) + edge(self.right_edge, behind))).flatten(1, 2)
+        place = torch.arange(chunks.size(2), device=chunks.device)  # (C,)
+        behind = place.flip(0) if counts is None else (counts.to(place.dtype) - 1 - place).clamp(min=0)  # (…, C)
+        return y * (1 + edge(self.left_edge, place) + edge(self.right_edge, behind))
 
 
 def edge(scales: Tensor, distance: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from summarymix.blocks import in_blocks
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.state import State
 
@@ -149,7 +150,7 @@ class SummaryMixing(nn.Module):
         super().__init__()
         options = options or MixingOptions()
         options.check(mode)
-        is_gated = options.fusion == "gated"
+        self.is_gated = options.fusion == "gated"
         self.mode = mode
         self.summary_dim = summary_dim
         self.mean = SeenMean(summary_dim, options.decay_seconds)
@@ -157,7 +158,7 @@ class SummaryMixing(nn.Module):
         self.summary: nn.Module | None = None
         self.combine: nn.Linear | None = None
         if mode == "merged":
-            self.merged = nn.Linear(dim, (3 if is_gated else 2) * summary_dim)
+            self.merged = nn.Linear(dim, (3 if self.is_gated else 2) * summary_dim)
         elif mode == "full":
             self.local, self.summary = (
                 nn.Sequential(
@@ -177,7 +178,7 @@ class SummaryMixing(nn.Module):
         else:
             raise ValueError(f"unknown mixing mode {mode!r}: merged, full, lite or local")
         if mode != "lite":
-            self.combine = nn.Linear(summary_dim if mode == "local" or is_gated else 2 * summary_dim, dim)
+            self.combine = nn.Linear(summary_dim if mode == "local" or self.is_gated else 2 * summary_dim, dim)
         self.summary_norm = nn.LayerNorm(summary_dim) if options.summary_norm else None
         self.activation = nn.GELU() if options.combiner_activation == "gelu" else nn.Identity()
 
@@ -209,10 +210,14 @@ class SummaryMixing(nn.Module):
     def project(self, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """f(x), s(x) and the gate g(x), each (N, T, P); None where the mode has none."""
         if self.mode == "merged":
-            projected = self.merged(x)
-            local, values = F.gelu(projected[..., : 2 * self.summary_dim]).split(self.summary_dim, dim=-1)
-            gate = projected[..., 2 * self.summary_dim :]
-            return local, values, gate if gate.size(-1) else None
+            gate = None
+            if self.is_gated:
+                projected, gate = self.merged(x).split([2 * self.summary_dim, self.summary_dim], dim=-1)
+                both = F.gelu(projected)  # (N, T, 2·P)
+            else:
+                both = in_blocks(lambda x: F.gelu(self.merged(x)), x)
+            local, values = both.split(self.summary_dim, dim=-1)
+            return local, values, gate
         return self.local(x) if self.local else None, self.summary(x) if self.summary else None, None
 
     def merge(self, local: Tensor | None, summary: Tensor | None, gate: Tensor | None, grid: ChunkGrid) -> Tensor:
@@ -229,10 +234,19 @@ class SummaryMixing(nn.Module):
             gated = grid.chunked(gate.sigmoid()) * summary.to(gate.dtype)[:, :, None]  # (N, K, C, P)
             return self.activation(self.combine(local + gated.flatten(1, 2)))
         weight_local, weight_summary = self.combine.weight.split(self.summary_dim, dim=1)
-        # As a matrix of N·T rows, so that the product takes the strided half of the merged projection as it is.
-        out = F.linear(local.flatten(0, 1), weight_local, self.combine.bias)  # (N·T, D)
+        bias = self.combine.bias
         shift = F.linear(summary.to(local.dtype), weight_summary)  # (N, K, D)
-        return self.activation(out.view(*shift.shape[:2], grid.chunk_size, -1) + shift[:, :, None]).flatten(1, 2)
+
+        # One chunk is of any size, so there the rows of which blocks are made are its frames; they all get the same.
+        size = grid.chunk_size if grid.num_chunks > 1 else 1
+
+        def add(local: Tensor, shift: Tensor) -> Tensor:
+            # As a matrix of N·T rows, so that the product takes the strided half of the merged projection as it is.
+            out = F.linear(local.flatten(0, 1), weight_local, bias)  # (N·T, D)
+            return self.activation(out.view(*shift.shape[:2], size, -1) + shift[:, :, None]).flatten(2)
+
+        out = in_blocks(add, local, shift.expand(-1, local.size(1) // size, -1), stride=size)  # (N, T/size, size·D)
+        return out.unflatten(2, (size, -1)).flatten(1, 2)
 
 
 def chunk_sums(values: Tensor, grid: ChunkGrid) -> Tensor:

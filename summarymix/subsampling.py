@@ -54,7 +54,7 @@ class ConvSubsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, T, F) to (N, ((T-1)//2 - 1)//2, D). T is at least 7."""
-        return in_blocks(self.convolve, x, FEATURES_PER_FRAME, FEATURE_OVERLAP)
+        return in_blocks(self.convolve, x, stride=FEATURES_PER_FRAME, overlap=FEATURE_OVERLAP)
 
     def convolve(self, x: Tensor) -> Tensor:
         """The same at once."""
@@ -90,7 +90,7 @@ class HalfSubsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, T, F) to (N, (T-3)//2, D). T is at least 5."""
-        return in_blocks(self.convolve, x, 2, FEATURE_OVERLAP)
+        return in_blocks(self.convolve, x, stride=2, overlap=FEATURE_OVERLAP)
 
     def convolve(self, x: Tensor) -> Tensor:
         """The same at once."""

@@ -12,17 +12,18 @@ from summarymix.blocks import in_blocks
 @pytest.fixture
 def small_blocks(monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK_FRAMES", 7)
+    monkeypatch.setattr(blocks, "LEAST_FRAMES", 1)
 
 
 class Windows:
-    """Sums of windows, frame by frame; it counts the frames it makes at a time."""
+    """Sums of windows, row by row, times a number of each row; it counts the frames that it is given at a time."""
 
     def __init__(self, stride, overlap):
-        self.stride, self.size, self.made = stride, stride + overlap, []
+        self.stride, self.size, self.given = stride, stride + overlap, []
 
-    def __call__(self, x):
-        sums = x.unfold(1, self.size, self.stride).sum(-1)  # (N, T', F)
-        self.made.append(sums.shape[:2].numel())
+    def __call__(self, x, factors):
+        sums = x.unfold(1, self.size, self.stride).sum(-1) * factors  # (N, T', F)
+        self.given.append(self.stride * sums.shape[:2].numel())
         return sums
 
 
@@ -33,23 +34,28 @@ class Windows:
     overlap=st.integers(0, 3),
     rest=st.integers(0, 3),
     limit=st.integers(1, 30),
+    least=st.integers(1, 10),
 )
-def test_blocks_make_the_same_frames_and_no_more_at_a_time(batch_size, num_frames, stride, overlap, rest, limit):
+def test_blocks_make_the_same_rows_and_of_few_frames_at_a_time(
+    batch_size, num_frames, stride, overlap, rest, limit, least
+):
     x = torch.randn(batch_size, stride * num_frames + overlap + min(rest, stride - 1), 2, dtype=torch.float64)
+    factors = torch.randn(batch_size, num_frames, 1, dtype=torch.float64)
     windows = Windows(stride, overlap)
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(blocks, "BLOCK_FRAMES", limit)
-        made = in_blocks(windows, x, stride, overlap)
-    torch.testing.assert_close(made, Windows(stride, overlap)(x), rtol=0, atol=0)
-    assert max(windows.made) <= max(limit, batch_size)
-    assert sum(windows.made) == batch_size * num_frames
+        patch.setattr(blocks, "LEAST_FRAMES", least)
+        made = in_blocks(windows, x, factors, stride=stride, overlap=overlap)
+    torch.testing.assert_close(made, Windows(stride, overlap)(x, factors), rtol=0, atol=0)
+    assert max(windows.given) <= max(limit, batch_size * max(stride, least))
+    assert sum(windows.given) == batch_size * stride * num_frames
 
 
 @pytest.mark.usefixtures("small_blocks")
 def test_there_are_no_blocks_where_gradients_are_kept():
     windows = Windows(1, 0)
-    in_blocks(windows, torch.randn(1, 20, 2))
-    assert windows.made == [20]
+    in_blocks(windows, torch.randn(1, 20, 2), torch.ones(1, 20, 1))
+    assert windows.given == [20]
 
 
 @pytest.mark.usefixtures("small_blocks")
