@@ -10,8 +10,10 @@ LEAST_FRAMES = 64  # of an utterance, however many there are: pieces of many utt
 
 
 def in_blocks(function: Callable[..., Tensor], x: Tensor, *others: Tensor, stride: int = 1, overlap: int = 0) -> Tensor:
-    """``function(x, *others)``, of x (N, T, F) and of others (N, T', …) to (N, T', D), whose row t is made of the rows
-    t·stride … t·stride + stride + overlap - 1 of x and of row t of the others.
+    """``function(x, *others)``, where rows do not depend on each other.
+
+    Row r is made of the frames r·stride … r·stride + stride + overlap - 1 of x (N, T, F) and of row r of the others,
+    each (N, R, …). A function of R rows gives (N, m·R, D): m frames for each, whatever R is.
 
     In inference on CPU it is computed in blocks of rows. What a function makes on the way, which may be many times
     as wide as its result, then takes memory for one block only. That is also faster: large pieces of memory are
@@ -28,8 +30,9 @@ def in_blocks(function: Callable[..., Tensor], x: Tensor, *others: Tensor, strid
     for start in range(0, num_rows, size):
         stop = min(start + size, num_rows)
         block = function(x[:, stride * start : stride * stop + overlap], *(other[:, start:stop] for other in others))
+        frames = block.size(1) // (stop - start)  # of a row
         if out is None:
-            out = block.new_empty(x.size(0), num_rows, block.size(-1))  # (N, T', D)
-        out[:, start:stop] = block
+            out = block.new_empty(x.size(0), frames * num_rows, block.size(-1))  # (N, m·R, D)
+        out[:, frames * start : frames * stop] = block
     assert out is not None
     return out

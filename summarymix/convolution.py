@@ -1,5 +1,6 @@
 """Convolutions on the chunk grid and the Conformer's convolution module around one (arXiv 2304.09325, 2005.08100)."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,11 @@ from torch.autograd.function import FunctionCtx
 from summarymix.blocks import in_blocks
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.state import State
+
+
+def as_it_is(x: Tensor) -> Tensor:
+    """x."""
+    return x
 
 
 class PastAndChunk(nn.Module):
@@ -34,9 +40,9 @@ class PastAndChunk(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """Whole utterances: x (N, T, D) to (N, T, D)."""
-        return self.convolve(F.pad(grid.zero_padding(x), (0, 0, self.reach, 0)), grid)
+    def forward(self, x: Tensor, grid: ChunkGrid, after: Callable[[Tensor], Tensor] = as_it_is) -> Tensor:
+        """Whole utterances: x (N, T, D) to (N, T, D'), with what comes ``after`` the convolution, frame by frame."""
+        return self.convolve(F.pad(grid.zero_padding(x), (0, 0, self.reach, 0)), grid, after)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """The last h inputs, (N, h, D), zeros at first; the same for every chunk."""
@@ -47,18 +53,16 @@ class PastAndChunk(nn.Module):
         x = grid.zero_padding(x)
         extended = torch.cat([state["cache"].to(x.dtype), x], dim=1)  # (N, h+C, D)
         new_state = {"cache": extended[:, -self.reach :].to(state["cache"].dtype)}
-        return self.convolve(extended, grid), new_state
+        return self.convolve(extended, grid, as_it_is), new_state
 
-    def convolve(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """Both parts: x (N, h + T, D), zero where there is padding, to (N, T, D)."""
+    def convolve(self, x: Tensor, grid: ChunkGrid, after: Callable[[Tensor], Tensor]) -> Tensor:
+        """Both parts, and what comes after: x (N, h + T, D), zero where there is padding, to (N, T, D')."""
 
         def compute(x: Tensor, counts: Tensor) -> Tensor:
             chunks = x[:, self.reach :].unflatten(1, (counts.size(1), grid.chunk_size))  # (N, K, C, D)
-            inside = self.inside(chunks, None if grid.all_valid else counts)
-            return (self.past(x).view_as(inside) + inside).flatten(2)  # (N, K, C·D)
+            return after(self.past(x) + self.inside(chunks, None if grid.all_valid else counts).flatten(1, 2))
 
-        y = in_blocks(compute, x, grid.counts, stride=grid.chunk_size, overlap=self.reach)
-        return y.unflatten(2, (grid.chunk_size, -1)).flatten(1, 2)
+        return in_blocks(compute, x, grid.counts, stride=grid.chunk_size, overlap=self.reach)
 
 
 class ChunkConvolution(PastAndChunk):
@@ -81,11 +85,11 @@ class ChunkConvolution(PastAndChunk):
         self.weight = nn.Parameter(torch.empty(channels, kernel_size).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """Whole utterances: x (N, T, D) to (N, T, D)."""
+    def forward(self, x: Tensor, grid: ChunkGrid, after: Callable[[Tensor], Tensor] = as_it_is) -> Tensor:
+        """The same; one chunk is convolved in one part."""
         if grid.num_chunks == 1:
-            return depthwise(grid.zero_padding(x), self.weight, self.bias, self.reach)
-        return super().forward(x, grid)
+            return in_blocks(after, depthwise(grid.zero_padding(x), self.weight, self.bias, self.reach))
+        return super().forward(x, grid, after)
 
     def past(self, x: Tensor) -> Tensor:
         """Taps -h … 0."""
@@ -207,7 +211,7 @@ class ConvolutionModule(nn.Module):
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """(N, T, D) to (N, T, D)."""
-        return in_blocks(self.after, self.depthwise(in_blocks(self.before, x), grid))
+        return self.depthwise(in_blocks(self.before, x), grid, self.after)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """That of the chunk convolution."""

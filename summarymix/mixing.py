@@ -1,6 +1,7 @@
 """SummaryMixing: a mean of learnt summaries in place of self-attention (arXiv 2307.07421; streaming: 2409.07165)."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -237,16 +238,23 @@ class SummaryMixing(nn.Module):
         bias = self.combine.bias
         shift = F.linear(summary.to(local.dtype), weight_summary)  # (N, K, D)
 
-        # One chunk is of any size, so there the rows of which blocks are made are its frames; they all get the same.
-        size = grid.chunk_size if grid.num_chunks > 1 else 1
-
         def add(local: Tensor, shift: Tensor) -> Tensor:
             # As a matrix of N·T rows, so that the product takes the strided half of the merged projection as it is.
             out = F.linear(local.flatten(0, 1), weight_local, bias)  # (N·T, D)
-            return self.activation(out.view(*shift.shape[:2], size, -1) + shift[:, :, None]).flatten(2)
+            return self.activation(out.view(*shift.shape[:2], -1, out.size(1)) + shift[:, :, None]).flatten(1, 2)
 
-        out = in_blocks(add, local, shift.expand(-1, local.size(1) // size, -1), stride=size)  # (N, T/size, size·D)
-        return out.unflatten(2, (size, -1)).flatten(1, 2)
+        return with_summaries(add, local, shift, grid)
+
+
+def with_summaries(
+    function: Callable[[Tensor, Tensor], Tensor], x: Tensor, summaries: Tensor, grid: ChunkGrid
+) -> Tensor:
+    """What a function makes of the frames of x (N, T, F) and the summary of each frame's chunk, (N, K, P), in blocks.
+
+    It is given frames and summaries of n chunks, or, where there is one chunk, n frames and as many summaries.
+    """
+    size = grid.chunk_size if grid.num_chunks > 1 else 1
+    return in_blocks(function, x, summaries.expand(-1, x.size(1) // size, -1), stride=size)
 
 
 def chunk_sums(values: Tensor, grid: ChunkGrid) -> Tensor:

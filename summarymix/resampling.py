@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from summarymix.blocks import in_blocks
 from summarymix.chunking import ChunkGrid
 
 
@@ -20,13 +21,16 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """x (N, T, D) on its grid to (N, T/factor, D)."""
-        groups = x.unflatten(1, (-1, self.factor))  # (N, T', factor, D)
-        weights = self.logits.softmax(0)  # (factor,)
+        weights = self.logits.softmax(0)[None, None]  # (1, 1, factor)
         if not grid.all_valid:
             weights = weights * grid.valid.unflatten(1, (-1, self.factor))  # (N, T', factor)
             # Groups of padding only have no weight at all.
             weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
-        return (groups * weights[..., None].to(x.dtype)).sum(2)
+
+        def mean(x: Tensor, weights: Tensor) -> Tensor:
+            return (x.unflatten(1, (-1, self.factor)) * weights[..., None].to(x.dtype)).sum(2)
+
+        return in_blocks(mean, x, weights.expand(x.size(0), x.size(1) // self.factor, -1), stride=self.factor)
 
 
 class Upsample(nn.Module):

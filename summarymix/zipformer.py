@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from summarymix.blocks import in_blocks
 from summarymix.chunking import FRAME_MS, ChunkConfig, ChunkGrid
 from summarymix.encoder import Encoder
 from summarymix.mixer import MixerConfig
@@ -108,7 +109,9 @@ class Stack(nn.Module):
             x = self.downsample(x, grids[1])
         for i in range(len(self.layers)):
             x = run(i, x, grids[self.factor])
-        return self.bypass(original, self.upsample(x)) if self.factor > 1 else x
+        if self.factor == 1:
+            return x
+        return in_blocks(lambda original, x: self.bypass(original, self.upsample(x)), original, x, stride=self.factor)
 
 
 class Zipformer(Encoder):

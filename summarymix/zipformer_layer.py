@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from summarymix.attention import AttentionValues, AttentionWeights
 from summarymix.bias_norm import BiasNorm
+from summarymix.blocks import in_blocks
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.mixer import MixerConfig
 from summarymix.mixing import SummaryMixing
@@ -117,22 +118,33 @@ class ZipformerLayer(nn.Module):
         return x, parts.following
 
     def compute(self, x: Tensor, grid: ChunkGrid, run: Callable[..., Tensor]) -> Tensor:
-        """What :meth:`forward` and :meth:`step` do; ``run`` is how they do a module that looks beyond its frame."""
+        """What :meth:`forward` and :meth:`step` do; ``run`` is how they do a module that looks beyond its frame.
+
+        Where there are blocks there are no gradients, and the mask, which has all frames, is of no use.
+        """
         mask, original = grid.mask, x
         weights = () if self.attention is None else (run("attention", x),)
-        x = x + self.feedforward1(x, grid)
+        x = in_blocks(lambda x: x + self.feedforward1(x, grid), x)
         if self.gated is not None:
             x = x + self.skip(self.gated_balancer(run("gated", x, *weights), mask), self.mixing_skip_rate)
         x = x + self.skip(self.mixing_whiten1(run("mixing1", x, *weights), mask), self.mixing_skip_rate)
-        x = x + self.skip(run("convolution1", x), self.mixing_skip_rate)
-        x = x + self.skip(self.feedforward2_balancer(self.feedforward2(x, grid), mask), self.feedforward_skip_rate)
-        x = self.middle_bypass(original, x)
+
+        def middle(x: Tensor, convolved: Tensor, original: Tensor) -> Tensor:
+            x = x + self.skip(convolved, self.mixing_skip_rate)
+            x = x + self.skip(self.feedforward2_balancer(self.feedforward2(x, grid), mask), self.feedforward_skip_rate)
+            return self.middle_bypass(original, x)
+
+        x = in_blocks(middle, x, run("convolution1", x), original)
         x = x + self.skip(self.mixing_whiten2(run("mixing2", x, *weights), mask), self.mixing_skip_rate)
-        x = x + self.skip(run("convolution2", x), self.mixing_skip_rate)
-        x = x + self.skip(self.feedforward3_balancer(self.feedforward3(x, grid), mask), self.feedforward_skip_rate)
-        x = self.norm(self.norm_balancer(x, mask))
-        x = self.bypass(original, x)
-        return self.out_whiten(self.out_balancer(x, mask), mask)
+
+        def last(x: Tensor, convolved: Tensor, original: Tensor) -> Tensor:
+            x = x + self.skip(convolved, self.mixing_skip_rate)
+            x = x + self.skip(self.feedforward3_balancer(self.feedforward3(x, grid), mask), self.feedforward_skip_rate)
+            x = self.norm(self.norm_balancer(x, mask))
+            x = self.bypass(original, x)
+            return self.out_whiten(self.out_balancer(x, mask), mask)
+
+        return in_blocks(last, x, run("convolution2", x), original)
 
     def skip(self, x: Tensor, rate: Scheduled) -> Tensor:
         """In training, zeros for a share of the utterances."""

@@ -8,13 +8,14 @@ Each begins with a small output, so that a new layer does little, and ScaledAdam
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from summarymix.attention import past_frames, push_frames
 from summarymix.blocks import in_blocks
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.convolution import ChunkConvolution, EdgeScaledConvolution
-from summarymix.mixing import SeenMean
+from summarymix.mixing import SeenMean, with_summaries
 from summarymix.regularise import Balancer, Whiten, limit_value
 from summarymix.scheduled import Schedulable, Scheduled
 from summarymix.state import State
@@ -91,12 +92,8 @@ class ZipFeedForward(nn.Module):
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """(N, T, D) to (N, T, D)."""
-
-        def compute(x: Tensor) -> Tensor:
-            inner = self.balancer(self.expand(x), grid.mask)
-            return self.whiten(self.contract(self.dropout(swoosh_l(inner))), grid.mask)
-
-        return in_blocks(compute, x)  # where there are blocks there are no gradients, and the mask is of no use
+        inner = self.balancer(self.expand(x), grid.mask)
+        return self.whiten(self.contract(self.dropout(swoosh_l(inner))), grid.mask)
 
 
 class GatedMean(nn.Module):
@@ -122,11 +119,20 @@ class GatedMean(nn.Module):
         self.out = start_small(nn.Linear(hidden_dim, dim), 0.05)
         self.whiten = Whiten(growing(5.0, 3.0))
 
-    def values(self, x: Tensor, grid: ChunkGrid) -> tuple[Tensor, Tensor]:
-        """v ⊙ tanh s and y, (N, T, P) both."""
-        scale, values, gate = self.project(x).chunk(3, dim=-1)
+    def values(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """v ⊙ tanh s, (N, T, P)."""
+        scale, values = self.project_some(x, 0, 2).chunk(2, dim=-1)
         scale = self.balancer(scale, grid.mask).tanh()
-        return self.value_whiten(values, grid.mask) * scale, gate
+        return self.value_whiten(values, grid.mask) * scale
+
+    def gate(self, x: Tensor) -> Tensor:
+        """y, (N, T, P)."""
+        return self.project_some(x, 2, 3)
+
+    def project_some(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """The parts ``start`` … ``stop`` - 1 of the projection, which has s, v and y: (N, T, (stop - start)·P)."""
+        rows = slice(start * self.out.in_features, stop * self.out.in_features)
+        return F.linear(x, self.project.weight[rows], self.project.bias[rows])
 
     def finish(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """The last map: (N, T, P) to (N, T, D)."""
@@ -150,8 +156,8 @@ class GatedSummary(GatedMean):
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """Whole utterances: (N, T, D) to (N, T, D)."""
-        values, gate = self.values(x, grid)
-        return self.combine(self.mean(values, grid), gate, grid)
+        values = in_blocks(lambda x: self.values(x, grid), x)
+        return self.combine(self.mean(values, grid), x, grid)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """That of the mean."""
@@ -159,14 +165,18 @@ class GatedSummary(GatedMean):
 
     def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """One chunk: (N, C, D) to (N, C, D), and the state that follows."""
-        values, gate = self.values(x, grid)
-        mean, state = self.mean.step(values, grid, state)
-        return self.combine(mean, gate, grid), state
+        mean, state = self.mean.step(self.values(x, grid), grid, state)
+        return self.combine(mean, x, grid), state
 
-    def combine(self, mean: Tensor, gate: Tensor, grid: ChunkGrid) -> Tensor:
-        """The mean (N, K, P) and y (N, T, P) to (N, T, D)."""
-        gated = grid.chunked(gate) * mean.to(gate.dtype)[:, :, None]  # (N, K, C, P)
-        return self.finish(gated.flatten(1, 2), grid)
+    def combine(self, mean: Tensor, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """The mean (N, K, P) and x (N, T, D) to (N, T, D)."""
+
+        def finish(x: Tensor, mean: Tensor) -> Tensor:
+            gate = self.gate(x)
+            gated = gate.unflatten(1, (mean.size(1), -1)) * mean.to(gate.dtype)[:, :, None]  # (N, K, C, P)
+            return self.finish(gated.flatten(1, 2), grid)
+
+        return with_summaries(finish, x, mean, grid)
 
 
 class GatedAttention(GatedMean):
@@ -174,8 +184,7 @@ class GatedAttention(GatedMean):
 
     def forward(self, x: Tensor, grid: ChunkGrid, weights: Tensor) -> Tensor:
         """Whole utterances: (N, T, D) and weights (N, H, T, T) to (N, T, D)."""
-        values, gate = self.values(x, grid)
-        return self.finish(weights[:, 0] @ grid.zero_padding(values) * gate, grid)
+        return self.finish(weights[:, 0] @ grid.zero_padding(self.values(x, grid)) * self.gate(x), grid)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """Values of the last L chunks."""
@@ -183,9 +192,8 @@ class GatedAttention(GatedMean):
 
     def step(self, x: Tensor, grid: ChunkGrid, state: State, weights: Tensor) -> tuple[Tensor, State]:
         """One chunk: (N, C, D) and weights (N, H, C, (L+1)·C) to (N, C, D), and the state that follows."""
-        values, gate = self.values(x, grid)
-        seen, kept = push_frames(state["value"], grid.zero_padding(values))
-        return self.finish(weights[:, 0] @ seen.to(gate.dtype) * gate, grid), {"value": kept}
+        seen, kept = push_frames(state["value"], grid.zero_padding(self.values(x, grid)))
+        return self.finish(weights[:, 0] @ seen.to(x.dtype) * self.gate(x), grid), {"value": kept}
 
 
 class ZipConvolution(nn.Module):
@@ -222,7 +230,7 @@ class ZipConvolution(nn.Module):
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """(N, T, D) to (N, T, D)."""
         x = in_blocks(lambda x: self.before(x, grid), x)
-        return in_blocks(lambda x: self.after(x, grid), self.depthwise(x, grid))
+        return self.depthwise(x, grid, lambda x: self.after(x, grid))
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """That of the convolution."""

@@ -16,39 +16,41 @@ def small_blocks(monkeypatch):
 
 
 class Windows:
-    """Sums of windows, row by row, times a number of each row; it counts the frames that it is given at a time."""
+    """Sums of windows, row by row, times a number of each row, some frames of each; it counts the frames that it is
+    given at a time."""
 
-    def __init__(self, stride, overlap):
-        self.stride, self.size, self.given = stride, stride + overlap, []
+    def __init__(self, stride, overlap, times=1):
+        self.stride, self.size, self.times, self.given = stride, stride + overlap, times, []
 
     def __call__(self, x, factors):
-        sums = x.unfold(1, self.size, self.stride).sum(-1) * factors  # (N, T', F)
+        sums = x.unfold(1, self.size, self.stride).sum(-1) * factors  # (N, R, F)
         self.given.append(self.stride * sums.shape[:2].numel())
-        return sums
+        return sums.repeat_interleave(self.times, 1)
 
 
 @given(
     batch_size=st.integers(1, 4),
-    num_frames=st.integers(1, 40),
+    num_rows=st.integers(1, 40),
     stride=st.integers(1, 4),
     overlap=st.integers(0, 3),
     rest=st.integers(0, 3),
+    times=st.integers(1, 3),
     limit=st.integers(1, 30),
     least=st.integers(1, 10),
 )
 def test_blocks_make_the_same_rows_and_of_few_frames_at_a_time(
-    batch_size, num_frames, stride, overlap, rest, limit, least
+    batch_size, num_rows, stride, overlap, rest, times, limit, least
 ):
-    x = torch.randn(batch_size, stride * num_frames + overlap + min(rest, stride - 1), 2, dtype=torch.float64)
-    factors = torch.randn(batch_size, num_frames, 1, dtype=torch.float64)
-    windows = Windows(stride, overlap)
+    x = torch.randn(batch_size, stride * num_rows + overlap + min(rest, stride - 1), 2, dtype=torch.float64)
+    factors = torch.randn(batch_size, num_rows, 1, dtype=torch.float64)
+    windows = Windows(stride, overlap, times)
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(blocks, "BLOCK_FRAMES", limit)
         patch.setattr(blocks, "LEAST_FRAMES", least)
         made = in_blocks(windows, x, factors, stride=stride, overlap=overlap)
-    torch.testing.assert_close(made, Windows(stride, overlap)(x, factors), rtol=0, atol=0)
+    torch.testing.assert_close(made, Windows(stride, overlap, times)(x, factors), rtol=0, atol=0)
     assert max(windows.given) <= max(limit, batch_size * max(stride, least))
-    assert sum(windows.given) == batch_size * stride * num_frames
+    assert sum(windows.given) == batch_size * stride * num_rows
 
 
 @pytest.mark.usefixtures("small_blocks")
