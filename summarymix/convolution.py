@@ -88,7 +88,8 @@ class ChunkConvolution(PastAndChunk):
     def forward(self, x: Tensor, grid: ChunkGrid, after: Callable[[Tensor], Tensor] = as_it_is) -> Tensor:
         """The same; one chunk is convolved in one part."""
         if grid.num_chunks == 1:
-            return in_blocks(after, depthwise(grid.zero_padding(x), self.weight, self.bias, self.reach))
+            x = F.pad(grid.zero_padding(x), (0, 0, self.reach, self.reach))  # (N, h + T + h, D)
+            return in_blocks(lambda x: after(depthwise(x, self.weight, self.bias, 0)), x, overlap=2 * self.reach)
         return super().forward(x, grid, after)
 
     def past(self, x: Tensor) -> Tensor:
