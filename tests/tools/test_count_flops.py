@@ -38,10 +38,7 @@ def test_multiply_adds_by_hand(mixing: str, chunk: ChunkConfig) -> None:
     else:
         distances = frames + size
         mixer = frames * D * 3 * D + distances * D * D + frames * D * (2 * frames + distances) + frames * D * D
-    half = KERNEL // 2
-    # Offline in one piece; in chunks, past and future taps apart, the former with h more outputs than are used.
-    depthwise = frames * KERNEL if chunks == 1 else (frames + half) * (half + 1) + frames * half
-    layer = 2 * frames * 2 * D * H + mixer + frames * D * 2 * D + D * depthwise + frames * D * D
+    layer = 2 * frames * 2 * D * H + mixer + frames * D * 2 * D + frames * D * KERNEL + frames * D * D
 
     tool = runpy.run_path(str(PROGRAM))
     counted = tool["encoder_flops"](Transducer(config(mixing)).eval().encoder, F, features, chunk)
