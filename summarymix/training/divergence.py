@@ -87,11 +87,26 @@ def stop_if_diverged(
         raise RuntimeError(_explanation(watch, progress.step, grad_norm, lr, model, config))
 
 
+def remedies(config: TrainConfig) -> list[str]:
+    """Options that make a training run less likely to diverge, with the values that it has now."""
+    optim = config.optim
+    if optim.name == "scaled_adam":
+        changes = [f"--optim.base_lr below {optim.base_lr:g}", f"--optim.clipping_scale below {optim.clipping_scale:g}"]
+    else:
+        changes = [f"--optim.lr below {optim.lr:g}", f"--optim.clip_norm below {optim.clip_norm:g}"]
+    if optim.is_eden:
+        changes.insert(1, f"--optim.warmup_batches above {optim.warmup_batches:g}")
+    else:
+        changes.insert(1, f"--optim.warmup_steps above {optim.warmup_steps}")
+    if config.precision == "fp16":
+        changes.append("--precision bf16")
+    return changes
+
+
 def _explanation(
     watch: LossWatch, step: int, grad_norm: float, lr: float, model: nn.Module, config: TrainConfig
 ) -> str:
     """What has been seen, and what to do about it."""
-    optim = config.optim
     # The smoothed loss is late by as much as it is smoothed.
     began = step - watch.high_steps - MEAN_STEPS
     steps = {path: read_checkpoint(path, lazy=True)["progress"]["step"] for path in list_checkpoints(config.exp_dir)}
@@ -103,16 +118,6 @@ def _explanation(
     else:
         remove = f" by removing {', '.join(later)}" if later else ", from which this command continues"
         back = f"Go back to {sound} (step {steps[sound]}){remove}"
-    if optim.name == "scaled_adam":
-        changes = [f"--optim.base_lr below {optim.base_lr:g}", f"--optim.clipping_scale below {optim.clipping_scale:g}"]
-    else:
-        changes = [f"--optim.lr below {optim.lr:g}", f"--optim.clip_norm below {optim.clip_norm:g}"]
-    if optim.is_eden:
-        changes.insert(1, f"--optim.warmup_batches above {optim.warmup_batches:g}")
-    else:
-        changes.insert(1, f"--optim.warmup_steps above {optim.warmup_steps}")
-    if config.precision == "fp16":
-        changes.append("--precision bf16")
     return (
         f"Training has diverged: its loss per frame, smoothed over {MEAN_STEPS} steps, has been above "
         f"{watch.limit:.3g} for {watch.high_steps} steps. It was {watch.best:.3g} at step {watch.best_step}, its best, "
@@ -120,7 +125,7 @@ def _explanation(
         f"The learning rate is {lr:.3g}, the gradient's norm {grad_norm:.3g}; at step {watch.best_step} it was "
         f"{watch.best_norm:.3g}.\n"
         f"{_weights(model, sound)}.\n"
-        f"{back}; and change something, one or more of: {', '.join(changes)}.\n"
+        f"{back}; and change something, one or more of: {', '.join(remedies(config))}.\n"
         "If the loss is as it should be, because the data has become harder: --divergence_patience null"
     )
 

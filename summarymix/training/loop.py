@@ -43,7 +43,7 @@ from summarymix.training.checkpoint import (
 )
 from summarymix.training.config import TrainConfig, differences, plain
 from summarymix.training.distributed import World
-from summarymix.training.divergence import stop_if_diverged
+from summarymix.training.divergence import remedies, stop_if_diverged
 from summarymix.training.environment import environment
 from summarymix.training.initialise import feature_stats, initialise_from
 from summarymix.training.log import TrainingLog
@@ -415,6 +415,6 @@ def _report_bad_step(log: TrainingLog, config: TrainConfig, progress: Progress, 
         raise RuntimeError(
             f"{progress.bad_in_a_row} steps in a row had no finite gradient; the weights are those of step "
             f"{progress.step}, before the first of them. If the cuts named above are sound, training has diverged: "
-            f"go back to an earlier checkpoint (delete the later ones in {config.exp_dir}) and lower --optim.lr, or "
-            "raise --optim.warmup_steps; with --precision fp16 try bf16"
+            f"go back to an earlier checkpoint (delete the later ones in {config.exp_dir}), and change something, "
+            f"one or more of: {', '.join(remedies(config))}"
         )
