@@ -1,8 +1,11 @@
 """Self-attention with relative positions: the quadratic twin of SummaryMixing, for comparisons."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
+from summarymix.blocks import as_it_is, the_result
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.state import State
 
@@ -143,9 +146,16 @@ class RelativeAttention(nn.Module):
         self.weights = AttentionWeights(dim, num_heads, dim // num_heads, dropout)
         self.values = AttentionValues(dim, num_heads, dim // num_heads)
 
-    def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """Whole utterances: x (N, T, D) to (N, T, D). Padded frames are not seen; their output means nothing."""
-        return self.values(x, grid, self.weights(x, grid))
+    def forward(
+        self,
+        x: Tensor,
+        grid: ChunkGrid,
+        before: Callable[[Tensor], Tensor] = as_it_is,
+        after: Callable[[Tensor, Tensor], Tensor] = the_result,
+    ) -> Tensor:
+        """As that of SummaryMixing. Padded frames are not seen; their output means nothing."""
+        values = before(x)
+        return after(x, self.values(values, grid, self.weights(values, grid)))
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """Those of weights and values: see :func:`past_frames`."""

@@ -58,8 +58,8 @@ class ConformerLayer(nn.Module):
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """Whole utterances on the grid: (N, T, D) to (N, T, D)."""
         x = in_blocks(self.before_mixing, x)
-        x = x + self.mixing_dropout(self.mixing(self.mixing_norm(x), grid))
-        return in_blocks(self.after_mixing, x, self.convolution(x, grid))
+        x = self.mixing(x, grid, self.mixing_norm, self.after_mixing)
+        return self.convolution(x, grid, self.after_convolution)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """The states of mixing and convolution."""
@@ -70,15 +70,19 @@ class ConformerLayer(nn.Module):
         """One chunk: (N, C, D) to (N, C, D), and the state that follows."""
         parts = PartStates(state)
         x = self.before_mixing(x)
-        x = x + parts.step("mixing", self.mixing, self.mixing_norm(x), grid)
-        return self.after_mixing(x, parts.step("convolution", self.convolution, x, grid)), parts.following
+        x = self.after_mixing(x, parts.step("mixing", self.mixing, self.mixing_norm(x), grid))
+        return self.after_convolution(x, parts.step("convolution", self.convolution, x, grid)), parts.following
 
     def before_mixing(self, x: Tensor) -> Tensor:
         """What comes before the mixing, frame by frame: (N, T, D)."""
         return x.add(self.feedforward1(x), alpha=0.5)
 
-    def after_mixing(self, x: Tensor, convolved: Tensor) -> Tensor:
-        """What is left when x has been convolved, frame by frame: (N, T, D)."""
+    def after_mixing(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """What comes when x has been mixed, frame by frame: (N, T, D)."""
+        return x + self.mixing_dropout(mixed)
+
+    def after_convolution(self, x: Tensor, convolved: Tensor) -> Tensor:
+        """What comes when x has been convolved, frame by frame: (N, T, D)."""
         x = x + convolved
         return self.norm(x.add(self.feedforward2(x), alpha=0.5))
 

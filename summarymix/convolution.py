@@ -8,14 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
-from summarymix.blocks import in_blocks
+from summarymix.blocks import as_it_is, in_blocks, the_result
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.state import State
-
-
-def as_it_is(x: Tensor) -> Tensor:
-    """x."""
-    return x
 
 
 class PastAndChunk(nn.Module):
@@ -40,9 +35,10 @@ class PastAndChunk(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(self, x: Tensor, grid: ChunkGrid, after: Callable[[Tensor], Tensor] = as_it_is) -> Tensor:
-        """Whole utterances: x (N, T, D) to (N, T, D'), with what comes ``after`` the convolution, frame by frame."""
-        return self.convolve(F.pad(grid.zero_padding(x), (0, 0, self.reach, 0)), grid, after)
+    def forward(self, x: Tensor, grid: ChunkGrid, after: Callable[..., Tensor] = as_it_is, *beside: Tensor) -> Tensor:
+        """Whole utterances: x (N, T, D) to (N, T, D'), with what comes ``after`` the convolution, frame by frame: a
+        function of convolved frames and of the same frames of what is ``beside``, (N, T, …) each."""
+        return self.convolve(grid.zero_padding(x), grid, after, *beside, zeros=self.reach)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """The last h inputs, (N, h, D), zeros at first; the same for every chunk."""
@@ -55,14 +51,21 @@ class PastAndChunk(nn.Module):
         new_state = {"cache": extended[:, -self.reach :].to(state["cache"].dtype)}
         return self.convolve(extended, grid, as_it_is), new_state
 
-    def convolve(self, x: Tensor, grid: ChunkGrid, after: Callable[[Tensor], Tensor]) -> Tensor:
-        """Both parts, and what comes after: x (N, h + T, D), zero where there is padding, to (N, T, D')."""
+    def convolve(
+        self, x: Tensor, grid: ChunkGrid, after: Callable[..., Tensor], *beside: Tensor, zeros: int = 0
+    ) -> Tensor:
+        """Both parts, and what comes after: x (N, h + T, D), zero where there is padding, to (N, T, D'). Of its h
+        frames from before, the first ``zeros`` are zero and left out."""
 
-        def compute(x: Tensor, counts: Tensor) -> Tensor:
+        def compute(x: Tensor, counts: Tensor, *beside: Tensor) -> Tensor:
             chunks = x[:, self.reach :].unflatten(1, (counts.size(1), grid.chunk_size))  # (N, K, C, D)
-            return after(self.past(x) + self.inside(chunks, None if grid.all_valid else counts).flatten(1, 2))
+            convolved = self.past(x) + self.inside(chunks, None if grid.all_valid else counts).flatten(1, 2)
+            return after(convolved, *(frames.flatten(1, 2) for frames in beside))
 
-        return in_blocks(compute, x, grid.counts, stride=grid.chunk_size, overlap=self.reach)
+        chunks = map(grid.chunked, beside)
+        return in_blocks(
+            compute, x, grid.counts, *chunks, stride=grid.chunk_size, overlap=self.reach, padding=(zeros, 0)
+        )
 
 
 class ChunkConvolution(PastAndChunk):
@@ -85,12 +88,16 @@ class ChunkConvolution(PastAndChunk):
         self.weight = nn.Parameter(torch.empty(channels, kernel_size).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(channels))
 
-    def forward(self, x: Tensor, grid: ChunkGrid, after: Callable[[Tensor], Tensor] = as_it_is) -> Tensor:
+    def forward(self, x: Tensor, grid: ChunkGrid, after: Callable[..., Tensor] = as_it_is, *beside: Tensor) -> Tensor:
         """The same; one chunk is convolved in one part."""
-        if grid.num_chunks == 1:
-            x = F.pad(grid.zero_padding(x), (0, 0, self.reach, self.reach))  # (N, h + T + h, D)
-            return in_blocks(lambda x: after(depthwise(x, self.weight, self.bias, 0)), x, overlap=2 * self.reach)
-        return super().forward(x, grid, after)
+        if grid.num_chunks > 1:
+            return super().forward(x, grid, after, *beside)
+
+        def compute(x: Tensor, *beside: Tensor) -> Tensor:
+            return after(depthwise(x, self.weight, self.bias, 0), *beside)
+
+        padding = self.reach, self.reach
+        return in_blocks(compute, grid.zero_padding(x), *beside, overlap=2 * self.reach, padding=padding)
 
     def past(self, x: Tensor) -> Tensor:
         """Taps -h … 0."""
@@ -210,9 +217,10 @@ class ConvolutionModule(nn.Module):
         self.out = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """(N, T, D) to (N, T, D)."""
-        return self.depthwise(in_blocks(self.before, x), grid, self.after)
+    def forward(self, x: Tensor, grid: ChunkGrid, after: Callable[[Tensor, Tensor], Tensor] = the_result) -> Tensor:
+        """x (N, T, D) to (N, T, D), with what comes ``after`` the module, frame by frame: a function of frames of x and
+        of what the module has made of them."""
+        return self.depthwise(in_blocks(self.before, x), grid, lambda y, x: after(x, self.after(y)), x)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """That of the chunk convolution."""

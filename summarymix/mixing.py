@@ -1,7 +1,7 @@
 """SummaryMixing: a mean of learnt summaries in place of self-attention (arXiv 2307.07421; streaming: 2409.07165)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from summarymix.blocks import in_blocks
+from summarymix.blocks import as_it_is, in_blocks, the_result
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.state import State
 
@@ -90,12 +90,12 @@ class SeenMean(nn.Module):
         self.dim = dim
         self.decay_seconds = decay_seconds
 
-    def forward(self, values: Tensor, grid: ChunkGrid) -> Tensor:
-        """Whole utterances: values (N, T, P) to (N, K, P). A chunk with a valid frame sees one or more; others give
-        anything finite."""
+    def forward(self, sums: Tensor, grid: ChunkGrid) -> Tensor:
+        """Whole utterances: sums of the valid frames of each chunk, (N, K, P), to (N, K, P). A chunk with a valid frame
+        sees one or more; others give anything finite."""
         # One chunk alone has nothing to decay, and in a graph that is exported it is of any duration.
         decay = self.decay(grid) if grid.num_chunks > 1 else 1.0
-        total = grid.sum_seen(chunk_sums(values, grid), decay)  # (N, K, P)
+        total = grid.sum_seen(sums, decay)  # (N, K, P)
         return total / grid.seen(decay, total.dtype).clamp(min=1)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig, like: Tensor) -> State:
@@ -108,10 +108,10 @@ class SeenMean(nn.Module):
             for name, width in (("sum", self.dim), ("count", 1))
         }
 
-    def step(self, values: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """One chunk: values (N, C, P) on a grid of one chunk to (N, 1, P), and the state that follows."""
+    def step(self, sums: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
+        """One chunk: sums (N, 1, P) on a grid of one chunk to (N, 1, P), and the state that follows."""
         decay = self.decay(grid)
-        total_sum, new_sum = push(state["sum"], chunk_sums(values, grid), decay)
+        total_sum, new_sum = push(state["sum"], sums, decay)
         total_count, new_count = push(state["count"], grid.counts, decay)
         return total_sum / total_count.clamp(min=1), {"sum": new_sum, "count": new_count}
 
@@ -183,11 +183,23 @@ class SummaryMixing(nn.Module):
         self.summary_norm = nn.LayerNorm(summary_dim) if options.summary_norm else None
         self.activation = nn.GELU() if options.combiner_activation == "gelu" else nn.Identity()
 
-    def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """Whole utterances: x (N, T, D) to (N, T, D). Padded frames are not counted; their output means nothing."""
-        local, values, gate = self.project(x)
-        summary = None if values is None else self.mean(values, grid)  # (N, K, P)
-        return self.merge(local, summary, gate, grid)
+    def forward(
+        self,
+        x: Tensor,
+        grid: ChunkGrid,
+        before: Callable[[Tensor], Tensor] = as_it_is,
+        after: Callable[[Tensor, Tensor], Tensor] = the_result,
+    ) -> Tensor:
+        """Whole utterances: x (N, T, D) to (N, T, D). Padded frames are not counted; their output means nothing.
+
+        Args:
+            x: the input.
+            grid: which frame sees which.
+            before: makes of frames of x what is mixed.
+            after: makes of frames of x, and of what mixing has made of them, the output.
+        """
+        kept, sums = self.project(x, grid, before)
+        return self.merge(x, kept, None if sums is None else self.mean(sums, grid), grid, after)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """That of the mean."""
@@ -195,11 +207,11 @@ class SummaryMixing(nn.Module):
 
     def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """One chunk: x (N, C, D) on a grid of one chunk to (N, C, D), and the state that follows."""
-        local, values, gate = self.project(x)
+        kept, sums = self.project(x, grid, as_it_is)
         summary = None
-        if values is not None:
-            summary, state = self.mean.step(values, grid, state)  # (N, 1, P)
-        return self.merge(local, summary, gate, grid), state
+        if sums is not None:
+            summary, state = self.mean.step(sums, grid, state)  # (N, 1, P)
+        return self.merge(x, kept, summary, grid, the_result), state
 
     @property
     def last(self) -> nn.Linear:
@@ -208,59 +220,94 @@ class SummaryMixing(nn.Module):
         assert isinstance(last, nn.Linear)
         return last
 
-    def project(self, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """f(x), s(x) and the gate g(x), each (N, T, P); None where the mode has none."""
+    def project(self, x: Tensor, grid: ChunkGrid, before: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor | None]:
+        """What the combiner takes of each frame of x, (N, T, F), and the sums of s(x) of each chunk, (N, K, P), if any.
+
+        F is P, for f; 2·P, for f and the gate; or 0.
+        """
+        if self.mode == "local":
+            assert self.local is not None
+            return in_blocks(lambda x: self.local(before(x)), x), None  # type: ignore[misc]
+        return sum_chunks(lambda x: self.branches(before(x)), x, grid)
+
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the combiner takes of each frame, (N, T, F), and s(x), (N, T, P)."""
         if self.mode == "merged":
-            gate = None
-            if self.is_gated:
-                projected, gate = self.merged(x).split([2 * self.summary_dim, self.summary_dim], dim=-1)
-                both = F.gelu(projected)  # (N, T, 2·P)
-            else:
-                both = in_blocks(lambda x: F.gelu(self.merged(x)), x)
-            local, values = both.split(self.summary_dim, dim=-1)
-            return local, values, gate
-        return self.local(x) if self.local else None, self.summary(x) if self.summary else None, None
+            projected, *gate = self.merged(x).split(2 * self.summary_dim, dim=-1)
+            local, values = F.gelu(projected).split(self.summary_dim, dim=-1)
+            return torch.cat([local, *gate], dim=-1) if gate else local, values
+        assert self.summary is not None
+        return self.local(x) if self.local else x[..., :0], self.summary(x)
 
-    def merge(self, local: Tensor | None, summary: Tensor | None, gate: Tensor | None, grid: ChunkGrid) -> Tensor:
-        """The combiner: f (N, T, P), s̄ (N, K, P) and the gate (N, T, P) to (N, T, D)."""
-        if summary is not None and self.summary_norm is not None:
-            summary = self.summary_norm(summary)
-        if self.combine is None:
-            assert summary is not None
-            return summary[:, :, None].expand(-1, -1, grid.chunk_size, -1).flatten(1, 2)
-        assert local is not None
+    def merge(
+        self,
+        x: Tensor,
+        kept: Tensor,
+        summary: Tensor | None,
+        grid: ChunkGrid,
+        after: Callable[[Tensor, Tensor], Tensor],
+    ) -> Tensor:
+        """The combiner, and what comes after: x (N, T, D), what is kept of it (N, T, F), s̄ (N, K, P) to (N, T, D)."""
         if summary is None:
-            return self.activation(self.combine(local))
-        if gate is not None:
-            gated = grid.chunked(gate.sigmoid()) * summary.to(gate.dtype)[:, :, None]  # (N, K, C, P)
+            assert self.combine is not None
+            return in_blocks(lambda x, local: after(x, self.activation(self.combine(local))), x, kept)  # type: ignore[misc]
+        if self.summary_norm is not None:
+            summary = self.summary_norm(summary)
+        if self.combine is not None and not self.is_gated:
+            summary = F.linear(summary.to(kept.dtype), self.combine.weight[:, self.summary_dim :])  # (N, K, D)
+        return by_chunk(lambda x, kept, summary: after(x, self.fuse(kept, summary)), grid, (x, kept), (summary,))
+
+    def fuse(self, kept: Tensor, summary: Tensor) -> Tensor:
+        """What is kept of frames (N, T, F), and the summaries of their chunks (N, K, …), to (N, T, D)."""
+        shape = *summary.shape[:2], -1, summary.size(2)  # N, K, C, …
+        if self.combine is None:
+            return summary[:, :, None].expand(-1, -1, kept.size(1) // summary.size(1), -1).flatten(1, 2)
+        if self.is_gated:
+            local, gate = kept.chunk(2, dim=-1)
+            gated = gate.sigmoid().view(shape) * summary.to(gate.dtype)[:, :, None]  # (N, K, C, P)
             return self.activation(self.combine(local + gated.flatten(1, 2)))
-        weight_local, weight_summary = self.combine.weight.split(self.summary_dim, dim=1)
-        bias = self.combine.bias
-        shift = F.linear(summary.to(local.dtype), weight_summary)  # (N, K, D)
-
-        def add(local: Tensor, shift: Tensor) -> Tensor:
-            # As a matrix of N·T rows, so that the product takes the strided half of the merged projection as it is.
-            out = F.linear(local.flatten(0, 1), weight_local, bias)  # (N·T, D)
-            return self.activation(out.view(*shift.shape[:2], -1, out.size(1)) + shift[:, :, None]).flatten(1, 2)
-
-        return with_summaries(add, local, shift, grid)
+        # As a matrix of N·T rows, so that the product takes the strided half of the merged projection as it is.
+        weight = self.combine.weight[:, : self.summary_dim]
+        out = F.linear(kept.flatten(0, 1), weight, self.combine.bias).view(shape)  # (N, K, C, D)
+        return self.activation(out + summary[:, :, None]).flatten(1, 2)
 
 
-def with_summaries(
-    function: Callable[[Tensor, Tensor], Tensor], x: Tensor, summaries: Tensor, grid: ChunkGrid
+def by_chunk(
+    function: Callable[..., Tensor], grid: ChunkGrid, frames: Sequence[Tensor], chunks: Sequence[Tensor] = ()
 ) -> Tensor:
-    """What a function makes of the frames of x (N, T, F) and the summary of each frame's chunk, (N, K, P), in blocks.
+    """What a function makes of frames, (N, T, …) each, and of what their chunks have, (N, K, …) each, in blocks.
 
-    It is given frames and summaries of n chunks, or, where there is one chunk, n frames and as many summaries.
+    It is given frames of n chunks and what these have, or, where there is one chunk, n frames and that n times.
     """
-    size = grid.chunk_size if grid.num_chunks > 1 else 1
-    return in_blocks(function, x, summaries.expand(-1, x.size(1) // size, -1), stride=size)
+    first, *others = frames
+    if grid.num_chunks == 1:
+        return in_blocks(function, first, *others, *(x.expand(-1, first.size(1), -1) for x in chunks))
+
+    def run(first: Tensor, *rows: Tensor) -> Tensor:
+        return function(first, *(x.flatten(1, 2) for x in rows[: len(others)]), *rows[len(others) :])
+
+    return in_blocks(run, first, *map(grid.chunked, others), *chunks, stride=grid.chunk_size)
 
 
-def chunk_sums(values: Tensor, grid: ChunkGrid) -> Tensor:
-    """Sums of the valid frames of each chunk, in float32 or wider whatever autocast says: (N, T, P) to (N, K, P)."""
-    dtype = torch.promote_types(values.dtype, torch.float32)
-    return grid.chunked(grid.zero_padding(values)).sum(2, dtype=dtype)
+def sum_chunks(
+    function: Callable[[Tensor], tuple[Tensor, Tensor]], x: Tensor, grid: ChunkGrid
+) -> tuple[Tensor, Tensor]:
+    """What a function makes of frames of x (N, T, D), in blocks: something that is kept, (N, T, F), and values, of
+    which only the sums over the valid frames of each chunk are, (N, K, P), in float32 or wider whatever autocast says.
+    """
+    sums = []
+
+    def run(x: Tensor, valid: Tensor) -> Tensor:
+        kept, values = function(x)
+        if not grid.all_valid:
+            values = values.masked_fill(~valid[..., None], 0.0)
+        chunks = values.unflatten(1, (-1, grid.chunk_size)) if grid.num_chunks > 1 else values[:, None]  # (N, K, C, P)
+        sums.append(chunks.sum(2, dtype=torch.promote_types(values.dtype, torch.float32)))
+        return kept
+
+    kept = by_chunk(run, grid, (x, grid.valid))
+    parts = torch.cat(sums, dim=1) if len(sums) > 1 else sums[0]
+    return kept, parts if grid.num_chunks > 1 else parts.sum(1, keepdim=True)
 
 
 def push(past: Tensor, new: Tensor, decay: float) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from summarymix.attention import past_frames, push_frames
 from summarymix.blocks import in_blocks
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.convolution import ChunkConvolution, EdgeScaledConvolution
-from summarymix.mixing import SeenMean, with_summaries
+from summarymix.mixing import SeenMean, by_chunk, sum_chunks
 from summarymix.regularise import Balancer, Whiten, limit_value
 from summarymix.scheduled import Schedulable, Scheduled
 from summarymix.state import State
@@ -156,8 +156,7 @@ class GatedSummary(GatedMean):
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """Whole utterances: (N, T, D) to (N, T, D)."""
-        values = in_blocks(lambda x: self.values(x, grid), x)
-        return self.combine(self.mean(values, grid), x, grid)
+        return self.combine(self.mean(self.sum(x, grid), grid), x, grid)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """That of the mean."""
@@ -165,8 +164,12 @@ class GatedSummary(GatedMean):
 
     def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """One chunk: (N, C, D) to (N, C, D), and the state that follows."""
-        mean, state = self.mean.step(self.values(x, grid), grid, state)
+        mean, state = self.mean.step(self.sum(x, grid), grid, state)
         return self.combine(mean, x, grid), state
+
+    def sum(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """Sums of the values of each chunk: (N, T, D) to (N, K, P)."""
+        return sum_chunks(lambda x: (x[..., :0], self.values(x, grid)), x, grid)[1]
 
     def combine(self, mean: Tensor, x: Tensor, grid: ChunkGrid) -> Tensor:
         """The mean (N, K, P) and x (N, T, D) to (N, T, D)."""
@@ -176,7 +179,7 @@ class GatedSummary(GatedMean):
             gated = gate.unflatten(1, (mean.size(1), -1)) * mean.to(gate.dtype)[:, :, None]  # (N, K, C, P)
             return self.finish(gated.flatten(1, 2), grid)
 
-        return with_summaries(finish, x, mean, grid)
+        return by_chunk(finish, grid, (x,), (mean,))
 
 
 class GatedAttention(GatedMean):

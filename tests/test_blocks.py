@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from summarymix import blocks
@@ -33,22 +33,26 @@ class Windows:
     num_rows=st.integers(1, 40),
     stride=st.integers(1, 4),
     overlap=st.integers(0, 3),
+    padding=st.tuples(st.integers(0, 4), st.integers(0, 4)),
     rest=st.integers(0, 3),
     times=st.integers(1, 3),
     limit=st.integers(1, 30),
     least=st.integers(1, 10),
 )
 def test_blocks_make_the_same_rows_and_of_few_frames_at_a_time(
-    batch_size, num_rows, stride, overlap, rest, times, limit, least
+    batch_size, num_rows, stride, overlap, padding, rest, times, limit, least
 ):
-    x = torch.randn(batch_size, stride * num_rows + overlap + min(rest, stride - 1), 2, dtype=torch.float64)
+    num_frames = stride * num_rows + overlap + min(rest, stride - 1) - sum(padding)
+    assume(num_frames > 0)
+    x = torch.randn(batch_size, num_frames, 2, dtype=torch.float64)
     factors = torch.randn(batch_size, num_rows, 1, dtype=torch.float64)
     windows = Windows(stride, overlap, times)
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(blocks, "BLOCK_FRAMES", limit)
         patch.setattr(blocks, "LEAST_FRAMES", least)
-        made = in_blocks(windows, x, factors, stride=stride, overlap=overlap)
-    torch.testing.assert_close(made, Windows(stride, overlap, times)(x, factors), rtol=0, atol=0)
+        made = in_blocks(windows, x, factors, stride=stride, overlap=overlap, padding=padding)
+    padded = torch.nn.functional.pad(x, (0, 0, *padding))
+    torch.testing.assert_close(made, Windows(stride, overlap, times)(padded, factors), rtol=0, atol=0)
     assert max(windows.given) <= max(limit, batch_size * max(stride, least))
     assert sum(windows.given) == batch_size * stride * num_rows
 

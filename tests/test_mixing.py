@@ -12,7 +12,7 @@ from reference import decay_weights, dependencies, masked_mean, visibility
 from summarymix.attention import RelativeAttention
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.mixer import MixerConfig, make_mixer
-from summarymix.mixing import GroupedLinear, MixingOptions, SummaryMixing, chunk_sums, push
+from summarymix.mixing import GroupedLinear, MixingOptions, SummaryMixing, push, sum_chunks
 
 DIM, SUMMARY = 6, 8
 MODES = ["merged", "full", "lite", "local"]
@@ -112,13 +112,13 @@ def test_decay_goes_by_the_time_that_passed_when_the_chunk_size_changes():
     sizes, tau = [4, 4, 2, 3], 0.4
     mixing = make("merged", decay_seconds=tau)
     x = torch.randn(1, sum(sizes), DIM, dtype=torch.float64)
-    values = mixing.project(x)[1][0]
+    values = mixing.branches(x)[1][0]
     for left in (-1, 2):
         state = mixing.init_state(1, ChunkConfig(4, left))
         for part in x.split(sizes, dim=1):
             grid = ChunkGrid(torch.tensor([part.size(1)]), part.size(1), ChunkConfig())
             _, new_state = mixing.step(part, grid, state)
-            total, _ = push(state["sum"], chunk_sums(mixing.project(part)[1], grid), mixing.mean.decay(grid))
+            total, _ = push(state["sum"], sum_chunks(mixing.branches, part, grid)[1], mixing.mean.decay(grid))
             state = new_state
         ends = torch.tensor(sizes).cumsum(0).tolist()  # 4, 8, 10, 13
         expected = sum(
@@ -169,7 +169,7 @@ def test_the_mean_is_taken_in_float32_under_autocast(fusion):
     x = torch.randn(1, 5000, DIM)
     grid = ChunkGrid(torch.tensor([5000]), 5000, ChunkConfig())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        values = mixing.project(x)[1]
+        values = mixing.branches(x)[1]
         got = mixing.step(x, grid, mixing.init_state(1, ChunkConfig()))[1]
     assert values.dtype == torch.bfloat16
     assert [out.dtype for out in normed] == [torch.float32]

@@ -21,7 +21,7 @@ from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.streaming import FeatureQueue, Stream, StreamingRecognizer
-from summarymix.mixing import SeenMean
+from summarymix.mixing import SeenMean, sum_chunks
 from summarymix.model import Transducer
 from summarymix.state import State, state_bytes
 from summarymix.subsampling import output_lengths
@@ -195,7 +195,8 @@ def test_running_sum_after_an_hour() -> None:
     for _ in range(60 * 60 * 25 // 16):
         values = torch.randn(2, 16, 8, generator=generator) + offsets
         lengths = torch.tensor([16, 13])
-        seen, state = mean.step(values, ChunkGrid(lengths, 16, chunk), state)
+        grid = ChunkGrid(lengths, 16, chunk)
+        seen, state = mean.step(sum_chunks(lambda x: (x, x), values, grid)[1], grid, state)
         valid = (torch.arange(16) < lengths[:, None])[..., None]  # (N, C, 1)
         total += (values.double() * valid).sum(1)
         count += lengths[:, None]
