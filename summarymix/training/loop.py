@@ -118,6 +118,8 @@ def train(
     progress = Progress()
     history: list[dict[str, Any]] = []
     messages = [", ".join(f"{name}: {value}" for name, value in surroundings.items())]
+    if unused := config.optim.without_effect():
+        messages.append(f"Without effect, as options of another optimiser or schedule: {', '.join(unused)}")
 
     resumed_from = newest_checkpoint(exp_dir)
     if resumed_from is not None:

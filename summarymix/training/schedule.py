@@ -5,6 +5,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 EDEN_WARMUP_START = 0.1
+OPTIONS_OF = {
+    "adamw": ("lr", "weight_decay", "clip_norm"),
+    "scaled_adam": ("base_lr", "clipping_scale"),
+    "cosine": ("warmup_steps", "final_lr_factor"),
+    "eden": ("ref_duration", "warmup_batches", "lr_batches", "lr_epochs"),
+}
 
 
 @dataclass
@@ -57,6 +63,16 @@ class OptimConfig:
     def peak_lr(self) -> float:
         """The learning rate that the schedule's factor is of."""
         return self.base_lr if self.name == "scaled_adam" else self.lr
+
+    def without_effect(self) -> list[str]:
+        """Options that have been set and are those of another optimiser or schedule."""
+        used = self.name, "eden" if self.is_eden else "cosine"
+        unused = (option for owner, options in OPTIONS_OF.items() if owner not in used for option in options)
+        return [
+            f"--optim.{option} {getattr(self, option)}"
+            for option in unused
+            if getattr(self, option) != getattr(OptimConfig, option)
+        ]
 
 
 @dataclass

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -307,6 +308,12 @@ def test_max_steps_ends_the_run_with_a_checkpoint_and_a_complete_schedule(tmp_pa
     before = (tmp_path / "epoch-2.pt").read_bytes()
     assert run(config)[0].step == 11
     assert (tmp_path / "epoch-2.pt").read_bytes() == before
+
+
+def test_options_without_effect_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(toy_config(tmp_path, max_steps=1, optim=replace(SCALED_ADAM, lr=0.3)))
+    told = "Without effect, as options of another optimiser or schedule: --optim.lr 0.3\n"
+    assert told in capsys.readouterr().err
 
 
 def test_feature_statistics_are_those_of_valid_frames(tmp_path: Path) -> None:

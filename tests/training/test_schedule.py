@@ -1,10 +1,11 @@
 """Learning rate and loss weights."""
 
+from dataclasses import fields
 from itertools import pairwise
 
 import pytest
 
-from summarymix.training.schedule import LossScales, OptimConfig, eden_factor, loss_scales
+from summarymix.training.schedule import OPTIONS_OF, LossScales, OptimConfig, eden_factor, loss_scales
 from summarymix.training.schedule import learning_rate as learning_rate_of
 
 CONFIG = OptimConfig(lr=0.1, warmup_steps=10, final_lr_factor=0.02)
@@ -74,3 +75,16 @@ def test_loss_scales_move_linearly_to_their_values() -> None:
     assert loss_scales(1000, scales) == pytest.approx((0.75, 0.55, 0.2))
     assert loss_scales(2000, scales) == pytest.approx((0.5, 1.0, 0.2))
     assert loss_scales(10**6, scales) == pytest.approx((0.5, 1.0, 0.2))
+
+
+def test_options_of_another_optimiser_or_schedule_are_told() -> None:
+    """Every option belongs to one of them, or to all."""
+    own = {option for options in OPTIONS_OF.values() for option in options}
+    assert own | {"name", "schedule", "betas"} == {field.name for field in fields(OptimConfig)}
+    changed = {"lr": 0.1, "betas": (0.9, 0.95), "base_lr": 0.02, "warmup_steps": 10, "lr_epochs": 2.0}
+    adamw, scaled = ["--optim.lr 0.1", "--optim.warmup_steps 10"], ["--optim.base_lr 0.02", "--optim.lr_epochs 2.0"]
+    assert OptimConfig(name="scaled_adam", **changed).without_effect() == adamw
+    assert OptimConfig(name="adamw", **changed).without_effect() == scaled
+    mixed = OptimConfig(name="scaled_adam", schedule="cosine", **changed)
+    assert mixed.without_effect() == ["--optim.lr 0.1", "--optim.lr_epochs 2.0"]
+    assert OptimConfig(name="adamw").without_effect() == OptimConfig(name="scaled_adam").without_effect() == []
