@@ -13,9 +13,11 @@ def run_benchmark(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -
     """What a subcommand writes. Its page, with all plots, can be made of that."""
     path = folder / "figures.json"
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *command.split(), "--json", str(path)])
+    monkeypatch.delenv("LD_PRELOAD", raising=False)
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
     benchmark.main()
     run = json.loads(path.read_text())
-    assert run["command"] == f"tools/benchmark.py {command} --json {path}"
+    assert run["command"] == f"MALLOC_ARENA_MAX=2 tools/benchmark.py {command} --json {path}"
     assert {"machine", "torch", "commit", "settings", "results"} <= run.keys()
     plots = sorted(folder.glob("figures-*.png"))
     assert plots

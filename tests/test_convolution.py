@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import dependencies
+from small_blocks import block_sizes, blocks_of
 
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.convolution import ChunkConvolution, ConvolutionModule, EdgeScaledConvolution
@@ -60,14 +61,16 @@ chunk_sizes = st.one_of(st.none(), st.integers(1, 9))
 kernels = st.sampled_from([3, 5, 9, 15])
 
 
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=3), chunk_sizes, kernels, st.sampled_from(KINDS))
-def test_equals_the_definition(lengths, chunk_size, kernel, kind):
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=3), chunk_sizes, kernels, st.sampled_from(KINDS), block_sizes)
+def test_equals_the_definition(lengths, chunk_size, kernel, kind, block):
     make, definition = kind
     convolution = random_parameters(make(DIM, kernel).double())
     grid = ChunkGrid(torch.tensor(lengths), max(lengths), ChunkConfig(chunk_size))
     u = torch.randn(len(lengths), grid.num_frames, DIM, dtype=torch.float64)
-    expected = definition(convolution, u, lengths, grid.chunk_size)
-    torch.testing.assert_close(convolution(u, grid)[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
+    with blocks_of(block):
+        got = convolution(u, grid, lambda y, u: u.sin() - y, u)
+    expected = u.sin() - definition(convolution, u, lengths, grid.chunk_size)
+    torch.testing.assert_close(got[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("kernel", [3, 9])

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference import dependencies, visibility
+from small_blocks import blocks_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from summarymix import blocks
 from summarymix.chunking import ChunkConfig
 from summarymix.conformer import Conformer, ConformerConfig
 from summarymix.mixer import MixerConfig
@@ -128,15 +128,13 @@ def test_chunk_by_chunk_equals_simulated_in_float32(kind):
 
 @pytest.mark.parametrize("kind", CONFORMERS + ZIPFORMERS)
 @pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(6, 1)])
-def test_in_blocks_of_frames_the_result_is_the_same(kind, chunk, monkeypatch):
+def test_in_blocks_of_frames_the_result_is_the_same(kind, chunk):
     encoder = make(kind)
     if chunk.chunk_size:
         chunk = ChunkConfig(chunk.chunk_size * encoder.chunk_multiple, chunk.left_chunks)
     features, lengths = ragged([403, 280, 77])
-    with torch.inference_mode():
-        whole, frames = encoder(features, lengths, chunk)
-        monkeypatch.setattr(blocks, "BLOCK_FRAMES", 50)
-        monkeypatch.setattr(blocks, "LEAST_FRAMES", 1)
+    whole, frames = encoder(features, lengths, chunk)
+    with blocks_of(50):
         in_parts, _ = encoder(features, lengths, chunk)
     for n, length in enumerate(frames):
         torch.testing.assert_close(in_parts[n, :length], whole[n, :length], rtol=0, atol=1e-12)

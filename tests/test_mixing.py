@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from reference import decay_weights, dependencies, masked_mean, visibility
+from small_blocks import block_sizes, blocks_of
 
 from summarymix.attention import RelativeAttention
 from summarymix.chunking import ChunkConfig, ChunkGrid
@@ -72,15 +73,16 @@ chunks = st.builds(ChunkConfig, st.one_of(st.none(), st.integers(1, 9)), st.inte
 durations = st.sampled_from([40, 20, 160])
 
 
-@given(kinds(), st.lists(st.integers(1, 23), min_size=1, max_size=4), chunks, durations)
-def test_equals_the_definition_for_any_grid_and_any_batch(kind, lengths, chunk, frame_ms):
+@given(kinds(), st.lists(st.integers(1, 23), min_size=1, max_size=4), chunks, durations, block_sizes)
+def test_equals_the_definition_for_any_grid_and_any_batch(kind, lengths, chunk, frame_ms, block):
     mode, options = kind
     mixing = make(mode, **options)
     grid = ChunkGrid(torch.tensor(lengths), max(lengths), chunk, frame_ms=frame_ms)
     x = torch.randn(len(lengths), grid.num_frames, DIM, dtype=torch.float64)
-    got = mixing(x, grid)
+    with blocks_of(block):
+        got = mixing(x, grid, torch.tanh, lambda x, mixed: x.sin() - mixed)
     chunk = ChunkConfig(grid.chunk_size, chunk.left_chunks)
-    expected = by_definition(mixing, x, lengths, chunk, frame_ms, **options)
+    expected = x.sin() - by_definition(mixing, x.tanh(), lengths, chunk, frame_ms, **options)
     torch.testing.assert_close(got[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
 
 
