@@ -54,7 +54,7 @@ def make_run(benchmark: str, args: argparse.Namespace, results: Any) -> Run:
 
 
 def allocator_settings() -> list[str]:
-    """What the environment says of memory, as it is written before a command: on CPU it changes time and peak memory."""
+    """What the environment says of memory, as it is written before a command: it changes time and peak memory."""
     names = (name for name in sorted(os.environ) if name == "LD_PRELOAD" or name.startswith("MALLOC_"))
     return [f"{name}={shlex.quote(os.environ[name])}" for name in names]
 
