@@ -306,7 +306,9 @@ def sum_chunks(
         return kept
 
     kept = by_chunk(run, grid, (x, grid.valid))
-    parts = torch.cat(sums, dim=1) if len(sums) > 1 else sums[0]
+    if len(sums) == 1:
+        return kept, sums[0]
+    parts = torch.cat(sums, dim=1)  # of the chunks, or of the blocks of the one that there is
     return kept, parts if grid.num_chunks > 1 else parts.sum(1, keepdim=True)
 
 

@@ -22,16 +22,22 @@ def test_error_rates_and_delays(exp_dir: Path, tmp_path: Path, monkeypatch: pyte
     [result] = decode(run_dir, "--avg 0 --mode streaming --chunk-ms 320 --num-streams 3")
     write_as_transcripts(run_dir / result.recogs, exp_dir.parent, tmp_path)
     results = decode(run_dir, f"--avg 0 --mode offline simulated --chunk-ms 320 --manifest-dir {tmp_path}")
+    for beam in (2, 3):
+        options = f"--avg 0 --method modified_beam_search --beam-size {beam} --manifest-dir {tmp_path}"
+        results = decode(run_dir, options)
 
     options = f"--manifest-dir {tmp_path} --chunk-ms 320 --avg 0 --samples 50 --device cpu --threads 1 --max-duration 4"
     run = run_benchmark(f"accuracy --exp-dir {run_dir} --splits test {options}", tmp_path, monkeypatch)
     rates, delays = run["results"]["wer"], run["results"]["delay"]
     assert [(r["mode"], r["wer"]) for r in rates] == [(r.mode, r.wer) for r in results]
+    searches = [r["search"] for r in rates]
+    assert searches[-2:] == [f"modified_beam_search beam-size-{beam}" for beam in (2, 3)]
+    assert all(f"| {search} " in (tmp_path / "page" / "README.md").read_text() for search in searches)
     for rate in rates:
         assert rate["wer_low"] <= rate["wer"] <= rate["wer_high"]
 
     offline, chunked = delays
-    by_mode = {r.mode: r for r in results}
+    by_mode = {r.mode: r for r in results if r.method == "greedy_search"}
     assert (offline["chunk_ms"], offline["wer"]) == (None, by_mode["offline"].wer)
     assert (chunked["chunk_ms"], chunked["wer"], chunked["latency_ms"]) == (320, 0.0, 357.5)
     assert offline["wer"] > 0

@@ -69,7 +69,7 @@ def error_rates(path: Path, samples: int, seed: int) -> list[dict[str, Any]]:
     rows = []
     for result in read_results(path):
         low, high = wer_interval(read_recogs(path.parent / result.recogs), samples, seed)
-        rows.append(vars(result) | {"wer_low": low, "wer_high": high})
+        rows.append(vars(result) | {"search": result.search, "wer_low": low, "wer_high": high})
     return rows
 
 
@@ -134,7 +134,7 @@ def tables(run: Run) -> list[Table]:
             [
                 result["split"],
                 result["mode"],
-                result["method"],
+                result["search"],
                 *setting(result),
                 "n/a" if result["wer"] is None else f"{result['wer']:.2f}",
                 "n/a" if result["wer"] is None else f"{result['wer_low']:.2f} to {result['wer_high']:.2f}",
@@ -143,7 +143,7 @@ def tables(run: Run) -> list[Table]:
             ]
             for result in results["wer"]
         ]
-        header = ["split", "mode", "method", "chunk", "left context", "latency", "WER %", "95 % interval", "utterances"]
+        header = ["split", "mode", "search", "chunk", "left context", "latency", "WER %", "95 % interval", "utterances"]
         title = "Word error rates, with bootstrap intervals over utterances"
         made.append(Table(title, [*header, "epoch-avg"], rows))
     if results["delay"]:
@@ -180,7 +180,7 @@ def plots(run: Run) -> dict[str, Figure]:
     for result in results["wer"]:
         if result["wer"] is not None:
             left = "" if result["chunk_ms"] is None else f"left context {setting(result)[1]}"
-            lines.setdefault((result["split"], result["mode"], result["method"], left), []).append(result)
+            lines.setdefault((result["split"], result["mode"], result["search"], left), []).append(result)
     if lines:
         made["wer"], (axes,) = panels(1, "Word error rate against algorithmic latency")
         for i, (key, points) in enumerate(lines.items()):
