@@ -64,6 +64,10 @@ def in_blocks(
 
 def padded_slice(x: Tensor, start: int, stop: int) -> Tensor:
     """Frames ``start`` … ``stop`` - 1 of x (N, T, F), zeros where it has none: (N, stop - start, F)."""
-    missing = max(-start, 0), max(stop - x.size(1), 0)
-    frames = x[:, max(start, 0) : stop]
-    return F.pad(frames, (0, 0, *missing)) if any(missing) else frames
+    size = stop - start
+    first, last = (min(max(end, 0), x.size(1)) for end in (start, stop))
+    frames = x[:, first:last]
+    if frames.size(1) == size:
+        return frames
+    before = min(max(-start, 0), size)
+    return F.pad(frames, (0, 0, before, size - before - frames.size(1)))

@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from summarymix import blocks
-from summarymix.blocks import in_blocks
+from summarymix.blocks import in_blocks, padded_slice
 
 
 @pytest.fixture
@@ -55,6 +55,14 @@ def test_blocks_make_the_same_rows_and_of_few_frames_at_a_time(
     torch.testing.assert_close(made, Windows(stride, overlap, times)(padded, factors), rtol=0, atol=0)
     assert max(windows.given) <= max(limit, batch_size * max(stride, least))
     assert sum(windows.given) == batch_size * stride * num_rows
+
+
+def test_slices_beyond_the_ends_have_zeros():
+    x = torch.arange(1.0, 5.0).view(1, 4, 1)
+    padded = torch.nn.functional.pad(x, (0, 0, 6, 6))
+    for start in range(-6, 10):
+        for stop in range(start + 1, 11):
+            assert torch.equal(padded_slice(x, start, stop), padded[:, start + 6 : stop + 6])
 
 
 @pytest.mark.usefixtures("small_blocks")
