@@ -29,6 +29,7 @@ from torch import Tensor
 
 from benchmarks.accuracy import bootstrap
 from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
+from summarymix.chunking import ChunkConfig
 from summarymix.cli import add_epoch_options
 from summarymix.data.cuts import transcript
 from summarymix.data.shar import with_data
@@ -63,6 +64,10 @@ class Setting(NamedTuple):
     chunk_ms: int | None  # None: offline
     left_chunks: int
     reset_after_silence: float | None
+
+    def __str__(self) -> str:
+        reset = "" if self.reset_after_silence is None else f", reset after {self.reset_after_silence:g} s of silence"
+        return f"{self.model}, {ChunkConfig.from_ms(self.chunk_ms, self.left_chunks)}{reset}"
 
     def options(self) -> dict[str, Any]:
         """As :meth:`Recognizer.transcribe` takes them."""
