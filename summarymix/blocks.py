@@ -31,8 +31,8 @@ def in_blocks(
     """``function(x, *others)``, where rows do not depend on each other.
 
     Row r is made of the frames r·stride … r·stride + stride + overlap - 1 of x (N, T, F), before and behind which there
-    are ``padding`` frames of zeros, and of row r of the others, each (N, R, …). A function of R rows gives
-    (N, m·R, D): m frames for each, whatever R is.
+    are ``padding`` frames of zeros, and of the r-th of R equal parts of the others, each (N, m·R, …). A function of R
+    rows gives (N, m·R, D): m frames for each, whatever R is.
 
     In inference on CPU it is computed in blocks of rows. What a function makes on the way, which may be many times
     as wide as its result, then takes memory for one block only. That is also faster: large pieces of memory are
@@ -53,13 +53,18 @@ def in_blocks(
     for start in range(0, num_rows, size):
         stop = min(start + size, num_rows)
         frames = padded_slice(x, stride * start - padding[0], stride * stop + overlap - padding[0])
-        block = function(frames, *(other[:, start:stop] for other in others))
-        times = block.size(1) // (stop - start)  # frames of a row
+        block = function(frames, *(rows_of(other, num_rows, start, stop) for other in others))
         if out is None:
-            out = block.new_empty(x.size(0), times * num_rows, block.size(-1))  # (N, m·R, D)
-        out[:, times * start : times * stop] = block
+            out = block.new_empty(x.size(0), block.size(1) // (stop - start) * num_rows, block.size(-1))  # (N, m·R, D)
+        rows_of(out, num_rows, start, stop).copy_(block)
     assert out is not None
     return out
+
+
+def rows_of(x: Tensor, num_rows: int, start: int, stop: int) -> Tensor:
+    """Rows ``start`` … ``stop`` - 1 of x (N, m·R, …), where each of the R has m frames."""
+    times = x.size(1) // num_rows
+    return x[:, times * start : times * stop]
 
 
 def padded_slice(x: Tensor, start: int, stop: int) -> Tensor:

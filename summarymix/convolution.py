@@ -60,12 +60,10 @@ class PastAndChunk(nn.Module):
         def compute(x: Tensor, counts: Tensor, *beside: Tensor) -> Tensor:
             chunks = x[:, self.reach :].unflatten(1, (counts.size(1), grid.chunk_size))  # (N, K, C, D)
             convolved = self.past(x) + self.inside(chunks, None if grid.all_valid else counts).flatten(1, 2)
-            return after(convolved, *(frames.flatten(1, 2) for frames in beside))
+            return after(convolved, *beside)
 
-        chunks = map(grid.chunked, beside)
-        return in_blocks(
-            compute, x, grid.counts, *chunks, stride=grid.chunk_size, overlap=self.reach, padding=(zeros, 0)
-        )
+        padding = zeros, 0
+        return in_blocks(compute, x, grid.counts, *beside, stride=grid.chunk_size, overlap=self.reach, padding=padding)
 
 
 class ChunkConvolution(PastAndChunk):

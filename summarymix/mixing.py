@@ -279,14 +279,9 @@ def by_chunk(
 
     It is given frames of n chunks and what these have, or, where there is one chunk, n frames and that n times.
     """
-    first, *others = frames
-    if grid.num_chunks == 1:
-        return in_blocks(function, first, *others, *(x.expand(-1, first.size(1), -1) for x in chunks))
-
-    def run(first: Tensor, *rows: Tensor) -> Tensor:
-        return function(first, *(x.flatten(1, 2) for x in rows[: len(others)]), *rows[len(others) :])
-
-    return in_blocks(run, first, *map(grid.chunked, others), *chunks, stride=grid.chunk_size)
+    if grid.num_chunks > 1:
+        return in_blocks(function, *frames, *chunks, stride=grid.chunk_size)
+    return in_blocks(function, *frames, *(x.expand(-1, frames[0].size(1), -1) for x in chunks))
 
 
 def sum_chunks(

@@ -16,16 +16,16 @@ def small_blocks(monkeypatch):
 
 
 class Windows:
-    """Sums of windows, row by row, times a number of each row, some frames of each; it counts the frames that it is
-    given at a time."""
+    """Sums of windows, row by row, times a number of each row, some frames of each, plus a number of each of these; it
+    counts the frames that it is given at a time."""
 
     def __init__(self, stride, overlap, times=1):
         self.stride, self.size, self.times, self.given = stride, stride + overlap, times, []
 
-    def __call__(self, x, factors):
+    def __call__(self, x, factors, terms):
         sums = x.unfold(1, self.size, self.stride).sum(-1) * factors  # (N, R, F)
         self.given.append(self.stride * sums.shape[:2].numel())
-        return sums.repeat_interleave(self.times, 1)
+        return sums.repeat_interleave(self.times, 1) + terms
 
 
 @given(
@@ -46,13 +46,14 @@ def test_blocks_make_the_same_rows_and_of_few_frames_at_a_time(
     assume(num_frames > 0)
     x = torch.randn(batch_size, num_frames, 2, dtype=torch.float64)
     factors = torch.randn(batch_size, num_rows, 1, dtype=torch.float64)
+    terms = torch.randn(batch_size, times * num_rows, 1, dtype=torch.float64)
     windows = Windows(stride, overlap, times)
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
         patch.setattr(blocks, "BLOCK_FRAMES", limit)
         patch.setattr(blocks, "LEAST_FRAMES", least)
-        made = in_blocks(windows, x, factors, stride=stride, overlap=overlap, padding=padding)
+        made = in_blocks(windows, x, factors, terms, stride=stride, overlap=overlap, padding=padding)
     padded = torch.nn.functional.pad(x, (0, 0, *padding))
-    torch.testing.assert_close(made, Windows(stride, overlap, times)(padded, factors), rtol=0, atol=0)
+    torch.testing.assert_close(made, Windows(stride, overlap, times)(padded, factors, terms), rtol=0, atol=0)
     assert max(windows.given) <= max(limit, batch_size * max(stride, least))
     assert sum(windows.given) == batch_size * stride * num_rows
 
@@ -68,7 +69,7 @@ def test_slices_beyond_the_ends_have_zeros():
 @pytest.mark.usefixtures("small_blocks")
 def test_there_are_no_blocks_where_gradients_are_kept():
     windows = Windows(1, 0)
-    in_blocks(windows, torch.randn(1, 20, 2), torch.ones(1, 20, 1))
+    in_blocks(windows, torch.randn(1, 20, 2), torch.ones(1, 20, 1), torch.ones(1, 20, 1))
     assert windows.given == [20]
 
 
