@@ -152,13 +152,31 @@ class Transducer(nn.Module):
             chunk: what each frame may see.
             options: of the pruned loss.
         """
-        device = features.device
         is_consistent = options.consistency_scale > 0 and chunk.chunk_size is not None
         passes = [ChunkConfig(), chunk] if is_consistent else [chunk]
         encoded = [self.encoder(features, lengths, seen) for seen in passes]
-        # From here on, as many batches in one as there are passes; N are their utterances together.
-        encoder_out, num_frames = (torch.cat(parts) for parts in zip(*encoded, strict=True))  # (N, T, D), (N,)
-        tokens = tokens * len(passes)
+        # As many batches in one as there are passes; their losses are means over the passes.
+        encoder_out, num_frames = (torch.cat(parts) for parts in zip(*encoded, strict=True))  # (P·N, T, D), (P·N,)
+        losses = self.losses(encoder_out, num_frames, tokens * len(passes), options)
+        simple, pruned, ctc, consistency, num_frames = (x.unflatten(0, (len(passes), -1)) for x in losses)  # (P, N)
+        consistency = consistency.sum(0)
+        if is_consistent:
+            full, chunked = self.ctc_log_probs(encoder_out).chunk(2)
+            consistency = consistency_loss(full, chunked, num_frames[0])
+        return TransducerLosses(simple.mean(0), pruned.mean(0), ctc.mean(0), consistency, num_frames[0])
+
+    def losses(
+        self, encoder_out: Tensor, num_frames: Tensor, tokens: list[list[int]], options: LossOptions
+    ) -> TransducerLosses:
+        """Losses of utterances that have been encoded; the consistency loss, which takes two passes, is 0.
+
+        Args:
+            encoder_out: (N, T, D).
+            num_frames: (N,) int64, encoder frames of each utterance.
+            tokens: transcripts as token numbers, without blank; may be empty.
+            options: of the pruned loss.
+        """
+        device = encoder_out.device
         num_tokens = torch.tensor([len(row) for row in tokens], device=device)  # (N,)
         targets = nn.utils.rnn.pad_sequence(
             [torch.tensor(row, dtype=torch.int64) for row in tokens], batch_first=True, padding_value=BLANK
@@ -217,9 +235,4 @@ class Transducer(nn.Module):
                 blank=BLANK,
                 reduction="none",
             )
-        simple, pruned, ctc = (losses.unflatten(0, (len(passes), -1)).mean(0) for losses in (simple, pruned, ctc))
-        consistency = torch.zeros_like(ctc)
-        if is_consistent:
-            full, chunked = ctc_log_probs.chunk(2)
-            consistency = consistency_loss(full, chunked, encoded[0][1])
-        return TransducerLosses(simple, pruned, ctc, consistency, encoded[0][1])
+        return TransducerLosses(simple, pruned, ctc, torch.zeros_like(ctc), num_frames)

@@ -310,7 +310,7 @@ def train(
                 )
                 window = dict.fromkeys(SUMS, 0.0)
             if is_good and config.valid_every_steps and progress.step % config.valid_every_steps == 0:
-                _validate(model, dev_data, config, world, log, progress)
+                _validate(model, tokenizer, dev_data, config, world, log, progress)
             if is_good and progress.step % config.save_every_steps == 0 and world.is_main:
                 replace_step_checkpoint(exp_dir, progress.step, snapshot())
         bar.close()
@@ -319,15 +319,7 @@ def train(
         epoch = progress.epoch
         means = _per_frame(progress.epoch_sums) if progress.epoch_sums else {}
         log.record("epoch", progress.step, epoch=epoch, **means, left_out=progress.left_out, skipped=progress.skipped)
-        log.record(
-            "cost",
-            progress.step,
-            epoch=epoch,
-            wall_seconds=progress.wall_seconds,
-            cpu_seconds=progress.cpu_seconds,
-            peak_memory=peak_memory(device),
-        )
-        valid = _validate(model, dev_data, config, world, log, progress)
+        valid = _validate(model, tokenizer, dev_data, config, world, log, progress)
         history.append({"epoch": epoch, "step": progress.step, "train": means, "valid": valid})
         progress.epoch, progress.batch, progress.epoch_sums = epoch + 1, 0, {}
         if world.is_main:
@@ -370,19 +362,29 @@ def _mean_loss(valid: dict[str, dict[str, float]]) -> float:
 
 def _validate(
     model: Transducer,
+    tokenizer: Tokenizer,
     dev_data: Sequence[Iterable[Batch]],
     config: TrainConfig,
     world: World,
     log: TrainingLog,
     progress: Progress,
 ) -> dict[str, dict[str, float]]:
-    """Validate, log it, say it."""
-    valid = validate(model, dev_data, config, world)
+    """Validate, log it and what training has cost so far, say it."""
+    log.record(
+        "cost",
+        progress.step,
+        epoch=progress.epoch,
+        seconds=progress.seconds,
+        wall_seconds=progress.wall_seconds,
+        cpu_seconds=progress.cpu_seconds,
+        peak_memory=peak_memory(world.device),
+    )
+    valid = validate(model, tokenizer, dev_data, config, world)
     for name, losses in valid.items():
         log.record("valid", progress.step, epoch=progress.epoch, setting=name, **losses)
     train_loss = f"train {_per_frame(progress.epoch_sums)['loss']:.4f}, " if progress.epoch_sums else ""
-    dev_losses = ", ".join(f"{name} {losses['loss']:.4f}" for name, losses in valid.items())
-    log.say_once(f"epoch {progress.epoch}, step {progress.step}: loss per frame {train_loss}dev {dev_losses}")
+    dev = ", ".join(f"{name} {losses['loss']:.4f} (WER {losses['wer']:.1f} %)" for name, losses in valid.items())
+    log.say_once(f"epoch {progress.epoch}, step {progress.step}: loss per frame {train_loss}dev {dev}")
     return valid
 
 

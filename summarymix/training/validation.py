@@ -1,14 +1,18 @@
-"""Losses on the dev data, at fixed chunk sizes and left contexts."""
+"""Losses and greedy word error rates on the dev data, at fixed chunk sizes and left contexts."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
+import kaldialign
 import torch
 from torch import Tensor
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.loading import Batch
+from summarymix.data.tokens import Tokenizer
+from summarymix.decoding.ctc import CTCGreedySearch
+from summarymix.decoding.greedy import GreedySearch
 from summarymix.model import Transducer
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import World
@@ -23,36 +27,83 @@ def setting_name(chunk_ms: int | None, left_chunks: int) -> str:
 
 @torch.no_grad()
 def validate(
-    model: Transducer, dev_data: Sequence[Iterable[Batch]], config: TrainConfig, world: World
+    model: Transducer, tokenizer: Tokenizer, dev_data: Sequence[Iterable[Batch]], config: TrainConfig, world: World
 ) -> dict[str, dict[str, float]]:
-    """Mean losses per encoder frame over all dev data, for each of ``config.validation``.
+    """Mean losses per encoder frame and word error rates over all dev data, for each of ``config.validation``.
 
     The weights of the losses are those after their warm-up, so that values compare across the run; each setting's are
     its own, without the consistency loss. A non-finite loss of any utterance makes the mean non-finite: it is not
     hidden. Each process takes its share of the batches.
 
     Returns:
-        For each setting's name: ``loss`` and its parts ``simple``, ``pruned`` and ``ctc``.
+        For each setting's name: ``loss`` and its parts ``simple``, ``pruned`` and ``ctc``; ``wer`` of the transducer
+        and ``ctc_wer`` of the CTC head, both by greedy search; ``alike``, of the neighbours in a batch with different
+        transcripts the share that the transducer takes for the same. The last three are in per cent.
     """
-    settings = {setting_name(*setting): ChunkConfig.from_ms(*setting) for setting in config.validation}
     scales = torch.tensor([config.scales.simple, config.scales.pruned, config.scales.ctc], dtype=torch.float64)
-    sums = torch.zeros(len(settings), 4, dtype=torch.float64, device=world.device)  # simple, pruned, ctc, frames
     options = replace(config.loss, consistency_scale=0.0)
+    transducer, ctc = (kind(model, unk_id=tokenizer.unk_id) for kind in (GreedySearch, CTCGreedySearch))
+    settings = [ChunkConfig.from_ms(*setting) for setting in config.validation]
+    tallies = [_Tally() for _ in settings]
     model.eval()
     for number, batch in enumerate(chain(*dev_data)):
         if number % world.size != world.rank:
             continue
         features = batch.features.to(world.device)  # (N, T, F)
         lengths = batch.feature_lengths.to(world.device)
-        for row, chunk in zip(sums, settings.values(), strict=True):
+        for chunk, tally in zip(settings, tallies, strict=True):
             with autocast(world.device, config.precision):
-                losses = model(features, lengths, batch.tokens, chunk, options)
-            parts = (losses.simple, losses.pruned, losses.ctc, losses.num_frames)
-            row += torch.stack([part.double().sum() for part in parts])
+                encoder_out, num_frames = model.encoder(features, lengths, chunk)  # (N, T', D), (N,)
+                losses = model.losses(encoder_out, num_frames, batch.tokens, options)
+                texts, ctc_texts = (
+                    [tokenizer.decode(hypothesis.tokens) for hypothesis in search.decode(encoder_out, num_frames)]
+                    for search in (transducer, ctc)
+                )
+            tally.losses += torch.stack([part.double().sum().cpu() for part in losses[:3]])
+            tally.frames += int(losses.num_frames.sum())
+            tally.words += sum(len(text.split()) for text in batch.texts)
+            tally.errors += _errors(batch.texts, texts)
+            tally.ctc_errors += _errors(batch.texts, ctc_texts)
+            different = [i for i in range(1, len(texts)) if batch.texts[i] != batch.texts[i - 1]]
+            tally.different += len(different)
+            tally.alike += sum(texts[i] == texts[i - 1] for i in different)
     model.train()
-    means: Tensor = world.sum(sums).cpu()
-    means = means[:, :3] / means[:, 3:]  # (settings, 3)
     return {
-        name: dict(zip(("loss", "simple", "pruned", "ctc"), [float(row @ scales), *row.tolist()], strict=True))
-        for name, row in zip(settings, means, strict=True)
+        setting_name(*setting): tally.means(scales, world)
+        for setting, tally in zip(config.validation, tallies, strict=True)
     }
+
+
+@dataclass
+class _Tally:
+    """What is counted of one setting, by one process."""
+
+    losses: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))  # simple, pruned, ctc
+    frames: int = 0
+    words: int = 0
+    errors: int = 0
+    ctc_errors: int = 0
+    different: int = 0  # neighbours with different transcripts
+    alike: int = 0  # those of them with the same hypothesis
+
+    def means(self, scales: Tensor, world: World) -> dict[str, float]:
+        """Over all processes."""
+        counts = (self.frames, self.words, self.errors, self.ctc_errors, self.different, self.alike)
+        sums = world.sum(torch.tensor([*self.losses.tolist(), *counts], dtype=torch.float64, device=world.device))
+        *losses, frames, words, errors, ctc_errors, different, alike = sums.tolist()
+        simple, pruned, ctc = (loss / frames for loss in losses)
+        return {
+            "loss": float(torch.tensor([simple, pruned, ctc], dtype=torch.float64) @ scales),
+            "simple": simple,
+            "pruned": pruned,
+            "ctc": ctc,
+            "wer": 100 * errors / max(words, 1),
+            "ctc_wer": 100 * ctc_errors / max(words, 1),
+            "alike": 100 * alike / max(different, 1),
+        }
+
+
+def _errors(references: list[str], hypotheses: list[str]) -> int:
+    """Word errors."""
+    pairs = zip(references, hypotheses, strict=True)
+    return sum(kaldialign.edit_distance(ref.split(), hyp.split())["total"] for ref, hyp in pairs)
