@@ -83,7 +83,7 @@ class TrainConfig:
             raise ValueError(f"--divergence_patience {self.divergence_patience} must be at least 1, or null")
         if self.optim.name == "auto":
             is_zipformer = self.model.encoder == "zipformer"
-            self.optim = replace(self.optim, name="scaled_adam" if is_zipformer else "adamw")
+            self.optim = replace(self.optim, name="scaled_adam" if is_zipformer else "muon")
         if self.reinit_vocab and self.init_from is None:
             raise ValueError("--reinit_vocab is for fine-tuning: give --init_from as well")
         if not self.validation or not self.data.dev:

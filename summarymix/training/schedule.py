@@ -6,6 +6,7 @@ from typing import Literal
 
 EDEN_WARMUP_START = 0.1
 OPTIONS_OF = {
+    "muon": ("lr", "weight_decay", "clip_norm"),
     "adamw": ("lr", "weight_decay", "clip_norm"),
     "scaled_adam": ("base_lr", "clipping_scale"),
     "cosine": ("warmup_steps", "final_lr_factor"),
@@ -17,19 +18,19 @@ OPTIONS_OF = {
 class OptimConfig:
     """The optimiser and its learning rate, which is that of :func:`learning_rate`."""
 
-    name: Literal["auto", "adamw", "scaled_adam"] = "auto"
-    """AdamW, or the Zipformer's ScaledAdam; auto: the latter for the zip-style encoder, AdamW for others."""
+    name: Literal["auto", "muon", "adamw", "scaled_adam"] = "auto"
+    """Muon, AdamW, or the Zipformer's ScaledAdam; auto: the last for the zip-style encoder, Muon for others."""
     schedule: Literal["auto", "cosine", "eden"] = "auto"
-    """Course of the learning rate; auto: cosine for adamw, eden for scaled_adam."""
+    """Course of the learning rate; auto: eden for scaled_adam, cosine for others."""
     betas: tuple[float, float] = (0.9, 0.98)
     """Decay, per step, of the averages of gradients and of their squares."""
 
     lr: float = 1e-3
-    """AdamW: peak learning rate."""
+    """Muon, AdamW: peak learning rate."""
     weight_decay: float = 0.01
-    """AdamW: for matrices and kernels; biases, norms and other vectors are not decayed."""
+    """Muon, AdamW: for matrices and kernels; biases, norms and other vectors are not decayed."""
     clip_norm: float = 5.0
-    """AdamW: upper bound of the norm of the per-frame gradient."""
+    """Muon, AdamW: upper bound of the norm of the per-frame gradient."""
     base_lr: float = 0.045
     """ScaledAdam: peak learning rate, a relative change per step and so much larger than AdamW's."""
     clipping_scale: float = 2.0
@@ -67,7 +68,8 @@ class OptimConfig:
     def without_effect(self) -> list[str]:
         """Options that have been set and are those of another optimiser or schedule."""
         used = self.name, "eden" if self.is_eden else "cosine"
-        unused = (option for owner, options in OPTIONS_OF.items() if owner not in used for option in options)
+        used_options = {option for owner in used for option in OPTIONS_OF[owner]}
+        unused = {option: None for options in OPTIONS_OF.values() for option in options if option not in used_options}
         return [
             f"--optim.{option} {getattr(self, option)}"
             for option in unused
