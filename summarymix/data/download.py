@@ -1,8 +1,10 @@
 """Corpora as they are published: archives behind a URL."""
 
+import gzip
 import hashlib
 import shutil
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,8 @@ class Archive:
     url: str
     num_bytes: int
     """Its size; where it is published in rounded megabytes, about."""
-    md5: str
+    md5: str | None
+    """The sum published beside it. None: there is none; then ``num_bytes`` is exact, and gzip's own sum is checked."""
     unpacked_bytes: int
     """About what comes out of it."""
 
@@ -50,10 +53,10 @@ def fetch(archive: Archive, dl_dir: Path, folder: str) -> bool:
     there = file.stat().st_size if file.exists() else 0
     check_disk_space(dl_dir, max(archive.num_bytes - there, 0) + archive.unpacked_bytes, archive.url)
     resumable_download(archive.url, file)
-    if (found := _md5(file)) != archive.md5:
+    if problem := _damage(file, archive):
         raise OSError(
-            f"{file} is incomplete or damaged (MD5 {found} instead of {archive.md5}): run the same command again, to "
-            "go on where the download stopped. If that does not help, delete the file first"
+            f"{file} is incomplete or damaged ({problem}): run the same command again, to go on where the download "
+            "stopped. If that does not help, delete the file first"
         )
     # In the same folder, hence on the same disk: unpacked things are renamed into place, the folder itself last.
     temporary = dl_dir / f".{file.name}.part"
@@ -69,6 +72,22 @@ def fetch(archive: Archive, dl_dir: Path, folder: str) -> bool:
             path.rename(target.parent / path.name)
     shutil.rmtree(temporary)
     return True
+
+
+def _damage(file: Path, archive: Archive) -> str:
+    """In what a downloaded file differs from what is published; nothing if in nothing."""
+    if archive.md5 is not None:
+        found = _md5(file)
+        return "" if found == archive.md5 else f"MD5 {found} instead of {archive.md5}"
+    if (size := file.stat().st_size) != archive.num_bytes:
+        return f"{size} bytes instead of {archive.num_bytes}"
+    try:
+        with gzip.open(file) as stream:
+            while stream.read(1 << 20):
+                pass
+    except (OSError, EOFError, zlib.error) as error:  # the sum stands at the end
+        return f"{error}"
+    return ""
 
 
 def _md5(file: Path) -> str:

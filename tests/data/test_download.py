@@ -107,3 +107,22 @@ def test_failures_say_what_to_do(published: bytes, tmp_path: Path) -> None:
         assert not server.requests
         with pytest.raises(OSError, match="holds no LibriSpeech/dev-other: delete it"):
             fetch(archive(server.url, published), dl_dir, "LibriSpeech/dev-other")
+
+
+def test_without_a_published_sum_size_and_gzips_own_sum_are_checked(published: bytes, tmp_path: Path) -> None:
+    spoilt = bytearray(published)
+    spoilt[len(spoilt) // 2] ^= 1
+    cases = [(published, {}), (published, {"num_bytes": len(published) + 1}), (bytes(spoilt), {})]
+    problems = [None, f"{len(published)} bytes instead of {len(published) + 1}", "CRC check failed|invalid|incorrect"]
+    for i, ((content, changes), problem) in enumerate(zip(cases, problems, strict=True)):
+        (tmp_path / "server" / "12" / "dev-clean.tar.gz").write_bytes(content)
+        dl_dir = tmp_path / f"download-{i}"
+        with serve(tmp_path / "server") as server:
+            what = archive(server.url, content, md5=None, **changes)
+            if problem is None:
+                assert fetch(what, dl_dir, "LibriSpeech/dev-clean")
+                assert tree(dl_dir) == FILES
+            else:
+                with pytest.raises(OSError, match=rf"incomplete or damaged \(.*({problem})"):
+                    fetch(what, dl_dir, "LibriSpeech/dev-clean")
+                assert tree(dl_dir) == {"dev-clean.tar.gz"}
