@@ -1,5 +1,6 @@
 """SpecAugment (Park et al. 2019, arXiv 1904.08779), as in lhotse, with masks that grow with the utterance."""
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,10 +26,13 @@ class SpecAugmentConfig:
     """Largest masked part of an utterance: short ones get fewer and shorter spans."""
     probability: float = 0.9
     """Part of the utterances that are augmented."""
+    warmup_steps: int = 2000
+    """Training steps over which that part grows from none. With masked frequencies from the first step on, training on
+    a few hours stays for long where it knows how frequent each token is, and nothing else."""
 
 
-def spec_augment(config: SpecAugmentConfig) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function of features (N, T, F) and their lengths (N,) to augmented features (N, T, F).
+def spec_augment(config: SpecAugmentConfig) -> Callable[[Tensor, Tensor, int], Tensor]:
+    """A function of features (N, T, F), their lengths (N,) and the training step to augmented features (N, T, F).
 
     Each utterance is augmented by itself, without its padding, which stays as it is. Random numbers come from the
     global generators of Python, NumPy and PyTorch alone.
@@ -36,10 +40,11 @@ def spec_augment(config: SpecAugmentConfig) -> Callable[[Tensor, Tensor], Tensor
     with_time = _transform(config, config.time_masks)
     without_time = _transform(config, 0)
 
-    def augment(features: Tensor, lengths: Tensor) -> Tensor:
+    def augment(features: Tensor, lengths: Tensor, step: int) -> Tensor:
+        probability = config.probability * min(1.0, step / max(config.warmup_steps, 1))
         augmented = features.clone()
         for i, length in enumerate(lengths.tolist()):
-            if length == 0:
+            if length == 0 or random.random() >= probability:
                 continue
             # lhotse cannot draw a span from less than one frame.
             transform = with_time if int(length * config.time_mask_fraction) >= 1 else without_time
@@ -64,6 +69,6 @@ def _transform(config: SpecAugmentConfig, time_masks: int) -> SpecAugment:
         time_warp_factor=config.time_warp,
         num_feature_masks=config.freq_masks,
         features_mask_size=config.freq_mask_bins,
-        p=config.probability,
+        p=1.0,  # it is drawn above
         **spans,
     )

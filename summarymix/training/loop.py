@@ -53,7 +53,7 @@ from summarymix.training.precision import autocast
 from summarymix.training.schedule import learning_rate, loss_scales
 from summarymix.training.seeding import reseed
 from summarymix.training.usage import Stopwatch, peak_memory
-from summarymix.training.validation import validate
+from summarymix.training.validation import plateau_notice, validate
 
 MAX_SAVED_BAD_BATCHES = 10  # so that a diverging run does not fill the disk
 
@@ -187,7 +187,7 @@ def train(
             is_empty = len(batch) == 0
             if is_empty:
                 batch = _placeholder(config.data.num_mel_bins)
-            features = augment(batch.features, batch.feature_lengths).to(device)  # (N, T, F)
+            features = augment(batch.features, batch.feature_lengths, progress.step).to(device)  # (N, T, F)
             finite = torch.ones(len(features), dtype=torch.bool, device=device)
             # Utterances are dealt in turn, so that parts are alike. Processes may have different numbers of parts: they
             # wait for each other in the backward of the step's last one only.
@@ -385,6 +385,8 @@ def _validate(
     train_loss = f"train {_per_frame(progress.epoch_sums)['loss']:.4f}, " if progress.epoch_sums else ""
     dev = ", ".join(f"{name} {losses['loss']:.4f} (WER {losses['wer']:.1f} %)" for name, losses in valid.items())
     log.say_once(f"epoch {progress.epoch}, step {progress.step}: loss per frame {train_loss}dev {dev}")
+    if notice := plateau_notice(progress.step, next(iter(valid.values()))["alike"], config):
+        log.say_once(notice)
     return valid
 
 

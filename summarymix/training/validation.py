@@ -18,6 +18,10 @@ from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import World
 from summarymix.training.precision import autocast
 
+# After so many updates most hypotheses on dev should differ.
+PLATEAU_STEPS = 2000
+PLATEAU_ALIKE = 50.0  # per cent
+
 
 def setting_name(chunk_ms: int | None, left_chunks: int) -> str:
     """A short name for logs: ``offline``, ``640ms``, ``320ms-left2``."""
@@ -72,6 +76,30 @@ def validate(
         setting_name(*setting): tally.means(scales, world)
         for setting, tally in zip(config.validation, tallies, strict=True)
     }
+
+
+def plateau_notice(step: int, alike: float, config: TrainConfig) -> str | None:
+    """What to tell of a model that has learnt which words are frequent, but not to listen; None if it listens.
+
+    Args:
+        step: updates so far.
+        alike: of a setting, as :func:`validate` gives it.
+        config: of the run.
+    """
+    if step < PLATEAU_STEPS or alike < PLATEAU_ALIKE:
+        return None
+    remedies = [
+        "see whether text and audio belong together: suspicious.tsv and skipped*.tsv, and listen to some",
+        f"mask later: --data.spec_augment.warmup_steps above {config.data.spec_augment.warmup_steps}",
+        f"let the CTC loss lead: --scales.ctc above {config.scales.ctc:g}",
+        "begin from a model that listens: --init_from",
+    ]
+    if config.optim.name == "adamw":
+        remedies.insert(1, "--optim.name muon")
+    return (
+        f"After {step} updates {alike:.0f} % of the dev utterances that stand side by side get one hypothesis: the "
+        f"model has learnt the language, but not to listen. It may begin later; or {'; or '.join(remedies)}"
+    )
 
 
 @dataclass

@@ -1,0 +1,73 @@
+"""Validation against decoding, and what it makes of hypotheses that are all alike."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from training_toy import TOKENIZER, ToyData, toy_config, toy_model
+
+from summarymix.chunking import ChunkConfig
+from summarymix.decoding.ctc import CTCGreedySearch
+from summarymix.decoding.evaluate import Setting, decode_split
+from summarymix.decoding.greedy import GreedySearch
+from summarymix.decoding.results import ErrorStats
+from summarymix.decoding.search import Hypothesis
+from summarymix.training.config import TrainConfig
+from summarymix.training.distributed import join_world
+from summarymix.training.validation import PLATEAU_STEPS, plateau_notice, validate
+
+
+def test_error_rates_are_those_of_decoding(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, validation=[(None, -1), (320, 2)])
+    model, dev = toy_model(config), ToyData().dev()
+    with torch.no_grad():
+        model.joiner.out.bias[0] -= 1.0  # a model that knows nothing, and says something all the same
+        model.ctc_head.bias[0] -= 1.0
+    with join_world() as world:
+        found = validate(model, TOKENIZER, [dev], config, world)
+    assert model.training
+    model.eval()
+    settings = {"offline": Setting("offline"), "320ms-left2": Setting("simulated", ChunkConfig(8, 2))}
+    for name, setting in settings.items():
+        for kind, key in ((GreedySearch, "wer"), (CTCGreedySearch, "ctc_wer")):
+            search = kind(model, unk_id=TOKENIZER.unk_id)
+            utterances = decode_split(model, TOKENIZER, search, setting, dev).utterances(TOKENIZER)
+            wer = ErrorStats.of(utterances).wer
+            assert wer is not None
+            assert wer > 0
+            assert found[name][key] == pytest.approx(wer)
+
+
+@pytest.mark.parametrize(("said", "alike"), [(["a", "a", "a"], 100.0), (["a", "b", "a"], 0.0), (["a", "a", "b"], 50.0)])
+def test_alike_counts_different_transcripts_with_one_hypothesis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], alike: float
+) -> None:
+    batch = ToyData().batch(1, 0)
+    batch.texts[:] = ["a b", "c", "d"]
+    batch.tokens[:] = [TOKENIZER.encode(text) for text in batch.texts]
+    twice = ToyData().batch(1, 0)
+    twice.texts[:] = ["e", "e", "e"]  # neighbours that do say the same do not count
+    twice.tokens[:] = [TOKENIZER.encode(text) for text in twice.texts]
+
+    def decode(*_: Any) -> list[Hypothesis]:
+        return [Hypothesis(tokens=TOKENIZER.encode(text)) for text in said]
+
+    monkeypatch.setattr(GreedySearch, "decode", decode)
+    config = toy_config(tmp_path, validation=[(None, -1)])
+    with join_world() as world:
+        found = validate(toy_model(config), TOKENIZER, [[batch, twice]], config, world)
+    assert found["offline"]["alike"] == pytest.approx(alike)
+
+
+def test_a_model_that_does_not_listen_is_told_of_late_enough() -> None:
+    config = TrainConfig()
+    assert plateau_notice(PLATEAU_STEPS - 1, 100.0, config) is None
+    assert plateau_notice(PLATEAU_STEPS, 10.0, config) is None
+    notice = plateau_notice(PLATEAU_STEPS, 96.2, config)
+    assert notice is not None
+    for part in ("96 %", "suspicious.tsv", "--data.spec_augment.warmup_steps above 2000", "--init_from"):
+        assert part in notice
+    assert "--optim.name" not in notice
+    config.optim.name = "adamw"
+    assert "--optim.name muon" in (plateau_notice(PLATEAU_STEPS, 96.2, config) or "")
