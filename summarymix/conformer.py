@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from summarymix.blocks import in_blocks
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.convolution import ConvolutionModule
+from summarymix.dropout import Dropout
 from summarymix.encoder import Encoder
 from summarymix.feedforward import FeedForward
 from summarymix.mixer import MixerConfig, make_mixer
@@ -50,7 +51,7 @@ class ConformerLayer(nn.Module):
         self.feedforward1 = FeedForward(dim, config.feedforward_dim, dropout)
         self.mixing_norm = nn.LayerNorm(dim)
         self.mixing = make_mixer(config, dim, config.summary_dim, config.num_heads, dropout)
-        self.mixing_dropout = nn.Dropout(dropout)
+        self.mixing_dropout = Dropout(dropout)
         self.convolution = ConvolutionModule(dim, config.kernel_size, dropout)
         self.feedforward2 = FeedForward(dim, config.feedforward_dim, dropout)
         self.norm = nn.LayerNorm(dim)

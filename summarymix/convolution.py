@@ -10,6 +10,7 @@ from torch.autograd.function import FunctionCtx
 
 from summarymix.blocks import as_it_is, in_blocks, the_result
 from summarymix.chunking import ChunkConfig, ChunkGrid
+from summarymix.dropout import Dropout
 from summarymix.state import State
 
 
@@ -213,7 +214,7 @@ class ConvolutionModule(nn.Module):
         self.depthwise = ChunkConvolution(dim, kernel_size)
         self.middle_norm = nn.LayerNorm(dim)
         self.out = nn.Linear(dim, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, grid: ChunkGrid, after: Callable[[Tensor, Tensor], Tensor] = the_result) -> Tensor:
         """x (N, T, D) to (N, T, D), with what comes ``after`` the module, frame by frame: a function of frames of x and

@@ -2,6 +2,8 @@
 
 from torch import nn
 
+from summarymix.dropout import Dropout
+
 
 class FeedForward(nn.Sequential):
     """LayerNorm, expansion, Swish, contraction, frame by frame: (…, D) to (…, D) (arXiv 2005.08100, figure 4)."""
@@ -11,7 +13,7 @@ class FeedForward(nn.Sequential):
             nn.LayerNorm(dim),
             nn.Linear(dim, hidden_dim),
             nn.SiLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden_dim, dim),
-            nn.Dropout(dropout),
+            Dropout(dropout),
         )

@@ -80,7 +80,7 @@ def choose_sizes(hours: float) -> dict[str, str]:
 
     | hours | layers x width | parameters | zip-style | batch | updates | modelled on |
     |---|---|---|---|---|---|---|
-    | < 20 | 6 x 144 | 3 M | 3 M | 24 s | 12 000 | egs/mini, the only one of the three trained to the end so far |
+    | < 20 | 6 x 144 | 3 M | 3 M | 48 s | 8 000 | egs/speechocean762, the only one trained to the end so far |
     | < 200 | 12 x 256 | 19 M | 23 M | 200 s | 40 000 | egs/librispeech, conformer_small.yaml |
     | more | 12 x 512 | 75 M | 66 M | 600 s | 100 000 | egs/librispeech, conformer.yaml |
 
@@ -89,7 +89,7 @@ def choose_sizes(hours: float) -> dict[str, str]:
     """
     seconds = 3600 * hours * sum(1 / speed for speed in SPEEDS)
     if hours < 20:
-        layers, dim, joiner_dim, max_duration, updates, min_epochs = 6, 144, 144, 24, 12_000, 5
+        layers, dim, joiner_dim, max_duration, updates, min_epochs = 6, 144, 144, 48, 8_000, 5
         zipformer = ZIPFORMERS[0]
     elif hours < 200:
         layers, dim, joiner_dim, max_duration, updates, min_epochs = 12, 256, 512, 200, 40_000, 10
@@ -114,9 +114,9 @@ def choose_sizes(hours: float) -> dict[str, str]:
         "num_workers": 1 if small else 4,
         "num_epochs": num_epochs,
         "updates": updates,
-        "lr": "1.0e-3" if small else "8.0e-4",
-        "warmup_steps": min(max(updates // 12, 20), 5000),
-        "loss_warmup_steps": min(max(updates // 12, 20), 2000),
+        "lr": "2.0e-3" if small else "8.0e-4",
+        "warmup_steps": min(max(updates // 12, 20), 200 if small else 5000),
+        "easy_steps": min(max(updates // 8, 20), 1000 if small else 2000),
         "average_period": 10 if small else 100,
         "speed_perturb": ",".join(str(speed) for speed in SPEEDS if speed != 1),
         # icefall's recipes end at a tenth of the peak rate, and their regularisers' schedules after some hundred hours.
