@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Prepares speechocean762 (OpenSLR 101): 5000 English sentences read by 250 Chinese learners, half of them children.
+# Stage 0 downloads it if it is not there, stage 1 makes manifests.
+#
+# DL_DIR has, or gets, speechocean762/{train,test,WAVE}. dev is taken from train by speakers; no speaker is in two splits.
+
+set -euo pipefail
+cd "$(dirname "$0")"
+. ../../../local/prepare_stages.sh
+speed_perturb=0.9,1.1
+model_type=char
+disjoint_speakers=true
+begin "$@"
+
+corpus=$dl_dir/speechocean762
+if stage 0 "Download" "$data_dir/.download.done" "$dl_dir"; then
+  local/download.py --dl-dir "$dl_dir"
+  stage_done
+fi
+
+if stage 1 "Manifests" "$manifests/.speechocean762.done" "$corpus"; then
+  "$local/prepare_table.py" --kaldi-dir "$corpus" --audio-dir "$corpus" --fill-splits --prefix speechocean762 \
+    --out-dir "$manifests" --nj "$nj"
+  stage_done
+fi
+
+prepare_stages speechocean762 train "dev test"

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# speechocean762 from the download to a table of word error rates, on two CPU cores.
+
+set -euo pipefail
+cd "$(dirname "$0")"
+. ../../../local/run_stages.sh
+chunk_ms="1280 640 320 160"
+left_chunks="-1 4"
+begin "$@"
+
+run_stages speechocean762 train
