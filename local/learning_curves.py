@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""Tell when training runs took off: after how many updates, CPU minutes and hours of audio the word error rate on dev,
+the better of transducer and CTC head, fell below some limits.
+
+local/learning_curves.py exp exp-adamw --json curves.json --plot curves.png
+
+prints a table in Markdown. What the JSON file has of other runs stays and is in the table and the plot; a run given
+again replaces its curve. The grid of validations limits how exact the table is: ./train.py --valid_every_steps.
+"""
+
+import argparse
+from pathlib import Path
+
+from summarymix.cli import clear_errors
+from summarymix.decoding.results import render_rows
+from summarymix.training.curves import plot_curves, read_curve, read_curves, take_off_table, write_curves
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("exp_dirs", type=Path, nargs="*", metavar="EXP_DIR", help="folders of runs")
+    parser.add_argument("--json", type=Path, help="file that keeps the curves")
+    parser.add_argument("--plot", type=Path, help="PNG")
+    parser.add_argument("--wer", type=float, nargs="+", default=[80.0, 60.0], help="limits in per cent")
+    args = parser.parse_args()
+    if not args.exp_dirs and args.json is None:
+        parser.error("give folders of runs, or the --json file of an earlier call")
+    with clear_errors("learning_curves.py"):
+        kept = read_curves(args.json) if args.json is not None and args.json.is_file() else []
+        curves = {curve.name: curve for curve in (*kept, *map(read_curve, args.exp_dirs))}
+        if args.json is not None:
+            write_curves(args.json, curves.values())
+        if args.plot is not None:
+            plot_curves(args.plot, list(curves.values()))
+        header, *rows = take_off_table(list(curves.values()), args.wer)
+        print(render_rows(header, rows, markdown=True))
+
+
+if __name__ == "__main__":
+    main()

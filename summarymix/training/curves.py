@@ -1,0 +1,126 @@
+"""Learning curves: what a run's validations have seen, and when it took off."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from summarymix.files import atomic_write, write_png
+
+
+@dataclass
+class Point:
+    """A validation at the first of the validation settings.
+
+    Args:
+        step: updates so far.
+        cpu_minutes: of training so far, on all threads.
+        hours: of audio so far.
+        wer: of the transducer by greedy search, in per cent.
+        ctc_wer: of the CTC head.
+        ctc: its loss per encoder frame.
+    """
+
+    step: int
+    cpu_minutes: float
+    hours: float
+    wer: float
+    ctc_wer: float
+    ctc: float
+
+
+@dataclass
+class Curve:
+    """A run's validations.
+
+    Args:
+        name: of its folder.
+        command: that trained it.
+        points: in the order of steps.
+    """
+
+    name: str
+    command: str
+    points: list[Point]
+
+    def take_off(self, wer: float) -> Point | None:
+        """The first validation with the transducer's or the CTC head's word error rate below ``wer``."""
+        return next((point for point in self.points if min(point.wer, point.ctc_wer) < wer), None)
+
+
+def read_curve(exp_dir: Path) -> Curve:
+    """The learning curve in a run's ``log.jsonl``.
+
+    Raises:
+        FileNotFoundError: there is no log.
+        ValueError: there is no validation with error rates in it.
+    """
+    path = exp_dir / "log.jsonl"
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    costs = {record["step"]: record for record in records if record["kind"] == "cost" and "seconds" in record}
+    points: dict[int, Point] = {}
+    for record in records:
+        step = record["step"]
+        if record["kind"] == "valid" and step in costs and step not in points:
+            cost = costs[step]
+            points[step] = Point(
+                step=step,
+                cpu_minutes=round(cost["cpu_seconds"] / 60, 2),
+                hours=round(cost["seconds"] / 3600, 2),
+                wer=round(record["wer"], 2),
+                ctc_wer=round(record["ctc_wer"], 2),
+                ctc=round(record["ctc"], 4),
+            )
+    if not points:
+        raise ValueError(f"{path} has no validation with error rates: train on, or give --valid_every_steps")
+    commands = [record.get("command", "") for record in records if record["kind"] == "start"]
+    return Curve(exp_dir.resolve().name, commands[0] if commands else "", list(points.values()))
+
+
+def read_curves(path: Path) -> list[Curve]:
+    """The curves in a file of :func:`write_curves`."""
+    made: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return [Curve(one["name"], one["command"], [Point(**point) for point in one["points"]]) for one in made]
+
+
+def write_curves(path: Path, curves: Iterable[Curve]) -> None:
+    """Write curves as JSON, a line for each."""
+    lines = (json.dumps(asdict(curve)) for curve in curves)
+    with atomic_write(path) as file:
+        file.write("[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def take_off_table(curves: Sequence[Curve], limits: Sequence[float]) -> list[list[str]]:
+    """Rows for a table of when each run took off: a header, then a row for each curve."""
+    header = ["run"]
+    for limit in limits:
+        header += [f"WER < {limit:g} %: updates", "CPU min", "audio h"]
+    rows = [[*header, "last: CPU min", "audio h", "WER %", "CTC WER %", "CTC loss"]]
+    for curve in curves:
+        row = [curve.name]
+        for limit in limits:
+            point = curve.take_off(limit)
+            row += ["–"] * 3 if point is None else [f"{point.step}", f"{point.cpu_minutes:.1f}", f"{point.hours:.1f}"]
+        last = curve.points[-1]
+        row += [f"{last.cpu_minutes:.1f}", f"{last.hours:.1f}", f"{last.wer:.1f}", f"{last.ctc_wer:.1f}"]
+        rows.append([*row, f"{last.ctc:.3f}"])
+    return rows
+
+
+def plot_curves(path: Path, curves: Sequence[Curve]) -> None:
+    """Draw word error rates against CPU minutes as PNG."""
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for i, curve in enumerate(curves):
+        minutes = [point.cpu_minutes for point in curve.points]
+        best = [min(point.wer, point.ctc_wer) for point in curve.points]
+        axes.plot(minutes, best, "-" if i < 10 else "--", color=f"C{i % 10}", label=curve.name)
+    axes.set_xlabel("CPU minutes of training")
+    axes.set_ylabel("dev WER %, the better of transducer and CTC head")
+    axes.set_ylim(0, 105)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper")
+    write_png(path, figure)
