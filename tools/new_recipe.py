@@ -117,6 +117,7 @@ def choose_sizes(hours: float) -> dict[str, str]:
         "lr": "2.0e-3" if small else "8.0e-4",
         "warmup_steps": min(max(updates // 12, 20), 200 if small else 5000),
         "easy_steps": min(max(updates // 8, 20), 1000 if small else 2000),
+        "mask_steps": updates // 2 if small else 2000,
         "average_period": 10 if small else 100,
         "speed_perturb": ",".join(str(speed) for speed in SPEEDS if speed != 1),
         # icefall's recipes end at a tenth of the peak rate, and their regularisers' schedules after some hundred hours.

@@ -38,7 +38,7 @@ def scan_memory(
         RuntimeError: a batch does not fit; names it, and what to do.
     """
     device = next(model.parameters()).device
-    # Both optimisers keep two numbers for each parameter.
+    # No optimiser keeps more than two numbers for each parameter.
     room = [] if has_state else [torch.empty_like(p) for p in model.parameters() for _ in range(2)]
     chunks = (ChunkConfig(), ChunkConfig(config.chunk.min_chunk, config.chunk.min_left))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):

@@ -130,7 +130,7 @@ def test_without_a_sound_checkpoint_the_largest_weights_are_named(tmp_path: Path
 
 
 @pytest.mark.usefixtures("short_mean")
-@pytest.mark.parametrize("optim", [scaled_adam(0.05), OptimConfig(lr=1e-2, warmup_steps=10)], ids=["scaled", "adamw"])
+@pytest.mark.parametrize("optim", [scaled_adam(0.05), OptimConfig(lr=1e-2, warmup_steps=10)], ids=["scaled", "muon"])
 def test_sound_training_goes_on(tmp_path: Path, optim: OptimConfig) -> None:
     progress, _ = run(toy_config(tmp_path, num_epochs=4, optim=optim, divergence_patience=2))
     assert progress.step == progress.loss_watch["count"] == 32

@@ -42,14 +42,15 @@ class SpoiltData(ToyData):
             yield batch
 
 
-ADAMW = OptimConfig(lr=1e-2, warmup_steps=10)
+MUON = OptimConfig(lr=1e-2, warmup_steps=10)
+ADAMW = replace(MUON, name="adamw")
 SCALED_ADAM = OptimConfig(name="scaled_adam", ref_duration=3.0, warmup_batches=10, lr_batches=50, lr_epochs=6)
 
 
 @pytest.mark.parametrize(
     ("mixing", "optim", "end"),
-    [("merged", ADAMW, 0.03), ("merged", SCALED_ADAM, 0.3), ("attention", ADAMW, 0.03)],
-    ids=["adamw", "scaled_adam", "attention"],
+    [("merged", MUON, 0.03), ("merged", ADAMW, 0.03), ("merged", SCALED_ADAM, 0.3), ("attention", MUON, 0.03)],
+    ids=["muon", "adamw", "scaled_adam", "attention"],
 )
 def test_loss_falls_on_a_few_batches(tmp_path: Path, mixing: Any, optim: OptimConfig, end: float) -> None:
     config = toy_config(

@@ -11,7 +11,7 @@ from summarymix.model import Transducer
 from summarymix.training.checkpoint import read_checkpoint
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "scaled_adam"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "scaled_adam"])
 def test_scan_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str], optimizer: Any) -> None:
     checkpoints = []
     for scan in (False, True):

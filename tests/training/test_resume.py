@@ -103,8 +103,13 @@ def test_killed_at_random_moments(tmp_path: Path, uninterrupted: Path) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"optim": OptimConfig(name="scaled_adam")}, {"chunk": DynamicChunkConfig(draws=2)}],
-    ids=["adamw", "scaled_adam", "draws"],
+    [
+        {},
+        {"optim": OptimConfig(name="adamw")},
+        {"optim": OptimConfig(name="scaled_adam")},
+        {"chunk": DynamicChunkConfig(draws=2)},
+    ],
+    ids=["muon", "adamw", "scaled_adam", "draws"],
 )
 def test_each_step_is_a_place_to_resume(tmp_path: Path, changes: dict[str, Any]) -> None:
     """Without a process of its own: interrupted after every single batch group, checkpoints after every step."""
