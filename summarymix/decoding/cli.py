@@ -275,6 +275,7 @@ def _write(job: Job, setting: Setting, split: str, decoded: Decoded, data: EvalD
         epoch=epoch,
         avg=avg,
         wer=stats.wer,
+        cer=stats.cer,
         words=stats.words,
         insertions=stats.insertions.total(),
         deletions=stats.deletions.total(),

@@ -17,9 +17,10 @@ from summarymix.decoding.results import (
 HEADING = """# Results of the recipe {recipe}
 
 Made by `local/write_results.py` from the results of each experiment; do not edit.
-Columns named after splits are word error rates in per cent. RTF is seconds of computing (encoder and search) per second
-of audio on the device named below the table. Latency is algorithmic: from the first sample of a chunk to the last one
-that its result needs. State is what is kept of a stream from one chunk to the next. Left context is in chunks."""
+Columns named after splits are word error rates in per cent and, behind a slash, character error rates. RTF is seconds
+of computing (encoder and search) per second of audio on the device named below the table. Latency is algorithmic: from
+the first sample of a chunk to the last one that its result needs. State is what is kept of a stream from one chunk to
+the next. Left context is in chunks."""
 
 
 def write_report(
@@ -68,12 +69,11 @@ def pivot(results: Iterable[Result], markdown: bool = True) -> str:
     for by_split in rows.values():
         one = next(iter(by_split.values()))
         computing = sum(result.rtf * result.seconds for result in by_split.values())
-        wers = [by_split[split].wer if split in by_split else None for split in splits]
         cells.append(
             [
                 one.search,
                 *setting_cells(one),
-                *("–" if wer is None else f"{wer:.2f}" for wer in wers),
+                *(_error_rates(by_split.get(split)) for split in splits),
                 f"{computing / sum(result.seconds for result in by_split.values()):.4f}",
                 *stream_cells(one),
                 f"{one.epoch}-{one.avg}",
@@ -81,6 +81,13 @@ def pivot(results: Iterable[Result], markdown: bool = True) -> str:
         )
     header = ["method", *SETTING_COLUMNS, *splits, "RTF", *STREAM_COLUMNS, "epoch-avg"]
     return render_rows(header, cells, markdown)
+
+
+def _error_rates(result: Result | None) -> str:
+    """Word and character error rate, as far as they are known."""
+    if result is None or result.wer is None:
+        return "–"
+    return f"{result.wer:.2f}" + ("" if result.cer is None else f" / {result.cer:.2f}")
 
 
 def _section(experiment: Experiment) -> str:

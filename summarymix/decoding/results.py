@@ -55,6 +55,8 @@ class ErrorStats:
     per_word: dict[str, WordStats] = field(default_factory=dict)
     words: int = 0  # in the references
     correct: int = 0
+    characters: int = 0  # in the references, with a space between two words
+    character_errors: int = 0
 
     @classmethod
     def of(cls, utterances: Iterable[Utterance]) -> "ErrorStats":
@@ -64,8 +66,11 @@ class ErrorStats:
             pairs = kaldialign.align(utterance.ref, utterance.hyp, _NOTHING)
             stats.alignments.append((utterance.cut_id, pairs))
             stats.words += len(utterance.ref)
-            for ref, hyp in pairs:
-                stats._count(ref, hyp)
+            ref, hyp = " ".join(utterance.ref), " ".join(utterance.hyp)
+            stats.characters += len(ref)
+            stats.character_errors += kaldialign.edit_distance(list(ref), list(hyp))["total"]
+            for ref_word, hyp_word in pairs:
+                stats._count(ref_word, hyp_word)
         return stats
 
     def _count(self, ref: str, hyp: str) -> None:
@@ -95,6 +100,11 @@ class ErrorStats:
     def wer(self) -> float | None:
         """Word error rate in per cent; None where the references have no word at all."""
         return 100 * self.errors / self.words if self.words else None
+
+    @property
+    def cer(self) -> float | None:
+        """Character error rate in per cent; None where the references have no character at all."""
+        return 100 * self.character_errors / self.characters if self.characters else None
 
     def __str__(self) -> str:
         """One line in the manner of Kaldi's ``%WER`` lines."""
@@ -234,6 +244,7 @@ class Result:
     search_options: str = ""  # of the method, those that matter
     hyps: str = ""  # file names likewise; older versions wrote none
     ctm: str = ""
+    cer: float | None = None  # per cent, of characters, spaces among them; older versions did not count them
 
     @property
     def search(self) -> str:
@@ -308,16 +319,29 @@ def format_percent(value: float | None) -> str:
 def render_table(results: Iterable[Result], markdown: bool = False) -> str:
     """A table of results, one row per setting, for the terminal or in Markdown.
 
-    Columns: split, method, mode, chunk (ms), left context (chunks), WER (%), insertions, deletions, substitutions,
+    Columns: split, method, mode, chunk (ms), left context (chunks), WER and CER (%), insertions, deletions, substitutions,
     real-time factor, algorithmic latency (ms), state of a stream (KiB), epoch and avg.
     """
-    header = ["split", "method", *SETTING_COLUMNS, "WER %", "ins", "del", "sub", "RTF", *STREAM_COLUMNS, "epoch-avg"]
+    header = [
+        "split",
+        "method",
+        *SETTING_COLUMNS,
+        "WER %",
+        "CER %",
+        "ins",
+        "del",
+        "sub",
+        "RTF",
+        *STREAM_COLUMNS,
+        "epoch-avg",
+    ]
     rows = [
         [
             result.split,
             result.search,
             *setting_cells(result),
             "n/a" if result.wer is None else f"{result.wer:.2f}",
+            "–" if result.cer is None else f"{result.cer:.2f}",
             str(result.insertions),
             str(result.deletions),
             str(result.substitutions),

@@ -20,15 +20,17 @@ def test_one_row_for_a_way_of_decoding_and_one_column_for_a_split() -> None:
         make_result(split="test-clean", wer=3.0, rtf=0.01, seconds=100.0),
         make_result(split="test-clean", wer=2.0, mode="offline", chunk_ms=None, left_chunks=-1, state_bytes=None),
         make_result(split="dev", wer=None, left_chunks=-1),
+        make_result(split="dev", wer=4.0, cer=1.25, left_chunks=8),
     ]
     header, _, *rows = map(cells, pivot(results).splitlines())
-    assert len(rows) == 3
+    assert len(rows) == 4
     by_column = dict(zip(header, rows[0], strict=True))
     assert (by_column["test-clean"], by_column["test-other"], by_column["dev"]) == ("3.00", "9.00", "–")
     # Of all its audio: (0.03 · 300 + 0.01 · 100) / 400.
     assert by_column["RTF"] == "0.0250"
     assert dict(zip(header, rows[1], strict=True))["test-other"] == "–"
     assert dict(zip(header, rows[2], strict=True))["left context"] == "unlimited"
+    assert dict(zip(header, rows[3], strict=True))["dev"] == "4.00 / 1.25"
 
 
 def bare_folder(exp_dir: Path, **changes: object) -> Path:

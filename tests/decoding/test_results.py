@@ -150,3 +150,16 @@ def test_table_has_one_row_per_result(markdown: bool) -> None:
     assert "640 ms" in lines[3]
     assert "unlimited" in lines[3]
     assert all(line.startswith("| ") == markdown for line in lines)
+
+
+def test_characters_are_counted_with_the_spaces_between_words() -> None:
+    stats = ErrorStats.of(
+        [
+            Utterance("a", ["ONE", "TWO"], ["ONE", "TOO"]),  # 7 characters, 1 replaced
+            Utterance("b", ["ICE", "CREAM"], ["ICECREAM"]),  # 9, the space deleted
+            Utterance("c", [], ["A"]),  # none, 1 inserted
+        ]
+    )
+    assert (stats.characters, stats.character_errors) == (16, 3)
+    assert stats.cer == pytest.approx(300 / 16)
+    assert ErrorStats.of([Utterance("c", [], ["A"])]).cer is None
