@@ -319,22 +319,11 @@ def format_percent(value: float | None) -> str:
 def render_table(results: Iterable[Result], markdown: bool = False) -> str:
     """A table of results, one row per setting, for the terminal or in Markdown.
 
-    Columns: split, method, mode, chunk (ms), left context (chunks), WER and CER (%), insertions, deletions, substitutions,
-    real-time factor, algorithmic latency (ms), state of a stream (KiB), epoch and avg.
+    Columns: split, method, mode, chunk (ms), left context (chunks), WER and CER (%), insertions, deletions,
+    substitutions, real-time factor, algorithmic latency (ms), state of a stream (KiB), epoch and avg.
     """
-    header = [
-        "split",
-        "method",
-        *SETTING_COLUMNS,
-        "WER %",
-        "CER %",
-        "ins",
-        "del",
-        "sub",
-        "RTF",
-        *STREAM_COLUMNS,
-        "epoch-avg",
-    ]
+    errors = ["WER %", "CER %", "ins", "del", "sub"]
+    header = ["split", "method", *SETTING_COLUMNS, *errors, "RTF", *STREAM_COLUMNS, "epoch-avg"]
     rows = [
         [
             result.split,
