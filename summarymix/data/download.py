@@ -1,12 +1,15 @@
 """Corpora as they are published: archives behind a URL."""
 
+import argparse
 import gzip
 import hashlib
 import shutil
+import sys
 import tarfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lhotse.utils import resumable_download, safe_extract
 
@@ -72,6 +75,26 @@ def fetch(archive: Archive, dl_dir: Path, folder: str) -> bool:
             path.rename(target.parent / path.name)
     shutil.rmtree(temporary)
     return True
+
+
+def fetch_command(description: str | None, path: str, folder: str, **published: Any) -> None:
+    """A command line that fetches an archive of OpenSLR, unless ``folder`` is in its ``--dl-dir`` already.
+
+    Args:
+        description: of the command.
+        path: of the archive, behind OpenSLR's address or that of a mirror.
+        folder: what the archive holds.
+        published: the other fields of :class:`Archive`.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dl-dir", type=Path, required=True)
+    parser.add_argument("--base-url", default=OPENSLR, help="of OpenSLR or a mirror of it (default: %(default)s)")
+    args = parser.parse_args()
+    try:
+        new = fetch(Archive(f"{args.base_url}/{path}", **published), args.dl_dir, folder)
+    except OSError as error:
+        sys.exit(f"{folder}: {error}")
+    print(f"{args.dl_dir}/{folder} is there" + ("" if new else " already"))
 
 
 def _damage(file: Path, archive: Archive) -> str:
