@@ -18,6 +18,7 @@ from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 from summarymix.data.config import DataConfig
 from summarymix.data.cut_problems import CutProblems
 from summarymix.data.cuts import transcript
+from summarymix.data.leftovers import fill_batches
 from summarymix.data.loading import Batch, BatchLoader, load_batches
 from summarymix.data.noise import NoiseMixer
 from summarymix.data.ranks import share
@@ -172,7 +173,7 @@ class TrainData:
             world_size=1,
         )
         sampler.set_epoch(epoch)
-        return share(sampler, rank, world_size)
+        return share(fill_batches((batch for batch in sampler), self.config.max_duration), rank, world_size)
 
     def _cuts(self, epoch: int) -> CutSet:
         """What is trained on in an epoch."""
