@@ -157,21 +157,28 @@ class Transducer(nn.Module):
         encoded = [self.encoder(features, lengths, seen) for seen in passes]
         # As many batches in one as there are passes; their losses are means over the passes.
         encoder_out, num_frames = (torch.cat(parts) for parts in zip(*encoded, strict=True))  # (P·N, T, D), (P·N,)
-        losses = self.losses(encoder_out, num_frames, tokens * len(passes), options)
-        simple, pruned, ctc, consistency, num_frames = (x.unflatten(0, (len(passes), -1)) for x in losses)  # (P, N)
-        consistency = consistency.sum(0)
+        ctc_log_probs = self.ctc_log_probs(encoder_out)  # (P·N, T, V)
+        losses = self.losses(encoder_out, ctc_log_probs, num_frames, tokens * len(passes), options)
+        simple, pruned, ctc = (part.unflatten(0, (len(passes), -1)).mean(0) for part in losses[:3])  # (N,)
+        consistency = torch.zeros_like(ctc)
         if is_consistent:
-            full, chunked = self.ctc_log_probs(encoder_out).chunk(2)
-            consistency = consistency_loss(full, chunked, num_frames[0])
-        return TransducerLosses(simple.mean(0), pruned.mean(0), ctc.mean(0), consistency, num_frames[0])
+            full, chunked = ctc_log_probs.chunk(2)
+            consistency = consistency_loss(full, chunked, encoded[0][1])
+        return TransducerLosses(simple, pruned, ctc, consistency, encoded[0][1])
 
     def losses(
-        self, encoder_out: Tensor, num_frames: Tensor, tokens: list[list[int]], options: LossOptions
+        self,
+        encoder_out: Tensor,
+        ctc_log_probs: Tensor,
+        num_frames: Tensor,
+        tokens: list[list[int]],
+        options: LossOptions,
     ) -> TransducerLosses:
         """Losses of utterances that have been encoded; the consistency loss, which takes two passes, is 0.
 
         Args:
             encoder_out: (N, T, D).
+            ctc_log_probs: what :meth:`ctc_log_probs` makes of it, (N, T, V).
             num_frames: (N,) int64, encoder frames of each utterance.
             tokens: transcripts as token numbers, without blank; may be empty.
             options: of the pruned loss.
@@ -187,7 +194,6 @@ class Transducer(nn.Module):
         boundary = torch.stack([zeros, zeros, num_tokens, num_frames], dim=1)  # (N, 4)
         simple_encoder = self.simple_encoder_proj(encoder_out)  # (N, T, V)
         simple_decoder = self.simple_decoder_proj(predictor_out)  # (N, S+1, V)
-        ctc_log_probs = self.ctc_log_probs(encoder_out)  # (N, T, V)
         frames_proj = self.joiner.encoder_proj(encoder_out)  # (N, T, J)
         tokens_proj = self.joiner.decoder_proj(predictor_out)  # (N, S+1, J)
         if self.joiner_balancer is not None:

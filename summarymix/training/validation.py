@@ -58,7 +58,8 @@ def validate(
         for chunk, tally in zip(settings, tallies, strict=True):
             with autocast(world.device, config.precision):
                 encoder_out, num_frames = model.encoder(features, lengths, chunk)  # (N, T', D), (N,)
-                losses = model.losses(encoder_out, num_frames, batch.tokens, options)
+                ctc_log_probs = model.ctc_log_probs(encoder_out)  # (N, T', V)
+                losses = model.losses(encoder_out, ctc_log_probs, num_frames, batch.tokens, options)
                 texts, ctc_texts = (
                     [tokenizer.decode(hypothesis.tokens) for hypothesis in search.decode(encoder_out, num_frames)]
                     for search in (transducer, ctc)
