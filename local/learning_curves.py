@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 from summarymix.cli import clear_errors
+from summarymix.decoding.experiments import by_name
 from summarymix.decoding.results import render_rows
 from summarymix.training.curves import plot_curves, read_curve, read_curves, take_off_table, write_curves
 
@@ -27,7 +28,7 @@ def main() -> None:
         parser.error("give folders of runs, or the --json file of an earlier call")
     with clear_errors("learning_curves.py"):
         kept = read_curves(args.json) if args.json is not None and args.json.is_file() else []
-        curves = {curve.name: curve for curve in (*kept, *map(read_curve, args.exp_dirs))}
+        curves = by_name(kept, [read_curve(exp_dir) for exp_dir in args.exp_dirs])
         if args.json is not None:
             write_curves(args.json, curves.values())
         if args.plot is not None:

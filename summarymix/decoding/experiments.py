@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import yaml
 
@@ -93,17 +93,32 @@ def collect(exp_dir: Path) -> Experiment:
     )
 
 
-def merge(old: Iterable[Experiment], new: Sequence[Experiment]) -> list[Experiment]:
-    """All experiments, sorted by name; of two of the same name the new one.
+class Named(Protocol):
+    """Something of an experiment, called as its folder is."""
+
+    name: str
+
+
+N = TypeVar("N", bound=Named)
+
+
+def by_name(old: Iterable[N], new: Sequence[N]) -> dict[str, N]:
+    """All of them by name; of two of the same name the new one.
 
     Raises:
         ValueError: two new ones have the same name.
     """
-    names = [experiment.name for experiment in new]
+    names = [one.name for one in new]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"Several folders are called {', '.join(twice)}: rename them, as experiments go by that name")
-    by_name = {experiment.name: experiment for experiment in (*old, *new)}
-    return sorted(by_name.values(), key=lambda experiment: (experiment.group, experiment.seed or 0, experiment.name))
+    return {one.name: one for one in (*old, *new)}
+
+
+def merge(old: Iterable[Experiment], new: Sequence[Experiment]) -> list[Experiment]:
+    """All experiments :func:`by_name`, sorted."""
+    return sorted(
+        by_name(old, new).values(), key=lambda experiment: (experiment.group, experiment.seed or 0, experiment.name)
+    )
 
 
 def read_experiments(path: Path) -> list[Experiment]:

@@ -52,3 +52,12 @@ def test_a_log_without_error_rates_is_refused(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text('{"kind": "start", "step": 0}\n')
     with pytest.raises(ValueError, match="no validation with error rates"):
         read_curve(tmp_path)
+
+
+def test_two_runs_of_one_name_are_refused(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        run(toy_config(tmp_path / folder / "exp", num_epochs=1))
+    command = [sys.executable, SCRIPT, str(tmp_path / "a" / "exp"), str(tmp_path / "b" / "exp")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "Several folders are called exp" in done.stderr
