@@ -108,7 +108,7 @@ def orthogonal(x: Tensor) -> Tensor:
     """About the nearest (semi-)orthogonal matrix of each matrix of x (…, m, n), by Newton-Schulz iteration.
 
     U S Vᵀ becomes U S' Vᵀ, with singular values of about 0.7 … 1.2 where those of x are above a thousandth of its norm.
-    On CUDA it is computed in bfloat16, which makes no difference to training. A matrix of zeros stays zero.
+    On CUDA it is computed in bfloat16, as torch.optim.Muon does anywhere. A matrix of zeros stays zero.
     """
     is_tall = x.size(-2) > x.size(-1)
     wide = x.mT if is_tall else x
