@@ -1,5 +1,6 @@
 """The transducer: encoder, predictor and joiner, trained with pruned RNN-T and an auxiliary CTC loss."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -65,10 +66,6 @@ class LossOptions:
         am_only_scale: share of the encoder-only one; above 0 the loss depends on the rest of the batch.
         rnnt_type: regular, modified or constrained lattice.
         delay_penalty: above 0, rewards early emission (arXiv 2211.00490).
-        consistency_scale: above 0, a batch in chunks is also encoded with full context, the losses are the means of
-            both, and this is the weight of the divergence of the CTC head in chunks from that with full context. It
-            takes the time and the memory of two batches. The idea is that of CR-CTC (arXiv 2410.05101), here between
-            modes as in arXiv 2604.19079.
         backend: auto (k2 if it can be imported), native or k2.
     """
 
@@ -77,8 +74,14 @@ class LossOptions:
     am_only_scale: float = 0.0
     rnnt_type: Literal["regular", "modified", "constrained"] = "regular"
     delay_penalty: float = 0.0
-    consistency_scale: float = 0.0
     backend: Literal["auto", "native", "k2"] = "auto"
+
+
+class View(NamedTuple):
+    """What the model gets of a batch: its features, of which some may be masked, and how far they see each other."""
+
+    features: Tensor  # (N, T, F)
+    chunk: ChunkConfig
 
 
 class TransducerLosses(NamedTuple):
@@ -91,14 +94,20 @@ class TransducerLosses(NamedTuple):
     num_frames: Tensor
 
 
-def consistency_loss(teacher: Tensor, student: Tensor, num_frames: Tensor) -> Tensor:
-    """KL(teacher ‖ student), summed over the ``num_frames`` (N,) valid frames of each utterance: (N,).
+def consistency_loss(first: Tensor, second: Tensor, num_frames: Tensor) -> Tensor:
+    """The mean of KL(first ‖ second) and KL(second ‖ first), summed over the valid frames of each utterance: (N,).
 
-    Both are log-probabilities (N, T, V). The teacher gets no gradient: it shall not come down to the student.
+    Of each divergence only the second argument gets a gradient (CR-CTC, arXiv 2410.05101, equation 2).
+
+    Args:
+        first: log-probabilities (N, T, V).
+        second: others of the same frames, (N, T, V).
+        num_frames: (N,), valid ones of each utterance.
     """
-    divergence = F.kl_div(student, teacher.detach(), log_target=True, reduction="none").sum(-1)  # (N, T)
-    valid = length_mask(num_frames, divergence.size(1))
-    return divergence.masked_fill(~valid, 0.0).sum(1)
+    both = [(first.detach(), second), (second.detach(), first)]
+    divergences = [F.kl_div(q, p, log_target=True, reduction="none").sum(-1) for p, q in both]  # (N, T) each
+    divergence = torch.stack(divergences).mean(0)  # (N, T)
+    return divergence.masked_fill(~length_mask(num_frames, divergence.size(1)), 0.0).sum(1)
 
 
 class Transducer(nn.Module):
@@ -137,34 +146,32 @@ class Transducer(nn.Module):
 
     def forward(
         self,
-        features: Tensor,
+        views: Sequence[View],
         lengths: Tensor,
         tokens: list[list[int]],
-        chunk: ChunkConfig,
         options: LossOptions,
     ) -> TransducerLosses:
-        """Losses of a batch. An utterance's losses do not depend on the others (with am_only_scale 0).
+        """Losses of a batch, means over its views. An utterance's do not depend on the others (with am_only_scale 0).
 
         Args:
-            features: (N, T, F).
+            views: one; or two, for which the consistency loss compares the CTC head's outputs.
             lengths: (N,) int64, feature frames of each utterance; each must make at least one encoder frame.
             tokens: transcripts as token numbers, without blank; may be empty.
-            chunk: what each frame may see.
             options: of the pruned loss.
         """
-        is_consistent = options.consistency_scale > 0 and chunk.chunk_size is not None
-        passes = [ChunkConfig(), chunk] if is_consistent else [chunk]
-        encoded = [self.encoder(features, lengths, seen) for seen in passes]
-        # As many batches in one as there are passes; their losses are means over the passes.
-        encoder_out, num_frames = (torch.cat(parts) for parts in zip(*encoded, strict=True))  # (P·N, T, D), (P·N,)
-        ctc_log_probs = self.ctc_log_probs(encoder_out)  # (P·N, T, V)
-        losses = self.losses(encoder_out, ctc_log_probs, num_frames, tokens * len(passes), options)
-        simple, pruned, ctc = (part.unflatten(0, (len(passes), -1)).mean(0) for part in losses[:3])  # (N,)
-        consistency = torch.zeros_like(ctc)
-        if is_consistent:
-            full, chunked = ctc_log_probs.chunk(2)
-            consistency = consistency_loss(full, chunked, encoded[0][1])
-        return TransducerLosses(simple, pruned, ctc, consistency, encoded[0][1])
+        encoded = [self.encoder(view.features, lengths, view.chunk) for view in views]
+        # As many batches in one as there are views, W.
+        encoder_out, num_frames = (torch.cat(parts) for parts in zip(*encoded, strict=True))  # (W·N, T, D), (W·N,)
+        ctc_log_probs = self.ctc_log_probs(encoder_out)  # (W·N, T, V)
+        losses = self.losses(encoder_out, ctc_log_probs, num_frames, tokens * len(views), options)
+        simple, pruned, ctc = (part.unflatten(0, (len(views), -1)).mean(0) for part in losses[:3])  # (N,)
+        num_frames = encoded[0][1]
+        if len(views) == 1:
+            consistency = torch.zeros_like(ctc)
+        else:
+            first, second = ctc_log_probs.chunk(2)  # (N, T, V) each
+            consistency = consistency_loss(first, second, num_frames)
+        return TransducerLosses(simple, pruned, ctc, consistency, num_frames)
 
     def losses(
         self,
@@ -174,7 +181,7 @@ class Transducer(nn.Module):
         tokens: list[list[int]],
         options: LossOptions,
     ) -> TransducerLosses:
-        """Losses of utterances that have been encoded; the consistency loss, which takes two passes, is 0.
+        """Losses of utterances that have been encoded; the consistency loss, which takes two views, is 0.
 
         Args:
             encoder_out: (N, T, D).

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from summarymix.chunking import ChunkConfig
 from summarymix.joiner import Joiner
 from summarymix.loss import rnnt_loss
-from summarymix.model import BLANK, LossOptions, ModelConfig, Transducer
+from summarymix.model import BLANK, LossOptions, ModelConfig, Transducer, View
 from summarymix.zipformer import ZipformerConfig
 
 CONFIG = ModelConfig(
@@ -43,10 +43,11 @@ def test_losses_are_those_of_the_full_lattice_and_of_each_utterance_alone(predic
     features, lengths = batch([60, 43, 31])
     tokens = [[1, 2, 3, 3], [5], []]
     options = LossOptions(prune_range=5, backend="native")
-    losses = model(features, lengths, tokens, chunk, options)
+    losses = model([View(features, chunk)], lengths, tokens, options)
     assert losses.num_frames.tolist() == [14, 10, 7]
     for n, row in enumerate(tokens):
-        alone = model(features[n : n + 1, : lengths[n]], lengths[n : n + 1], [row], chunk, options)
+        view = View(features[n : n + 1, : lengths[n]], chunk)
+        alone = model([view], lengths[n : n + 1], [row], options)
         for whole, single in zip(losses, alone, strict=True):
             torch.testing.assert_close(whole[n], single[0], rtol=0, atol=1e-5)  # losses are computed in float32
 
@@ -64,75 +65,64 @@ def test_losses_are_those_of_the_full_lattice_and_of_each_utterance_alone(predic
         torch.testing.assert_close(losses.ctc[n], ctc, rtol=0, atol=1e-4)
 
 
-def kl_by_hand(full, chunked, frames):
-    """Σ_t Σ_v p (log p - log q) over the first ``frames`` frames of (T, V) log-probabilities, number by number."""
+def divergence_by_hand(first, second):
+    """Σ_t Σ_v ½ (p - q) (log p - log q) of (T, V) log-probabilities, number by number."""
     total = 0.0
-    for t in range(frames):
-        for p, q in zip(full[t].tolist(), chunked[t].tolist(), strict=True):
-            total += math.exp(p) * (p - q)
+    for log_p, log_q in zip(first.flatten().tolist(), second.flatten().tolist(), strict=True):
+        total += 0.5 * (math.exp(log_p) - math.exp(log_q)) * (log_p - log_q)
     return total
 
 
-def test_consistency_compares_full_context_and_chunks():
+def test_losses_of_two_views_are_means_and_the_consistency_loss_compares_them():
     """Against plain formulas for each utterance alone: so padding does not count, nor do neighbours (L5)."""
     model = make()
     features, lengths = batch([60, 43, 31])
-    tokens, chunk = [[1, 2, 3, 3], [5], []], ChunkConfig(3, 1)
-    plain, options = LossOptions(backend="native"), LossOptions(backend="native", consistency_scale=0.2)
-    losses = model(features, lengths, tokens, chunk, options)
+    tokens, options = [[1, 2, 3, 3], [5], []], LossOptions(backend="native")
+    views = [View(features, ChunkConfig()), View(features + torch.randn(3, 60, 10), ChunkConfig(3, 1))]
+    losses = model(views, lengths, tokens, options)
     assert losses.num_frames.tolist() == [14, 10, 7]
-    features[1, 43:], features[2, 31:] = 5.0, -5.0  # what stands behind the end
-    for again, once in zip(model(features, lengths, tokens, chunk, options), losses, strict=True):
+    for view in views:  # what stands behind the end
+        view.features[1, 43:], view.features[2, 31:] = 5.0, -5.0
+    for again, once in zip(model(views, lengths, tokens, options), losses, strict=True):
         torch.testing.assert_close(again, once, rtol=0, atol=1e-5)
     for n, row in enumerate(tokens):
-        alone = features[n : n + 1, : lengths[n]], lengths[n : n + 1]
-        passes = [model(*alone, [row], seen, plain) for seen in (ChunkConfig(), chunk)]
+        length = lengths[n : n + 1]
+        alone = [View(view.features[n : n + 1, : lengths[n]], view.chunk) for view in views]
+        singles = [model([view], length, [row], options) for view in alone]
         for name in ("simple", "pruned", "ctc"):
-            full, chunked = (getattr(losses_of_pass, name)[0] for losses_of_pass in passes)
-            assert abs(full - chunked) > 1e-4
-            torch.testing.assert_close(getattr(losses, name)[n], (full + chunked) / 2, rtol=0, atol=1e-5)
-        full, chunked = (model.ctc_log_probs(model.encoder(*alone, seen)[0])[0] for seen in (ChunkConfig(), chunk))
-        expected = kl_by_hand(full, chunked, len(full))
+            first, second = (getattr(single, name)[0] for single in singles)
+            assert abs(first - second) > 1e-4
+            torch.testing.assert_close(getattr(losses, name)[n], (first + second) / 2, rtol=0, atol=1e-5)
+        assert not any(single.consistency.any() for single in singles)
+        expected = divergence_by_hand(
+            *(model.ctc_log_probs(model.encoder(v.features, length, v.chunk)[0]) for v in alone)
+        )
         assert expected > 1e-4
         assert losses.consistency[n].item() == pytest.approx(expected, rel=1e-4)
 
 
-def test_consistency_is_off_with_full_context_and_by_default():
-    model = make()
-    features, lengths = batch([60, 43])
-    arguments = features, lengths, [[1, 2, 3], [5]]
-    for chunk, scale in ((ChunkConfig(), 0.2), (ChunkConfig(3), 0.0)):
-        options = LossOptions(backend="native", consistency_scale=scale)
-        for got, plain in zip(
-            model(*arguments, chunk, options), model(*arguments, chunk, LossOptions(backend="native")), strict=True
-        ):
-            assert torch.equal(got, plain)
-        assert not model(*arguments, chunk, options).consistency.any()
-
-
-def test_consistency_moves_the_chunks_and_not_the_full_context():
-    """The gradient at the encoder's output: none in the pass with full context, that of the formula in the other."""
+def test_consistency_moves_each_view_towards_the_other():
+    """The gradients at the encoder's output are those of the formula, with the other view's output as a constant."""
     model = make()
     features, lengths = batch([60, 43])
     outputs = []
     model.encoder.register_forward_hook(lambda module, inputs, out: outputs.append(out[0]))
-    losses = model(
-        features, lengths, [[1, 2], [5]], ChunkConfig(3), LossOptions(backend="native", consistency_scale=1.0)
-    )
-    full, chunked = torch.autograd.grad(losses.consistency.sum(), outputs)
-    assert not full.any()
-    assert not chunked[1, 10:].any()
+    views = [View(features, ChunkConfig()), View(features, ChunkConfig(3))]
+    losses = model(views, lengths, [[1, 2], [5]], LossOptions(backend="native"))
+    gradients = torch.autograd.grad(losses.consistency.sum(), outputs)
     p, q = (model.ctc_log_probs(out).exp() for out in outputs)
-    expected = (q - p) @ model.ctc_head.weight.float()  # of KL(p ‖ softmax(W h + b)) by h
-    torch.testing.assert_close(chunked[0].float(), expected[0], rtol=0, atol=1e-6)
-    torch.testing.assert_close(chunked[1, :10].float(), expected[1, :10], rtol=0, atol=1e-6)
+    for gradient, own, other in zip(gradients, (p, q), (q, p), strict=True):
+        assert not gradient[1, 10:].any()
+        expected = 0.5 * (own - other) @ model.ctc_head.weight.float()  # of ½ KL(other ‖ softmax(W h + b)) by h
+        torch.testing.assert_close(gradient[0].float(), expected[0], rtol=0, atol=1e-6)
+        torch.testing.assert_close(gradient[1, :10].float(), expected[1, :10], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("mixing", ["merged", "attention"])
 def test_every_parameter_learns(mixing):
     model = make(mixing=mixing)
     features, lengths = batch([60, 43])
-    losses = model(features, lengths, [[1, 2, 3], [5, 4]], ChunkConfig(4, 2), LossOptions(backend="native"))
+    losses = model([View(features, ChunkConfig(4, 2))], lengths, [[1, 2, 3], [5, 4]], LossOptions(backend="native"))
     (losses.simple + losses.pruned + losses.ctc).sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
@@ -141,8 +131,8 @@ def test_every_parameter_learns(mixing):
 def test_losses_are_computed_in_float32_under_autocast(mixing):
     model = make(mixing=mixing).float()
     features, lengths = batch([60, 43])
-    options = LossOptions(backend="native", consistency_scale=0.2)
-    arguments = (features.float(), lengths, [[1, 2, 3], [5, 4]], ChunkConfig(4, 2), options)
+    views = [View(features.float(), ChunkConfig()), View(features.float(), ChunkConfig(4, 2))]
+    arguments = (views, lengths, [[1, 2, 3], [5, 4]], LossOptions(backend="native"))
     expected = model(*arguments)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = model(*arguments)
@@ -199,7 +189,7 @@ def test_what_the_joiner_adds_up_is_kept_small_with_the_zipformer():
     features, lengths = torch.randn(2, 80, CONFIG.feature_dim).double(), torch.tensor([80, 60])
     predictor_out = model.predictor(torch.tensor([[0, 1, 2]]))
     before = projection(predictor_out).abs().mean()
-    model(features, lengths, [[1, 2], [2]], ChunkConfig(), LossOptions()).pruned.sum().backward()
+    model([View(features, ChunkConfig())], lengths, [[1, 2], [2]], LossOptions()).pruned.sum().backward()
     gradient = projection.weight.grad
     projection.weight.data -= 0.1 * gradient / gradient.norm()
     assert projection(predictor_out).abs().mean() < before

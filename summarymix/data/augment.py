@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lhotse.dataset import SpecAugment
+from lhotse.dataset.signal_transforms import time_warp
 from torch import Tensor
 
 
@@ -31,30 +32,35 @@ class SpecAugmentConfig:
     a few hours stays for long where it knows how frequent each token is, and nothing else."""
 
 
-def spec_augment(config: SpecAugmentConfig) -> Callable[[Tensor, Tensor, int], Tensor]:
-    """A function of features (N, T, F), their lengths (N,) and the training step to augmented features (N, T, F).
+def spec_augment(config: SpecAugmentConfig) -> Callable[[Tensor, Tensor, int, int], list[Tensor]]:
+    """A function of features (N, T, F), their lengths (N,), the training step and a number of views to as many of them.
 
-    Each utterance is augmented by itself, without its padding, which stays as it is. Random numbers come from the
-    global generators of Python, NumPy and PyTorch alone.
+    Each view (N, T, F) has masks of its own; the time warp is one, so that their frames belong together. Each utterance
+    is augmented by itself, without its padding, which stays as it is. Random numbers come from the global generators of
+    Python, NumPy and PyTorch alone.
     """
-    with_time = _transform(config, config.time_masks)
-    without_time = _transform(config, 0)
+    with_time = _masks(config, config.time_masks)
+    without_time = _masks(config, 0)
 
-    def augment(features: Tensor, lengths: Tensor, step: int) -> Tensor:
+    def augment(features: Tensor, lengths: Tensor, step: int, num_views: int) -> list[Tensor]:
         probability = config.probability * min(1.0, step / max(config.warmup_steps, 1))
-        augmented = features.clone()
+        views = [features.clone() for _ in range(num_views)]
         for i, length in enumerate(lengths.tolist()):
             if length == 0 or random.random() >= probability:
                 continue
+            utterance = features[i, :length]  # (T, F)
+            if config.time_warp:
+                utterance = time_warp(utterance, config.time_warp)
             # lhotse cannot draw a span from less than one frame.
-            transform = with_time if int(length * config.time_mask_fraction) >= 1 else without_time
-            augmented[i : i + 1, :length] = transform(features[i : i + 1, :length])
-        return augmented
+            mask = with_time if int(length * config.time_mask_fraction) >= 1 else without_time
+            for view in views:
+                view[i : i + 1, :length] = mask(utterance[None])
+        return views
 
     return augment
 
 
-def _transform(config: SpecAugmentConfig, time_masks: int) -> SpecAugment:
+def _masks(config: SpecAugmentConfig, time_masks: int) -> SpecAugment:
     # lhotse divides by the number of spans, so "none" is one span shorter than one frame.
     spans = (
         {
@@ -66,7 +72,7 @@ def _transform(config: SpecAugmentConfig, time_masks: int) -> SpecAugment:
         else {"num_frame_masks": 1, "frames_mask_size": 1, "max_frames_mask_fraction": 1.0}
     )
     return SpecAugment(
-        time_warp_factor=config.time_warp,
+        time_warp_factor=None,
         num_feature_masks=config.freq_masks,
         features_mask_size=config.freq_mask_bins,
         p=1.0,  # it is drawn above

@@ -27,7 +27,7 @@ from summarymix.data.augment import spec_augment
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.files import atomic_write
-from summarymix.model import Transducer
+from summarymix.model import Transducer, View
 from summarymix.scheduled import find_scheduled, set_progress
 from summarymix.training.averaging import RunningMean
 from summarymix.training.checkpoint import (
@@ -175,7 +175,7 @@ def train(
         Leaves in the parameters the gradient of the summed losses, its mean over processes. Returns SUMS, summed over
         processes, with the gradient's "norm", and for each batch which of its losses are finite, (N,).
         """
-        scales = (*loss_scales(progress.step, config.scales), config.loss.consistency_scale)
+        scales = loss_scales(progress.step, config.scales)
         set_progress(scheduled, progress.seconds / config.model.zipformer.ref_duration)
         # A step that is given up is followed by other random numbers.
         first_number = (progress.step + progress.skipped) * config.accumulate * world.size
@@ -187,22 +187,28 @@ def train(
             is_empty = len(batch) == 0
             if is_empty:
                 batch = _placeholder(config.data.num_mel_bins)
-            features = augment(batch.features, batch.feature_lengths, progress.step).to(device)  # (N, T, F)
-            finite = torch.ones(len(features), dtype=torch.bool, device=device)
+            # Masked anew for each view, (N, T, F) each.
+            views = [
+                features.to(device)
+                for features in augment(batch.features, batch.feature_lengths, progress.step, config.scales.num_views)
+            ]
+            num_utterances = len(batch.feature_lengths)
+            finite = torch.ones(num_utterances, dtype=torch.bool, device=device)
             # Utterances are dealt in turn, so that parts are alike. Processes may have different numbers of parts: they
             # wait for each other in the backward of the step's last one only.
-            num_parts = min(config.chunk.draws, len(features))
+            num_parts = min(config.chunk.draws, num_utterances)
             for first in range(num_parts):
                 part = slice(first, None, num_parts)
                 lengths = batch.feature_lengths[part]
-                chunk = config.chunk.sample(rng, model.encoder.chunk_multiple)
+                part_views = [
+                    View(features[part, : lengths.max()], config.chunk.sample(rng, model.encoder.chunk_multiple))
+                    for features in views
+                ]
                 is_last = i == len(group) - 1 and first == num_parts - 1
                 synchronised = nullcontext() if is_last or ddp is None else ddp.no_sync()
                 with explain_out_of_memory(batch, config), synchronised:
                     with autocast(device, config.precision):
-                        losses = (ddp or model)(
-                            features[part, : lengths.max()], lengths.to(device), batch.tokens[part], chunk, config.loss
-                        )
+                        losses = (ddp or model)(part_views, lengths.to(device), batch.tokens[part], config.loss)
                     terms = torch.stack([losses.simple, losses.pruned, losses.ctc, losses.consistency])  # (4, N)
                     loss = terms.new_tensor(scales) @ terms  # (N,)
                     scaler.scale(loss.sum() * (not is_empty)).backward()

@@ -7,7 +7,7 @@ import torch
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.loading import Batch
-from summarymix.model import Transducer
+from summarymix.model import Transducer, View
 from summarymix.training.config import TrainConfig
 from summarymix.training.log import TrainingLog
 from summarymix.training.precision import autocast
@@ -49,7 +49,8 @@ def scan_memory(
                 with explain_out_of_memory(batch, config, f"the batch with the {reason},"):
                     with autocast(device, config.precision):
                         features, lengths = batch.features.to(device), batch.feature_lengths.to(device)
-                        losses = model(features, lengths, batch.tokens, chunk, config.loss)
+                        views = [View(features, chunk)] * config.scales.num_views
+                        losses = model(views, lengths, batch.tokens, config.loss)
                     (losses.simple + losses.pruned + losses.ctc + losses.consistency).sum().backward()
             model.zero_grad(set_to_none=True)
             log.say_once(f"The batch with the {reason}, of {_describe(batch)}: {_peak_memory(device)}")

@@ -79,13 +79,22 @@ class OptimConfig:
 
 @dataclass
 class LossScales:
-    """Weights of the three losses in their sum; see :func:`loss_scales`."""
+    """Weights of the losses in their sum; see :func:`loss_scales`."""
 
     simple: float = 0.5
     pruned: float = 1.0
     ctc: float = 0.2
+    consistency: float = 0.0
+    """Above 0, each batch is encoded twice, with masks and chunks of its own each, and this is the weight of the
+    divergence between both outputs of the CTC head (CR-CTC, arXiv 2410.05101; there a fifth of the CTC loss's). A step
+    takes the time and the memory of two batches."""
     warmup_steps: int = 2000
     """Steps until ``simple`` and ``pruned`` have reached their values."""
+
+    @property
+    def num_views(self) -> int:
+        """How often each batch is encoded."""
+        return 2 if self.consistency > 0 else 1
 
 
 def learning_rate(step: int, seconds: float, epochs: float, progress: float, config: OptimConfig) -> float:
@@ -136,11 +145,11 @@ def eden_factor(seconds: float, epochs: float, config: OptimConfig) -> float:
     return in_batches * in_epochs * warmup
 
 
-def loss_scales(step: int, config: LossScales) -> tuple[float, float, float]:
-    """Weights of (simple, pruned, ctc) at a step.
+def loss_scales(step: int, config: LossScales) -> tuple[float, float, float, float]:
+    """Weights of (simple, pruned, ctc, consistency) at a step.
 
     The simple loss, which finds the alignment that the pruning needs, falls linearly from 1 to its weight, while the
     pruned loss rises from a tenth of its weight (the schedule of icefall's zipformer recipe).
     """
     done = min(1.0, step / max(config.warmup_steps, 1))
-    return 1.0 - done * (1.0 - config.simple), config.pruned * (0.1 + 0.9 * done), config.ctc
+    return 1.0 - done * (1.0 - config.simple), config.pruned * (0.1 + 0.9 * done), config.ctc, config.consistency

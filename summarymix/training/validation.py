@@ -1,7 +1,7 @@
 """Losses and greedy word error rates on the dev data, at fixed chunk sizes and left contexts."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 
 import kaldialign
@@ -45,7 +45,6 @@ def validate(
         transcripts the share that the transducer takes for the same. The last three are in per cent.
     """
     scales = torch.tensor([config.scales.simple, config.scales.pruned, config.scales.ctc], dtype=torch.float64)
-    options = replace(config.loss, consistency_scale=0.0)
     transducer, ctc = (kind(model, unk_id=tokenizer.unk_id) for kind in (GreedySearch, CTCGreedySearch))
     settings = [ChunkConfig.from_ms(*setting) for setting in config.validation]
     tallies = [_Tally() for _ in settings]
@@ -59,7 +58,7 @@ def validate(
             with autocast(world.device, config.precision):
                 encoder_out, num_frames = model.encoder(features, lengths, chunk)  # (N, T', D), (N,)
                 ctc_log_probs = model.ctc_log_probs(encoder_out)  # (N, T', V)
-                losses = model.losses(encoder_out, ctc_log_probs, num_frames, batch.tokens, options)
+                losses = model.losses(encoder_out, ctc_log_probs, num_frames, batch.tokens, config.loss)
                 texts, ctc_texts = (
                     [tokenizer.decode(hypothesis.tokens) for hypothesis in search.decode(encoder_out, num_frames)]
                     for search in (transducer, ctc)

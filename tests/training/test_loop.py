@@ -15,7 +15,7 @@ from summarymix.chunking import DynamicChunkConfig
 from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.config import DataConfig
 from summarymix.data.loading import Batch
-from summarymix.model import LossOptions, Transducer
+from summarymix.model import Transducer
 from summarymix.training.checkpoint import list_epochs, read_checkpoint
 from summarymix.training.initialise import feature_stats
 from summarymix.training.schedule import LossScales, OptimConfig
@@ -90,11 +90,10 @@ def test_validation_is_at_the_fixed_settings_and_repeatable(tmp_path: Path) -> N
 
 def test_consistency_is_weighted_and_logged_and_validation_is_without(tmp_path: Path) -> None:
     chunk = DynamicChunkConfig(full_context_prob=0.0, min_chunk=2, max_chunk=4, draws=2)
-    scales = LossScales(simple=0.5, pruned=1.0, ctc=0.2, warmup_steps=0)
-    base = {"num_epochs": 1, "chunk": chunk, "scales": scales, "optim": OptimConfig(lr=0.0)}
+    base = {"num_epochs": 1, "chunk": chunk, "optim": OptimConfig(lr=0.0)}
     weights = {"simple": 0.5, "pruned": 1.0, "ctc": 0.2, "consistency": 3.0}
-    run(toy_config(tmp_path / "with", loss=LossOptions(consistency_scale=3.0), **base))
-    run(toy_config(tmp_path / "without", **base))
+    run(toy_config(tmp_path / "with", scales=LossScales(**weights, warmup_steps=0), **base))
+    run(toy_config(tmp_path / "without", scales=LossScales(**weights | {"consistency": 0.0}, warmup_steps=0), **base))
     for line in read_log(tmp_path / "with", "train")[1:]:  # the first has a step of the scales' warm-up
         assert line["consistency"] > 0
         assert line["loss"] == pytest.approx(sum(weight * line[name] for name, weight in weights.items()))
@@ -259,13 +258,10 @@ def test_gradients_of_the_parts_of_a_batch_sum_to_that_of_the_batch(tmp_path: Pa
 def test_each_part_of_a_batch_has_a_chunk_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forward, seen = Transducer.forward, {}
 
-    def spy(
-        self: Transducer, features: torch.Tensor, lengths: torch.Tensor, tokens: Any, chunk: Any, *rest: Any
-    ) -> Any:
-        if self.training:
-            assert features.size(1) == lengths.max()
-            seen[draws].append((len(tokens), chunk))
-        return forward(self, features, lengths, tokens, chunk, *rest)
+    def spy(self: Transducer, views: Any, lengths: torch.Tensor, tokens: Any, *rest: Any) -> Any:
+        assert all(view.features.size(1) == lengths.max() for view in views)
+        seen[draws].append((len(tokens), views[0].chunk))
+        return forward(self, views, lengths, tokens, *rest)
 
     monkeypatch.setattr(Transducer, "forward", spy)
     for draws in (1, 2, 100):
@@ -367,3 +363,19 @@ def test_tensorboard_gets_the_numbers_of_the_log(tmp_path: Path) -> None:
     losses = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert losses == [(line["step"], pytest.approx(line["loss"])) for line in read_log(tmp_path, "train")]
     assert "valid/loss" in " ".join(events.Tags()["scalars"])
+
+
+def test_each_view_of_a_batch_has_masks_and_a_chunk_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, seen = Transducer.forward, []
+
+    def spy(self: Transducer, views: Any, *rest: Any) -> Any:
+        seen.append(views)
+        return forward(self, views, *rest)
+
+    monkeypatch.setattr(Transducer, "forward", spy)
+    masks = SpecAugmentConfig(probability=1.0, warmup_steps=0)
+    data = DataConfig(num_mel_bins=NUM_BINS, spec_augment=masks)
+    run(toy_config(tmp_path, num_epochs=1, data=data, scales=LossScales(consistency=0.2)))
+    assert len(seen) == 8
+    assert any(first.chunk != second.chunk for first, second in seen)
+    assert any(not torch.equal(first.features, second.features) for first, second in seen)

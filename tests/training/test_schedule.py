@@ -70,11 +70,11 @@ def test_lengths_of_nothing_are_refused() -> None:
 
 
 def test_loss_scales_move_linearly_to_their_values() -> None:
-    scales = LossScales(simple=0.5, pruned=1.0, ctc=0.2, warmup_steps=2000)
-    assert loss_scales(0, scales) == pytest.approx((1.0, 0.1, 0.2))
-    assert loss_scales(1000, scales) == pytest.approx((0.75, 0.55, 0.2))
-    assert loss_scales(2000, scales) == pytest.approx((0.5, 1.0, 0.2))
-    assert loss_scales(10**6, scales) == pytest.approx((0.5, 1.0, 0.2))
+    scales = LossScales(simple=0.5, pruned=1.0, ctc=0.2, consistency=0.1, warmup_steps=2000)
+    assert loss_scales(0, scales) == pytest.approx((1.0, 0.1, 0.2, 0.1))
+    assert loss_scales(1000, scales) == pytest.approx((0.75, 0.55, 0.2, 0.1))
+    assert loss_scales(2000, scales) == pytest.approx((0.5, 1.0, 0.2, 0.1))
+    assert loss_scales(10**6, scales) == pytest.approx((0.5, 1.0, 0.2, 0.1))
 
 
 def test_options_of_another_optimiser_or_schedule_are_told() -> None:

@@ -13,7 +13,7 @@ from benchmarks.workers import LeftOut
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.cli import parse_config
 from summarymix.mixer import make_mixer
-from summarymix.model import Transducer, make_encoder
+from summarymix.model import Transducer, View, make_encoder
 from summarymix.subsampling import output_lengths
 from summarymix.training.config import TrainConfig
 from summarymix.training.optim import make_optimizer
@@ -142,11 +142,11 @@ def prepare_model(
         return *random_features(batch, seconds, config.model.feature_dim, device), tokens.tolist()
 
     def compute(given: tuple[Tensor, Tensor, list[list[int]]]) -> Tensor:
-        losses = model(*given, chunk, config.loss)
+        features, lengths, tokens = given
         scales = config.scales
+        losses = model([View(features, chunk)] * scales.num_views, lengths, tokens, config.loss)
         total = scales.simple * losses.simple + scales.pruned * losses.pruned + scales.ctc * losses.ctc
-        total = total + config.loss.consistency_scale * losses.consistency
-        return (total / losses.num_frames).mean()
+        return ((total + scales.consistency * losses.consistency) / losses.num_frames).mean()
 
     return model, make_input, compute
 
