@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from summarymix.chunking import ChunkConfig
+from summarymix.encoder.zipformer import ZipformerConfig
 from summarymix.joiner import Joiner
 from summarymix.loss import rnnt_loss
 from summarymix.model import BLANK, LossOptions, ModelConfig, Transducer, View
-from summarymix.zipformer import ZipformerConfig
 
 CONFIG = ModelConfig(
     feature_dim=10,

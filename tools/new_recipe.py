@@ -31,7 +31,7 @@ except ModuleNotFoundError as missing:
 from summarymix.data.corpus import Corpus, Utterance, kind_of
 from summarymix.data.report import hours_by_rate
 from summarymix.data.sources import CorpusSource, add_source_options, prepare_corpus, source_of
-from summarymix.zipformer import ZipformerConfig
+from summarymix.encoder.zipformer import ZipformerConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(__file__).parent / "recipe_template"

@@ -21,9 +21,9 @@ from summarymix.decoding.results import Utterance
 from summarymix.decoding.search import Hypothesis, Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.words import Transcript, transcript
+from summarymix.encoder.subsampling import features_needed
 from summarymix.model import Transducer
 from summarymix.state import state_bytes
-from summarymix.subsampling import features_needed
 
 Mode = Literal["offline", "simulated", "streaming"]
 OFFLINE = ChunkConfig()

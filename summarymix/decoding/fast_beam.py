@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from summarymix import optional_k2
 from summarymix.decoding.search import UNSCALED, Hypothesis, Path, Scaling, Search
-from summarymix.loss.k2 import require as require_k2
 from summarymix.model import BLANK, Transducer
 from summarymix.predictor import StatelessPredictor
 from summarymix.state import State
@@ -84,7 +84,7 @@ class FastBeamSearch(Search):
                 "model has another: use --method modified_beam_search"
             )
         self.predictor = model.predictor
-        self.k2 = require_k2("--method fast_beam_search")
+        self.k2 = optional_k2.require("--method fast_beam_search")
         self.options = options
         self.whole_utterances = graph is not None
         vocab_size = model.config.vocab_size

@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 
+from summarymix import optional_k2
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.ngram import MARKS, read_arpa
 from summarymix.files import atomic_write
-from summarymix.loss.k2 import require as require_k2
 from summarymix.training.checkpoint import read_file
 
 
@@ -33,7 +33,7 @@ def read_lg(path: Path, tokens: Sequence[str], scale: float) -> Any:
         FileNotFoundError: there is no such file.
         ValueError: it is no such file, or for other tokens.
     """
-    k2 = require_k2("--lg")
+    k2 = optional_k2.require("--lg")
     if not path.is_file():
         raise FileNotFoundError(f"No graph {path}: make it with local/compile_lg.py, or correct --lg")
     with torch.serialization.safe_globals([k2.RaggedTensor]):  # icefall's have words on the arcs
@@ -60,7 +60,7 @@ def compile_lg(arpa: Path, tokenizer: Tokenizer) -> tuple[Any, list[str]]:
     Raises:
         FileNotFoundError, ValueError: see :func:`~summarymix.decoding.ngram.read_arpa`; or no k2, or no words.
     """
-    k2 = require_k2("local/compile_lg.py")
+    k2 = optional_k2.require("local/compile_lg.py")
     scores, backoffs = read_arpa(arpa, str)
     words = [ngram[0] for ngram in scores if len(ngram) == 1 and ngram[0] not in MARKS]
     spellings = {word: tokenizer.encode(word) for word in words if tokenizer.covers(word)}

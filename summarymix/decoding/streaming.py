@@ -21,9 +21,9 @@ from summarymix.data.features import FbankExtractor
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.search import Hypothesis, Search
+from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed, output_lengths
 from summarymix.model import Transducer
 from summarymix.state import State, reset_slots, select_slots, write_slots
-from summarymix.subsampling import FEATURES_PER_FRAME, features_needed, output_lengths
 
 Key = TypeVar("Key")
 

@@ -16,8 +16,8 @@ from summarymix.chunking import FRAME_MS, ChunkConfig
 from summarymix.decoding.search import Hypothesis, Search
 from summarymix.decoding.streaming import FeatureQueue
 from summarymix.decoding.words import spoken, word_starts
+from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed
 from summarymix.model import Transducer
-from summarymix.subsampling import FEATURES_PER_FRAME, features_needed
 
 JITTER = 10  # frames by which two windows may differ on when a token is emitted
 

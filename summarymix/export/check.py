@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from summarymix.chunking import ChunkConfig
+from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed
 from summarymix.model import Transducer
-from summarymix.subsampling import FEATURES_PER_FRAME, features_needed
 
 MAX_ERROR = 1e-4  # of numbers up to one, and in proportion beyond
 NUM_CHUNKS = 5

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from summarymix.chunking import ChunkConfig
+from summarymix.encoder.subsampling import FEATURE_OVERLAP, FEATURES_PER_FRAME, features_needed
 from summarymix.model import Transducer
 from summarymix.predictor import StatelessPredictor
 from summarymix.state import pack_state, unpack_state
-from summarymix.subsampling import FEATURE_OVERLAP, FEATURES_PER_FRAME, features_needed
 
 
 @dataclass(frozen=True)

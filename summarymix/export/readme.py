@@ -2,7 +2,7 @@
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.features import FbankOptions
-from summarymix.subsampling import FEATURES_PER_FRAME, features_needed
+from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed
 
 FRAME_SECONDS = 0.01  # of features
 

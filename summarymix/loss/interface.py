@@ -34,6 +34,7 @@ given ``ranges`` leave no path, the loss is inf and its gradients are zero.
 import torch
 from torch import Tensor
 
+from summarymix import optional_k2
 from summarymix.loss import k2, native, pruning
 
 BACKENDS = ("auto", "native", "k2")
@@ -55,11 +56,11 @@ def loss_backend(backend: str = "auto", device: torch.device | str = "cpu") -> s
     if backend == "native":
         return "native"
     device = torch.device(device)
-    if k2.supports(device):
+    if optional_k2.supports(device):
         return "k2"
     if backend == "auto":
         return "native"
-    module, reason = k2.load()
+    module, reason = optional_k2.load()
     raise ImportError(
         "The loss backend 'k2' was asked for, but k2 "
         f"{f'as built here cannot compute on {device.type}' if module else f'cannot be used: {reason}'}. "

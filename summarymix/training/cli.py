@@ -9,8 +9,8 @@ from summarymix.cli import clear_errors, parse_config
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.tokens import Tokenizer
 from summarymix.data.training_data import TrainData
+from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer
-from summarymix.subsampling import output_lengths
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import join_world
 from summarymix.training.loop import train

@@ -2,7 +2,8 @@
 
 import torch
 
-from summarymix.loss import k2, loss_backend
+from summarymix import optional_k2
+from summarymix.loss import loss_backend
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import World
 
@@ -32,7 +33,7 @@ def _loss(asked: str, device: torch.device) -> str:
         ImportError: k2 was asked for and cannot be used.
     """
     chosen = loss_backend(asked, device)
-    module, reason = k2.load()
+    module, reason = optional_k2.load()
     if chosen == "k2":
         return f"k2 {getattr(module, '__version__', 'of unknown version')}"
     if asked == "native":

@@ -22,13 +22,13 @@ import yaml
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from summarymix.blocks.scheduled import find_scheduled, set_progress
 from summarymix.chunking import ChunkConfig
 from summarymix.data.augment import spec_augment
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.files import atomic_write
 from summarymix.model import Transducer, View
-from summarymix.scheduled import find_scheduled, set_progress
 from summarymix.training.averaging import RunningMean
 from summarymix.training.checkpoint import (
     Progress,

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from summarymix.mixing import GroupedLinear
+from summarymix.blocks.mixing import GroupedLinear
 from summarymix.training.muon import Muon
 from summarymix.training.scaled_adam import ScaledAdam
 from summarymix.training.schedule import OptimConfig

@@ -6,7 +6,7 @@ from batch_cases import rewrite, tiny_cuts, train_data
 
 from summarymix.data.cut_problems import ctc_frames_needed
 from summarymix.data.tokens import Tokenizer
-from summarymix.subsampling import output_lengths
+from summarymix.encoder.subsampling import output_lengths
 
 
 def test_ctc_frames_needed() -> None:

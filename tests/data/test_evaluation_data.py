@@ -6,7 +6,7 @@ from batch_cases import config_for, ids, rewrite, tiny_cuts
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
-from summarymix.subsampling import output_lengths
+from summarymix.encoder.subsampling import output_lengths
 
 
 def test_evaluation_is_in_a_fixed_order_and_keeps_what_it_can(prepare, tokenizer: Tokenizer) -> None:

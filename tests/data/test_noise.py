@@ -16,7 +16,7 @@ from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.noise import NoiseConfig, NoiseMixer
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
-from summarymix.subsampling import output_lengths
+from summarymix.encoder.subsampling import output_lengths
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from summarymix.data.noise import NoiseConfig
 from summarymix.data.shar import export_split, place_in_shar, read_shar, with_data
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
-from summarymix.subsampling import output_lengths
+from summarymix.encoder.subsampling import output_lengths
 
 
 def export(fbank: Path, out_dir: Path, executor=None, shard_size: int = 16, **fields: str) -> SkippedItems:

@@ -23,7 +23,7 @@ from summarymix.data.silence import SILENCE, SilenceConfig, WithSilence
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
 from summarymix.data.training_data import TrainData
-from summarymix.subsampling import output_lengths
+from summarymix.encoder.subsampling import output_lengths
 
 BOTH = SilenceConfig(probability=0.5, join_probability=0.5)
 

@@ -7,7 +7,7 @@ from summarymix.data.loading import Batch
 from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
-from summarymix.subsampling import output_lengths
+from summarymix.encoder.subsampling import output_lengths
 
 
 def test_epoch_depends_on_seed_and_number_alone(prepare, tokenizer: Tokenizer) -> None:

@@ -8,7 +8,7 @@ import torch
 from search_cases import alignments, encoder_frames, tokens_of
 from talking_models import make_model
 
-import summarymix.loss.k2
+from summarymix import optional_k2
 from summarymix.chunking import ChunkConfig
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import stream_state_bytes
@@ -95,7 +95,7 @@ def test_tokens_have_their_own_log_probabilities(stateless_model: Transducer) ->
 def test_models_and_machines_that_cannot(monkeypatch: pytest.MonkeyPatch, stateless_model: Transducer) -> None:
     with pytest.raises(ValueError, match=r"--method modified_beam_search"):
         FastBeamSearch(make_model("lstm"), FastBeamOptions())
-    monkeypatch.setattr(summarymix.loss.k2, "load", lambda: (None, "it is not installed"))
+    monkeypatch.setattr(optional_k2, "load", lambda: (None, "it is not installed"))
     with pytest.raises(ValueError, match=r"fast_beam_search needs k2, and it is not installed"):
         FastBeamSearch(stateless_model, FastBeamOptions())
 

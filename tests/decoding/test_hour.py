@@ -17,14 +17,14 @@ from recognizer_cases import LETTERS
 from talking_models import make_model
 from torch import Tensor
 
+from summarymix.blocks.mixing import SeenMean, sum_chunks
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.streaming import FeatureQueue, Stream, StreamingRecognizer
-from summarymix.mixing import SeenMean, sum_chunks
+from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer
 from summarymix.state import State, state_bytes
-from summarymix.subsampling import output_lengths
 
 RATE = 4000  # Hz, for the time that features take
 SHIFT = RATE // 100  # samples

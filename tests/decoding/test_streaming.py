@@ -12,8 +12,8 @@ from summarymix.chunking import ChunkConfig
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.streaming import FeatureQueue, StreamingRecognizer
+from summarymix.encoder.subsampling import features_needed, output_lengths
 from summarymix.model import Transducer
-from summarymix.subsampling import features_needed, output_lengths
 
 TIE = 1e-4
 

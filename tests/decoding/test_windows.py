@@ -8,7 +8,7 @@ from recognizer_cases import LETTERS, make_audio, make_recognizer
 
 from summarymix.decoding.search import Hypothesis
 from summarymix.decoding.windows import WindowedRecognizer, append, matches
-from summarymix.subsampling import output_lengths
+from summarymix.encoder.subsampling import output_lengths
 
 PIECES = LETTERS.tokens
 

@@ -9,6 +9,7 @@ from export_cases import FBANK, TOKENIZER, export, make_audio, make_model
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.features import FbankExtractor
+from summarymix.encoder.subsampling import features_needed, output_lengths
 from summarymix.export import bundle
 from summarymix.export.bundle import taken_for_bytes
 from summarymix.export.check import Comparison
@@ -16,7 +17,6 @@ from summarymix.export.graphs import Graph, StreamingEncoder, offline_graphs, st
 from summarymix.export.onnx import check_file, load_onnx, read_metadata
 from summarymix.export.torchscript import load_torchscript
 from summarymix.state import pack_state
-from summarymix.subsampling import features_needed, output_lengths
 
 RING, SUM, WHOLE = ChunkConfig(8, 2), ChunkConfig(4, -1), ChunkConfig()
 ABOUT = {"comment": "x"}

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 import summarymix.loss
+from summarymix import optional_k2
 from summarymix.loss import check
-from summarymix.loss import k2 as adapter
 
 FUNCTIONS = ("rnnt_loss", "rnnt_loss_pruned", "rnnt_loss_simple", "rnnt_loss_smoothed")
 
@@ -30,11 +30,11 @@ def run_check(monkeypatch):
             setattr(module, name, partial(changed, native, changes.get(name, lambda result: result)))
         monkeypatch.setitem(sys.modules, "k2", module)
         monkeypatch.setattr(sys, "argv", ["check"])
-        adapter.load.cache_clear()
+        optional_k2.load.cache_clear()
         check.main()
 
     yield run
-    adapter.load.cache_clear()
+    optional_k2.load.cache_clear()
 
 
 def changed(native: Callable, change: Callable, *args):
@@ -68,9 +68,9 @@ def test_a_wrong_k2_does_not(run_check, changes: dict[str, Callable], named: str
 
 
 def test_without_k2(monkeypatch) -> None:
-    monkeypatch.setattr(adapter, "find_spec", lambda name: None)
+    monkeypatch.setattr(optional_k2, "find_spec", lambda name: None)
     monkeypatch.setattr(sys, "argv", ["check"])
-    adapter.load.cache_clear()
+    optional_k2.load.cache_clear()
     with pytest.raises(SystemExit, match=r"not installed.*tools/install_k2\.sh"):
         check.main()
-    adapter.load.cache_clear()
+    optional_k2.load.cache_clear()

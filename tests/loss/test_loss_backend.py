@@ -8,6 +8,7 @@ import pytest
 import torch
 from loss_cases import random_problem
 
+from summarymix import optional_k2
 from summarymix.loss import (
     get_rnnt_prune_ranges,
     loss_backend,
@@ -16,19 +17,18 @@ from summarymix.loss import (
     rnnt_loss_simple,
     rnnt_loss_smoothed,
 )
-from summarymix.loss import k2 as adapter
 
 
 @pytest.fixture(autouse=True)
 def forget_k2():
-    adapter.load.cache_clear()
+    optional_k2.load.cache_clear()
     yield
-    adapter.load.cache_clear()
+    optional_k2.load.cache_clear()
 
 
 @pytest.fixture
 def no_k2(monkeypatch):
-    monkeypatch.setattr(adapter, "find_spec", lambda name: None)
+    monkeypatch.setattr(optional_k2, "find_spec", lambda name: None)
 
 
 @pytest.fixture
@@ -86,8 +86,8 @@ def test_with_a_k2_for_another_torch(monkeypatch, caplog):
     def refuse(name):
         raise ImportError("undefined symbol: _ZN3c10")
 
-    monkeypatch.setattr(adapter, "find_spec", lambda name: object())
-    monkeypatch.setattr(adapter, "import_module", refuse)
+    monkeypatch.setattr(optional_k2, "find_spec", lambda name: object())
+    monkeypatch.setattr(optional_k2, "import_module", refuse)
     assert loss_backend("auto") == "native"
     assert "undefined symbol" in caplog.text, "a broken installation is not passed over in silence"
     with pytest.raises(ImportError, match="undefined symbol"):

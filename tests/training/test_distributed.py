@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import training_toy
 from training_toy import ToyData, run, toy_config
 
 from summarymix.chunking import DynamicChunkConfig
 from summarymix.training.checkpoint import read_checkpoint
 
-PROGRAM = str(Path(__file__).with_name("training_toy.py"))
+PROGRAM = str(Path(training_toy.__file__))
 
 # train.py that writes down which cuts each process got.
 SPYING_TRAIN_PY = """

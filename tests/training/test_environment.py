@@ -9,7 +9,7 @@ import pytest
 import torch
 from training_toy import run, toy_config
 
-from summarymix.loss import k2
+from summarymix import optional_k2
 from summarymix.training.distributed import World
 from summarymix.training.environment import environment
 
@@ -25,7 +25,7 @@ from summarymix.training.environment import environment
 def test_loss_backend_and_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, found: Any, words: str
 ) -> None:
-    monkeypatch.setattr(k2, "load", lambda: found)
+    monkeypatch.setattr(optional_k2, "load", lambda: found)
     config = toy_config(tmp_path)
     config.loss.backend = asked
     assert environment(config, World(torch.device("cpu")))["loss"] == words
@@ -46,7 +46,7 @@ def test_run_says_what_it_computes_with_and_logs_it(tmp_path: Path, capsys: pyte
 def test_k2_that_is_not_there_is_refused_before_anything_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(k2, "load", lambda: (None, "it is not installed"))
+    monkeypatch.setattr(optional_k2, "load", lambda: (None, "it is not installed"))
     config = toy_config(tmp_path / "exp")
     config.loss.backend = "k2"
     with pytest.raises(ImportError, match="it is not installed"):

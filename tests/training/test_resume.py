@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import training_toy
 from training_toy import ToyData, run, toy_config
 
 from summarymix.chunking import DynamicChunkConfig
@@ -18,7 +19,7 @@ from summarymix.training.checkpoint import read_checkpoint
 from summarymix.training.config import TrainConfig
 from summarymix.training.schedule import OptimConfig
 
-PROGRAM = [sys.executable, str(Path(__file__).with_name("training_toy.py"))]
+PROGRAM = [sys.executable, str(Path(training_toy.__file__))]
 OPTIONS = ["--num_epochs=3", "--accumulate=2"]  # 12 steps, checkpoints after 3, 4 (epoch), 6, 8 (epoch), 9, 12 (epoch)
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 import yaml
 
-from summarymix.attention import RelativeAttention
+from summarymix.blocks.attention import RelativeAttention
+from summarymix.encoder.zipformer import Zipformer
 from summarymix.training.checkpoint import load_model, read_checkpoint, replace_step_checkpoint
 from summarymix.training.cli import main
-from summarymix.zipformer import Zipformer
 
 
 def test_command_trains_resumes_and_names_what_it_leaves_out(

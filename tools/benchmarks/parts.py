@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.workers import LeftOut
+from summarymix.blocks.make_mixer import make_mixer
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.cli import parse_config
-from summarymix.mixer import make_mixer
+from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer, View, make_encoder
-from summarymix.subsampling import output_lengths
 from summarymix.training.config import TrainConfig
 from summarymix.training.optim import make_optimizer
 from summarymix.training.precision import autocast

@@ -1,0 +1,1 @@
+"""Modules that encoders are built from. Those that look beyond their frame have one ``forward(x, grid, state)``."""

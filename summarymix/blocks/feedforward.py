@@ -1,0 +1,19 @@
+"""The Conformer's feed-forward module."""
+
+from torch import nn
+
+from summarymix.blocks.dropout import Dropout
+
+
+class FeedForward(nn.Sequential):
+    """LayerNorm, expansion, Swish, contraction, frame by frame: (…, D) to (…, D) (arXiv 2005.08100, figure 4)."""
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: float) -> None:
+        super().__init__(
+            nn.LayerNorm(dim),
+            nn.Linear(dim, hidden_dim),
+            nn.SiLU(),
+            Dropout(dropout),
+            nn.Linear(hidden_dim, dim),
+            Dropout(dropout),
+        )

@@ -1,0 +1,267 @@
+"""The parts of a layer of the zip-style encoder. What each is for, and its sizes and ranges, are those of the Zipformer
+(arXiv 2310.11230) and of icefall's measurements. Balancers and whiteners have the limits that icefall's code gives;
+:class:`Balancer` says in what shares of positive values differ.
+
+Each begins with a small output, so that a new layer does little, and ScaledAdam gives its scale a speed of its own.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from summarymix.blocks.attention import past_frames, push_frames
+from summarymix.blocks.convolution import ChunkConvolution, EdgeScaledConvolution
+from summarymix.blocks.mixing import SeenMean, by_chunk, sum_chunks
+from summarymix.blocks.pieces import in_blocks
+from summarymix.blocks.regularise import Balancer, Whiten, limit_value
+from summarymix.blocks.scheduled import Schedulable, Scheduled
+from summarymix.blocks.swoosh import swoosh_l, swoosh_r
+from summarymix.chunking import ChunkConfig, ChunkGrid
+from summarymix.state import State
+
+
+class Bypass(nn.Module):
+    """x₀ + c ⊙ (x - x₀): how much of what modules have made of x₀ is kept, learnt for each channel.
+
+    At first c may not fall below 0.9, so that all modules have to learn something; the limit falls to 0.2. With
+    ``skip_rate`` the modules are left out altogether for some utterances: stochastic depth.
+
+    Args:
+        dim: D.
+        skip_rate: share of utterances, in training.
+    """
+
+    def __init__(self, dim: int, skip_rate: Schedulable = 0.0) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((dim,), 0.5))
+        self.scale_min = Scheduled((0, 0.9), (20000, 0.2))
+        self.skip_rate = skip_rate
+
+    def forward(self, original: Tensor, x: Tensor) -> Tensor:
+        """Both (N, T, D), as is the result."""
+        scale = limit_value(self.scale, float(self.scale_min), 1.0, self.training)
+        skip_rate = float(self.skip_rate)
+        if self.training and skip_rate > 0:
+            scale = scale * kept(x, skip_rate)
+        return original + (x - original) * scale
+
+
+def kept(x: Tensor, skip_rate: float) -> Tensor:
+    """(N, 1, 1) of ones, and of zeros for the share ``skip_rate`` of the utterances of x (N, …)."""
+    return (torch.rand(x.size(0), 1, 1, device=x.device) >= skip_rate).to(x.dtype)
+
+
+class UtteranceDropout(nn.Module):
+    """Dropout of whole channels of an utterance: the mask is the same in all its frames.
+
+    Args:
+        rate: in training; a number, or scheduled.
+    """
+
+    def __init__(self, rate: Schedulable) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, D) to (N, T, D)."""
+        rate = float(self.rate)
+        if not self.training or rate == 0:
+            return x
+        mask = torch.rand(x.size(0), 1, x.size(2), device=x.device) >= rate  # (N, 1, D)
+        return x * (mask / (1 - rate)).to(x.dtype)
+
+
+class ZipFeedForward(nn.Module):
+    """Expansion, SwooshL, contraction, frame by frame.
+
+    Args:
+        dim: D.
+        hidden_dim: inner width.
+        dropout: of the inner features.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, dropout: Schedulable) -> None:
+        super().__init__()
+        self.expand = nn.Linear(dim, hidden_dim)
+        self.balancer = Balancer(hidden_dim, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0)
+        self.dropout = UtteranceDropout(dropout)
+        self.contract = start_small(nn.Linear(hidden_dim, dim), 0.1)
+        self.whiten = Whiten(growing(7.5))
+
+    def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """(N, T, D) to (N, T, D)."""
+        inner = self.balancer(self.expand(x), grid.mask)
+        return self.whiten(self.contract(self.dropout(swoosh_l(inner))), grid.mask)
+
+
+class GatedMean(nn.Module):
+    """What the two below share: W (y_t ⊙ mean of (v_u ⊙ tanh s_u) over the frames u seen by t).
+
+    Args:
+        dim: D.
+        hidden_dim: P, width of y, v and s.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(dim, 3 * hidden_dim)
+        # Well before tanh saturates, a small s learns nothing: icefall saw good models begin at an absolute value of 3.
+        self.balancer = Balancer(
+            hidden_dim,
+            min_positive=Scheduled((0, 0.25), (20000, 0.05)),
+            max_positive=Scheduled((0, 0.75), (20000, 0.95)),
+            min_abs=0.5,
+            max_abs=5.0,
+        )
+        self.value_whiten = Whiten(growing(5.0))
+        self.out = start_small(nn.Linear(hidden_dim, dim), 0.05)
+        self.whiten = Whiten(growing(5.0, 3.0))
+
+    def values(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """v ⊙ tanh s, (N, T, P)."""
+        scale, values = self.project_some(x, 0, 2).chunk(2, dim=-1)
+        scale = self.balancer(scale, grid.mask).tanh()
+        return self.value_whiten(values, grid.mask) * scale
+
+    def gate(self, x: Tensor) -> Tensor:
+        """y, (N, T, P)."""
+        return self.project_some(x, 2, 3)
+
+    def project_some(self, x: Tensor, start: int, stop: int) -> Tensor:
+        """The parts ``start`` … ``stop`` - 1 of the projection, which has s, v and y: (N, T, (stop - start)·P)."""
+        rows = slice(start * self.out.in_features, stop * self.out.in_features)
+        return F.linear(x, self.project.weight[rows], self.project.bias[rows])
+
+    def finish(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """The last map: (N, T, P) to (N, T, D)."""
+        return self.whiten(self.out(x), grid.mask)
+
+
+class GatedSummary(GatedMean):
+    """In place of the Zipformer's non-linear attention: a mean in which all frames count alike, so that it is the same
+    in a whole chunk; the gate y_t makes it the frame's own. Where SummaryMixing adds its summary to what a frame is,
+    this multiplies the two.
+
+    Args:
+        dim: D.
+        hidden_dim: P, width of y, v and s.
+        decay_seconds: of the mean, see :class:`SeenMean`.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, decay_seconds: float | None) -> None:
+        super().__init__(dim, hidden_dim)
+        self.mean = SeenMean(hidden_dim, decay_seconds)
+
+    def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """Whole utterances: (N, T, D) to (N, T, D)."""
+        return self.combine(self.mean(self.sum(x, grid), grid), x, grid)
+
+    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
+        """That of the mean."""
+        return self.mean.init_state(batch_size, chunk, self.out.weight)
+
+    def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
+        """One chunk: (N, C, D) to (N, C, D), and the state that follows."""
+        mean, state = self.mean.step(self.sum(x, grid), grid, state)
+        return self.combine(mean, x, grid), state
+
+    def sum(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """Sums of the values of each chunk: (N, T, D) to (N, K, P)."""
+        return sum_chunks(lambda x: (x[..., :0], self.values(x, grid)), x, grid)[1]
+
+    def combine(self, mean: Tensor, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """The mean (N, K, P) and x (N, T, D) to (N, T, D)."""
+
+        def finish(x: Tensor, mean: Tensor) -> Tensor:
+            gate = self.gate(x)
+            gated = gate.unflatten(1, (mean.size(1), -1)) * mean.to(gate.dtype)[:, :, None]  # (N, K, C, P)
+            return self.finish(gated.flatten(1, 2), grid)
+
+        return by_chunk(finish, grid, (x,), (mean,))
+
+
+class GatedAttention(GatedMean):
+    """The Zipformer's non-linear attention: a mean with attention weights, those of the first head."""
+
+    def forward(self, x: Tensor, grid: ChunkGrid, weights: Tensor) -> Tensor:
+        """Whole utterances: (N, T, D) and weights (N, H, T, T) to (N, T, D)."""
+        return self.finish(weights[:, 0] @ grid.zero_padding(self.values(x, grid)) * self.gate(x), grid)
+
+    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
+        """Values of the last L chunks."""
+        return {"value": past_frames(batch_size, chunk, self.out.weight, self.out.in_features)}
+
+    def step(self, x: Tensor, grid: ChunkGrid, state: State, weights: Tensor) -> tuple[Tensor, State]:
+        """One chunk: (N, C, D) and weights (N, H, C, (L+1)·C) to (N, C, D), and the state that follows."""
+        seen, kept = push_frames(state["value"], grid.zero_padding(self.values(x, grid)))
+        return self.finish(weights[:, 0] @ seen.to(x.dtype) * self.gate(x), grid), {"value": kept}
+
+
+class ZipConvolution(nn.Module):
+    """Gated linear unit, convolution on the chunk grid, SwooshR, projection.
+
+    Args:
+        dim: D.
+        kernel_size: taps, odd.
+        convolution: chunk or edge_scaled.
+    """
+
+    def __init__(self, dim: int, kernel_size: int, convolution: Literal["chunk", "edge_scaled"]) -> None:
+        super().__init__()
+        self.expand = nn.Linear(dim, 2 * dim)
+        # In first layers icefall saw gates of 50 to 100, which pass all or nothing and learn no more.
+        self.gate_balancer = Balancer(
+            dim,
+            min_positive=Scheduled((0, 0.05), (8000, 0.025)),
+            max_positive=1.0,
+            min_abs=1.5,
+            max_abs=Scheduled((0, 5.0), (8000, 10.0)),
+        )
+        self.depthwise = (ChunkConvolution if convolution == "chunk" else EdgeScaledConvolution)(dim, kernel_size)
+        self.balancer = Balancer(
+            dim,
+            min_positive=Scheduled((0, 0.1), (8000, 0.05)),
+            max_positive=1.0,
+            min_abs=Scheduled((0, 0.2), (20000, 0.5)),
+            max_abs=10.0,
+        )
+        self.inner_whiten = Whiten(growing(7.5))
+        self.out = start_small(nn.Linear(dim, dim), 0.05)
+
+    def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """(N, T, D) to (N, T, D)."""
+        x = in_blocks(lambda x: self.before(x, grid), x)
+        return self.depthwise(x, grid, lambda x: self.after(x, grid))
+
+    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
+        """That of the convolution."""
+        return self.depthwise.init_state(batch_size, chunk)
+
+    def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
+        """One chunk: (N, C, D) to (N, C, D), and the state that follows."""
+        x, state = self.depthwise.step(self.before(x, grid), grid, state)
+        return self.after(x, grid), state
+
+    def before(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """What comes before the convolution, frame by frame: (N, T, D)."""
+        x, gate = self.expand(x).chunk(2, dim=-1)
+        return x * self.gate_balancer(gate, grid.mask).sigmoid()
+
+    def after(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+        """What comes after it, frame by frame: (N, T, D)."""
+        return self.out(swoosh_r(self.inner_whiten(self.balancer(x, grid.mask), grid.mask)))
+
+
+def growing(limit: float, ratio: float = 2.0) -> Scheduled:
+    """The limit of a whitener, which grows to ``ratio`` times as much: strictest at the beginning."""
+    return Scheduled((0, limit), (20000, ratio * limit))
+
+
+def start_small(linear: nn.Linear, scale: float) -> nn.Linear:
+    """The layer with its initial weights times ``scale``, and a bias that is small beside what they give."""
+    with torch.no_grad():
+        linear.weight *= scale
+        nn.init.uniform_(linear.bias, -0.1 * scale, 0.1 * scale)
+    return linear
