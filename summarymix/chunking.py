@@ -9,7 +9,6 @@ With C = None the whole utterance is one chunk: offline recognition. Training dr
 import random
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -62,14 +61,11 @@ class ChunkConfig:
 
 @dataclass
 class DynamicChunkConfig:
-    """The law from which training draws a :class:`ChunkConfig` for each batch.
+    """Distribution over chunk configurations, sampled once per batch (once per view, where a batch has two).
 
     With probability ``full_context_prob`` a batch sees full context; else the chunk size is uniform in
     ``min_chunk``…``max_chunk`` frames, and with probability ``limited_left_prob`` the left context is uniform in
     ``min_left``…``max_left`` chunks, otherwise unlimited. The defaults are those of arXiv 2409.07165's recipes.
-
-    A batch is split into ``draws`` parts, or as many as it has utterances if these are fewer, and each part has a draw
-    of its own: 1 is one for the whole batch, a large number one for each utterance.
     """
 
     full_context_prob: float = 0.4
@@ -78,14 +74,9 @@ class DynamicChunkConfig:
     limited_left_prob: float = 0.75
     min_left: int = 2
     max_left: int = 32
-    draws: int = 1
-
-    def __post_init__(self) -> None:
-        if self.draws < 1:
-            raise ValueError(f"--chunk.draws {self.draws} must be at least 1")
 
     def check(self, multiple: int) -> None:
-        """Refuse a law without a chunk size that is a multiple of ``multiple``.
+        """Refuse a distribution without a chunk size that is a multiple of ``multiple``.
 
         Raises:
             ValueError: there is none.
@@ -106,16 +97,17 @@ class DynamicChunkConfig:
 
 
 class ChunkGrid:
-    """The grid of one batch: validity of its frames, and sums over what each chunk sees.
+    """The grid of a *run*: K whole chunks of each utterance, which follow those that its state has seen.
 
-    ``num_frames`` is rounded up to whole chunks, so that every block reshapes (N, T, …) to (N, K, C, …) without a
-    copy; the encoder pads once, at its input. All work here is linear in the number of chunks, but for
-    :attr:`hidden`, which is made only for those who ask.
+    A whole utterance is the run of all its chunks, from a state that has seen none; a stream's chunk is a run of one.
+    ``num_frames`` is rounded up to whole chunks, so that every block reshapes (N, K·C, …) to (N, K, C, …) without a
+    copy. All work here is linear in the number of chunks, but for :meth:`unseen`, which only attention asks for.
 
     Args:
-        lengths: (N,) int64, valid frames of each utterance.
-        num_frames: T, the longest of them or more.
-        config: chunk size and left context.
+        lengths: (N,) int64, valid frames of each utterance in this run.
+        num_frames: the longest of them or more.
+        config: chunk size and left context. A state with room for more chunks than its left context keeps its size, so
+            that a stream's state alone says how far it looks back.
         frame_ms: duration of a frame.
         all_valid: whether no frame is padding. None looks at ``lengths``; while a graph is exported they are not known
             yet, so there it masks.
@@ -136,7 +128,7 @@ class ChunkGrid:
         self.chunk_seconds = self.chunk_size * frame_ms / 1000
         self.lengths = lengths
         self.valid = length_mask(lengths, self.num_frames)  # (N, T)
-        # On the host, and once per batch: where nothing is padded, blocks need not mask.
+        # On the host, and once per run: where nothing is padded, blocks need not mask.
         if all_valid is None:
             all_valid = not torch.compiler.is_exporting() and bool(self.valid.all())
         self.all_valid = all_valid
@@ -144,21 +136,8 @@ class ChunkGrid:
         self.counts = self.chunked(self.valid).sum(2, dtype=torch.float32)[..., None]  # (N, K, 1), of each chunk
         self._shared: dict[Hashable, Tensor] = {}
 
-    @cached_property
-    def hidden(self) -> Tensor:
-        """(N, T, T) bool: [n, t, u] says that frame t of utterance n does not see its frame u."""
-        chunks = torch.arange(self.num_frames, device=self.lengths.device) // self.chunk_size  # (T,)
-        hidden = chunks > chunks[:, None]  # (T, T)
-        if self.config.left_chunks >= 0:
-            hidden |= chunks < chunks[:, None] - self.config.left_chunks
-        return hidden | ~self.valid[:, None]
-
-    def seen(self, decay: float = 1.0, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Frames that each chunk sees, weighted as by :meth:`sum_seen`: the denominator of every mean, (N, K, 1)."""
-        return self.shared(("seen", decay, dtype), lambda: self.sum_seen(self.counts.to(dtype), decay))
-
     def shared(self, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        """What ``make()`` gives, made once for this grid under this name: for what is the same in all layers."""
+        """The result of ``make()``, computed once for this grid: for what is the same in all layers."""
         if name not in self._shared:
             self._shared[name] = make()
         return self._shared[name]
@@ -176,17 +155,63 @@ class ChunkGrid:
         """(N, T, D) with the padded frames zeroed."""
         return x if self.all_valid else x.masked_fill(~self.valid[..., None], 0.0)
 
-    def sum_seen(self, chunk_sums: Tensor, decay: float = 1.0) -> Tensor:
-        """For each chunk, the sum of ``chunk_sums`` (N, K, D) over the chunks it sees: itself and those on its left,
-        the one i further left with weight decay^i."""
+    def chunk_sums(self, x: Tensor) -> Tensor:
+        """Sums of the valid frames of each chunk, in float32 or wider: (N, T, D) to (N, K, D)."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        return self.chunked(self.zero_padding(x)).sum(2, dtype=wide)
+
+    def remember(self, past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+        """Join what a state holds of chunks, oldest first, with that of this run.
+
+        Args:
+            past: (N, P, …), of the last P chunks.
+            new: (N, K, …).
+
+        Returns:
+            Both in one row (N, P + K, …), and the part of it that the next run may see: the last max(P, L) chunks, or
+            with unlimited left context all.
+        """
+        row = torch.cat([past, new.to(past.dtype)], dim=1)
         left = self.config.left_chunks
-        if self.num_chunks == 1 or left == 0:
-            return chunk_sums
+        return row, row if left < 0 else row[:, max(row.size(1) - max(past.size(1), left), 0) :]
+
+    def sum_seen(self, past: Tensor, new: Tensor, decay: float = 1.0) -> tuple[Tensor, Tensor]:
+        """For each chunk, the sum over the chunks that it sees; one that is i chunks further left counts decay^i.
+
+        Args:
+            past: of the state: one sum (N, D) of all chunks before, or with limited left context the sums of the last
+                ones, (N, P, D), see :meth:`remember`; weighted as the last of them saw them.
+            new: sums of this run's chunks, (N, K, D).
+            decay: weight of a chunk relative to the one after it.
+
+        Returns:
+            The sums (N, K, D), and what the next run has as ``past``.
+        """
+        if past.dim() == 2:
+            row = torch.cat([past[:, None], new], dim=1)  # (N, 1 + K, D)
+            total = (row.cumsum(1) if decay == 1.0 else decayed_sum(row, row.size(1), decay))[:, 1:]
+            return total, total[:, -1]
+        left = max(past.size(1), self.config.left_chunks)
         if decay != 1.0:
-            return decayed_sum(chunk_sums, self.num_chunks if left < 0 else min(left + 1, self.num_chunks), decay)
-        if left < 0 or left >= self.num_chunks - 1:
-            return chunk_sums.cumsum(1)
-        return sliding_sum(chunk_sums, left + 1)
+            total, row = decayed_run(past, new, left, decay)
+            return total, row[:, max(row.size(1) - left, 0) :]
+        row, kept = self.remember(past, new)
+        total = sliding_sum(row, left + 1) if left + 1 < row.size(1) else row.cumsum(1)
+        return total[:, past.size(1) :], kept
+
+    def unseen(self, num_past: int) -> Tensor:
+        """(T, S) bool: [t, s] says that frame t of the run does not see frame s, for its chunk is later or too early.
+
+        The S frames are those of ``num_past`` chunks before the run and its own.
+        """
+        device = self.lengths.device
+        frames = torch.arange((num_past + self.num_chunks) * self.chunk_size, device=device)
+        chunks = frames // self.chunk_size  # (S,)
+        own = chunks[num_past * self.chunk_size :, None]  # (T, 1)
+        unseen = chunks > own
+        if self.config.left_chunks >= 0:
+            unseen |= chunks < own - max(num_past, self.config.left_chunks)
+        return unseen
 
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:
@@ -219,7 +244,7 @@ def decayed_sum(x: Tensor, width: int, decay: float) -> Tensor:
     """
 
     def earlier(y: Tensor, chunks: int) -> Tensor:
-        """What ``y`` was so many chunks ago, with the weight it has by now."""
+        """``y`` of so many chunks ago, with the weight that it has by now."""
         return F.pad(y[:, : y.size(1) - chunks], (0, 0, chunks, 0)) * decay**chunks
 
     total, window, done = torch.zeros_like(x), x, 0  # sums of ``done`` terms and of ``size`` terms
@@ -230,3 +255,25 @@ def decayed_sum(x: Tensor, width: int, decay: float) -> Tensor:
         if done < width:
             window = window + earlier(window, size)
     return total
+
+
+def decayed_run(past: Tensor, new: Tensor, left: int, decay: float) -> tuple[Tensor, Tensor]:
+    """Decayed sums over each of K chunks and the ``left`` ones before it.
+
+    Args:
+        past: sums of the P ≤ ``left`` chunks before, oldest first, weighted as the last of them saw them: (N, P, D).
+        new: sums of the K chunks, (N, K, D).
+        left: chunks of left context.
+        decay: weight of a chunk relative to the one after it.
+
+    Returns:
+        (N, K, D), and the sums of all P + K chunks, weighted as the last one sees them.
+    """
+    (num_past, num_new), ages = (past.size(1), new.size(1)), torch.arange(new.size(1), device=new.device)
+    total = decayed_sum(new, min(left + 1, num_new), decay)
+    # Chunk k sees the past from place P - left + k on; of zeros behind it, where that is beyond its end.
+    suffixes = F.pad(past.flip(1).cumsum(1).flip(1), (0, 0, 0, 1))  # (N, P + 1, D)
+    first = (num_past - left + ages).clamp(0, num_past)  # (K,)
+    powers = (decay ** ages.to(new.dtype))[:, None]  # (K, 1)
+    total = total + suffixes[:, first] * powers * decay
+    return total, torch.cat([past * decay**num_new, new * powers.flip(0)], dim=1)

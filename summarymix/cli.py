@@ -4,20 +4,30 @@ import argparse
 import difflib
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_type_hints
 
 import jsonargparse
+import yaml
 from tqdm import tqdm
+
+from summarymix.option_names import dotted
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 ConfigT = TypeVar("ConfigT")
 
 
-def parse_config(cls: type[ConfigT], argv: Sequence[str] | None = None, description: str = "") -> ConfigT:
+def parse_config(
+    cls: type[ConfigT],
+    argv: Sequence[str] | None = None,
+    description: str = "",
+    what_became_of: Callable[[str], str | None] = lambda name: None,
+) -> ConfigT:
     """Fill the dataclass ``cls`` from a command line.
 
     Options are the fields' names, nested ones with dots, with underscores or dashes: ``--model.num-layers 8``.
@@ -29,6 +39,7 @@ def parse_config(cls: type[ConfigT], argv: Sequence[str] | None = None, descript
         cls: dataclass, its fields typed; defaults have to be plain values, or dataclasses of them.
         argv: arguments without the program's name; None takes the process's own.
         description: what ``--help`` says first.
+        what_became_of: a sentence on an option that earlier versions had, by its dotted name; None for others.
 
     Returns:
         An instance of ``cls``.
@@ -43,6 +54,10 @@ def parse_config(cls: type[ConfigT], argv: Sequence[str] | None = None, descript
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             super().error(message + _suggestion(message, known), ex)
 
+    for source, name in _given_names(arguments):
+        if sentence := what_became_of(name):
+            print(f"{source}: {sentence}", file=sys.stderr)
+            sys.exit(2)
     return jsonargparse.auto_cli(
         cls,
         args=arguments,
@@ -52,6 +67,23 @@ def parse_config(cls: type[ConfigT], argv: Sequence[str] | None = None, descript
         description=description,
         allow_abbrev=False,
     )
+
+
+def _given_names(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Dotted names of the options in a command line and its files, and where each stands."""
+    for argument, following in pairwise([*arguments, ""]):
+        name, equals, value = argument.partition("=")
+        if name != "--config":
+            if name.startswith("--"):
+                yield "command line", name[2:]
+            continue
+        path = Path(value if equals else following)
+        try:
+            values = yaml.safe_load(path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):  # the parser will tell
+            continue
+        if isinstance(values, dict):
+            yield from ((str(path), name) for name, _ in dotted(values))
 
 
 def dashed(argument: str) -> str:

@@ -1,6 +1,6 @@
 """The transducer: encoder, predictor and joiner, trained with pruned RNN-T and an auxiliary CTC loss."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from summarymix.blocks.mixing import MixingConfig
 from summarymix.blocks.regularise import Balancer
 from summarymix.chunking import ChunkConfig, length_mask
 from summarymix.encoder.base import Encoder
@@ -15,45 +16,58 @@ from summarymix.encoder.conformer import Conformer, ConformerConfig
 from summarymix.encoder.zipformer import Zipformer, ZipformerConfig
 from summarymix.joiner import Joiner
 from summarymix.loss import do_rnnt_pruning, get_rnnt_prune_ranges, rnnt_loss_pruned, rnnt_loss_smoothed
+from summarymix.option_names import upgraded
 from summarymix.predictor import LSTMPredictor, StatelessPredictor
 
 BLANK = 0  # of every token table, as in k2, icefall and sherpa
 
 
 @dataclass
-class ModelConfig(ConformerConfig):
-    """Sizes of the whole transducer: those of the encoder, and
-
-    Args:
-        encoder: conformer, or zipformer, the zip-style one.
-        zipformer: sizes of the latter; of those above it has feature_dim, dropout, and what says how frames see each
-            other.
-        predictor: stateless (the last ``context_size`` tokens) or lstm.
-        predictor_dim: width of the predictor.
-        context_size: tokens that the stateless predictor sees.
-        joiner_dim: width of the joiner.
-        vocab_size: number of tokens, blank included; 0 takes it from the token table.
-    """
+class ModelConfig:
+    """Sizes of the whole transducer."""
 
     encoder: Literal["conformer", "zipformer"] = "conformer"
+    """Which encoder; zipformer is the zip-style one."""
+    feature_dim: int = 80
+    """Mel bins of the features."""
+    dropout: float = 0.1
+    """In the encoder, and in the LSTM predictor. The zip-style encoder has three times as much at the beginning."""
+    conformer: ConformerConfig = field(default_factory=ConformerConfig)
+    """Sizes of the Conformer."""
     zipformer: ZipformerConfig = field(default_factory=ZipformerConfig)
+    """Sizes of the zip-style encoder."""
     predictor: Literal["stateless", "lstm"] = "stateless"
+    """Which predictor; a stateless one sees the last ``context_size`` tokens."""
     predictor_dim: int = 256
+    """Width of the predictor."""
     context_size: int = 2
+    """Tokens that the stateless predictor sees."""
     joiner_dim: int = 256
+    """Width of the joiner."""
     vocab_size: int = 0
+    """Number of tokens, blank included; 0 takes it from the token table."""
+    mixing: MixingConfig = field(default_factory=MixingConfig)
+    """How frames see each other: SummaryMixing, or what it is compared with."""
 
     @classmethod
-    def from_plain(cls, values: dict[str, Any]) -> "ModelConfig":
-        """The configuration that a checkpoint has written down; options that did not exist then have their defaults."""
-        return cls(**values | {"zipformer": ZipformerConfig(**values.get("zipformer", {}))})
+    def from_plain(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """The configuration that a checkpoint has written down, perhaps by an earlier version.
+
+        Options that did not exist then have their defaults.
+
+        Raises:
+            ValueError: it has an option that was removed, with another value than the default.
+        """
+        nested = upgraded({"model": values})["model"]
+        parts = {"conformer": ConformerConfig, "zipformer": ZipformerConfig, "mixing": MixingConfig}
+        return cls(**nested | {name: part(**nested.get(name, {})) for name, part in parts.items()})
 
 
 def make_encoder(config: ModelConfig) -> Encoder:
     """The encoder of a configuration."""
     if config.encoder == "conformer":
-        return Conformer(config)
-    return Zipformer(config.zipformer, config, config.feature_dim, config.dropout)
+        return Conformer(config.conformer, config.mixing, config.feature_dim, config.dropout)
+    return Zipformer(config.zipformer, config.mixing, config.feature_dim, config.dropout)
 
 
 @dataclass

@@ -2,9 +2,10 @@
 
 Every tensor has the batch axis first: one row, or *slot*, per stream. Shapes never change while a stream runs, and
 the initial state is all zeros; so streams are batched, moved and reset by plain indexing, whatever the encoder is.
+Modules pass a :class:`StateTree` down to their parts; callers of an encoder see it flat.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -56,38 +57,39 @@ def unpack_state(packed: Tensor, like: State) -> State:
     return {name: part.unflatten(1, tensor.shape[1:]) for (name, tensor), part in zip(like.items(), parts, strict=True)}
 
 
-class PartStates:
-    """A module's state while it makes a step: each part is given its own, and what follows is collected.
+class StateTree(dict[str, Any]):
+    """A state by module: the state of each part under the part's name, tensors at the leaves.
 
-    Args:
-        state: of the module, the parts' under their names.
+    A part without a state need not be in it.
     """
 
-    def __init__(self, state: State) -> None:
-        self._state = state
-        self.following: State = {}
-
-    def step(self, name: str, part: Any, x: Tensor, grid: Any, *others: Any) -> Tensor:
-        """``part.step(x, grid, its state, *others)``, its state being that under ``name``."""
-        x, following = part.step(x, grid, take_prefix(name, self._state), *others)
-        self.following |= add_prefix(name, following)
-        return x
+    def __missing__(self, name: str) -> "StateTree":
+        return StateTree()
 
 
-def init_parts(parts: Iterable[tuple[str, Any]], batch_size: int, chunk: ChunkConfig) -> State:
-    """The state of a module before the first chunk, from its parts and their names."""
+def init_parts(parts: Iterable[tuple[str, Any]], batch_size: int, chunk: ChunkConfig) -> StateTree:
+    """The states of named modules before the first chunk."""
+    return StateTree({name: part.init_state(batch_size, chunk) for name, part in parts})
+
+
+def nest(state: State) -> StateTree:
+    """``{"layers.0.sum": …}`` to ``{"layers": {"0": {"sum": …}}}``."""
+    tree = StateTree()
+    for name, tensor in state.items():
+        *modules, leaf = name.split(".")
+        branch = tree
+        for module in modules:
+            branch = branch.setdefault(module, StateTree())
+        branch[leaf] = tensor
+    return tree
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> State:
+    """The inverse of :func:`nest`."""
     state: State = {}
-    for name, part in parts:
-        state |= add_prefix(name, part.init_state(batch_size, chunk))
+    for name, value in tree.items():
+        if isinstance(value, Tensor):
+            state[prefix + name] = value
+        else:
+            state |= flatten(value, f"{prefix}{name}.")
     return state
-
-
-def add_prefix(prefix: str, state: State) -> State:
-    """``state`` with every name behind ``prefix.``: how a module nests the states of its parts."""
-    return {f"{prefix}.{name}": tensor for name, tensor in state.items()}
-
-
-def take_prefix(prefix: str, state: State) -> State:
-    """The part of ``state`` that :func:`add_prefix` put under ``prefix``."""
-    start = prefix + "."
-    return {name[len(start) :]: tensor for name, tensor in state.items() if name.startswith(start)}

@@ -22,8 +22,6 @@ def test_milliseconds_must_be_whole_frames():
         ChunkConfig(0)
     with pytest.raises(ValueError, match="-1 \\(unlimited\\)"):
         ChunkConfig(8, -2)
-    with pytest.raises(ValueError, match=r"--chunk\.draws 0 must be at least 1"):
-        DynamicChunkConfig(draws=0)
 
 
 def test_the_training_law_has_its_shares():
@@ -86,11 +84,18 @@ def test_counts_are_the_rows_of_the_visibility(lengths, chunk_size, left_chunks,
     grid = ChunkGrid(torch.tensor(lengths), max(lengths) + more, chunk)
     assert grid.num_frames >= max(lengths) + more
     assert grid.num_frames % grid.chunk_size == 0
-    expected = visibility(lengths, grid.num_frames, ChunkConfig(grid.chunk_size, left_chunks)).sum(-1)  # (N, T)
-    if grid.num_chunks == 1:  # one chunk sees itself, whatever is left of it
-        expected = torch.tensor(lengths)[:, None].expand(-1, grid.num_frames)
-    assert torch.equal(grid.seen().expand(-1, -1, grid.chunk_size).flatten(1), expected.float())
-    expected = visibility(lengths, grid.num_frames, ChunkConfig(grid.chunk_size, left_chunks))
-    assert torch.equal(grid.hidden, ~expected)
+    expected = visibility(lengths, grid.num_frames, ChunkConfig(grid.chunk_size, left_chunks))  # (N, T, T)
+    for past in (torch.zeros(len(lengths), 0, 1), torch.zeros(len(lengths), max(left_chunks, 0), 1)):
+        counts, kept = grid.sum_seen(past, grid.counts)  # (N, K, 1)
+        if left_chunks >= 0:
+            frames = counts.expand(-1, -1, grid.chunk_size).flatten(1)  # (N, T)
+            assert torch.equal(frames, expected.sum(-1).float())
+            assert kept.size(1) == min(left_chunks, past.size(1) + grid.num_chunks)
+        hidden = grid.unseen(0) | ~grid.valid[:, None]
+        assert torch.equal(hidden, ~expected)
+    if left_chunks < 0:
+        counts, total = grid.sum_seen(torch.zeros(len(lengths), 1), grid.counts)
+        assert torch.equal(counts.expand(-1, -1, grid.chunk_size).flatten(1), expected.sum(-1).float())
+        assert torch.equal(total[:, 0], torch.tensor(lengths).float())
     assert torch.equal(grid.valid.sum(1), torch.tensor(lengths))
     assert grid.all_valid == all(length == grid.num_frames for length in lengths)

@@ -53,7 +53,7 @@ def test_later_options_win_over_earlier_files(tmp_path: Path) -> None:
 def test_printed_configuration_reads_back_the_same(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["--model.num-layers", "7", "--optim.lr", "3e-4", "--validation", "[[320, 2]]", "--max-steps", "9"]
+    line = ["--model.conformer.num-layers", "7", "--optim.lr", "3e-4", "--validation", "[[320, 2]]", "--max-steps", "9"]
     with pytest.raises(SystemExit) as exit_:
         parse_config(TrainConfig, [*line, option])
     assert exit_.value.code == 0
@@ -61,7 +61,7 @@ def test_printed_configuration_reads_back_the_same(
     file.write_text(capsys.readouterr().out)
     config = parse_config(TrainConfig, ["--config", str(file)])
     assert config == parse_config(TrainConfig, line)
-    assert (config.model.num_layers, config.optim.lr, config.max_steps) == (7, 3e-4, 9)
+    assert (config.model.conformer.num_layers, config.optim.lr, config.max_steps) == (7, 3e-4, 9)
     assert config.validation == [(320, 2)]
 
 

@@ -10,24 +10,26 @@ from summarymix.joiner import Joiner
 from summarymix.loss import rnnt_loss
 from summarymix.model import BLANK, LossOptions, ModelConfig, Transducer, View
 
-CONFIG = ModelConfig(
-    feature_dim=10,
-    frontend_channels=(2, 3),
-    num_layers=2,
-    dim=8,
-    feedforward_dim=12,
-    kernel_size=5,
-    summary_dim=8,
-    dropout=0.0,
-    predictor_dim=8,
-    joiner_dim=8,
-    vocab_size=6,
-)
+CONFIG = {
+    "feature_dim": 10,
+    "conformer": {
+        "frontend_channels": (2, 3),
+        "num_layers": 2,
+        "dim": 8,
+        "feedforward_dim": 12,
+        "kernel_size": 5,
+        "summary_dim": 8,
+    },
+    "dropout": 0.0,
+    "predictor_dim": 8,
+    "joiner_dim": 8,
+    "vocab_size": 6,
+}
 
 
 def make(**changes) -> Transducer:
     torch.manual_seed(0)
-    return Transducer(ModelConfig(**(vars(CONFIG) | changes))).double()
+    return Transducer(ModelConfig.from_plain(CONFIG | changes)).double()
 
 
 def batch(lengths):
@@ -120,7 +122,7 @@ def test_consistency_moves_each_view_towards_the_other():
 
 @pytest.mark.parametrize("mixing", ["merged", "attention"])
 def test_every_parameter_learns(mixing):
-    model = make(mixing=mixing)
+    model = make(mixing={"mode": mixing})
     features, lengths = batch([60, 43])
     losses = model([View(features, ChunkConfig(4, 2))], lengths, [[1, 2, 3], [5, 4]], LossOptions(backend="native"))
     (losses.simple + losses.pruned + losses.ctc).sum().backward()
@@ -129,7 +131,7 @@ def test_every_parameter_learns(mixing):
 
 @pytest.mark.parametrize("mixing", ["merged", "attention"])
 def test_losses_are_computed_in_float32_under_autocast(mixing):
-    model = make(mixing=mixing).float()
+    model = make(mixing={"mode": mixing}).float()
     features, lengths = batch([60, 43])
     views = [View(features.float(), ChunkConfig()), View(features.float(), ChunkConfig(4, 2))]
     arguments = (views, lengths, [[1, 2, 3], [5, 4]], LossOptions(backend="native"))
@@ -181,12 +183,12 @@ def test_what_the_joiner_adds_up_is_kept_small_with_the_zipformer():
         num_heads=(1, 1),
         frontend_channels=(2, 2, 2),
     )
-    model = make(encoder="zipformer", zipformer=zipformer).train()
+    model = make(encoder="zipformer", zipformer=vars(zipformer)).train()
     assert model.joiner_balancer is not None
     model.joiner_balancer.prob, model.joiner_balancer.grad_scale = 1.0, 100.0
     projection = model.joiner.decoder_proj
     projection.weight.data *= 50
-    features, lengths = torch.randn(2, 80, CONFIG.feature_dim).double(), torch.tensor([80, 60])
+    features, lengths = torch.randn(2, 80, CONFIG["feature_dim"]).double(), torch.tensor([80, 60])
     predictor_out = model.predictor(torch.tensor([[0, 1, 2]]))
     before = projection(predictor_out).abs().mean()
     model([View(features, ChunkConfig())], lengths, [[1, 2], [2]], LossOptions()).pruned.sum().backward()

@@ -2,12 +2,12 @@ import pytest
 import torch
 
 from summarymix.state import (
-    add_prefix,
+    flatten,
+    nest,
     pack_state,
     reset_slots,
     select_slots,
     state_bytes,
-    take_prefix,
     unpack_state,
     write_slots,
 )
@@ -38,12 +38,15 @@ def test_bytes_are_those_of_one_slot():
     assert state_bytes(make_state()) == (4 + 1 + 10) * 4
 
 
-def test_prefixes_nest():
+def test_a_state_nests_by_module_and_back():
     state = make_state()
-    inner = take_prefix("a", state)
-    assert set(inner) == {"sum", "count"}
-    assert add_prefix("a", inner).keys() | {"b"} == state.keys()
-    assert take_prefix("layers.1", {"layers.10.x": torch.zeros(1)}) == {}
+    tree = nest(state)
+    assert tree.keys() == {"a", "b"}
+    assert tree["a"].keys() == {"sum", "count"}
+    assert flatten(tree) == state
+    assert tree["none"] == {}
+    assert tree["a"]["none"] == {}
+    assert flatten(tree) == state
 
 
 def test_a_packed_state_unpacks_to_itself_for_any_number_of_slots():

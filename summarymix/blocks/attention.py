@@ -1,18 +1,14 @@
-"""Self-attention with relative positions: the quadratic twin of SummaryMixing, for comparisons."""
-
-from collections.abc import Callable
+"""Self-attention with relative positions: the quadratic baseline for SummaryMixing."""
 
 import torch
 from torch import Tensor, nn
 
-from summarymix.blocks.pieces import as_it_is, the_result
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.state import State
 
 
 class AttentionWeights(nn.Module):
-    """What frames have of each other: the weights of multi-head attention (arXiv 2005.08100), with the relative
-    positions of Transformer-XL (1901.02860).
+    """Weights of multi-head attention (arXiv 2005.08100) with the relative positions of Transformer-XL (1901.02860).
 
     In each head of d features, frame t gives frame u, if it sees it, the score
 
@@ -20,7 +16,7 @@ class AttentionWeights(nn.Module):
 
     where r_δ is the sinusoid of the distance δ; b, c and W are learnt. There are no absolute positions, and
     sinusoids are computed for the distances that occur, so there is no limit to the length. Time and memory grow with
-    T² in :meth:`forward`, and the streaming state with the left context.
+    the frames of a run times those that it sees, and the state with the left context.
 
     Args:
         dim: D, features in.
@@ -40,52 +36,48 @@ class AttentionWeights(nn.Module):
         self.position_bias = nn.Parameter(torch.empty(num_heads, head_dim).uniform_(-bound, bound))
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """Whole utterances: x (N, T, D) to weights (N, H, T, T). Padded frames are not seen; their rows say nothing."""
-        query, key = self.project(x, grid)
-        return self.weigh(query, key, grid.hidden, grid)
-
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """Keys of the last L chunks, and which of them are valid frames: see :func:`past_frames`."""
+        """Keys of the last L chunks, and which of their frames are valid: see :func:`past_frames`."""
         weight = self.projection.weight
         return {
             "key": past_frames(batch_size, chunk, weight, self.content_bias.numel()),
             "valid": past_frames(batch_size, chunk, weight, 1),
         }
 
-    def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """One chunk: x (N, C, D) on a grid of one chunk to weights (N, H, C, (L+1)·C), and the state that follows."""
-        query, key = self.project(x, grid)
-        keys, new_keys = push_frames(state["key"], key)
-        valid, new_valid = push_frames(state["valid"], grid.valid[..., None])
-        hidden = valid.squeeze(-1)[:, None] == 0  # (N, 1, (L+1)·C)
-        return self.weigh(query, keys.to(query.dtype), hidden, grid), {"key": new_keys, "valid": new_valid}
+    def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
+        """x (N, T, D) to weights (N, H, T, S), and the state that follows.
 
-    def project(self, x: Tensor, grid: ChunkGrid) -> tuple[Tensor, Tensor]:
-        """Queries and keys, (N, T, H·d) both."""
+        The S frames are those of the P chunks in ``state`` and of the run. Padded frames get no weight; the weights
+        that they give mean nothing.
+        """
         # A weight of zero does not silence what is not finite, so padding is zeroed as well as hidden.
-        query, key = self.projection(grid.zero_padding(x)).chunk(2, dim=-1)
-        return query, key
+        query, key = self.projection(grid.zero_padding(x)).chunk(2, dim=-1)  # (N, T, H·d) both
+        keys, next_key = remember_frames(grid, state["key"], key)  # (N, S, H·d)
+        valid, next_valid = remember_frames(grid, state["valid"], grid.valid[..., None])  # (N, S, 1)
+        num_past = state["key"].size(1)
+        hidden = grid.shared(("hidden", num_past), lambda: grid.unseen(num_past) | (valid.mT == 0))  # (N, T, S)
+        weights = self.weigh(query, keys.to(query.dtype), hidden, grid)
+        return weights, {"key": next_key, "valid": next_valid}
 
     def weigh(self, query: Tensor, key: Tensor, hidden: Tensor, grid: ChunkGrid) -> Tensor:
-        """Queries (N, Q, H·d), which are of the last Q of the frames of key (N, K, H·d), to weights (N, H, Q, K).
+        """Queries (N, T, H·d) of the last T of the frames of key (N, S, H·d) to weights (N, H, T, S).
 
-        ``hidden``, (N, Q, K) or (N, 1, K), is true where a query does not see a frame.
+        ``hidden`` (N, T, S) is true where a frame does not see another.
         """
         heads = self.content_bias.shape  # (H, d)
         query, key = (x.unflatten(-1, heads) for x in (query, key))
         num_keys, scale = key.size(1), heads[1] ** -0.5
         distances = self.project_distances(num_keys, grid)  # (H, d, W)
-        # What has Q·K numbers costs most, so it is changed in place where it can be.
-        scores = ((query + self.content_bias) * scale).transpose(1, 2) @ key.permute(0, 2, 3, 1)  # (N, H, Q, K)
-        by_distance = ((query + self.position_bias) * scale).transpose(1, 2) @ distances  # (N, H, Q, W)
+        # The (N, H, T, S) tensors dominate time and memory, so they are updated in place.
+        scores = ((query + self.content_bias) * scale).transpose(1, 2) @ key.permute(0, 2, 3, 1)  # (N, H, T, S)
+        by_distance = ((query + self.position_bias) * scale).transpose(1, 2) @ distances  # (N, H, T, W)
         scores.add_(by_frame(by_distance, num_keys))
         # Finite: a frame that sees nothing, in the padding, must not give NaN.
         scores.masked_fill_(hidden[:, None], torch.finfo(scores.dtype).min)
         return self.dropout(scores.softmax(-1))
 
     def project_distances(self, num_keys: int, grid: ChunkGrid) -> Tensor:
-        """W r_δ for the distances δ = K, K-1 … 1-C that occur, in heads: (H, d, K+C). C is the grid's chunk size."""
+        """W r_δ for the distances δ = S, S-1 … 1-C that occur, in heads: (H, d, S+C). C is the grid's chunk size."""
         weight = self.position_projection.weight
         distances = grid.shared(
             ("sinusoids", num_keys, weight.size(1), weight.dtype),
@@ -97,12 +89,12 @@ class AttentionWeights(nn.Module):
 
 
 class AttentionValues(nn.Module):
-    """What is made of attention's weights: W of the weighted means of values, in heads.
+    """Means of values with given attention weights, in heads, and a linear map of them.
 
     Args:
         dim: D, features in and out.
         num_heads: H.
-        value_dim: of a head.
+        value_dim: v, features of a head's values.
     """
 
     def __init__(self, dim: int, num_heads: int, value_dim: int) -> None:
@@ -111,23 +103,16 @@ class AttentionValues(nn.Module):
         self.projection = nn.Linear(dim, num_heads * value_dim)
         self.out = nn.Linear(num_heads * value_dim, dim)
 
-    def forward(self, x: Tensor, grid: ChunkGrid, weights: Tensor) -> Tensor:
-        """Whole utterances: x (N, T, D), weights (N, H, T, T) to (N, T, D)."""
-        return self.attend(self.projection(grid.zero_padding(x)), weights)
-
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """Values of the last L chunks: see :func:`past_frames`."""
         return {"value": past_frames(batch_size, chunk, self.projection.weight, self.projection.out_features)}
 
-    def step(self, x: Tensor, grid: ChunkGrid, state: State, weights: Tensor) -> tuple[Tensor, State]:
-        """One chunk: x (N, C, D), weights (N, H, C, (L+1)·C) to (N, C, D), and the state that follows."""
-        values, kept = push_frames(state["value"], self.projection(grid.zero_padding(x)))
-        return self.attend(values.to(x.dtype), weights), {"value": kept}
-
-    def attend(self, values: Tensor, weights: Tensor) -> Tensor:
-        """(N, K, H·v) and (N, H, Q, K) to (N, Q, D)."""
-        values = values.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, H, K, v)
-        return self.out((weights @ values).transpose(1, 2).flatten(2))
+    def forward(self, x: Tensor, grid: ChunkGrid, state: State, weights: Tensor) -> tuple[Tensor, State]:
+        """x (N, T, D) and weights (N, H, T, S) to (N, T, D), and the state that follows."""
+        projected = self.projection(grid.zero_padding(x))  # (N, T, H·v)
+        values, next_value = remember_frames(grid, state["value"], projected)  # (N, S, H·v)
+        heads = values.to(projected.dtype).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, H, S, v)
+        return self.out((weights @ heads).transpose(1, 2).flatten(2)), {"value": next_value}
 
 
 class RelativeAttention(nn.Module):
@@ -146,57 +131,42 @@ class RelativeAttention(nn.Module):
         self.weights = AttentionWeights(dim, num_heads, dim // num_heads, dropout)
         self.values = AttentionValues(dim, num_heads, dim // num_heads)
 
-    def forward(
-        self,
-        x: Tensor,
-        grid: ChunkGrid,
-        before: Callable[[Tensor], Tensor] = as_it_is,
-        after: Callable[[Tensor, Tensor], Tensor] = the_result,
-    ) -> Tensor:
-        """As that of SummaryMixing. Padded frames are not seen; their output means nothing."""
-        values = before(x)
-        return after(x, self.values(values, grid, self.weights(values, grid)))
-
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """Those of weights and values: see :func:`past_frames`."""
+        """Keys and values of the last L chunks: see :func:`past_frames`."""
         return self.weights.init_state(batch_size, chunk) | self.values.init_state(batch_size, chunk)
 
-    def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """One chunk: x (N, C, D) on a grid of one chunk to (N, C, D), and the state that follows."""
-        weights, weights_state = self.weights.step(x, grid, state)
-        x, values_state = self.values.step(x, grid, state, weights)
-        return x, weights_state | values_state
+    def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
+        """x (N, T, D) to (N, T, D), and the state that follows. Padded frames are not seen."""
+        weights, weights_state = self.weights(x, grid, state)
+        y, values_state = self.values(x, grid, state, weights)
+        return y, weights_state | values_state
 
 
 def past_frames(batch_size: int, chunk: ChunkConfig, like: Tensor, width: int) -> Tensor:
-    """Room for something of each frame of the last L chunks, oldest first: zeros (N, L, C, width).
+    """Room for ``width`` numbers of each frame of the last L chunks, oldest first: zeros (N, L, C, width).
 
-    Raises:
-        ValueError: the left context is not limited, or the chunk is a whole utterance.
+    With unlimited left context there is room for no chunk, and the state grows.
     """
-    if chunk.left_chunks < 0 or chunk.chunk_size is None:
-        raise ValueError(
-            f"self-attention cannot stream with {chunk}: it keeps the keys and values of all frames of a chunk's "
-            "left context. Limit it with --left-chunks N; only SummaryMixing streams with unlimited left context"
-        )
+    if chunk.chunk_size is None:
+        raise ValueError("self-attention keeps frames chunk by chunk, so its state takes a chunk size")
     dtype = torch.promote_types(like.dtype, torch.float32)
-    return like.new_zeros(batch_size, chunk.left_chunks, chunk.chunk_size, width, dtype=dtype)
+    return like.new_zeros(batch_size, max(chunk.left_chunks, 0), chunk.chunk_size, width, dtype=dtype)
 
 
-def push_frames(past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """All that a chunk sees, (N, (L+1)·C, width), and what the next one keeps of it, as ``past`` (N, L, C, width).
+def remember_frames(grid: ChunkGrid, past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
+    """The frames of ``past`` (N, P, C, width) and of the run, ``new`` (N, T, width), in one row (N, S, width), and the
+    ``past`` of the next run, as :meth:`ChunkGrid.remember` has it.
 
     Raises:
-        ValueError: ``new`` is not of C frames. The left context is counted in chunks of one size.
+        ValueError: the run has other chunks than those in ``past``. The left context is counted in chunks of one size.
     """
-    chunk_size = past.size(2)
-    if new.size(1) != chunk_size:
+    if grid.chunk_size != past.size(2):
         raise ValueError(
-            f"this stream began with chunks of {chunk_size} frames and self-attention keeps to that: "
-            f"a chunk of {new.size(1)} takes a new state"
+            f"this stream began with chunks of {past.size(2)} frames, and self-attention cannot change their size: "
+            f"a chunk of {grid.chunk_size} takes a new state"
         )
-    seen = torch.cat([past, new[:, None].to(past.dtype)], dim=1)  # (N, L+1, C, width)
-    return seen.flatten(1, 2), seen[:, 1:]
+    row, kept = grid.remember(past, grid.chunked(new))
+    return row.flatten(1, 2), kept
 
 
 def sinusoids(distances: Tensor, dim: int, dtype: torch.dtype) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from summarymix.decoding.search import BeamSearch, Hypothesis, Path, TransducerSearch, log_add
-from summarymix.state import State, select_slots, take_prefix, write_slots
+from summarymix.state import State, nest, select_slots, write_slots
 
 
 @dataclass
@@ -132,7 +132,7 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
             changes.append((targets, select_slots(rows, sources)))
         if read:
             sources, targets, tokens = torch.tensor(read, device=device).unbind(1)
-            changes.append((targets, self._advance(tokens, take_prefix("predictor", select_slots(rows, sources)))))
+            changes.append((targets, self._advance(tokens, nest(select_slots(rows, sources))["predictor"])))
         for targets, part in changes:  # only now, as sources of one may be targets of the other
             write_slots(rows, targets, part)
 

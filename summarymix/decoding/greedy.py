@@ -5,7 +5,7 @@ from torch import Tensor
 
 from summarymix.decoding.search import UNSCALED, Hypothesis, Scaling, TransducerSearch
 from summarymix.model import Transducer
-from summarymix.state import State, select_slots, take_prefix, write_slots
+from summarymix.state import State, nest, select_slots, write_slots
 
 
 class GreedySearch(TransducerSearch):
@@ -82,4 +82,4 @@ class GreedySearch(TransducerSearch):
             hypothesis.frames.append(hypothesis.num_frames + t)
             hypothesis.log_probs.append(log_prob)
         slots = torch.tensor([pending[m] for m in emitting], device=logits.device)  # (E,)
-        write_slots(state, slots, self._advance(tokens, take_prefix("predictor", select_slots(state, slots))))
+        write_slots(state, slots, self._advance(tokens, nest(select_slots(state, slots))["predictor"]))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from summarymix.decoding.scorers import Scorers, TokenScorer
 from summarymix.model import BLANK, Transducer
-from summarymix.state import State, add_prefix
+from summarymix.state import State, flatten
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -205,7 +205,7 @@ class TransducerSearch(Search):
         out, predictor_state = self.model.predictor.step(tokens, predictor_state)  # (E, P)
         return {
             "decoder_proj": self.model.joiner.decoder_proj(out),  # (E, J)
-            **add_prefix("predictor", predictor_state),
+            **flatten({"predictor": predictor_state}),
         }
 
 

@@ -1,12 +1,17 @@
-"""What every encoder has: the normalisation of features, and the two ways of giving it audio."""
+"""The interface of all encoders: whole utterances, or chunk by chunk with a state; both are runs of chunks."""
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from summarymix.blocks.pieces import is_recorded, piece_frames
 from summarymix.chunking import FRAME_MS, ChunkConfig
-from summarymix.encoder.subsampling import FEATURE_OVERLAP, features_needed, output_lengths
-from summarymix.state import State
+from summarymix.encoder.subsampling import FEATURE_OVERLAP, FEATURES_PER_FRAME, features_needed, output_lengths
+from summarymix.state import State, StateTree, flatten, nest
+
+GPU_FACTOR = 32  # frames of a run on a GPU, relative to CPU: enough to keep it busy
 
 
 class Encoder(nn.Module):
@@ -55,9 +60,32 @@ class Encoder(nn.Module):
         missing = features_needed(1) - features.size(1)
         if missing > 0:
             features = F.pad(features, (0, 0, 0, missing))
-        num_frames = output_lengths(features.size(1))
-        frames = output_lengths(lengths)  # (N,)
-        return self.encode(self.normalise(features), frames, num_frames, chunk), frames
+        num_frames, frames = output_lengths(features.size(1)), output_lengths(lengths)
+        out = []
+        # Nothing comes before a whole utterance, so its state has room for no chunk and grows to the left context.
+        size = chunk.chunk_size or -(-num_frames // self.chunk_multiple) * self.chunk_multiple
+        state = self.init_tree(features.size(0), ChunkConfig(size, min(chunk.left_chunks, 0)))
+        for start, stop in runs(num_frames, chunk, features):
+            part = features[:, FEATURES_PER_FRAME * start : features_needed(stop)]
+            valid = (frames - start).clamp(0, stop - start)
+            x, state = self.encode(self.normalize(part), valid, chunk, state)
+            out.append(x[:, : stop - start])
+        return out[0] if len(out) == 1 else torch.cat(out, dim=1), frames
+
+    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
+        """The state of streams before their first chunk: all zeros, batch first, its shapes hold the left context.
+
+        Raises:
+            ValueError: attention with unlimited left context, which has no state of fixed size.
+        """
+        self.check_chunk(chunk)
+        state = flatten(self.init_tree(batch_size, chunk))
+        if chunk.left_chunks < 0 and any(tensor.size(1) == 0 for tensor in state.values()):
+            raise ValueError(
+                f"self-attention cannot stream with {chunk}: it keeps the keys and values of all frames of a chunk's "
+                "left context. Limit it with --left-chunks N; only SummaryMixing streams with unlimited left context"
+            )
+        return state
 
     def step(self, features: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
         """Encode the next chunk of each stream.
@@ -82,27 +110,33 @@ class Encoder(nn.Module):
         all_valid = True if lengths is None else None
         if lengths is None:
             lengths = torch.full((features.size(0),), num_frames, device=features.device)
-        return self.encode_chunk(self.normalise(features), lengths, num_frames, state, all_valid)
+        # Its state alone says how far a stream looks back.
+        chunk = ChunkConfig(num_frames, left_chunks=0)
+        out, following = self.encode(self.normalize(features), lengths, chunk, nest(state), all_valid)
+        return out, flatten(following)
 
-    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """The state before the first chunk, all zeros, batch first; its shapes hold the left context of ``chunk``.
+    def init_tree(self, batch_size: int, chunk: ChunkConfig) -> StateTree:
+        """The state that has seen nothing, by module; with attention and unlimited left context one that grows."""
+        raise NotImplementedError
 
-        Raises:
-            ValueError: attention with unlimited left context, which has no state of fixed size.
+    def encode(
+        self, features: Tensor, lengths: Tensor, chunk: ChunkConfig, state: StateTree, all_valid: bool | None = None
+    ) -> tuple[Tensor, StateTree]:
+        """Encode a run of chunks that follow those which ``state`` has seen.
+
+        Args:
+            features: normalised, (N, 4·T' + 3, F). All but an utterance's last run have whole chunks.
+            lengths: (N,) int64, valid encoder frames of each utterance in this run.
+            chunk: what each frame may see.
+            state: of the chunks before.
+            all_valid: as for a :class:`ChunkGrid`.
+
+        Returns:
+            Frames (N, K·C, D) of whole chunks, and the state that follows.
         """
         raise NotImplementedError
 
-    def encode(self, features: Tensor, lengths: Tensor, num_frames: int, chunk: ChunkConfig) -> Tensor:
-        """Normalised features (N, T, F) to (N, T', D), of which ``lengths`` (N,) are valid; ``num_frames`` is T'."""
-        raise NotImplementedError
-
-    def encode_chunk(
-        self, features: Tensor, lengths: Tensor, num_frames: int, state: State, all_valid: bool | None
-    ) -> tuple[Tensor, State]:
-        """The same for one chunk, and the state that follows; ``all_valid`` as for a :class:`ChunkGrid`."""
-        raise NotImplementedError
-
-    def normalise(self, features: Tensor) -> Tensor:
+    def normalize(self, features: Tensor) -> Tensor:
         """(N, T, F), with the training data's mean of 0 and standard deviation of 1."""
         return (features - self.feature_mean) * self.feature_scale
 
@@ -116,6 +150,21 @@ class Encoder(nn.Module):
         if size is not None and size % multiple:
             near = sorted({max(size // multiple, 1) * multiple, (size // multiple + 1) * multiple})
             raise ValueError(
-                f"this encoder's chunks are multiples of {multiple * FRAME_MS} ms, the frame of its slowest stack, and "
-                f"{size * FRAME_MS} ms are none; nearest: {' or '.join(f'{n * FRAME_MS} ms' for n in near)}"
+                f"a chunk of {size * FRAME_MS} ms is not a multiple of {multiple * FRAME_MS} ms, the frame of this "
+                f"encoder's slowest stack; nearest: {' or '.join(f'{n * FRAME_MS} ms' for n in near)}"
             )
+
+
+def runs(num_frames: int, chunk: ChunkConfig, features: Tensor) -> Iterator[tuple[int, int]]:
+    """The runs in which whole utterances are encoded: first frame, and the one after the last.
+
+    In inference they are of some chunks each: activations then take memory for one run, through all layers, and stay in
+    the caches.
+    """
+    if chunk.chunk_size is None or is_recorded():
+        yield 0, num_frames
+        return
+    frames = piece_frames(features.size(0)) * (1 if features.device.type == "cpu" else GPU_FACTOR)
+    size = max(frames // chunk.chunk_size, 1) * chunk.chunk_size
+    for start in range(0, num_frames, size):
+        yield start, min(start + size, num_frames)

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from summarymix.blocks.pieces import in_blocks
 from summarymix.chunking import ChunkGrid
 
 
@@ -26,11 +25,7 @@ class Downsample(nn.Module):
             weights = weights * grid.valid.unflatten(1, (-1, self.factor))  # (N, T', factor)
             # Groups of padding only have no weight at all.
             weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
-
-        def mean(x: Tensor, weights: Tensor) -> Tensor:
-            return (x.unflatten(1, (-1, self.factor)) * weights[..., None].to(x.dtype)).sum(2)
-
-        return in_blocks(mean, x, weights.expand(x.size(0), x.size(1) // self.factor, -1), stride=self.factor)
+        return (x.unflatten(1, (-1, self.factor)) * weights[..., None].to(x.dtype)).sum(2)
 
 
 class Upsample(nn.Module):

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from summarymix.blocks.bias_norm import BiasNorm
-from summarymix.blocks.pieces import in_blocks
+from summarymix.blocks.pieces import in_pieces
 from summarymix.blocks.swoosh import swoosh_r
 
 FEATURES_PER_FRAME = 4  # an encoder frame advances by this many feature frames …
@@ -54,10 +54,10 @@ class ConvSubsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, T, F) to (N, ((T-1)//2 - 1)//2, D). T is at least 7."""
-        return in_blocks(self.convolve, x, stride=FEATURES_PER_FRAME, overlap=FEATURE_OVERLAP)
+        return in_pieces(self.convolve, x, stride=FEATURES_PER_FRAME, overlap=FEATURE_OVERLAP)
 
     def convolve(self, x: Tensor) -> Tensor:
-        """The same at once."""
+        """:meth:`forward` of one piece."""
         x = as_image(x)  # (N, 1, T, F)
         x = F.silu(self.conv1(x))  # (N, c1, T', F')
         x = F.silu(self.conv2(x))  # (N, c2, T'', F'')
@@ -90,10 +90,10 @@ class HalfSubsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features (N, T, F) to (N, (T-3)//2, D). T is at least 5."""
-        return in_blocks(self.convolve, x, stride=2, overlap=FEATURE_OVERLAP)
+        return in_pieces(self.convolve, x, stride=2, overlap=FEATURE_OVERLAP)
 
     def convolve(self, x: Tensor) -> Tensor:
-        """The same at once."""
+        """:meth:`forward` of one piece."""
         x = as_image(x)  # (N, 1, T, F)
         x = swoosh_r(self.conv1(x))  # (N, c1, T-2, F/2)
         x = swoosh_r(self.conv2(x))  # (N, c2, (T-3)//2, F/4)

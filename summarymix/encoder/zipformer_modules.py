@@ -5,16 +5,13 @@
 Each begins with a small output, so that a new layer does little, and ScaledAdam gives its scale a speed of its own.
 """
 
-from typing import Literal
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from summarymix.blocks.attention import past_frames, push_frames
-from summarymix.blocks.convolution import ChunkConvolution, EdgeScaledConvolution
-from summarymix.blocks.mixing import SeenMean, by_chunk, sum_chunks
-from summarymix.blocks.pieces import in_blocks
+from summarymix.blocks.attention import past_frames, remember_frames
+from summarymix.blocks.convolution import ChunkConvolution
+from summarymix.blocks.mixing import SeenMean
+from summarymix.blocks.pieces import in_pieces
 from summarymix.blocks.regularise import Balancer, Whiten, limit_value
 from summarymix.blocks.scheduled import Schedulable, Scheduled
 from summarymix.blocks.swoosh import swoosh_l, swoosh_r
@@ -44,11 +41,11 @@ class Bypass(nn.Module):
         scale = limit_value(self.scale, float(self.scale_min), 1.0, self.training)
         skip_rate = float(self.skip_rate)
         if self.training and skip_rate > 0:
-            scale = scale * kept(x, skip_rate)
+            scale = scale * keep_mask(x, skip_rate)
         return original + (x - original) * scale
 
 
-def kept(x: Tensor, skip_rate: float) -> Tensor:
+def keep_mask(x: Tensor, skip_rate: float) -> Tensor:
     """(N, 1, 1) of ones, and of zeros for the share ``skip_rate`` of the utterances of x (N, …)."""
     return (torch.rand(x.size(0), 1, 1, device=x.device) >= skip_rate).to(x.dtype)
 
@@ -87,17 +84,21 @@ class ZipFeedForward(nn.Module):
         self.expand = nn.Linear(dim, hidden_dim)
         self.balancer = Balancer(hidden_dim, min_positive=0.3, max_positive=1.0, min_abs=0.75, max_abs=5.0)
         self.dropout = UtteranceDropout(dropout)
-        self.contract = start_small(nn.Linear(hidden_dim, dim), 0.1)
-        self.whiten = Whiten(growing(7.5))
+        self.contract = scale_initial_weights(nn.Linear(hidden_dim, dim), 0.1)
+        self.whiten = Whiten(whitening_limit(7.5))
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """(N, T, D) to (N, T, D)."""
-        inner = self.balancer(self.expand(x), grid.mask)
-        return self.whiten(self.contract(self.dropout(swoosh_l(inner))), grid.mask)
+        """x (N, T, D) to (N, T, D)."""
+        return in_pieces(lambda x: self.compute(x, grid.mask), x)
+
+    def compute(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """:meth:`forward` of one piece. The mask has all frames: training uses it, and has one piece."""
+        inner = self.balancer(self.expand(x), mask)
+        return self.whiten(self.contract(self.dropout(swoosh_l(inner))), mask)
 
 
 class GatedMean(nn.Module):
-    """What the two below share: W (y_t ⊙ mean of (v_u ⊙ tanh s_u) over the frames u seen by t).
+    """Base of the two below: W (y_t ⊙ mean of (v_u ⊙ tanh s_u) over the frames u seen by t).
 
     Args:
         dim: D.
@@ -106,7 +107,7 @@ class GatedMean(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
-        self.project = nn.Linear(dim, 3 * hidden_dim)
+        self.project = nn.Linear(dim, 3 * hidden_dim)  # s, v and y
         # Well before tanh saturates, a small s learns nothing: icefall saw good models begin at an absolute value of 3.
         self.balancer = Balancer(
             hidden_dim,
@@ -115,24 +116,14 @@ class GatedMean(nn.Module):
             min_abs=0.5,
             max_abs=5.0,
         )
-        self.value_whiten = Whiten(growing(5.0))
-        self.out = start_small(nn.Linear(hidden_dim, dim), 0.05)
-        self.whiten = Whiten(growing(5.0, 3.0))
+        self.value_whiten = Whiten(whitening_limit(5.0))
+        self.out = scale_initial_weights(nn.Linear(hidden_dim, dim), 0.05)
+        self.whiten = Whiten(whitening_limit(5.0, 3.0))
 
-    def values(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """v ⊙ tanh s, (N, T, P)."""
-        scale, values = self.project_some(x, 0, 2).chunk(2, dim=-1)
-        scale = self.balancer(scale, grid.mask).tanh()
-        return self.value_whiten(values, grid.mask) * scale
-
-    def gate(self, x: Tensor) -> Tensor:
-        """y, (N, T, P)."""
-        return self.project_some(x, 2, 3)
-
-    def project_some(self, x: Tensor, start: int, stop: int) -> Tensor:
-        """The parts ``start`` … ``stop`` - 1 of the projection, which has s, v and y: (N, T, (stop - start)·P)."""
-        rows = slice(start * self.out.in_features, stop * self.out.in_features)
-        return F.linear(x, self.project.weight[rows], self.project.bias[rows])
+    def branches(self, x: Tensor, grid: ChunkGrid) -> tuple[Tensor, Tensor]:
+        """v ⊙ tanh s and y of x (N, T, D), (N, T, P) each."""
+        scale, values, gate = self.project(x).chunk(3, dim=-1)
+        return self.value_whiten(values, grid.mask) * self.balancer(scale, grid.mask).tanh(), gate
 
     def finish(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """The last map: (N, T, P) to (N, T, D)."""
@@ -154,49 +145,30 @@ class GatedSummary(GatedMean):
         super().__init__(dim, hidden_dim)
         self.mean = SeenMean(hidden_dim, decay_seconds)
 
-    def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """Whole utterances: (N, T, D) to (N, T, D)."""
-        return self.combine(self.mean(self.sum(x, grid), grid), x, grid)
-
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """That of the mean."""
+        """The state of the mean before the first chunk."""
         return self.mean.init_state(batch_size, chunk, self.out.weight)
 
-    def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """One chunk: (N, C, D) to (N, C, D), and the state that follows."""
-        mean, state = self.mean.step(self.sum(x, grid), grid, state)
-        return self.combine(mean, x, grid), state
-
-    def sum(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """Sums of the values of each chunk: (N, T, D) to (N, K, P)."""
-        return sum_chunks(lambda x: (x[..., :0], self.values(x, grid)), x, grid)[1]
-
-    def combine(self, mean: Tensor, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """The mean (N, K, P) and x (N, T, D) to (N, T, D)."""
-
-        def finish(x: Tensor, mean: Tensor) -> Tensor:
-            gate = self.gate(x)
-            gated = gate.unflatten(1, (mean.size(1), -1)) * mean.to(gate.dtype)[:, :, None]  # (N, K, C, P)
-            return self.finish(gated.flatten(1, 2), grid)
-
-        return by_chunk(finish, grid, (x,), (mean,))
+    def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
+        """x (N, T, D) to (N, T, D), and the state that follows."""
+        values, gate = self.branches(x, grid)
+        mean, state = self.mean(values, grid, state)  # (N, K, P)
+        gated = grid.chunked(gate) * mean.to(gate.dtype)[:, :, None]  # (N, K, C, P)
+        return self.finish(gated.flatten(1, 2), grid), state
 
 
 class GatedAttention(GatedMean):
     """The Zipformer's non-linear attention: a mean with attention weights, those of the first head."""
 
-    def forward(self, x: Tensor, grid: ChunkGrid, weights: Tensor) -> Tensor:
-        """Whole utterances: (N, T, D) and weights (N, H, T, T) to (N, T, D)."""
-        return self.finish(weights[:, 0] @ grid.zero_padding(self.values(x, grid)) * self.gate(x), grid)
-
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """Values of the last L chunks."""
+        """Values of the last L chunks: see :func:`past_frames`."""
         return {"value": past_frames(batch_size, chunk, self.out.weight, self.out.in_features)}
 
-    def step(self, x: Tensor, grid: ChunkGrid, state: State, weights: Tensor) -> tuple[Tensor, State]:
-        """One chunk: (N, C, D) and weights (N, H, C, (L+1)·C) to (N, C, D), and the state that follows."""
-        seen, kept = push_frames(state["value"], grid.zero_padding(self.values(x, grid)))
-        return self.finish(weights[:, 0] @ seen.to(x.dtype) * self.gate(x), grid), {"value": kept}
+    def forward(self, x: Tensor, grid: ChunkGrid, state: State, weights: Tensor) -> tuple[Tensor, State]:
+        """x (N, T, D) and weights (N, H, T, S) to (N, T, D), and the state that follows."""
+        values, gate = self.branches(x, grid)
+        seen, kept = remember_frames(grid, state["value"], grid.zero_padding(values))  # (N, S, P)
+        return self.finish(weights[:, 0] @ seen.to(x.dtype) * gate, grid), {"value": kept}
 
 
 class ZipConvolution(nn.Module):
@@ -205,10 +177,9 @@ class ZipConvolution(nn.Module):
     Args:
         dim: D.
         kernel_size: taps, odd.
-        convolution: chunk or edge_scaled.
     """
 
-    def __init__(self, dim: int, kernel_size: int, convolution: Literal["chunk", "edge_scaled"]) -> None:
+    def __init__(self, dim: int, kernel_size: int) -> None:
         super().__init__()
         self.expand = nn.Linear(dim, 2 * dim)
         # In first layers icefall saw gates of 50 to 100, which pass all or nothing and learn no more.
@@ -219,7 +190,7 @@ class ZipConvolution(nn.Module):
             min_abs=1.5,
             max_abs=Scheduled((0, 5.0), (8000, 10.0)),
         )
-        self.depthwise = (ChunkConvolution if convolution == "chunk" else EdgeScaledConvolution)(dim, kernel_size)
+        self.depthwise = ChunkConvolution(dim, kernel_size)
         self.balancer = Balancer(
             dim,
             min_positive=Scheduled((0, 0.1), (8000, 0.05)),
@@ -227,39 +198,35 @@ class ZipConvolution(nn.Module):
             min_abs=Scheduled((0, 0.2), (20000, 0.5)),
             max_abs=10.0,
         )
-        self.inner_whiten = Whiten(growing(7.5))
-        self.out = start_small(nn.Linear(dim, dim), 0.05)
-
-    def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """(N, T, D) to (N, T, D)."""
-        x = in_blocks(lambda x: self.before(x, grid), x)
-        return self.depthwise(x, grid, lambda x: self.after(x, grid))
+        self.inner_whiten = Whiten(whitening_limit(7.5))
+        self.out = scale_initial_weights(nn.Linear(dim, dim), 0.05)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """That of the convolution."""
+        """The state of the convolution before the first chunk."""
         return self.depthwise.init_state(batch_size, chunk)
 
-    def step(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """One chunk: (N, C, D) to (N, C, D), and the state that follows."""
-        x, state = self.depthwise.step(self.before(x, grid), grid, state)
-        return self.after(x, grid), state
+    def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
+        """x (N, T, D) to (N, T, D), and the state that follows."""
+        x = in_pieces(lambda x: self.before(x, grid.mask), x)
+        x, state = self.depthwise(x, grid, state)
+        return in_pieces(lambda x: self.after(x, grid.mask), x), state
 
-    def before(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """What comes before the convolution, frame by frame: (N, T, D)."""
+    def before(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The gated linear unit, frame by frame: (N, T, D)."""
         x, gate = self.expand(x).chunk(2, dim=-1)
-        return x * self.gate_balancer(gate, grid.mask).sigmoid()
+        return x * self.gate_balancer(gate, mask).sigmoid()
 
-    def after(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """What comes after it, frame by frame: (N, T, D)."""
-        return self.out(swoosh_r(self.inner_whiten(self.balancer(x, grid.mask), grid.mask)))
+    def after(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """SwooshR and the projection, frame by frame: (N, T, D)."""
+        return self.out(swoosh_r(self.inner_whiten(self.balancer(x, mask), mask)))
 
 
-def growing(limit: float, ratio: float = 2.0) -> Scheduled:
+def whitening_limit(limit: float, ratio: float = 2.0) -> Scheduled:
     """The limit of a whitener, which grows to ``ratio`` times as much: strictest at the beginning."""
     return Scheduled((0, limit), (20000, ratio * limit))
 
 
-def start_small(linear: nn.Linear, scale: float) -> nn.Linear:
+def scale_initial_weights(linear: nn.Linear, scale: float) -> nn.Linear:
     """The layer with its initial weights times ``scale``, and a bias that is small beside what they give."""
     with torch.no_grad():
         linear.weight *= scale

@@ -219,7 +219,7 @@ def check_supported(model: Transducer) -> None:
             f"the predictor {model.config.predictor} cannot be exported: sherpa-onnx's are stateless. "
             "Train with --model.predictor stateless"
         )
-    if model.config.mixing == "attention":
+    if model.config.mixing.mode == "attention":
         raise ValueError(
-            "self-attention cannot be exported: this is for SummaryMixing. Train with --model.mixing merged"
+            "self-attention cannot be exported: this is for SummaryMixing. Train with --model.mixing.mode merged"
         )

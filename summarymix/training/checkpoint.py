@@ -221,8 +221,8 @@ def check_same_model(path: Path, checkpoint: dict[str, Any], model_config: dict[
     Raises:
         ValueError: names each option that differs.
     """
-    defaults = plain(ModelConfig())
-    different = differences(defaults | checkpoint["model_config"], defaults | model_config, "model.")
+    old, new = (plain(ModelConfig.from_plain(config)) for config in (checkpoint["model_config"], model_config))
+    different = differences(old, new, "model.")
     if different:
         raise ValueError(
             f"{path} is of another configuration: {', '.join(different)}. "

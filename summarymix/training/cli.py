@@ -11,9 +11,11 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.data.training_data import TrainData
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer
+from summarymix.option_names import what_became_of
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import join_world
 from summarymix.training.loop import train
+from summarymix.training.run import Run
 from summarymix.training.seeding import reseed
 
 DEFAULT_CONFIG = Path("conf/conformer.yaml")
@@ -38,7 +40,7 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
         if not DEFAULT_CONFIG.is_file():
             sys.exit(f"No {DEFAULT_CONFIG} in {Path.cwd()}: start from a recipe's folder, or give --config FILE")
         arguments = ["--config", str(DEFAULT_CONFIG), *arguments]
-    config = parse_config(TrainConfig, arguments, f"Train a model of the recipe {recipe}.")
+    config = parse_config(TrainConfig, arguments, f"Train a model of the recipe {recipe}.", what_became_of)
 
     with clear_errors("train.py"), join_world() as world:
         tokenizer = Tokenizer.from_lang_dir(config.data.lang_dir)
@@ -58,7 +60,7 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
             if train_data.skipped:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in train_data.skipped.items())
                 print(f"Not trained on: {reasons}; listed in {skipped_path}", file=sys.stderr)
-        progress = train(config, model, tokenizer, train_data, dev_data, world, recipe)
+        progress = train(Run(config, model, tokenizer, train_data, dev_data, world, recipe))
         if world.is_main:
             print(
                 f"Training has ended after {progress.step} steps; {progress.skipped} were skipped, {progress.left_out} "

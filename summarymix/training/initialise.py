@@ -102,7 +102,8 @@ def _read_weights(source: Path) -> tuple[dict[str, Tensor], dict[str, Any], list
     """Weights, configuration of the model, tokens, and a name for messages."""
     if not source.is_dir():
         checkpoint = read_checkpoint(source, lazy=True)
-        return dict(checkpoint["model"]), checkpoint["model_config"], checkpoint["tokens"]["tokens"], str(source)
+        config = plain(ModelConfig.from_plain(checkpoint["model_config"]))
+        return dict(checkpoint["model"]), config, checkpoint["tokens"]["tokens"], str(source)
     epoch, avg, _ = choose_epoch(source, None, None)
     model, tokenizer, info = load_model(source, epoch, avg)
     name = f"{source} (epoch {info['epoch']}, avg {info['avg']})"

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from contract import whole
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import visibility
@@ -58,7 +59,7 @@ def test_equals_the_definition_for_any_grid_and_any_batch(num_heads, lengths, ch
     grid = ChunkGrid(torch.tensor(lengths), max(lengths), chunk)
     x = torch.randn(len(lengths), grid.num_frames, DIM, dtype=torch.float64)
     sees = visibility(lengths, grid.num_frames, ChunkConfig(grid.chunk_size, chunk.left_chunks))
-    got = module(x, grid)
+    got = whole(module, x, grid)
     torch.testing.assert_close(got[grid.valid], by_definition(module, x, sees)[grid.valid], rtol=0, atol=1e-9)
     assert got.isfinite().all()
 
@@ -70,7 +71,7 @@ def test_float32_is_close_to_the_definition():
     chunk = ChunkConfig(8, 3)
     grid = ChunkGrid(torch.tensor([67]), 67, chunk)
     expected = by_definition(module, x.double(), visibility([67], 67, chunk))
-    torch.testing.assert_close(module.float()(grid.pad(x), grid)[:, :67].double(), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(whole(module.float(), grid.pad(x), grid)[:, :67].double(), expected, rtol=0, atol=1e-4)
 
 
 @given(st.integers(1, 7), st.integers(0, 9), st.integers(1, 8))
@@ -116,9 +117,9 @@ def test_layers_share_the_sinusoids_of_a_grid(monkeypatch):
     module = make()
     grid = ChunkGrid(torch.tensor([7]), 7, ChunkConfig(2))
     x = torch.randn(1, 8, DIM, dtype=torch.float64)
-    module(module(x, grid), grid)
+    whole(module, whole(module, x, grid), grid)
     assert len(calls) == 1
-    module(torch.randn(1, 6, DIM, dtype=torch.float64), ChunkGrid(torch.tensor([6]), 6, ChunkConfig(2)))
+    whole(module, torch.randn(1, 6, DIM, dtype=torch.float64), ChunkGrid(torch.tensor([6]), 6, ChunkConfig(2)))
     assert len(calls) == 2
 
 
@@ -131,7 +132,8 @@ def test_gradients_are_right(chunk):
     names, parameters = zip(*module.named_parameters(), strict=True)
 
     def function(x, *values):
-        return torch.func.functional_call(module, dict(zip(names, values, strict=True)), (x, grid))[0, :7]
+        arguments = x, grid, module.init_state(2, ChunkConfig(grid.chunk_size, min(chunk.left_chunks, 0)))
+        return torch.func.functional_call(module, dict(zip(names, values, strict=True)), arguments)[0][0, :7]
 
     assert torch.autograd.gradcheck(function, (x, *parameters), fast_mode=True)
 
@@ -143,9 +145,9 @@ def test_what_is_not_finite_in_the_padding_is_not_seen(chunk):
     grid = ChunkGrid(torch.tensor([8, 3, 0]), 8, chunk)
     clean = torch.randn(3, 8, DIM, dtype=torch.float64) * grid.valid[..., None]
     x = clean.masked_fill(~grid.valid[..., None], math.nan).requires_grad_()
-    out = module(x, grid)
+    out = whole(module, x, grid)
     assert out.isfinite().all()
-    torch.testing.assert_close(out[grid.valid], module(clean, grid)[grid.valid], rtol=0, atol=1e-12)
+    torch.testing.assert_close(out[grid.valid], whole(module, clean, grid)[grid.valid], rtol=0, atol=1e-12)
     out.sum().backward()
     for tensor in (x, *module.parameters()):
         assert tensor.grad.isfinite().all()
@@ -156,9 +158,9 @@ def test_dropout_is_for_training_only():
     module = make(dropout=0.5)
     grid = ChunkGrid(torch.tensor([8]), 8, ChunkConfig())
     x = torch.randn(1, 8, DIM, dtype=torch.float64)
-    assert not torch.equal(module(x, grid), module(x, grid))
+    assert not torch.equal(whole(module, x, grid), whole(module, x, grid))
     module.eval()
-    torch.testing.assert_close(module(x, grid), make()(x, grid))
+    torch.testing.assert_close(whole(module, x, grid), whole(make(), x, grid))
 
 
 def test_state_is_the_left_context():
@@ -184,22 +186,21 @@ def test_padding_in_the_middle_of_a_stream_is_not_seen_later():
     for noise in (0.0, 100.0):
         state = module.init_state(2, ChunkConfig(4, 2))
         for i, valid in enumerate(lengths):
-            grid = ChunkGrid(valid, 4, ChunkConfig())
-            out, state = module.step(x[:, i] + noise * ~grid.valid[..., None], grid, state)
+            grid = ChunkGrid(valid, 4, ChunkConfig(4, 0))
+            out, state = module(x[:, i] + noise * ~grid.valid[..., None], grid, state)
         outputs.append(out)
         assert state["valid"].sum((1, 2, 3)).tolist() == [6, 4]
     assert torch.equal(*outputs)
 
 
-def test_streams_without_a_state_of_fixed_size_are_refused():
+def test_the_chunk_size_of_a_stream_cannot_change():
     module = make()
-    for chunk in (ChunkConfig(8, -1), ChunkConfig(None, 2)):
-        with pytest.raises(ValueError, match="--left-chunks N"):
-            module.init_state(1, chunk)
+    with pytest.raises(ValueError, match="takes a chunk size"):
+        module.init_state(1, ChunkConfig(None, 2))
     state = module.init_state(1, ChunkConfig(4, 0))
     x = torch.randn(1, 5, DIM, dtype=torch.float64)
     with pytest.raises(ValueError, match=r"began with chunks of 4 frames .* chunk of 5"):
-        module.step(x, ChunkGrid(torch.tensor([5]), 5, ChunkConfig()), state)
+        module(x, ChunkGrid(torch.tensor([5]), 5, ChunkConfig(5, 0)), state)
 
 
 def test_heads_must_divide_the_width():

@@ -1,183 +1,164 @@
-"""L0: SummaryMixing against the definition with T×T masks; L2: what depends on what; chunk by chunk against whole."""
+"""L0: SummaryMixing against the definition with T×T masks; L2: what depends on what; the contract of one forward."""
 
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import assume, given
+from contract import check_contract, whole
+from hypothesis import given
 from hypothesis import strategies as st
 from reference import decay_weights, dependencies, masked_mean, visibility
-from small_blocks import block_sizes, blocks_of
+from small_pieces import piece_sizes, pieces_of
 
 from summarymix.blocks.attention import RelativeAttention
-from summarymix.blocks.make_mixer import MixerConfig, make_mixer
-from summarymix.blocks.mixing import GroupedLinear, MixingOptions, SummaryMixing, push, sum_chunks
+from summarymix.blocks.mixing import (
+    FullMixing,
+    GroupedLinear,
+    LiteMixing,
+    LocalOnly,
+    MergedMixing,
+    MixingConfig,
+    SeenMean,
+    SummaryMixing,
+    make_mixer,
+)
 from summarymix.chunking import ChunkConfig, ChunkGrid
 
 DIM, SUMMARY = 6, 8
 MODES = ["merged", "full", "lite", "local"]
 
 
-def make(mode: str, **options) -> SummaryMixing | RelativeAttention:
+def make(mode: str, decay_seconds: float | None = None) -> SummaryMixing | RelativeAttention:
     torch.manual_seed(1)
-    if mode == "attention":
-        return RelativeAttention(DIM, 3, 0.0).double()
-    width = DIM if mode == "lite" else SUMMARY
-    mixing = SummaryMixing(DIM, width, mode, groups=2, options=MixingOptions(**options)).double()
-    if mixing.summary_norm:
-        torch.nn.init.normal_(mixing.summary_norm.weight)
-        torch.nn.init.normal_(mixing.summary_norm.bias)
-    return mixing
+    makers = {
+        "merged": lambda: MergedMixing(DIM, SUMMARY, decay_seconds),
+        "full": lambda: FullMixing(DIM, SUMMARY, 2, decay_seconds),
+        "lite": lambda: LiteMixing(DIM, decay_seconds),
+        "local": lambda: LocalOnly(DIM, SUMMARY),
+        "attention": lambda: RelativeAttention(DIM, 3, 0.0),
+    }
+    return makers[mode]().double()
 
 
-def by_definition(mixing: SummaryMixing, x, lengths, chunk: ChunkConfig, frame_ms=40, **options):
+def by_definition(mixing: SummaryMixing, x, lengths, chunk: ChunkConfig, frame_ms=40, decay_seconds=None):
     """h_t = c([f(x_t); s̄_t]) with the concatenation and the frame-by-frame mean that the module avoids."""
-    options = MixingOptions(**options)
-    activation = F.gelu if options.combiner_activation == "gelu" else lambda h: h
-    if mixing.mode == "merged":
-        f, s, *gate = mixing.merged(x).split(SUMMARY, dim=-1)
-        f, s = F.gelu(f), F.gelu(s)
+    if isinstance(mixing, MergedMixing):
+        f, s = F.gelu(mixing.merged(x)).chunk(2, dim=-1)
+    elif isinstance(mixing, FullMixing):
+        f, s = mixing.local(x), mixing.summary(x)
+    elif isinstance(mixing, LiteMixing):
+        s = mixing.summary(x)
     else:
-        f, s = mixing.local and mixing.local(x), mixing.summary and mixing.summary(x)
-    if mixing.mode == "local":
-        return activation(mixing.combine(f))
+        return F.gelu(mixing.combine(mixing.local(x)))
     weights = 1.0
-    if options.decay_seconds is not None:
-        weights = decay_weights(x.size(1), chunk.chunk_size, frame_ms, options.decay_seconds)
+    if decay_seconds is not None:
+        weights = decay_weights(x.size(1), chunk.chunk_size, frame_ms, decay_seconds)
     mean = masked_mean(s, visibility(lengths, x.size(1), chunk), weights)
-    if options.summary_norm:
-        mean = (mean - mean.mean(-1, keepdim=True)) / (mean.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
-        mean = mean * mixing.summary_norm.weight + mixing.summary_norm.bias
-    if mixing.mode == "lite":
+    if isinstance(mixing, LiteMixing):
         return mean
-    fused = f + gate[0].sigmoid() * mean if options.fusion == "gated" else torch.cat([f, mean], dim=-1)
-    return activation(mixing.combine(fused))
+    return F.gelu(F.linear(torch.cat([f, mean], dim=-1), mixing.combine.weight, mixing.combine.bias))
 
 
 @st.composite
 def kinds(draw, modes=tuple(MODES)):
-    """A mode, and options that it has."""
-    mode, options = draw(st.sampled_from(modes)), {}
-    if mode in ("merged", "full", "lite"):
-        options["summary_norm"] = draw(st.booleans())
-        options["decay_seconds"] = draw(st.sampled_from([None, 0.01, 0.3, 1000.0]))
-    if mode in ("merged", "full", "local"):
-        options["combiner_activation"] = draw(st.sampled_from(["gelu", "none"]))
-    if mode == "merged":
-        options["fusion"] = draw(st.sampled_from(["concat", "gated"]))
-    return mode, options
+    """A mode, and a decay where it has a mean."""
+    mode = draw(st.sampled_from(modes))
+    has_mean = mode in ("merged", "full", "lite")
+    return mode, draw(st.sampled_from([None, 0.01, 0.3, 1000.0])) if has_mean else None
 
 
-chunks = st.builds(ChunkConfig, st.one_of(st.none(), st.integers(1, 9)), st.integers(-1, 5))
+chunk_sizes, lefts = st.integers(1, 9), st.integers(-1, 5)
+chunks = st.builds(ChunkConfig, st.one_of(st.none(), chunk_sizes), lefts)
 durations = st.sampled_from([40, 20, 160])
 
 
-@given(kinds(), st.lists(st.integers(1, 23), min_size=1, max_size=4), chunks, durations, block_sizes)
-def test_equals_the_definition_for_any_grid_and_any_batch(kind, lengths, chunk, frame_ms, block):
-    mode, options = kind
-    mixing = make(mode, **options)
+@given(kinds(), st.lists(st.integers(1, 23), min_size=1, max_size=4), chunks, durations, piece_sizes)
+def test_equals_the_definition_for_any_grid_and_any_batch(kind, lengths, chunk, frame_ms, piece):
+    mixing = make(*kind)
     grid = ChunkGrid(torch.tensor(lengths), max(lengths), chunk, frame_ms=frame_ms)
     x = torch.randn(len(lengths), grid.num_frames, DIM, dtype=torch.float64)
-    with blocks_of(block):
-        got = mixing(x, grid, torch.tanh, lambda x, mixed: x.sin() - mixed)
+    with pieces_of(piece):
+        got = whole(mixing, x, grid)
     chunk = ChunkConfig(grid.chunk_size, chunk.left_chunks)
-    expected = x.sin() - by_definition(mixing, x.tanh(), lengths, chunk, frame_ms, **options)
+    expected = by_definition(mixing, x, lengths, chunk, frame_ms, kind[1])
     torch.testing.assert_close(got[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
 
 
-@given(kinds([*MODES, "attention"]), st.integers(1, 23), st.integers(1, 9), st.integers(-1, 5), durations)
-def test_chunk_by_chunk_equals_the_whole(kind, length, chunk_size, left_chunks, frame_ms):
-    mode, options = kind
-    assume(mode != "attention" or left_chunks >= 0)
-    mixing = make(mode, **options)
-    chunk = ChunkConfig(chunk_size, left_chunks)
-    x = torch.randn(2, length, DIM, dtype=torch.float64)
-    grid = ChunkGrid(torch.tensor([length, length]), length, chunk, frame_ms=frame_ms)
-    whole = mixing(grid.pad(x), grid)[:, :length]
-    state, out = mixing.init_state(2, chunk), []
-    for start in range(0, length, chunk_size):
-        part = x[:, start : start + chunk_size]
-        valid = part.size(1)
-        part = F.pad(part, (0, 0, 0, chunk_size - valid), value=7.0)  # what stands behind the end must not matter
-        part_grid = ChunkGrid(torch.tensor([valid, valid]), chunk_size, ChunkConfig(), frame_ms=frame_ms)
-        y, new_state = mixing.step(part, part_grid, state)
-        assert {k: v.shape for k, v in new_state.items()} == {k: v.shape for k, v in state.items()}
-        state = new_state
-        out.append(y[:, :valid])
-    torch.testing.assert_close(torch.cat(out, dim=1), whole, rtol=0, atol=1e-9)
+@given(
+    kinds([*MODES, "attention"]),
+    st.lists(st.integers(0, 23), min_size=1, max_size=3),
+    st.builds(ChunkConfig, chunk_sizes, lefts),
+    durations,
+)
+def test_contract(kind, lengths, chunk, frame_ms):
+    check_contract(make(*kind), DIM, lengths, chunk, frame_ms)
 
 
 def test_decay_goes_by_the_time_that_passed_when_the_chunk_size_changes():
     """Chunks of 4, 4, 2 and 3 frames, with unlimited context and with two chunks of it, against weights written down by
     hand: a chunk decays by the duration of each later chunk and of the current one."""
     sizes, tau = [4, 4, 2, 3], 0.4
-    mixing = make("merged", decay_seconds=tau)
-    x = torch.randn(1, sum(sizes), DIM, dtype=torch.float64)
-    values = mixing.branches(x)[1][0]
+    mean = SeenMean(DIM, tau)
+    values = torch.randn(1, sum(sizes), DIM, dtype=torch.float64)
     for left in (-1, 2):
-        state = mixing.init_state(1, ChunkConfig(4, left))
-        for part in x.split(sizes, dim=1):
-            grid = ChunkGrid(torch.tensor([part.size(1)]), part.size(1), ChunkConfig())
-            _, new_state = mixing.step(part, grid, state)
-            total, _ = push(state["sum"], sum_chunks(mixing.branches, part, grid)[1], mixing.mean.decay(grid))
-            state = new_state
+        state = mean.init_state(1, ChunkConfig(4, left), values)
+        for part in values.split(sizes, dim=1):
+            grid = ChunkGrid(torch.tensor([part.size(1)]), part.size(1), ChunkConfig(part.size(1), 0))
+            got, state = mean(part, grid, state)
         ends = torch.tensor(sizes).cumsum(0).tolist()  # 4, 8, 10, 13
-        expected = sum(
-            math.exp(-(13 - end) * 0.04 / tau) * values[end - size : end].sum(0)
-            for i, (end, size) in enumerate(zip(ends, sizes, strict=True))
-            if left < 0 or i >= 3 - left
-        )
-        torch.testing.assert_close(total[0, 0], expected, rtol=0, atol=1e-9)
+        total, count = torch.zeros(DIM, dtype=torch.float64), 0.0
+        for i, (end, size) in enumerate(zip(ends, sizes, strict=True)):
+            if left < 0 or i >= 3 - left:
+                weight = math.exp(-(13 - end) * 0.04 / tau)
+                total += weight * values[0, end - size : end].sum(0)
+                count += weight * size
+        torch.testing.assert_close(got[0, 0], total / max(count, 1), rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize(
-    "mode", [*MODES, "attention", {"fusion": "gated"}, {"decay_seconds": 2.0}, {"summary_norm": True}], ids=str
+    ("mode", "decay"), [*((mode, None) for mode in [*MODES, "attention"]), ("merged", 2.0)], ids=str
 )
 @pytest.mark.parametrize("left_chunks", [-1, 0, 1, 2])
-def test_dependency_matrix_is_the_visibility(mode, left_chunks):
-    mixing = make(mode) if isinstance(mode, str) else make("merged", **mode)
+def test_dependency_matrix_is_the_visibility(mode, decay, left_chunks):
+    mixing = make(mode, decay)
     chunk = ChunkConfig(3, left_chunks)
     grid = ChunkGrid(torch.tensor([10]), 12, chunk)
     expected = visibility([10], 12, chunk)[0] if mode != "local" else torch.zeros(12, 12, dtype=torch.bool)
     if mode not in ("lite", "attention"):  # each frame depends on itself through f, a padded one too
         expected |= torch.eye(12, dtype=torch.bool)
-    assert torch.equal(dependencies(lambda x: mixing(x, grid), torch.randn(1, 12, DIM, dtype=torch.float64)), expected)
+    x = torch.randn(1, 12, DIM, dtype=torch.float64)
+    assert torch.equal(dependencies(lambda x: whole(mixing, x, grid), x), expected)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"fusion": "gated", "summary_norm": True, "decay_seconds": 0.5, "combiner_activation": "none"}]
-)
-def test_gradients_flow_to_every_parameter_and_match_the_definition(options):
-    mixing = make("merged", **options)
+@pytest.mark.parametrize("decay", [None, 0.5])
+def test_gradients_flow_to_every_parameter_and_match_the_definition(decay):
+    mixing = make("merged", decay)
     chunk = ChunkConfig(4, 1)
     grid = ChunkGrid(torch.tensor([10, 5]), 12, chunk)
     x = torch.randn(2, 12, DIM, dtype=torch.float64)
     parameters = list(mixing.parameters())
-    got = torch.autograd.grad((mixing(x, grid) * grid.valid[..., None]).square().sum(), parameters)
-    expected = torch.autograd.grad(
-        (by_definition(mixing, x, [10, 5], chunk, **options) * grid.valid[..., None]).square().sum(), parameters
-    )
+    got = torch.autograd.grad((whole(mixing, x, grid) * grid.valid[..., None]).square().sum(), parameters)
+    by_hand = by_definition(mixing, x, [10, 5], chunk, decay_seconds=decay)
+    expected = torch.autograd.grad((by_hand * grid.valid[..., None]).square().sum(), parameters)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("fusion", ["concat", "gated"])
-def test_the_mean_is_taken_in_float32_under_autocast(fusion):
+def test_the_mean_is_taken_in_float32_under_autocast():
     """In bfloat16 a running count stops at 256, and sums of thousands of frames lose their digits."""
-    mixing = SummaryMixing(DIM, SUMMARY, "merged", options=MixingOptions(fusion=fusion, summary_norm=True))
-    mixing.summary_norm.register_forward_hook(lambda module, inputs, out: normed.append(out))
-    normed = []
+    mixing = MergedMixing(DIM, SUMMARY)
+    means = []
+    mixing.mean.register_forward_hook(lambda module, inputs, out: means.append((inputs[0], out[0])))
     x = torch.randn(1, 5000, DIM)
     grid = ChunkGrid(torch.tensor([5000]), 5000, ChunkConfig())
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        values = mixing.branches(x)[1]
-        got = mixing.step(x, grid, mixing.init_state(1, ChunkConfig()))[1]
+        _, state = mixing(x, grid, mixing.init_state(1, ChunkConfig()))
+    [(values, mean)] = means
     assert values.dtype == torch.bfloat16
-    assert [out.dtype for out in normed] == [torch.float32]
-    assert got["sum"].dtype == got["count"].dtype == torch.float32
-    torch.testing.assert_close(got["sum"], values.double().sum(1).float(), rtol=1e-5, atol=1e-3)
-    assert got["count"].item() == 5000
+    assert mean.dtype == state["sum"].dtype == state["count"].dtype == torch.float32
+    torch.testing.assert_close(state["sum"], values.double().sum(1).float(), rtol=1e-5, atol=1e-3)
+    assert state["count"].item() == 5000
 
 
 def test_grouped_linear_is_block_diagonal():
@@ -185,32 +166,17 @@ def test_grouped_linear_is_block_diagonal():
     dense = torch.block_diag(*linear.weight)  # (6, 4)
     x = torch.randn(5, 6)
     torch.testing.assert_close(linear(x), x @ dense + linear.bias)
-    with pytest.raises(ValueError, match="4 groups"):
+    with pytest.raises(ValueError, match="4 groups do not divide both 6 and 8 features"):
         GroupedLinear(6, 8, 4)
 
 
-def test_unknown_modes_are_refused():
-    with pytest.raises(ValueError, match="unknown mixing mode 'mean'"):
-        SummaryMixing(4, 4, "mean")
+def test_mixing_that_does_not_exist_is_refused():
+    with pytest.raises(ValueError, match=r"mixing\.mode .mean. is none of merged"):
+        make_mixer(MixingConfig("mean"), 4, 4, 2, 0.0)
     with pytest.raises(ValueError, match="summary_dim 8 must be dim 6"):
-        SummaryMixing(6, 8, "lite")
-
-
-@pytest.mark.parametrize(
-    ("mixing", "options", "message"),
-    [
-        ("attention", {"summary_norm": True}, "summary_norm True is for mixing merged, full, lite, not for attention"),
-        ("attention", {"combiner_activation": "none"}, "combiner_activation none is for"),
-        ("attention", {"fusion": "gated"}, "fusion gated is for mixing merged, not for attention"),
-        ("attention", {"decay_seconds": 2.0}, "decay_seconds 2.0 is for"),
-        ("full", {"fusion": "gated"}, "fusion gated is for mixing merged, not for full"),
-        ("lite", {"combiner_activation": "none"}, "not for lite"),
-        ("local", {"decay_seconds": 2.0}, "not for local"),
-        ("local", {"summary_norm": True}, "not for local"),
-        ("merged", {"decay_seconds": 0.0}, "decay_seconds 0.0 must be above 0"),
-    ],
-)
-def test_options_that_a_mixing_does_not_have_are_refused(mixing, options, message):
-    make_mixer(MixerConfig(mixing=mixing), 8, 8, 2, 0.0)
-    with pytest.raises(ValueError, match=message):
-        make_mixer(MixerConfig(mixing=mixing, **options), 8, 8, 2, 0.0)
+        make_mixer(MixingConfig("lite"), 6, 8, 2, 0.0)
+    for mixing in ("local", "attention"):
+        with pytest.raises(ValueError, match=rf"decay_seconds 2.0 is for a mean: mixing.mode {mixing} has none"):
+            MixingConfig(mixing, decay_seconds=2.0)
+    with pytest.raises(ValueError, match=r"decay_seconds 0.0 must be above 0"):
+        MixingConfig(decay_seconds=0.0)

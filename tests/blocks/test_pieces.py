@@ -1,31 +1,30 @@
-"""Frame-by-frame functions in blocks against the same at once."""
+"""Frame-by-frame functions in pieces against the same at once."""
 
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from summarymix.blocks import pieces as blocks
-from summarymix.blocks.pieces import in_blocks, padded_slice
+from summarymix.blocks import pieces
+from summarymix.blocks.pieces import in_pieces
 
 
 @pytest.fixture
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(blocks, "BLOCK_FRAMES", 7)
-    monkeypatch.setattr(blocks, "LEAST_FRAMES", 1)
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(pieces, "PIECE_FRAMES", 7)
+    monkeypatch.setattr(pieces, "LEAST_FRAMES", 1)
 
 
 class Windows:
-    """Sums of windows, row by row, times a number of each row, some frames of each, plus a number of each of these; it
-    counts the frames that it is given at a time."""
+    """Sums of windows, row by row; it counts the frames that it is given at a time."""
 
-    def __init__(self, stride, overlap, times=1):
-        self.stride, self.size, self.times, self.given = stride, stride + overlap, times, []
+    def __init__(self, stride=1, overlap=0):
+        self.stride, self.size, self.given = stride, stride + overlap, []
 
-    def __call__(self, x, factors, terms):
-        sums = x.unfold(1, self.size, self.stride).sum(-1) * factors  # (N, R, F)
+    def __call__(self, x):
+        sums = x.unfold(1, self.size, self.stride).sum(-1)  # (N, R, F)
         self.given.append(self.stride * sums.shape[:2].numel())
-        return sums.repeat_interleave(self.times, 1) + terms
+        return sums
 
 
 @given(
@@ -33,53 +32,38 @@ class Windows:
     num_rows=st.integers(1, 40),
     stride=st.integers(1, 4),
     overlap=st.integers(0, 3),
-    padding=st.tuples(st.integers(0, 4), st.integers(0, 4)),
     rest=st.integers(0, 3),
-    times=st.integers(1, 3),
     limit=st.integers(1, 30),
     least=st.integers(1, 10),
 )
-def test_blocks_make_the_same_rows_and_of_few_frames_at_a_time(
-    batch_size, num_rows, stride, overlap, padding, rest, times, limit, least
+def test_pieces_make_the_same_rows_and_of_few_frames_at_a_time(
+    batch_size, num_rows, stride, overlap, rest, limit, least
 ):
-    num_frames = stride * num_rows + overlap + min(rest, stride - 1) - sum(padding)
-    assume(num_frames > 0)
-    x = torch.randn(batch_size, num_frames, 2, dtype=torch.float64)
-    factors = torch.randn(batch_size, num_rows, 1, dtype=torch.float64)
-    terms = torch.randn(batch_size, times * num_rows, 1, dtype=torch.float64)
-    windows = Windows(stride, overlap, times)
+    x = torch.randn(batch_size, stride * num_rows + overlap + min(rest, stride - 1), 2, dtype=torch.float64)
+    windows = Windows(stride, overlap)
     with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
-        patch.setattr(blocks, "BLOCK_FRAMES", limit)
-        patch.setattr(blocks, "LEAST_FRAMES", least)
-        made = in_blocks(windows, x, factors, terms, stride=stride, overlap=overlap, padding=padding)
-    padded = torch.nn.functional.pad(x, (0, 0, *padding))
-    torch.testing.assert_close(made, Windows(stride, overlap, times)(padded, factors, terms), rtol=0, atol=0)
+        patch.setattr(pieces, "PIECE_FRAMES", limit)
+        patch.setattr(pieces, "LEAST_FRAMES", least)
+        made = in_pieces(windows, x, stride, overlap)
+    assert torch.equal(made, Windows(stride, overlap)(x))
     assert max(windows.given) <= max(limit, batch_size * max(stride, least))
     assert sum(windows.given) == batch_size * stride * num_rows
 
 
-def test_slices_beyond_the_ends_have_zeros():
-    x = torch.arange(1.0, 5.0).view(1, 4, 1)
-    padded = torch.nn.functional.pad(x, (0, 0, 6, 6))
-    for start in range(-6, 10):
-        for stop in range(start + 1, 11):
-            assert torch.equal(padded_slice(x, start, stop), padded[:, start + 6 : stop + 6])
-
-
-@pytest.mark.usefixtures("small_blocks")
-def test_there_are_no_blocks_where_gradients_are_kept():
-    windows = Windows(1, 0)
-    in_blocks(windows, torch.randn(1, 20, 2), torch.ones(1, 20, 1), torch.ones(1, 20, 1))
+@pytest.mark.usefixtures("small_pieces")
+def test_there_is_one_piece_where_gradients_are_kept():
+    windows = Windows()
+    in_pieces(windows, torch.randn(1, 20, 2))
     assert windows.given == [20]
 
 
-@pytest.mark.usefixtures("small_blocks")
-def test_blocks_are_not_frozen_into_a_graph():
-    """A number of frames that is exported as any number must not become a number of blocks."""
+@pytest.mark.usefixtures("small_pieces")
+def test_pieces_are_not_frozen_into_a_graph():
+    """A number of frames that is exported as any number must not become a number of pieces."""
 
     class Module(torch.nn.Module):
         def forward(self, x):
-            return in_blocks(torch.sin, x)
+            return in_pieces(torch.sin, x)
 
     frames = torch.export.Dim("T")
     with torch.no_grad():

@@ -34,7 +34,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exp_dir(corpus: Path, request: pytest.FixtureRequest) -> Path:
-    """Parameter: model.mixing."""
+    """Parameter: model.mixing.mode."""
     return make_run(corpus, getattr(request, "param", "merged"))
 
 

@@ -48,7 +48,7 @@ def exhaustive(model: Transducer, frames: Tensor, scaling: Scaling) -> dict[tupl
 @pytest.mark.parametrize("with_scorer", [False, True], ids=["alone", "scorer"])
 def test_an_unlimited_beam_is_exact(model: Transducer, scaling: Scaling, with_scorer: bool) -> None:
     model = copy.deepcopy(model).double()
-    frames = torch.randn(1, 4, model.config.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+    frames = torch.randn(1, 4, model.encoder.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
     scorers = [Bigrams()] if with_scorer else []
     search = ModifiedBeamSearch(model, ALL, UNK, scaling=scaling, scorers=scorers)
     [found] = search.decode(frames, torch.tensor([4]))

@@ -27,7 +27,7 @@ EVERYTHING = FastBeamOptions(beam=1e9, max_contexts=100_000, max_states=100_000)
 def test_an_unlimited_beam_finds_the_best_alignment(context_size: int, scaling: Scaling) -> None:
     pytest.importorskip("k2")
     model = make_model("stateless", context_size).double()
-    frames = torch.randn(3, 4, model.config.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+    frames = torch.randn(3, 4, model.encoder.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
     lengths = torch.tensor([4, 1, 3])
     found = FastBeamSearch(model, EVERYTHING, unk_id=UNK, scaling=scaling).decode(frames, lengths)
     for row, length, hypothesis in zip(frames, lengths, found, strict=True):
@@ -44,7 +44,7 @@ def test_an_unlimited_beam_finds_the_best_alignment(context_size: int, scaling: 
 def test_drawn_hypotheses_have_the_sum_of_their_alignments(stateless_model: Transducer) -> None:
     pytest.importorskip("k2")
     model = copy.deepcopy(stateless_model).double()
-    frames = torch.randn(2, 3, model.config.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    frames = torch.randn(2, 3, model.encoder.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
     options = FastBeamOptions(1e9, 100_000, 100_000, num_paths=3000, nbest_scale=0.3)
     found = FastBeamSearch(model, options, unk_id=UNK).decode(frames, torch.tensor([3, 2]))
     for row, length, hypothesis in zip(frames, (3, 2), found, strict=True):
@@ -107,7 +107,7 @@ def test_graphs_for_other_tokens_and_parts_of_utterances_are_refused(stateless_m
         with pytest.raises(ValueError, match=r"labels from .* to .*, and the model tokens from 1 to 10"):
             FastBeamSearch(stateless_model, FastBeamOptions(), graph)
     search = FastBeamSearch(stateless_model, FastBeamOptions(), k2.trivial_graph(10))
-    frames = torch.randn(1, 4, stateless_model.config.dim)
+    frames = torch.randn(1, 4, stateless_model.encoder.dim)
     hypotheses = search.decode(frames, torch.tensor([4]))
     message = r"whole utterances: --mode offline, or simulated"
     with pytest.raises(ValueError, match=message):
@@ -121,7 +121,7 @@ def test_an_utterance_that_is_too_short_for_the_graph(stateless_model: Transduce
     """What has been heard of it is shown, with a score as if it might end there."""
     k2 = pytest.importorskip("k2")
     model = copy.deepcopy(stateless_model).double()
-    frames = torch.randn(2, 4, model.config.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
+    frames = torch.randn(2, 4, model.encoder.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(8))
     lengths = torch.tensor([4, 2])
     sequence = (2, 3, 4)
     search = FastBeamSearch(model, EVERYTHING, k2.linear_fsa([*sequence]), unk_id=UNK)

@@ -17,14 +17,14 @@ from recognizer_cases import LETTERS
 from talking_models import make_model
 from torch import Tensor
 
-from summarymix.blocks.mixing import SeenMean, sum_chunks
+from summarymix.blocks.mixing import SeenMean
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.streaming import FeatureQueue, Stream, StreamingRecognizer
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer
-from summarymix.state import State, state_bytes
+from summarymix.state import State, StateTree, state_bytes
 
 RATE = 4000  # Hz, for the time that features take
 SHIFT = RATE // 100  # samples
@@ -53,15 +53,15 @@ def with_beeps(num_samples: int, rng: random.Random) -> tuple[Tensor, list[int]]
 def beeping_model() -> Transducer:
     model = make_model("stateless")
     model.set_feature_stats(torch.full((16,), -8.0), torch.full((16,), 2.0))
-    encode_chunk = model.encoder.encode_chunk
+    encode = model.encoder.encode
 
-    def hear(self, features: Tensor, *others) -> tuple[Tensor, State]:
-        out, state = encode_chunk(features, *others)  # (N, C, D)
-        loudness = features[:, 3:].unfold(1, 1, 4).mean((2, 3))  # (N, C)
-        out[..., 0] = torch.where(loudness > LOUD, 1.0, -1.0)
+    def hear(self, features: Tensor, *others) -> tuple[Tensor, StateTree]:
+        out, state = encode(features, *others)  # (N, K·C, D)
+        loudness = features[:, 3:].unfold(1, 1, 4).mean((2, 3))  # (N, T)
+        out[:, : loudness.size(1), 0] = torch.where(loudness > LOUD, 1.0, -1.0)
         return out, state
 
-    model.encoder.encode_chunk = MethodType(hear, model.encoder)  # type: ignore[method-assign]
+    model.encoder.encode = MethodType(hear, model.encoder)  # type: ignore[method-assign]
     joiner = model.joiner
     with torch.no_grad():
         for parameter in joiner.parameters():
@@ -196,7 +196,7 @@ def test_running_sum_after_an_hour() -> None:
         values = torch.randn(2, 16, 8, generator=generator) + offsets
         lengths = torch.tensor([16, 13])
         grid = ChunkGrid(lengths, 16, chunk)
-        seen, state = mean.step(sum_chunks(lambda x: (x, x), values, grid)[1], grid, state)
+        seen, state = mean(values, grid, state)
         valid = (torch.arange(16) < lengths[:, None])[..., None]  # (N, C, 1)
         total += (values.double() * valid).sum(1)
         count += lengths[:, None]

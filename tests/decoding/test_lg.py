@@ -74,7 +74,7 @@ def test_the_best_alignment_that_spells_words(
             return NEVER
         return scale * grammar.sentence(spelled)
 
-    frames = torch.randn(4, 5, model.config.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    frames = torch.randn(4, 5, model.encoder.dim, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     lengths = torch.tensor([5, 5, 4, 2])
     options = FastBeamOptions(1e9, 100_000, 100_000)
     found = FastBeamSearch(model, options, graph, unk_id=1).decode(frames, lengths)

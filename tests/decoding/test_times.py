@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from summarymix.decoding.cli import main
 from summarymix.decoding.results import Result, read_results
 from summarymix.decoding.search import Hypothesis
 from summarymix.decoding.words import transcript, write_ctm
+from summarymix.encoder.conformer import ConformerConfig
 from summarymix.model import BLANK, ModelConfig, Transducer
 from summarymix.training.averaging import RunningMean
 from summarymix.training.config import TrainConfig
@@ -53,8 +53,13 @@ def make_audio(name: str) -> np.ndarray:
 @torch.no_grad()
 def hearing_model() -> Transducer:
     """Emits at frame t the token whose tone is in feature frame 4t + 3, and else blank."""
-    sizes: dict[str, Any] = {"frontend_channels": (1, 1), "num_layers": 0, "dim": 4, "joiner_dim": 4}
-    config = ModelConfig(**sizes, feature_dim=NUM_BINS, predictor_dim=4, vocab_size=TOKENIZER.vocab_size)
+    config = ModelConfig(
+        conformer=ConformerConfig(frontend_channels=(1, 1), num_layers=0, dim=4),
+        feature_dim=NUM_BINS,
+        predictor_dim=4,
+        joiner_dim=4,
+        vocab_size=TOKENIZER.vocab_size,
+    )
     model = Transducer(config).eval()
     model.set_feature_stats(torch.full((NUM_BINS,), 3.5), torch.full((NUM_BINS,), 1.0))
     for name, parameter in model.named_parameters():

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +11,10 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference import dependencies, visibility
-from small_blocks import blocks_of
+from small_pieces import pieces_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from summarymix.blocks.make_mixer import MixerConfig
+from summarymix.blocks.mixing import MixingConfig
 from summarymix.chunking import ChunkConfig
 from summarymix.encoder.conformer import Conformer, ConformerConfig
 from summarymix.encoder.subsampling import features_needed, output_lengths
@@ -22,14 +23,12 @@ from summarymix.state import pack_state, reset_slots, select_slots, state_bytes,
 
 FEATURES = 12
 SMALL = ConformerConfig(
-    feature_dim=FEATURES,
     frontend_channels=(2, 3),
     num_layers=2,
     dim=8,
     feedforward_dim=12,
     kernel_size=5,
     summary_dim=8,
-    dropout=0.1,
 )
 
 
@@ -43,27 +42,25 @@ SMALL_ZIP = ZipformerConfig(
     num_heads=(2, 2, 2),
     frontend_channels=(2, 3, 4),
 )
-OPTIONS = {"fusion": "gated", "summary_norm": True, "combiner_activation": "none", "decay_seconds": 0.4}
-CONFORMERS = ["merged", "full", "local", "attention", "options"]
-ZIPFORMERS = ["zip", "zip-edge", "zip-slow", "zip-thirds", "zip-local", "zip-attention", "zip-options"]
+DECAY = MixingConfig(decay_seconds=0.4)
+CONFORMERS = ["merged", "full", "local", "attention", "decay"]
+ZIPFORMERS = ["zip", "zip-slow", "zip-thirds", "zip-local", "zip-attention", "zip-decay"]
 
 
 def make(kind="merged", dtype=torch.float64, **changes) -> Conformer | Zipformer:
     """A small encoder. ``changes`` are of the Conformer's sizes."""
     torch.manual_seed(2)
     if kind in CONFORMERS:
-        mixer = OPTIONS if kind == "options" else {"mixing": kind}
-        encoder = Conformer(ConformerConfig(**(vars(SMALL) | mixer | changes)))
+        mixing = DECAY if kind == "decay" else MixingConfig(kind)
+        encoder = Conformer(replace(SMALL, **changes), mixing, FEATURES, dropout=0.1)
     else:
         variants = {
-            "zip-edge": {"convolution": "edge_scaled"},
             "zip-slow": {"downsampling": (2, 8, 1)},
             "zip-thirds": {"downsampling": (1, 3, 6)},
         }
-        config = ZipformerConfig(**(vars(SMALL_ZIP) | variants.get(kind, {})))
-        mixers = {"zip-local": {"mixing": "local"}, "zip-attention": {"mixing": "attention"}, "zip-options": OPTIONS}
-        mixer = MixerConfig(**mixers.get(kind, {}))
-        encoder = Zipformer(config, mixer, FEATURES, dropout=0.1)
+        config = replace(SMALL_ZIP, **variants.get(kind, {}))
+        mixings = {"zip-local": MixingConfig("local"), "zip-attention": MixingConfig("attention"), "zip-decay": DECAY}
+        encoder = Zipformer(config, mixings.get(kind, MixingConfig()), FEATURES, dropout=0.1)
         for parameter in encoder.parameters():  # what begins at zero or tiny should count as well
             parameter.data += 0.3 * torch.randn_like(parameter)
     encoder = encoder.to(dtype).eval()
@@ -128,13 +125,13 @@ def test_chunk_by_chunk_equals_simulated_in_float32(kind):
 
 @pytest.mark.parametrize("kind", CONFORMERS + ZIPFORMERS)
 @pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(6, 1)])
-def test_in_blocks_of_frames_the_result_is_the_same(kind, chunk):
+def test_in_pieces_and_runs_the_result_is_the_same(kind, chunk):
     encoder = make(kind)
     if chunk.chunk_size:
         chunk = ChunkConfig(chunk.chunk_size * encoder.chunk_multiple, chunk.left_chunks)
     features, lengths = ragged([403, 280, 77])
     whole, frames = encoder(features, lengths, chunk)
-    with blocks_of(50):
+    with pieces_of(50):
         in_parts, _ = encoder(features, lengths, chunk)
     for n, length in enumerate(frames):
         torch.testing.assert_close(in_parts[n, :length], whole[n, :length], rtol=0, atol=1e-12)
@@ -197,7 +194,7 @@ def test_a_slot_that_is_reset_forgets_and_its_neighbours_do_not(kind):
     st.lists(st.integers(7, 90), min_size=2, max_size=4),
     st.one_of(st.none(), st.integers(1, 8)),
     st.integers(-1, 3),
-    st.sampled_from(["merged", "attention", "options", *ZIPFORMERS]),
+    st.sampled_from(["merged", "attention", "decay", *ZIPFORMERS]),
 )
 def test_an_utterance_alone_equals_itself_in_any_batch(lengths, chunk_size, left_chunks, kind):
     """L5; the features behind the end hold noise."""
@@ -301,7 +298,8 @@ def test_features_that_make_no_whole_chunk_are_refused():
 
 
 def test_state_is_small_flat_and_zero():
-    encoder = Conformer(ConformerConfig(num_layers=2, dim=32, feedforward_dim=32, summary_dim=16, kernel_size=31))
+    sizes = ConformerConfig(num_layers=2, dim=32, feedforward_dim=32, summary_dim=16, kernel_size=31)
+    encoder = Conformer(sizes, MixingConfig(), 80, dropout=0.1)
     unlimited = encoder.init_state(3, ChunkConfig(8))
     assert all(tensor.size(0) == 3 and not tensor.any() for tensor in unlimited.values())
     assert all(tensor.dtype == torch.float32 for tensor in unlimited.values())
@@ -325,7 +323,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(8), ChunkConfig(8, 2), ChunkConfig(2, 40)])
-@pytest.mark.parametrize("kind", ["merged", "options", "zip", "zip-edge"])
+@pytest.mark.parametrize("kind", ["merged", "decay", "zip"])
 def test_no_tensor_grows_faster_than_the_audio(chunk, kind):
     """Training included. A T×T tensor, or K×K over the chunks, would grow 16-fold where the audio grows 4-fold."""
     encoder = make(kind, torch.float32).train()
@@ -344,9 +342,10 @@ import re, sys, time, torch
 from pathlib import Path
 from summarymix.chunking import ChunkConfig
 from summarymix.encoder.conformer import Conformer, ConformerConfig
-from summarymix.blocks.make_mixer import MixerConfig
+from summarymix.blocks.mixing import MixingConfig
 torch.set_num_threads(1)
-encoder = Conformer(ConformerConfig(frontend_channels=(4, 4), num_layers=2, dim=32, feedforward_dim=64, summary_dim=32))
+sizes = ConformerConfig(frontend_channels=(4, 4), num_layers=2, dim=32, feedforward_dim=64, summary_dim=32)
+encoder = Conformer(sizes, MixingConfig(), 80, dropout=0.1)
 def run(num_frames, chunk):
     start = time.process_time()
     features = torch.randn(1, 4 * num_frames + 3, 80)

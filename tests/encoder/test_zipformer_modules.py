@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from contract import check_contract, whole
 from hypothesis import given
 from hypothesis import strategies as st
 from reference import masked_mean, visibility
 
 from summarymix.blocks.attention import AttentionWeights
-from summarymix.blocks.make_mixer import MixerConfig
+from summarymix.blocks.mixing import MixingConfig
 from summarymix.blocks.scheduled import find_scheduled, set_progress
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.encoder.zipformer_layer import ZipformerLayer
@@ -17,8 +18,8 @@ from summarymix.encoder.zipformer_modules import (
     GatedSummary,
     UtteranceDropout,
     ZipFeedForward,
-    kept,
-    start_small,
+    keep_mask,
+    scale_initial_weights,
 )
 
 DIM, HIDDEN = 6, 5
@@ -42,18 +43,20 @@ def test_gated_summary_is_its_definition(grid):
     x = torch.randn(len(grid.lengths), grid.num_frames, DIM, dtype=torch.float64)
     sees = visibility(grid.lengths.tolist(), grid.num_frames, ChunkConfig(grid.chunk_size, grid.config.left_chunks))
     expected = gated_by(module, x, lambda values: masked_mean(values, sees))
-    torch.testing.assert_close(module(x, grid)[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
+    torch.testing.assert_close(whole(module, x, grid)[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
 
 
 @given(grids)
 def test_gated_attention_weighs_with_the_first_head(grid):
     module, attention = GatedAttention(DIM, HIDDEN).double(), AttentionWeights(DIM, 2, 3, 0.0).double()
     x = torch.randn(len(grid.lengths), grid.num_frames, DIM, dtype=torch.float64)
-    weights = attention(x, grid)
+    chunk = ChunkConfig(grid.chunk_size, min(grid.config.left_chunks, 0))
+    weights, _ = attention(x, grid, attention.init_state(len(x), chunk))
     sees = visibility(grid.lengths.tolist(), grid.num_frames, ChunkConfig(grid.chunk_size, grid.config.left_chunks))
     first = weights[:, 0] * sees
     expected = gated_by(module, x, lambda values: torch.einsum("ntu,nup->ntp", first, values))
-    torch.testing.assert_close(module(x, grid, weights)[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
+    got, _ = module(x, grid, module.init_state(len(x), chunk), weights)
+    torch.testing.assert_close(got[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
 
 
 def test_bypass_keeps_a_share_of_each_channel():
@@ -82,11 +85,11 @@ def test_bypass_pushes_its_scale_up_to_a_limit_that_falls():
 def test_utterances_are_left_out_at_the_rate_asked_for():
     torch.manual_seed(0)
     x = torch.zeros(4000, 2, DIM)
-    mask = kept(x, 0.25)
+    mask = keep_mask(x, 0.25)
     assert mask.shape == (4000, 1, 1)
     assert mask.unique().tolist() == [0, 1]
     assert mask.mean().item() == pytest.approx(0.75, abs=0.03)
-    assert kept(x, 0.0).all()
+    assert keep_mask(x, 0.0).all()
 
 
 def test_dropout_is_of_channels_of_utterances_and_keeps_the_mean():
@@ -100,25 +103,41 @@ def test_dropout_is_of_channels_of_utterances_and_keeps_the_mean():
     assert dropout.eval()(x) is x
 
 
+def make_layer(mixing: str) -> ZipformerLayer:
+    return ZipformerLayer(
+        dim=DIM,
+        feedforward_dim=16,
+        kernel_size=5,
+        summary_dim=8,
+        num_heads=2,
+        mixing=MixingConfig(mixing),
+        dropout=0.1,
+        depth=0.0,
+    )
+
+
+@given(
+    st.sampled_from(["merged", "attention", "local"]),
+    st.lists(st.integers(1, 15), min_size=1, max_size=3),
+    st.builds(ChunkConfig, st.integers(1, 6), st.integers(-1, 3)),
+)
+def test_contract_of_the_layer(mixing, lengths, chunk):
+    torch.manual_seed(0)
+    layer = make_layer(mixing).double().eval()
+    for parameter in layer.parameters():  # what begins tiny should count as well
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    check_contract(layer, DIM, lengths, chunk)
+
+
 def test_layers_begin_near_the_identity_and_use_all_their_weights():
     """Every parameter of every kind of layer gets a gradient from a batch; scales at their middle."""
     torch.manual_seed(0)
     grid = ChunkGrid(torch.tensor([12, 7]), 12, ChunkConfig(4, 1))
     for mixing in ("merged", "attention", "local"):
-        layer = ZipformerLayer(
-            dim=DIM,
-            feedforward_dim=16,
-            kernel_size=5,
-            summary_dim=8,
-            num_heads=2,
-            mixer=MixerConfig(mixing=mixing),
-            convolution="edge_scaled",
-            dropout=0.1,
-            depth=0.0,
-        )
+        layer = make_layer(mixing)
         set_progress(find_scheduled(layer), 1e6)
         x = torch.randn(2, 12, DIM)
-        out = layer(x, grid)
+        out = whole(layer, x, grid)
         (out * torch.randn_like(out)).sum().backward()
         assert [name for name, parameter in layer.named_parameters() if parameter.grad is None] == []
         assert out[grid.valid].isfinite().all()
@@ -147,6 +166,6 @@ def test_regularisers_do_not_look_at_padding():
 def test_small_beginnings():
     linear = torch.nn.Linear(20, 10)
     before = linear.weight.detach().clone()
-    start_small(linear, 0.05)
+    scale_initial_weights(linear, 0.05)
     torch.testing.assert_close(linear.weight, 0.05 * before)
     assert linear.bias.abs().max() <= 0.005

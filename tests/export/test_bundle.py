@@ -80,13 +80,13 @@ def test_offline_lengths_are_exact_and_neighbours_do_not_matter(exported, encode
 
 VARIANTS = {
     "no left context": ("conformer", {}, ChunkConfig(3, 0)),
-    "options": (
+    "decay": (
         "conformer",
-        {"fusion": "gated", "summary_norm": True, "decay_seconds": 0.4, "context_size": 1},
+        {"decay_seconds": 0.4, "context_size": 1},
         ChunkConfig(5, 3),
     ),
     "no summary": ("conformer", {"mixing": "local", "context_size": 3}, SUM),
-    "slow stacks": ("zipformer", {"downsampling": (2, 4), "convolution": "edge_scaled"}, SUM),
+    "slow stacks": ("zipformer", {"downsampling": (2, 4)}, SUM),
 }
 
 

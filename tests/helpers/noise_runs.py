@@ -8,11 +8,13 @@ import numpy as np
 import torch
 from saved_runs import save_epoch, write_cut
 
+from summarymix.blocks.mixing import MixingConfig
 from summarymix.data.config import DataConfig
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.cli import main
 from summarymix.decoding.results import Result, read_recogs, read_results
+from summarymix.encoder.conformer import ConformerConfig
 from summarymix.model import ModelConfig, Transducer
 from summarymix.training.averaging import RunningMean
 from summarymix.training.config import TrainConfig
@@ -42,13 +44,8 @@ def make_run(corpus: Path, mixing: str) -> Path:
     config = TrainConfig(
         exp_dir=corpus / f"exp-{mixing}",
         model=ModelConfig(
-            frontend_channels=(4, 4),
-            num_layers=2,
-            dim=16,
-            feedforward_dim=24,
-            kernel_size=7,
-            mixing=mixing,
-            summary_dim=16,
+            conformer=ConformerConfig((4, 4), num_layers=2, dim=16, feedforward_dim=24, kernel_size=7, summary_dim=16),
+            mixing=MixingConfig(mixing),
             predictor_dim=8,
             joiner_dim=12,
         ),

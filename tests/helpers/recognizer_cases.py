@@ -8,6 +8,7 @@ import torch
 from talking_models import make_model
 from torch import Tensor
 
+from summarymix.blocks.mixing import MixingConfig
 from summarymix.chunking import ChunkConfig
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.tokens import Tokenizer
@@ -33,7 +34,7 @@ def talking_model(mixing: str = "merged") -> Transducer:
     model = make_model("stateless")
     if mixing != "merged":
         torch.manual_seed(3)
-        model = Transducer(replace(model.config, mixing=mixing)).eval()
+        model = Transducer(replace(model.config, mixing=MixingConfig(mixing))).eval()
     model.set_feature_stats(torch.full((NUM_BINS,), -6.0), torch.full((NUM_BINS,), 3.0))
     features = FbankExtractor(FbankOptions(num_mel_bins=NUM_BINS)).extract(make_audio(20))[None]  # (1, T, F)
     frames, _ = model.encoder(features, torch.tensor([features.size(1)]), ChunkConfig(16, 4))

@@ -2,22 +2,22 @@
 
 from typing import Any
 
-from summarymix.encoder.zipformer import ZipformerConfig
 from summarymix.model import ModelConfig
 
 
 def tiny_config(encoder: str = "conformer", **changes: Any) -> ModelConfig:
-    """The zip-style encoder takes chunks of any size. ``changes`` are of the model's own fields."""
-    zipformer = ZipformerConfig(
-        downsampling=(1, 2),
-        num_layers=(1, 1),
-        dims=(12, 16),
-        feedforward_dims=(16, 24),
-        kernel_sizes=(7, 5),
-        summary_dims=(8, 12),
-        num_heads=(1, 1),
-        frontend_channels=(2, 3, 4),
-    )
+    """The zip-style encoder takes chunks of any size. ``changes`` are fields of the model or, unless they are called
+    alike, of the Conformer: what :meth:`ModelConfig.from_plain` takes."""
+    zipformer = {
+        "downsampling": (1, 2),
+        "num_layers": (1, 1),
+        "dims": (12, 16),
+        "feedforward_dims": (16, 24),
+        "kernel_sizes": (7, 5),
+        "summary_dims": (8, 12),
+        "num_heads": (1, 1),
+        "frontend_channels": (2, 3, 4),
+    }
     sizes: dict[str, Any] = {
         "encoder": encoder,
         "zipformer": zipformer,
@@ -32,4 +32,4 @@ def tiny_config(encoder: str = "conformer", **changes: Any) -> ModelConfig:
         "joiner_dim": 12,
         "vocab_size": 11,
     }
-    return ModelConfig(**sizes | changes)
+    return ModelConfig.from_plain(sizes | changes)

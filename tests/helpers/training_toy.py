@@ -1,6 +1,6 @@
 """A task so small that tests can train on it: each token is a spectral pattern. As a program, one training run.
 
-python training_toy.py EXP_DIR [--die-in-write=N] [--draws=N] [--name=integer of TrainConfig ...]
+python training_toy.py EXP_DIR [--die-in-write=N] [--name=integer of TrainConfig ...]
 """
 
 import math
@@ -14,16 +14,17 @@ from typing import Any
 
 import torch
 
-from summarymix.chunking import DynamicChunkConfig
 from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.config import DataConfig
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
+from summarymix.encoder.conformer import ConformerConfig
 from summarymix.model import ModelConfig, Transducer
 from summarymix.training.checkpoint import Progress
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import join_world
 from summarymix.training.loop import train
+from summarymix.training.run import Run
 from summarymix.training.schedule import LossScales, OptimConfig
 from summarymix.training.seeding import reseed
 
@@ -40,12 +41,7 @@ def toy_config(exp_dir: Path, **changes: Any) -> TrainConfig:
         "num_epochs": 2,
         "model": ModelConfig(
             feature_dim=NUM_BINS,
-            frontend_channels=(4, 4),
-            num_layers=2,
-            dim=16,
-            feedforward_dim=32,
-            kernel_size=5,
-            summary_dim=16,
+            conformer=ConformerConfig((4, 4), num_layers=2, dim=16, feedforward_dim=32, kernel_size=5, summary_dim=16),
             predictor_dim=16,
             joiner_dim=16,
             dropout=0.1,
@@ -127,7 +123,7 @@ def run(config: TrainConfig, data: Any = None) -> tuple[Progress, Transducer]:
     data = data or ToyData()
     model = toy_model(config)
     with join_world() as world:
-        return train(config, model, TOKENIZER, data, [data.dev()], world, "toy"), model
+        return train(Run(config, model, TOKENIZER, data, [data.dev()], world, "toy")), model
 
 
 def die_in_write(number: int) -> None:
@@ -150,5 +146,4 @@ if __name__ == "__main__":
     if "die-in-write" in options:
         die_in_write(options.pop("die-in-write"))
     data = ToyData(spoil=bool(options.pop("spoil", 0)), fail_on_rank=options.pop("fail-on-rank", None))
-    chunk = DynamicChunkConfig(draws=options.pop("draws", 1))
-    run(toy_config(exp_dir, chunk=chunk, **options), data)
+    run(toy_config(exp_dir, **options), data)

@@ -90,9 +90,9 @@ def test_configurations_of_one_name_are_told_apart(tmp_path: Path) -> None:
     paths = [tmp_path / folder / "a.yaml" for folder in ("x", "y")]
     for size, path in enumerate(paths, 4):
         path.parent.mkdir()
-        path.write_text(yaml.safe_dump({"model": {"dim": size}}))
+        path.write_text(yaml.safe_dump({"model": {"conformer": {"dim": size}}}))
     configs = parts.read_configs([[path] for path in paths])
-    assert {name: config.model.dim for name, config in configs.items()} == {"a": 4, str(paths[1]): 5}
+    assert {name: config.model.conformer.dim for name, config in configs.items()} == {"a": 4, str(paths[1]): 5}
     with pytest.raises(ValueError, match="is given twice"):
         parts.read_configs([[path] for path in paths * 2])
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 import yaml
 
+from summarymix.blocks.mixing import MixingConfig
 from summarymix.chunking import ChunkConfig
+from summarymix.encoder.conformer import ConformerConfig
 from summarymix.model import ModelConfig, Transducer
 
 PROGRAM = Path(__file__).parents[2] / "tools" / "count_flops.py"
@@ -18,8 +20,8 @@ F, C1, C2, D, H, KERNEL, P, LAYERS = 10, 2, 3, 8, 12, 5, 6, 2
 
 
 def config(mixing: str) -> ModelConfig:
-    sizes = {"feature_dim": F, "frontend_channels": (C1, C2), "num_layers": LAYERS, "dim": D, "feedforward_dim": H}
-    return ModelConfig(**sizes, kernel_size=KERNEL, summary_dim=P, mixing=mixing, num_heads=2, vocab_size=7)
+    sizes = ConformerConfig((C1, C2), LAYERS, D, H, KERNEL, summary_dim=P, num_heads=2)
+    return ModelConfig(feature_dim=F, conformer=sizes, vocab_size=7, mixing=MixingConfig(mixing))
 
 
 @pytest.mark.parametrize("mixing", ["merged", "local", "attention"])

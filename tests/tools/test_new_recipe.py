@@ -80,7 +80,8 @@ def test_from_a_folder_of_recordings_to_error_rates(tmp_path: Path) -> None:
     assert "40 mel bins at 8000 Hz" in told
     assert "1 audio files have no row in the table" in told
 
-    small = "--model.num-layers 1 --model.dim 16 --model.feedforward-dim 16 --model.summary-dim 16 --max-steps 2"
+    sizes = {"num-layers": 1, "dim": 16, "feedforward-dim": 16, "summary-dim": 16}
+    small = " ".join(f"--model.conformer.{name} {size}" for name, size in sizes.items()) + " --max-steps 2"
     out = run(
         recipe,
         "run.sh",

@@ -131,21 +131,21 @@ def test_strict_loading_names_what_does_not_fit(exp_dir: Path, tmp_path: Path) -
 def test_checkpoint_from_before_an_option_has_its_default(tmp_path: Path) -> None:
     run(toy_config(tmp_path, num_epochs=2))
     checkpoint = read_checkpoint(tmp_path / "epoch-1.pt")
-    del checkpoint["model_config"]["fusion"]
+    del checkpoint["model_config"]["mixing"], checkpoint["model_config"]["conformer"]["num_heads"]
     save_checkpoint(tmp_path / "epoch-1.pt", checkpoint)
     load_model(tmp_path, 2, 1)  # averaged from this one on
     (tmp_path / "epoch-2.pt").unlink()
     progress, model = run(toy_config(tmp_path, num_epochs=2))
-    assert (progress.step, model.config.fusion) == (16, "concat")
+    assert (progress.step, model.config.mixing.mode, model.config.conformer.num_heads) == (16, "merged", 4)
 
 
 def test_resuming_another_configuration_is_refused(exp_dir: Path, tmp_path: Path) -> None:
     before = (exp_dir / "epoch-4.pt").read_bytes()
     config = toy_config(exp_dir, num_epochs=5)
-    config.model.num_layers, config.model.kernel_size = 3, 7
+    config.model.conformer.num_layers, config.model.conformer.kernel_size = 3, 7
     with pytest.raises(
         ValueError,
-        match=r"epoch-4\.pt .*model\.kernel_size was 5 and is 7, model\.num_layers was 2 and is 3.*--exp_dir",
+        match=r"epoch-4\.pt .*\.kernel_size was 5 and is 7, model\.conformer\.num_layers was 2 and is 3.*--exp_dir",
     ):
         run(config)
     assert (exp_dir / "epoch-4.pt").read_bytes() == before

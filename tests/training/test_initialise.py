@@ -108,7 +108,7 @@ def test_killed_run_resumes_and_does_not_begin_again(
         run(config("killed"), data)
     assert (tmp_path / "killed" / "checkpoint-3.pt").exists()
     capsys.readouterr()
-    monkeypatch.setattr("summarymix.training.loop.initialise_from", None)
+    monkeypatch.setattr("summarymix.training.run.initialise_from", None)
     _, resumed = run(config("killed"))
     said = capsys.readouterr().err
     assert "Resuming from" in said

@@ -63,7 +63,7 @@ def test_loss_falls_on_a_few_batches(tmp_path: Path, mixing: Any, optim: OptimCo
         save_every_steps=1000,
     )
     config.model.dropout = 0.0
-    config.model.mixing = mixing
+    config.model.mixing.mode = mixing
     run(config)
     valid = [line for line in read_log(tmp_path, "valid") if line["setting"] == "offline"]
     assert len(valid) == 25
@@ -89,7 +89,7 @@ def test_validation_is_at_the_fixed_settings_and_repeatable(tmp_path: Path) -> N
 
 
 def test_consistency_is_weighted_and_logged_and_validation_is_without(tmp_path: Path) -> None:
-    chunk = DynamicChunkConfig(full_context_prob=0.0, min_chunk=2, max_chunk=4, draws=2)
+    chunk = DynamicChunkConfig(full_context_prob=0.0, min_chunk=2, max_chunk=4)
     base = {"num_epochs": 1, "chunk": chunk, "optim": OptimConfig(lr=0.0)}
     weights = {"simple": 0.5, "pruned": 1.0, "ctc": 0.2, "consistency": 3.0}
     run(toy_config(tmp_path / "with", scales=LossScales(**weights, warmup_steps=0), **base))
@@ -232,59 +232,6 @@ def test_accumulated_batches_equal_one_large_batch(tmp_path: Path, accumulate: i
     _, joined = run(config("joined", 1), Joined())
     for name, value in accumulated.state_dict().items():
         torch.testing.assert_close(value, joined.state_dict()[name], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("draws", [2, 100])
-def test_gradients_of_the_parts_of_a_batch_sum_to_that_of_the_batch(tmp_path: Path, draws: int) -> None:
-    def config(draws: int) -> Any:
-        made = toy_config(
-            tmp_path / str(draws),
-            num_epochs=1,
-            data=DataConfig(num_mel_bins=NUM_BINS, spec_augment=NO_MASKS),
-            chunk=DynamicChunkConfig(full_context_prob=1.0, draws=draws),
-        )
-        made.model.dropout = 0.0
-        return made
-
-    _, whole = run(config(1))
-    _, parts = run(config(draws))
-    for name, value in whole.state_dict().items():
-        torch.testing.assert_close(value, parts.state_dict()[name], rtol=1e-4, atol=1e-5)
-    a, b = (read_checkpoint(tmp_path / str(n) / "epoch-1.pt") for n in (1, draws))
-    assert a["history"][0]["train"] == pytest.approx(b["history"][0]["train"], rel=1e-4)
-    assert a["progress"]["seconds"] == b["progress"]["seconds"]
-
-
-def test_each_part_of_a_batch_has_a_chunk_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward, seen = Transducer.forward, {}
-
-    def spy(self: Transducer, views: Any, lengths: torch.Tensor, tokens: Any, *rest: Any) -> Any:
-        assert all(view.features.size(1) == lengths.max() for view in views)
-        seen[draws].append((len(tokens), views[0].chunk))
-        return forward(self, views, lengths, tokens, *rest)
-
-    monkeypatch.setattr(Transducer, "forward", spy)
-    for draws in (1, 2, 100):
-        seen[draws] = []
-        run(toy_config(tmp_path / str(draws), num_epochs=1, chunk=DynamicChunkConfig(draws=draws)))
-    assert [size for size, _ in seen[1]] == [3] * 8
-    assert [size for size, _ in seen[2]] == [2, 1] * 8
-    assert [size for size, _ in seen[100]] == [1, 1, 1] * 8
-    # The draws of a batch follow each other: more parts take more of the same.
-    assert [chunk for _, chunk in seen[1]] == [chunk for _, chunk in seen[2][::2]]
-    assert [chunk for _, chunk in seen[2][1::2]] == [chunk for _, chunk in seen[100][1::3]]
-    assert seen[2][::2] != seen[2][1::2]
-
-
-@pytest.mark.parametrize("draws", [2, 3])
-def test_utterance_left_out_is_named_when_batches_are_split(tmp_path: Path, draws: int) -> None:
-    def spoil(number: int, batch: Batch) -> None:
-        if number in (2, 4):
-            batch.features[number // 2, 3] = math.nan
-
-    progress, _ = run(toy_config(tmp_path, num_epochs=1, chunk=DynamicChunkConfig(draws=draws)), SpoiltData(spoil))
-    assert (progress.step, progress.skipped, progress.left_out) == (8, 0, 2)
-    assert [line["cut_ids"] for line in read_log(tmp_path, "left_out")] == [["cut-1-2-1"], ["cut-1-4-2"]]
 
 
 def test_last_and_best_epochs_are_kept(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_scan_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 
 def test_global_random_numbers_and_gradients_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import summarymix.training.loop as loop
+    import summarymix.training.run as loop
 
     scan = loop.scan_memory
     states = []

@@ -35,7 +35,7 @@ def test_muon_takes_the_encoders_linear_maps_and_nothing_else(tmp_path: Path) ->
 
 def test_full_mode_has_matrices_in_groups(tmp_path: Path) -> None:
     config = toy_config(tmp_path)
-    config.model.mixing = "full"
+    config.model.mixing.mode = "full"
     shapes = {weight.shape for weight in linear_maps(toy_model(config).encoder)}
     assert torch.Size([4, 4, 4]) in shapes
 

@@ -14,10 +14,9 @@ import torch
 import training_toy
 from training_toy import ToyData, run, toy_config
 
-from summarymix.chunking import DynamicChunkConfig
 from summarymix.training.checkpoint import read_checkpoint
 from summarymix.training.config import TrainConfig
-from summarymix.training.schedule import OptimConfig
+from summarymix.training.schedule import LossScales, OptimConfig
 
 PROGRAM = [sys.executable, str(Path(training_toy.__file__))]
 OPTIONS = ["--num_epochs=3", "--accumulate=2"]  # 12 steps, checkpoints after 3, 4 (epoch), 6, 8 (epoch), 9, 12 (epoch)
@@ -108,9 +107,9 @@ def test_killed_at_random_moments(tmp_path: Path, uninterrupted: Path) -> None:
         {},
         {"optim": OptimConfig(name="adamw")},
         {"optim": OptimConfig(name="scaled_adam")},
-        {"chunk": DynamicChunkConfig(draws=2)},
+        {"scales": LossScales(consistency=0.2, warmup_steps=6)},
     ],
-    ids=["muon", "adamw", "scaled_adam", "draws"],
+    ids=["muon", "adamw", "scaled_adam", "two views"],
 )
 def test_each_step_is_a_place_to_resume(tmp_path: Path, changes: dict[str, Any]) -> None:
     """Without a process of its own: interrupted after every single batch group, checkpoints after every step."""

@@ -18,7 +18,7 @@ from summarymix.training.cli import main
 def test_command_trains_resumes_and_names_what_it_leaves_out(
     recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["train.py", "--exp-dir", "exp", "--model.dim", "24", "--seed=3"])
+    monkeypatch.setattr(sys, "argv", ["train.py", "--exp-dir", "exp", "--model.conformer.dim", "24", "--seed=3"])
     main("toy")
     said = capsys.readouterr().err
     assert "11 utterances" in said
@@ -26,12 +26,12 @@ def test_command_trains_resumes_and_names_what_it_leaves_out(
     assert "train-3" in Path("exp/skipped.tsv").read_text()
     assert "train-5" in Path("exp/skipped-unreadable.tsv").read_text()
     model, tokenizer, info = load_model("exp")
-    assert model.config.dim == 24
+    assert model.config.conformer.dim == 24
     assert model.config.vocab_size == tokenizer.vocab_size
     assert (info["recipe"], info["epoch"], info["config"]["seed"]) == ("toy", 2, 3)
     assert yaml.safe_load(Path("exp/config.yaml").read_text())["model"]["dim"] == 24
     # Again: nothing is left to do. And from the configuration it wrote, in another folder: the same model.
-    main("toy", ["--exp-dir", "exp", "--model.dim", "24", "--seed=3"])
+    main("toy", ["--exp-dir", "exp", "--model.conformer.dim", "24", "--seed=3"])
     main("toy", ["--config", "exp/config.yaml", "--exp-dir", "exp2"])
     first, second = (read_checkpoint(Path(name, "epoch-2.pt"))["model"] for name in ("exp", "exp2"))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
@@ -51,7 +51,7 @@ def test_run_stopped_within_an_epoch_continues_with_the_batches_that_are_left(
 
     for _ in range(3):
         with monkeypatch.context() as patch:
-            patch.setattr("summarymix.training.loop.replace_step_checkpoint", save_and_stop)
+            patch.setattr("summarymix.training.run.replace_step_checkpoint", save_and_stop)
             with pytest.raises(KeyboardInterrupt):
                 main("toy", ["--exp-dir", "stopped", "--save-every-steps", "2"])
     main("toy", ["--exp-dir", "stopped", "--save-every-steps", "2"])
@@ -70,7 +70,7 @@ def test_neither_workers_nor_the_memory_scan_change_the_result(recipe: Path) -> 
 
 
 def test_attention_is_chosen_by_an_option(recipe: Path) -> None:
-    options = ["--num-epochs", "1", "--model.mixing", "attention", "--model.num-heads", "2"]
+    options = ["--num-epochs", "1", "--model.mixing.mode", "attention", "--model.conformer.num-heads", "2"]
     main("toy", ["--exp-dir", "exp", *options])
     model, _, _ = load_model("exp")
     mixers = [module for module in model.modules() if isinstance(module, RelativeAttention)]

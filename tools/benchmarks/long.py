@@ -154,7 +154,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                     alone += by_itself[setting, one.cut_id]
                 print(f"gap {gap:g} s, recording {number + 1} of {minutes:.1f} min: {setting}", flush=True)
         for setting, (joined, alone) in counts.items():
-            decay = recognizers[setting.model].model.config.decay_seconds
+            decay = recognizers[setting.model].model.config.mixing.decay_seconds
             bins = list(rates(joined, alone, args.samples, args.seed))
             results["rates"].append(
                 {"gap_seconds": gap, "decay_seconds": decay, "skipped": len(skipped), "bins": bins} | setting._asdict()

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from summarymix.blocks.make_mixer import make_mixer
 from torch import Tensor, nn
 
 from benchmarks.workers import LeftOut
-from summarymix.blocks.make_mixer import make_mixer
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.cli import parse_config
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer, View, make_encoder
+from summarymix.option_names import what_became_of
 from summarymix.training.config import TrainConfig
 from summarymix.training.optim import make_optimizer
 from summarymix.training.precision import autocast
@@ -41,7 +42,7 @@ def read_configs(groups: list[list[Path]]) -> dict[str, TrainConfig]:
     configs: dict[str, TrainConfig] = {}
     for paths in groups:
         options = [option for path in paths for option in ("--config", str(path))]
-        config = parse_config(TrainConfig, options)
+        config = parse_config(TrainConfig, options, what_became_of=what_became_of)
         size = config.model.vocab_size or VOCAB_SIZE
         config.model = replace(config.model, vocab_size=size, feature_dim=config.data.num_mel_bins)
         name = " + ".join(path.stem for path in paths)
@@ -101,18 +102,21 @@ def prepare_mixer(
     model = config.model
     if model.encoder != "conformer":
         raise ValueError(f"the mixer alone is that of a Conformer; measure a {model.encoder} with --parts encoder")
-    mixer = make_mixer(model, model.dim, model.summary_dim, model.num_heads, model.dropout)
+    sizes = model.conformer
+    mixer = make_mixer(model.mixing, sizes.dim, sizes.summary_dim, sizes.num_heads, model.dropout)
 
     def make_input(seconds: float) -> tuple[Tensor, Tensor, int]:
         num_frames = output_lengths(feature_frames(seconds))
         lengths = torch.full((batch,), num_frames, device=device)
         padded = ChunkGrid(lengths, num_frames, chunk).num_frames
-        return torch.randn(batch, padded, model.dim, device=device), lengths, num_frames
+        return torch.randn(batch, padded, sizes.dim, device=device), lengths, num_frames
 
     def compute(given: tuple[Tensor, Tensor, int]) -> Tensor:
         # The grid is part of the work: attention's mask is made of it.
         x, lengths, num_frames = given
-        return mixer(x, ChunkGrid(lengths, num_frames, chunk))
+        grid = ChunkGrid(lengths, num_frames, chunk)
+        start = ChunkConfig(grid.chunk_size, min(chunk.left_chunks, 0))  # nothing comes before
+        return mixer(x, grid, mixer.init_state(batch, start))[0]
 
     return mixer, make_input, compute
 

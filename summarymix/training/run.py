@@ -1,0 +1,482 @@
+"""A training run: its parts, and each thing that the loop does with them."""
+
+import itertools
+import math
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, Protocol
+
+import torch
+import yaml
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from summarymix.blocks.scheduled import find_scheduled, set_progress
+from summarymix.chunking import ChunkConfig
+from summarymix.data.augment import spec_augment
+from summarymix.data.loading import Batch
+from summarymix.data.tokens import Tokenizer
+from summarymix.files import atomic_write
+from summarymix.model import Transducer, View
+from summarymix.training.averaging import RunningMean
+from summarymix.training.checkpoint import (
+    Progress,
+    check_same_model,
+    epoch_path,
+    newest_checkpoint,
+    read_checkpoint,
+    remove_old,
+    remove_partial,
+    replace_step_checkpoint,
+    save_checkpoint,
+)
+from summarymix.training.config import TrainConfig, differences, plain
+from summarymix.training.distributed import World
+from summarymix.training.divergence import remedies, stop_if_diverged
+from summarymix.training.environment import environment
+from summarymix.training.initialise import feature_stats, initialise_from
+from summarymix.training.log import TrainingLog
+from summarymix.training.memory_scan import explain_out_of_memory, scan_memory
+from summarymix.training.optim import clip_factor, make_optimizer, restore_optimizer
+from summarymix.training.precision import autocast
+from summarymix.training.schedule import learning_rate, loss_scales
+from summarymix.training.seeding import reseed
+from summarymix.training.usage import Stopwatch, peak_memory
+from summarymix.training.validation import plateau_notice, validate
+
+MAX_SAVED_BAD_BATCHES = 10  # so that a diverging run does not fill the disk
+
+# Summed over a step's utterances, and over the steps between two lines of the log.
+SUMS = ("frames", "left_out", "loss", "simple", "pruned", "ctc", "consistency", "seconds")
+
+
+class EpochData(Protocol):
+    """Training data as a run reads it; :class:`summarymix.data.training_data.TrainData` is the real one."""
+
+    total_seconds: float
+
+    def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch for one process, the same number for each."""
+
+    def worst_batches(self) -> Iterable[tuple[str, Batch]]:
+        """The batches that take most memory, each with the reason."""
+
+
+@dataclass
+class Step:
+    """The result of the forward and backward passes of one optimiser step.
+
+    Args:
+        group: its batches.
+        sums: SUMS over all processes.
+        norm: of the gradient of the mean loss per frame.
+        finite: for each batch, which utterances have finite losses, (N,).
+    """
+
+    group: list[Batch]
+    sums: dict[str, float]
+    norm: float
+    finite: list[Tensor]
+
+    @property
+    def has_bad_losses(self) -> bool:
+        """Whether the loss of an utterance, of any process, is not finite."""
+        return self.sums["left_out"] > 0
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the parameters can be updated."""
+        return math.isfinite(self.norm) and self.sums["frames"] > 0
+
+
+class Run:
+    """A training run, which :func:`summarymix.training.loop.train` takes to its end.
+
+    It begins where the newest checkpoint in ``config.exp_dir`` ends, if there is one.
+
+    Args:
+        config: the run.
+        model: as initialised; its weights are changed.
+        tokenizer: goes into the checkpoints.
+        train_data: batches to train on.
+        dev_data: the dev splits.
+        world: this process and the others.
+        recipe: name of the corpus, for the checkpoints.
+
+    Raises:
+        RuntimeError: the largest batches do not fit into memory.
+        ValueError: the checkpoint in ``exp_dir`` is of another configuration, or this machine cannot do what is asked.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        model: Transducer,
+        tokenizer: Tokenizer,
+        train_data: EpochData,
+        dev_data: Sequence[Iterable[Batch]],
+        world: World,
+        recipe: str = "",
+    ) -> None:
+        # These refuse what this machine cannot do, before anything is written.
+        autocast(world.device, config.precision)
+        surroundings = environment(config, world)
+        config.chunk.check(model.encoder.chunk_multiple)
+        for setting in config.validation:
+            model.encoder.check_chunk(ChunkConfig.from_ms(*setting))
+
+        self.config, self.model, self.tokenizer, self.recipe = config, model.to(world.device).train(), tokenizer, recipe
+        self.train_data, self.dev_data, self.world = train_data, dev_data, world
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.scheduled = find_scheduled(model)
+        self.augment = spec_augment(config.data.spec_augment)
+        self.optimizer = make_optimizer(model, config.optim)
+        # A gradient of sums over utterances is in half precision's range as it is; grow from there.
+        self.scaler = torch.amp.GradScaler(world.device.type, init_scale=1.0, enabled=config.precision == "fp16")
+        self.average = RunningMean(model)
+        self.progress = Progress()
+        self.history: list[dict[str, Any]] = []
+
+        messages = [", ".join(f"{name}: {value}" for name, value in surroundings.items())]
+        if unused := config.optim.without_effect():
+            messages.append(f"Without effect, as options of another optimiser or schedule: {', '.join(unused)}")
+        is_new = self._restore_or_initialise(messages)
+        self._open_log(messages)
+        if is_new and config.init_from is None:
+            self._measure_features()
+        if config.scan_memory is True or (config.scan_memory is None and world.device.type == "cuda"):
+            scan_memory(model, train_data.worst_batches(), config, self.log, has_state=not is_new)
+        self.log.record(
+            "start", self.progress.step, epoch=self.progress.epoch, command=shlex.join(sys.argv), **surroundings
+        )
+        self.ddp: DistributedDataParallel | None = None
+        if world.size > 1:
+            self.ddp = DistributedDataParallel(
+                model,
+                device_ids=[world.device] if world.device.type == "cuda" else None,
+                broadcast_buffers=False,  # they are constant
+                gradient_as_bucket_view=True,
+            )
+        self.planned_seconds = config.num_epochs * train_data.total_seconds
+        self.max_steps = config.max_steps or math.inf
+
+    def _restore_or_initialise(self, messages: list[str]) -> bool:
+        """Take over the newest checkpoint, or else the weights of ``init_from``. True if there is no checkpoint."""
+        config, exp_dir = self.config, self.config.exp_dir
+        path = newest_checkpoint(exp_dir)
+        if path is not None:
+            checkpoint = read_checkpoint(path)
+            check_same_model(path, checkpoint, plain(self.model.config), self.tokenizer.state())
+            self.model.load_state_dict(checkpoint["model"])
+            restore_optimizer(self.optimizer, path, checkpoint, config.optim)
+            self.scaler.load_state_dict(checkpoint["scaler"])
+            self.average.load_state_dict(checkpoint["model_avg"])
+            self.progress = Progress(**checkpoint["progress"])
+            self.history = checkpoint["history"]
+            messages.append(f"Resuming from {path}: epoch {self.progress.epoch}, step {self.progress.step}")
+            if config.init_from is not None:
+                messages.append(
+                    f"--init_from {config.init_from} was for the beginning of this run: it is not read again"
+                )
+            if changed := differences(checkpoint["config"], plain(config)):
+                messages.append(f"Options that are not those of that checkpoint: {', '.join(changed)}")
+        elif config.init_from is not None:
+            messages.append(initialise_from(config.init_from, self.model, self.tokenizer, config.reinit_vocab))
+        place = f"the step at which to resume; {exp_dir} must be one folder, seen by all processes"
+        self.world.check_same(self.progress.step, place)
+        return path is None
+
+    def _open_log(self, messages: list[str]) -> None:
+        config, progress = self.config, self.progress
+        self.log = TrainingLog(config.exp_dir, self.world.rank, config.tensorboard, progress.step, progress.log_lines)
+        if self.world.is_main:
+            remove_partial(config.exp_dir)
+            with atomic_write(config.exp_dir / "config.yaml") as file:
+                yaml.safe_dump(plain(config), file, sort_keys=False)
+        for message in messages:
+            self.log.say_once(message)
+
+    def _measure_features(self) -> None:
+        """Normalise features by the statistics of the training data."""
+        stats = torch.zeros(2, self.config.data.num_mel_bins, device=self.world.device)
+        # One process reads the data, the others add zeros. No epoch of training has the order of epoch 0.
+        if self.world.is_main:
+            stats[:] = torch.stack(feature_stats(self.train_data.epoch(0)))
+        mean, std = self.world.sum(stats)
+        self.model.set_feature_stats(mean, std)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the last epoch, or the last step, is done."""
+        return self.progress.epoch > self.config.num_epochs or self.progress.step >= self.max_steps
+
+    def groups(self) -> Iterator[list[Batch]]:
+        """The batches of each remaining step of the epoch, those of this process."""
+        progress, world = self.progress, self.world
+        batches = self.train_data.epoch(progress.epoch, world.rank, world.size, progress.batch // world.size)
+        self.window, self.window_start = dict.fromkeys(SUMS, 0.0), monotonic()
+        self.stopwatch = Stopwatch()
+        title = f"epoch {progress.epoch}/{self.config.num_epochs}"
+        self.bar = self.log.bar(title, self.train_data.total_seconds, progress.epoch_sums.get("seconds", 0.0))
+        while progress.step < self.max_steps and (group := list(itertools.islice(batches, self.config.accumulate))):
+            yield group
+        self.bar.close()
+
+    def forward_backward(self, group: list[Batch]) -> Step:
+        """Leave in the parameters the gradient of a step's summed losses, its mean over processes."""
+        config, progress, world = self.config, self.progress, self.world
+        scales = loss_scales(progress.step, config.scales)
+        set_progress(self.scheduled, progress.seconds / config.model.zipformer.ref_duration)
+        # A step that is given up is followed by other random numbers.
+        first_number = (progress.step + progress.skipped) * config.accumulate * world.size
+        sums = torch.zeros(len(SUMS), dtype=torch.float64, device=world.device)
+        finite_masks = []
+        for i, batch in enumerate(group):
+            rng = reseed(config.seed, first_number + i * world.size + world.rank)
+            # None of its cuts could be read. The others wait for this process's gradients: it gives zeros.
+            is_empty = len(batch) == 0
+            given = _placeholder(config.data.num_mel_bins) if is_empty else batch
+            lengths = given.feature_lengths.to(world.device)
+            views = [
+                View(features.to(world.device), config.chunk.sample(rng, self.model.encoder.chunk_multiple))
+                for features in self.augment(
+                    given.features, given.feature_lengths, progress.step, config.scales.num_views
+                )
+            ]
+            # Processes wait for each other in the backward of the step's last batch only.
+            is_last = i == len(group) - 1
+            synchronised = nullcontext() if is_last or self.ddp is None else self.ddp.no_sync()
+            with explain_out_of_memory(given, config), synchronised:
+                with autocast(world.device, config.precision):
+                    losses = (self.ddp or self.model)(views, lengths, given.tokens, config.loss)
+                terms = torch.stack([losses.simple, losses.pruned, losses.ctc, losses.consistency])  # (4, N)
+                loss = terms.new_tensor(scales) @ terms  # (N,)
+                total = 0.0 * loss.sum() if is_empty else loss.sum()
+                self.scaler.scale(total).backward()
+            finite = loss.detach().isfinite()
+            if not is_empty:
+                rows = [losses.num_frames, ~finite, loss.detach(), *terms.detach()]
+                sums[:-1] += torch.stack([row.sum(dtype=torch.float64) for row in rows])
+            finite_masks.append(finite)
+            sums[-1] += given.seconds
+        world.sum(sums)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
+        # Read back once a step: this waits for the device.
+        *values, scaled_norm = torch.cat([sums, norm[None].double()]).tolist()
+        step = Step(group, dict(zip(SUMS, values, strict=True)), 0.0, finite_masks)
+        step.norm = scaled_norm / self.scaler.get_scale() * self._per_frame_factor(step)
+        return step
+
+    def without_bad(self, step: Step) -> list[Batch]:
+        """The step's batches without the utterances whose losses are not finite, which are named. Drops gradients."""
+        self.progress.left_out += int(step.sums["left_out"])
+        _report_left_out(self.log, self.progress.step, step)
+        self.optimizer.zero_grad(set_to_none=True)
+        return [_select(batch, mask) for batch, mask in zip(step.group, step.finite, strict=True)]
+
+    def update(self, step: Step) -> None:
+        """Take the optimiser's step."""
+        config, progress = self.config, self.progress
+        self.scaler.unscale_(self.optimizer)
+        done = progress.seconds / self.planned_seconds
+        if config.max_steps:
+            done = max(done, progress.step / config.max_steps)
+        epochs = progress.seconds / self.train_data.total_seconds
+        self.lr = learning_rate(progress.step, progress.seconds, epochs, done, config.optim)
+        for parameter_group in self.optimizer.param_groups:
+            parameter_group["lr"] = self.lr
+        factor = self._per_frame_factor(step) * clip_factor(step.norm, config.optim)
+        torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], factor)
+        self.scaler.step(self.optimizer)
+        progress.step += 1
+        progress.seconds += step.sums["seconds"]
+        progress.bad_in_a_row = 0
+        stop_if_diverged(progress, _per_frame(step.sums), step.norm, self.lr, self.model, config)
+        if self.world.is_main and progress.step % config.average_period == 0:
+            self.average.update(self.model)
+        self._finish(step, step.sums)
+
+    def skip(self, step: Step) -> None:
+        """Give a step up whose gradient is not finite.
+
+        Raises:
+            RuntimeError: it is one too many in a row.
+        """
+        self.scaler.unscale_(self.optimizer)
+        self.progress.skipped += 1
+        # While fp16's scale is above 1 an overflow is how its limit is found, no fault of the batch.
+        if not (self.scaler.is_enabled() and self.scaler.get_scale() > 1.0):
+            self.progress.bad_in_a_row += 1
+            _report_bad_step(self.log, self.config, self.progress, step.group, self.world.rank)
+        self._finish(step, {"seconds": step.sums["seconds"]})
+
+    def _finish(self, step: Step, sums: dict[str, float]) -> None:
+        """Count a step that was taken or given up."""
+        progress = self.progress
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        progress.batch += len(step.group) * self.world.size
+        for name in SUMS:
+            self.window[name] += sums.get(name, 0.0)
+            progress.epoch_sums[name] = progress.epoch_sums.get(name, 0.0) + sums.get(name, 0.0)
+        wall_seconds, cpu_seconds = self.stopwatch.lap()
+        progress.wall_seconds += wall_seconds
+        progress.cpu_seconds += cpu_seconds
+        self.bar.update(sums["seconds"])
+
+    def report(self, step: Step) -> None:
+        """Show a step that was taken, and now and then log the means since the last line."""
+        losses = _per_frame(self.window)
+        self.bar.set_postfix(loss=f"{losses['loss']:.3f}", lr=f"{self.lr:.1e}", refresh=False)
+        if not self.is_due(self.config.log_every_steps):
+            return
+        now = monotonic()
+        self.log.record(
+            "train",
+            self.progress.step,
+            epoch=self.progress.epoch,
+            **losses,
+            lr=self.lr,
+            grad_norm=step.norm,
+            audio_per_second=self.window["seconds"] / (now - self.window_start),
+        )
+        self.window, self.window_start = dict.fromkeys(SUMS, 0.0), now
+
+    def is_due(self, period: int | None) -> bool:
+        """Whether something that happens every ``period`` steps happens after this one."""
+        return period is not None and period > 0 and self.progress.step % period == 0
+
+    def validate(self) -> dict[str, dict[str, float]]:
+        """Validate, and log the result and the cost of training so far."""
+        progress = self.progress
+        self.log.record(
+            "cost",
+            progress.step,
+            epoch=progress.epoch,
+            seconds=progress.seconds,
+            wall_seconds=progress.wall_seconds,
+            cpu_seconds=progress.cpu_seconds,
+            peak_memory=peak_memory(self.world.device),
+        )
+        valid = validate(self.model, self.tokenizer, self.dev_data, self.config, self.world)
+        for name, losses in valid.items():
+            self.log.record("valid", progress.step, epoch=progress.epoch, setting=name, **losses)
+        train_loss = f"train {_per_frame(progress.epoch_sums)['loss']:.4f}, " if progress.epoch_sums else ""
+        dev = ", ".join(f"{name} {losses['loss']:.4f} (WER {losses['wer']:.1f} %)" for name, losses in valid.items())
+        self.log.say_once(f"epoch {progress.epoch}, step {progress.step}: loss per frame {train_loss}dev {dev}")
+        if notice := plateau_notice(progress.step, next(iter(valid.values()))["alike"], self.config):
+            self.log.say_once(notice)
+        return valid
+
+    def save_within_epoch(self) -> None:
+        """Write the checkpoint of this step, in place of the one before."""
+        if self.world.is_main:
+            replace_step_checkpoint(self.config.exp_dir, self.progress.step, self.snapshot())
+
+    def end_epoch(self) -> None:
+        """Validate, write the epoch's checkpoint, and remove those that need not be kept."""
+        config, progress, epoch = self.config, self.progress, self.progress.epoch
+        means = _per_frame(progress.epoch_sums) if progress.epoch_sums else {}
+        counts = {"left_out": progress.left_out, "skipped": progress.skipped}
+        self.log.record("epoch", progress.step, epoch=epoch, **means, **counts)
+        valid = self.validate()
+        self.history.append({"epoch": epoch, "step": progress.step, "train": means, "valid": valid})
+        progress.epoch, progress.batch, progress.epoch_sums = epoch + 1, 0, {}
+        if self.world.is_main:
+            save_checkpoint(epoch_path(config.exp_dir, epoch), self.snapshot())
+            dev_losses = {h["epoch"]: _mean_loss(h["valid"]) for h in self.history}
+            remove_old(config.exp_dir, dev_losses, config.keep_last_k, config.keep_best_k)
+
+    def close(self) -> None:
+        """Wait for the other processes and close the log."""
+        self.world.wait()
+        self.log.close()
+
+    def snapshot(self) -> dict[str, Any]:
+        """The content of a checkpoint."""
+        return {
+            "model": self.model.state_dict(),
+            "model_avg": self.average.state_dict(),
+            "model_config": plain(self.model.config),
+            "tokens": self.tokenizer.state(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "progress": asdict(self.progress) | {"log_lines": self.log.lines},
+            "history": self.history,
+            "config": plain(self.config),
+            "recipe": self.recipe,
+        }
+
+    def _per_frame_factor(self, step: Step) -> float:
+        """From the gradient of summed losses to that of the mean over frames."""
+        # DistributedDataParallel hands out the mean over processes.
+        return self.world.size / max(step.sums["frames"], 1.0)
+
+
+def _placeholder(num_mel_bins: int) -> Batch:
+    """A batch of one second of nothing, for a process that has none."""
+    return Batch(torch.zeros(1, 100, num_mel_bins), torch.tensor([100]), [[]], [""], [""], 0.0)
+
+
+def _select(batch: Batch, mask: Tensor) -> Batch:
+    """The utterances of a batch for which ``mask`` (N,) is true."""
+    keep = [i for i, chosen in enumerate(mask[: len(batch)].tolist()) if chosen]
+    return Batch(
+        features=batch.features[keep],
+        feature_lengths=batch.feature_lengths[keep],
+        tokens=[batch.tokens[i] for i in keep],
+        texts=[batch.texts[i] for i in keep],
+        cut_ids=[batch.cut_ids[i] for i in keep],
+        seconds=batch.seconds * len(keep) / max(len(batch), 1),
+    )
+
+
+def _per_frame(sums: dict[str, float]) -> dict[str, float]:
+    """Mean losses per encoder frame."""
+    frames = max(sums["frames"], 1.0)
+    return {name: sums[name] / frames for name in ("loss", "simple", "pruned", "ctc", "consistency")}
+
+
+def _mean_loss(valid: dict[str, dict[str, float]]) -> float:
+    return sum(losses["loss"] for losses in valid.values()) / len(valid)
+
+
+def _report_left_out(log: TrainingLog, number: int, step: Step) -> None:
+    """Name the utterances of this process whose loss is not finite."""
+    cut_ids = [
+        cut_id
+        for batch, finite in zip(step.group, step.finite, strict=True)
+        for cut_id, is_finite in zip(batch.cut_ids, finite.tolist(), strict=False)
+        if not is_finite
+    ]
+    if cut_ids:
+        log.say(f"Left out at step {number}, their loss is not finite: {', '.join(cut_ids)}")
+        log.record("left_out", number, cut_ids=cut_ids)
+
+
+def _report_bad_step(log: TrainingLog, config: TrainConfig, progress: Progress, group: list[Batch], rank: int) -> None:
+    """Save the batches of a step without a finite gradient and say so; stop if it is one too many."""
+    saved = "not saved, there are enough of them"
+    if len(list(config.exp_dir.glob(f"bad-batch-*-rank{rank}.pt"))) < MAX_SAVED_BAD_BATCHES:
+        path: Path = config.exp_dir / f"bad-batch-{progress.step + progress.skipped}-rank{rank}.pt"
+        with atomic_write(path, "wb") as file:
+            torch.save([asdict(batch) for batch in group], file)
+        saved = f"saved in {path}"
+    cut_ids = [cut_id for batch in group for cut_id in batch.cut_ids]
+    log.say(
+        f"The gradient after step {progress.step} is not finite; this step is skipped, its batches are {saved}. "
+        f"Cuts: {', '.join(cut_ids)}"
+    )
+    log.record("skipped", progress.step, cut_ids=cut_ids)
+    if progress.bad_in_a_row >= config.max_bad_steps:
+        raise RuntimeError(
+            f"{progress.bad_in_a_row} steps in a row had no finite gradient; the weights are those of step "
+            f"{progress.step}, before the first of them. If the cuts named above are sound, training has diverged: "
+            f"go back to an earlier checkpoint (delete the later ones in {config.exp_dir}), and change something, "
+            f"one or more of: {', '.join(remedies(config))}"
+        )

@@ -1,0 +1,78 @@
+"""The contract of every block that looks beyond its frame (DESIGN: one forward), for any block.
+
+Whole utterances, chunk by chunk, and several chunks at a time give the same frames; slots are reset and used again.
+"""
+
+from collections.abc import Sequence
+from itertools import chain, repeat
+
+import torch
+from torch import Tensor, nn
+
+from summarymix.chunking import ChunkConfig, ChunkGrid
+from summarymix.state import flatten, nest, reset_slots
+
+
+def whole(block: nn.Module, x: Tensor, grid: ChunkGrid) -> Tensor:
+    """The output for whole utterances: x (N, T, D) on its grid, from a state that has room for no chunk."""
+    chunk = ChunkConfig(grid.chunk_size, min(grid.config.left_chunks, 0))
+    return block(x, grid, block.init_state(len(x), chunk))[0]
+
+
+def in_runs(
+    block: nn.Module, x: Tensor, lengths: Tensor, chunk: ChunkConfig, sizes: Sequence[int], frame_ms: int = 40
+) -> Tensor:
+    """The output for x (N, T, D) as streams: in runs of ``sizes`` chunks, the last of which repeats."""
+    state = block.init_state(len(x), chunk)
+    return _play(block, x, lengths, chunk, sizes, state, frame_ms)
+
+
+def _play(block, x, lengths, chunk, sizes, state, frame_ms):
+    out, start = [], 0
+    for size in chain(sizes, repeat(sizes[-1])):
+        if start >= x.size(1):
+            return torch.cat(out, dim=1)[:, : x.size(1)]
+        part = x[:, start : start + size * chunk.chunk_size]
+        valid = (lengths - start).clamp(0, part.size(1))
+        # As an encoder's step has it: the state alone says how far a stream looks back.
+        config = ChunkConfig(chunk.chunk_size, min(chunk.left_chunks, 0))
+        grid = ChunkGrid(valid, part.size(1), config, frame_ms=frame_ms)
+        part = grid.pad(part).masked_fill(~grid.valid[..., None], 7.0)  # what stands behind the end must not matter
+        y, following = block(part, grid, state)
+        shapes, old = ({k: v.shape for k, v in flatten(s).items()} for s in (following, state))
+        assert chunk.left_chunks < 0 or shapes == old
+        state = following
+        out.append(y)
+        start += size * chunk.chunk_size
+    raise AssertionError
+
+
+def check_contract(
+    block: nn.Module, width: int, lengths: Sequence[int], chunk: ChunkConfig, frame_ms: int = 40
+) -> None:
+    """Assert that ``block``, a module of float64, keeps the contract.
+
+    Args:
+        block: takes (N, T, ``width``).
+        width: features of its input.
+        lengths: of the utterances of a batch, in frames.
+        chunk: with a chunk size.
+        frame_ms: duration of a frame.
+    """
+    x = torch.randn(len(lengths), max(*lengths, 1), width, dtype=torch.float64)
+    frames = torch.tensor(lengths)
+    grid = ChunkGrid(frames, x.size(1), chunk, frame_ms=frame_ms)
+    expected = whole(block, grid.pad(x), grid)[:, : x.size(1)]
+    valid = grid.valid[:, : x.size(1)]
+    for sizes in ([1], [3], [2, 1, 4]):
+        got = in_runs(block, x, frames, chunk, sizes, frame_ms)
+        torch.testing.assert_close(got[valid], expected[valid], rtol=0, atol=1e-9)
+
+    # A slot that another stream had before.
+    config = ChunkConfig(chunk.chunk_size, min(chunk.left_chunks, 0))
+    noise = torch.randn(len(lengths), 2 * chunk.chunk_size, width, dtype=torch.float64)
+    full = ChunkGrid(torch.full((len(lengths),), noise.size(1)), noise.size(1), config, frame_ms=frame_ms)
+    state = flatten(block(noise, full, block.init_state(len(lengths), chunk))[1])
+    reset_slots(state, torch.tensor([0]))
+    got = _play(block, x, frames, chunk, [1], nest(state), frame_ms)
+    torch.testing.assert_close(got[0][valid[0]], expected[0][valid[0]], rtol=0, atol=1e-9)
