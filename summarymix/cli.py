@@ -15,7 +15,7 @@ import jsonargparse
 import yaml
 from tqdm import tqdm
 
-from summarymix.option_names import dotted
+from summarymix.configs import dotted
 
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
@@ -93,7 +93,7 @@ def dashed(argument: str) -> str:
 
 
 def add_epoch_options(parser: argparse.ArgumentParser) -> None:
-    """--epoch and --avg, for :func:`summarymix.training.checkpoint.choose_epoch`."""
+    """--epoch and --avg, for :func:`summarymix.runs.choose_epoch`."""
     parser.add_argument(
         "--epoch", type=int, help="last epoch to average (without it: what decode.py --select chose, or the last)"
     )

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from summarymix.chunking import length_mask
+from summarymix.configs import plain
 from summarymix.data.tokens import Tokenizer
 from summarymix.model import BLANK
+from summarymix.runs import read_file, save_checkpoint
 from summarymix.state import State
-from summarymix.training.checkpoint import read_file, save_checkpoint
-from summarymix.training.config import plain
 
 
 @dataclass

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from summarymix.blocks.mixing import MixingConfig
 from summarymix.blocks.regularise import Balancer
 from summarymix.chunking import ChunkConfig, length_mask
+from summarymix.configs import upgraded
 from summarymix.encoder.base import Encoder
 from summarymix.encoder.conformer import Conformer, ConformerConfig
 from summarymix.encoder.zipformer import Zipformer, ZipformerConfig
 from summarymix.joiner import Joiner
 from summarymix.loss import do_rnnt_pruning, get_rnnt_prune_ranges, rnnt_loss_pruned, rnnt_loss_smoothed
-from summarymix.option_names import upgraded
 from summarymix.predictor import LSTMPredictor, StatelessPredictor
 
 BLANK = 0  # of every token table, as in k2, icefall and sherpa

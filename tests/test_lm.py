@@ -8,8 +8,8 @@ import torch
 from summarymix.data.tokens import Tokenizer
 from summarymix.lm import RnnLM, RnnLMConfig, load_rnn_lm, save_rnn_lm
 from summarymix.model import BLANK
+from summarymix.runs import save_checkpoint
 from summarymix.state import select_slots
-from summarymix.training.checkpoint import save_checkpoint
 
 
 @pytest.fixture(scope="module")

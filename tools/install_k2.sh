@@ -26,4 +26,4 @@ if [ "$status" -eq 1 ]; then
 fi
 if [ "$status" -ne 0 ]; then exit "$status"; fi
 case " $* " in *" --dry-run "*) exit ;; esac
-python -m summarymix.loss.check
+python "$tools/check_k2.py"

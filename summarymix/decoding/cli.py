@@ -42,10 +42,10 @@ from summarymix.decoding.results import (
 from summarymix.decoding.search import Search
 from summarymix.decoding.words import write_ctm, write_hyps
 from summarymix.encoder.subsampling import output_lengths
-from summarymix.export.recognise import OnnxTransducer
+from summarymix.export.onnx_transducer import OnnxTransducer
 from summarymix.files import atomic_write
 from summarymix.model import Transducer
-from summarymix.training.checkpoint import choose_epoch, epoch_path, list_epochs, load_model
+from summarymix.runs import choose_epoch, epoch_path, list_epochs, load_model
 from summarymix.version import commit
 
 EPILOG = """examples:

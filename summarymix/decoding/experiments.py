@@ -11,7 +11,7 @@ import yaml
 
 from summarymix.decoding.results import Result, read_results
 from summarymix.files import atomic_write
-from summarymix.training.checkpoint import read_selection
+from summarymix.runs import read_selection
 
 
 @dataclass

@@ -18,7 +18,7 @@ from summarymix import optional_k2
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.ngram import MARKS, read_arpa
 from summarymix.files import atomic_write
-from summarymix.training.checkpoint import read_file
+from summarymix.runs import read_file
 
 
 def read_lg(path: Path, tokens: Sequence[str], scale: float) -> Any:

@@ -35,7 +35,7 @@ from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.windows import WindowedRecognizer
 from summarymix.decoding.words import SPACE, Transcript, transcript, word_starts
 from summarymix.model import Transducer
-from summarymix.training.checkpoint import load_run_or_checkpoint
+from summarymix.runs import load_run_or_checkpoint
 
 TranscribeMode = Literal["streaming", "offline"]
 _FRAME = FRAME_MS / 1000

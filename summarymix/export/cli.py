@@ -10,7 +10,7 @@ from summarymix.chunking import ChunkConfig
 from summarymix.cli import add_epoch_options, clear_errors, dashed
 from summarymix.data.features import FbankOptions
 from summarymix.export.bundle import Export, Format
-from summarymix.training.checkpoint import choose_epoch, load_model
+from summarymix.runs import choose_epoch, load_model
 
 EPILOG = """examples:
   ./export.py --format onnx-streaming --out exported/streaming-640 --chunk-ms 640 --left-chunks 4 --int8
@@ -20,18 +20,18 @@ EPILOG = """examples:
 DEFAULT_CHUNK_MS, DEFAULT_LEFT_CHUNKS = 640, 4
 
 
-def main(recipe: str, argv: Sequence[str] | None = None) -> None:
-    """Export a model, in the recipe's folder.
+def main(recipe: str | None, argv: Sequence[str] | None = None) -> None:
+    """Export a model.
 
     Args:
-        recipe: name of the corpus.
+        recipe: name of the corpus; models of others are refused. None takes any.
         argv: arguments without the program's name; None takes the process's own.
 
     Raises:
         SystemExit: 2 on a wrong option, 1 if the model cannot be exported so, with a message.
     """
     parser = argparse.ArgumentParser(
-        description=f"Export a model of the recipe {recipe} for sherpa-onnx, or for C++ programs with libtorch. "
+        description="Export a model for sherpa-onnx, or for C++ programs with libtorch. "
         "Makes a folder with encoder, decoder, joiner, tokens and a README that says how to use them.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -57,7 +57,7 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
         model, tokenizer, info = load_model(args.exp_dir, epoch, avg, recipe)
         data = info["config"]["data"]
         fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"])
-        run = recipe, info["epoch"], info["avg"]
+        run = info["recipe"], info["epoch"], info["avg"]
         export = Export(model, tokenizer, fbank, *run, args.format, chunk, args.int8)
         warnings = export.write(args.out)
     for warning in warnings:

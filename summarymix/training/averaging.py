@@ -1,4 +1,4 @@
-"""The running mean of a model's weights, from which the mean over any range of epochs can be had."""
+"""The running mean of a model's weights, from which :func:`summarymix.runs.mean_between` makes that of any epochs."""
 
 from typing import Any
 
@@ -39,25 +39,3 @@ class RunningMean:
         self.samples = state["samples"]
         for name, mean in self.mean.items():
             mean.copy_(state["mean"][name])
-
-
-def mean_between(end: dict[str, Any], start: dict[str, Any] | None) -> dict[str, Tensor]:
-    """The mean over the samples that ``end`` has and ``start`` has not, both from :meth:`RunningMean.state_dict`.
-
-    Args:
-        end: the later state.
-        start: the earlier state of the same run; None for the beginning of training.
-
-    Returns:
-        Weights by name, float64.
-
-    Raises:
-        ValueError: no sample lies between the two.
-    """
-    first = 0 if start is None else start["samples"]
-    samples = end["samples"] - first
-    if samples < 1:
-        raise ValueError("there is no sample of the running mean in this range")
-    if start is None:
-        return dict(end["mean"])
-    return {name: (mean * end["samples"] - start["mean"][name] * first) / samples for name, mean in end["mean"].items()}

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from summarymix.cli import clear_errors, parse_config
+from summarymix.configs import what_became_of
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.tokens import Tokenizer
 from summarymix.data.training_data import TrainData
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer
-from summarymix.option_names import what_became_of
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import join_world
 from summarymix.training.loop import train

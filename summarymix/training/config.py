@@ -1,8 +1,7 @@
 """Everything that a training run can be told."""
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from summarymix.chunking import ChunkConfig, DynamicChunkConfig
 from summarymix.data.config import DataConfig
@@ -90,28 +89,3 @@ class TrainConfig:
             raise ValueError("--validation and --data.dev need at least one entry: they choose the best checkpoints")
         for setting in self.validation:
             ChunkConfig.from_ms(*setting)
-
-
-def plain(config: Any) -> dict[str, Any]:
-    """A configuration dataclass as dictionaries, lists, strings and numbers, for YAML and checkpoints."""
-
-    def convert(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: convert(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [convert(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
-    return convert(asdict(config))
-
-
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two configurations made by :func:`plain`: ``optim.lr was 0.1 and is 0.2``, by name."""
-    found = []
-    for name in sorted({*old, *new}):
-        before, after = old.get(name, "unknown"), new.get(name, "unknown")
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{name}.")
-        elif before != after:
-            found.append(f"{prefix}{name} was {before} and is {after}")
-    return found

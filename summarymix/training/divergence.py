@@ -10,7 +10,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from summarymix.training.checkpoint import Progress, list_checkpoints, read_checkpoint
+from summarymix.runs import read_checkpoint
+from summarymix.training.checkpoint import Progress, list_checkpoints
 from summarymix.training.config import TrainConfig
 
 MEAN_STEPS = 100  # over which the loss is smoothed

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from summarymix.chunking import length_mask
+from summarymix.configs import differences, plain
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.model import ModelConfig, Transducer
-from summarymix.training.checkpoint import choose_epoch, load_model, read_checkpoint
-from summarymix.training.config import differences, plain
+from summarymix.runs import choose_epoch, load_model, read_checkpoint
 
 STATS_SECONDS = 600.0  # audio from which the features' mean and deviation are estimated
 

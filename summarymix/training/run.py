@@ -18,24 +18,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 from summarymix.blocks.scheduled import find_scheduled, set_progress
 from summarymix.chunking import ChunkConfig
+from summarymix.configs import differences, plain
 from summarymix.data.augment import spec_augment
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.files import atomic_write
 from summarymix.model import Transducer, View
+from summarymix.runs import check_same_model, epoch_path, read_checkpoint, save_checkpoint
 from summarymix.training.averaging import RunningMean
 from summarymix.training.checkpoint import (
     Progress,
-    check_same_model,
-    epoch_path,
     newest_checkpoint,
-    read_checkpoint,
     remove_old,
     remove_partial,
     replace_step_checkpoint,
-    save_checkpoint,
 )
-from summarymix.training.config import TrainConfig, differences, plain
+from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import World
 from summarymix.training.divergence import remedies, stop_if_diverged
 from summarymix.training.environment import environment

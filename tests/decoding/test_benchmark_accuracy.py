@@ -11,7 +11,7 @@ from benchmarks import streaming, streams
 from noise_runs import decode, sparse, write_as_transcripts
 
 from summarymix.decoding.results import read_recogs
-from summarymix.training.checkpoint import load_model
+from summarymix.runs import load_model
 
 pytestmark = pytest.mark.usefixtures("clean")
 

@@ -12,7 +12,7 @@ from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import Decoded, Setting, differences
 from summarymix.decoding.greedy import Hypothesis
 from summarymix.decoding.results import Result
-from summarymix.training.checkpoint import epoch_path, read_checkpoint, save_checkpoint
+from summarymix.runs import epoch_path, read_checkpoint, save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("clean")
 

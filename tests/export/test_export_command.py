@@ -12,7 +12,7 @@ from export_cases import FBANK, make_model, save_run
 from summarymix.data.config import DataConfig
 from summarymix.export.cli import main
 from summarymix.export.onnx import read_metadata
-from summarymix.training.checkpoint import load_model
+from summarymix.runs import load_model
 
 RECIPE = Path(__file__).parents[2] / "egs" / "mini" / "ASR"
 

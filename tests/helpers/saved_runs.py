@@ -6,11 +6,13 @@ import numpy as np
 import soundfile
 from lhotse import MonoCut, Recording, SupervisionSegment
 
+from summarymix.configs import plain
 from summarymix.data.tokens import Tokenizer
 from summarymix.model import Transducer
+from summarymix.runs import epoch_path, save_checkpoint
 from summarymix.training.averaging import RunningMean
-from summarymix.training.checkpoint import Progress, epoch_path, save_checkpoint
-from summarymix.training.config import TrainConfig, plain
+from summarymix.training.checkpoint import Progress
+from summarymix.training.config import TrainConfig
 
 
 def save_epoch(

@@ -18,7 +18,7 @@ from lhotse.recipes import voxpopuli
 from summarymix.data.extraction import load_cuts
 from summarymix.data.normalize import LETTERS
 from summarymix.data.skipped import SkippedItems
-from summarymix.training.checkpoint import load_model
+from summarymix.runs import load_model
 
 RECIPE = Path(__file__).parents[2] / "egs" / "voxpopuli" / "ASR"
 SESSION_COLUMNS = [

@@ -1,7 +1,8 @@
-"""Agreement with k2, which computed tests/data/k2_pruned_rnnt.npz; summarymix.loss.check says what is in it."""
+"""Agreement with k2, which computed tests/data/k2_pruned_rnnt.npz; tools/check_k2.py says what is in it."""
 
 import pytest
 import torch
+from check_k2 import TOLERANCE, golden_cases, solve
 
 from summarymix.loss import (
     do_rnnt_pruning,
@@ -12,7 +13,6 @@ from summarymix.loss import (
     rnnt_loss_simple,
     rnnt_loss_smoothed,
 )
-from summarymix.loss.check import TOLERANCE, golden_cases, solve
 
 CASES = golden_cases()
 

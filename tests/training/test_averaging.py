@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from summarymix.training.averaging import RunningMean, mean_between
+from summarymix.runs import mean_between
+from summarymix.training.averaging import RunningMean
 
 
 def wandering_model() -> tuple[nn.Module, list[dict[str, torch.Tensor]], list[dict]]:

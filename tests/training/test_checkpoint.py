@@ -10,15 +10,8 @@ import torch
 from training_toy import TOKENIZER, ToyData, run, toy_config
 
 from summarymix.chunking import ChunkConfig
-from summarymix.training.checkpoint import (
-    epoch_path,
-    list_epochs,
-    load_model,
-    newest_checkpoint,
-    read_checkpoint,
-    remove_old,
-    save_checkpoint,
-)
+from summarymix.runs import epoch_path, list_epochs, load_model, read_checkpoint, save_checkpoint
+from summarymix.training.checkpoint import newest_checkpoint, remove_old
 
 
 @pytest.fixture(scope="module")

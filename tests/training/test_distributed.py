@@ -13,7 +13,7 @@ import torch
 import training_toy
 from training_toy import ToyData, run, toy_config
 
-from summarymix.training.checkpoint import read_checkpoint
+from summarymix.runs import read_checkpoint
 
 PROGRAM = str(Path(training_toy.__file__))
 

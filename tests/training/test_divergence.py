@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from training_toy import run, toy_config
 
+from summarymix.runs import read_checkpoint
 from summarymix.training import divergence
-from summarymix.training.checkpoint import read_checkpoint
 from summarymix.training.divergence import MEAN_STEPS, LossWatch
 from summarymix.training.schedule import OptimConfig
 

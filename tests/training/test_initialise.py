@@ -10,7 +10,7 @@ from training_toy import TOKENIZER, ToyData, run, toy_config, toy_model
 
 from summarymix.data.tokens import Tokenizer
 from summarymix.model import Transducer
-from summarymix.training.checkpoint import load_model, read_checkpoint
+from summarymix.runs import load_model, read_checkpoint
 from summarymix.training.config import TrainConfig
 from summarymix.training.initialise import initialise_from
 

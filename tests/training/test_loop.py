@@ -16,7 +16,7 @@ from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.config import DataConfig
 from summarymix.data.loading import Batch
 from summarymix.model import Transducer
-from summarymix.training.checkpoint import list_epochs, read_checkpoint
+from summarymix.runs import list_epochs, read_checkpoint
 from summarymix.training.initialise import feature_stats
 from summarymix.training.schedule import LossScales, OptimConfig
 

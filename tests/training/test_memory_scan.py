@@ -8,7 +8,7 @@ import torch
 from training_toy import run, toy_config
 
 from summarymix.model import Transducer
-from summarymix.training.checkpoint import read_checkpoint
+from summarymix.runs import read_checkpoint
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw", "scaled_adam"])

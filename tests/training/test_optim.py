@@ -6,7 +6,7 @@ import pytest
 import torch
 from training_toy import run, toy_config, toy_model
 
-from summarymix.training.checkpoint import read_checkpoint
+from summarymix.runs import read_checkpoint
 from summarymix.training.muon import Muon
 from summarymix.training.optim import clip_factor, linear_maps, make_optimizer
 from summarymix.training.scaled_adam import ScaledAdam

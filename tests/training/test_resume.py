@@ -14,7 +14,7 @@ import torch
 import training_toy
 from training_toy import ToyData, run, toy_config
 
-from summarymix.training.checkpoint import read_checkpoint
+from summarymix.runs import read_checkpoint
 from summarymix.training.config import TrainConfig
 from summarymix.training.schedule import LossScales, OptimConfig
 

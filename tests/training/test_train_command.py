@@ -11,7 +11,8 @@ import yaml
 
 from summarymix.blocks.attention import RelativeAttention
 from summarymix.encoder.zipformer import Zipformer
-from summarymix.training.checkpoint import load_model, read_checkpoint, replace_step_checkpoint
+from summarymix.runs import load_model, read_checkpoint
+from summarymix.training.checkpoint import replace_step_checkpoint
 from summarymix.training.cli import main
 
 

@@ -32,7 +32,7 @@ from summarymix.decoding.evaluate import evaluation_data, latency_ms
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.results import ErrorStats, Utterance, format_percent, read_recogs, read_results
 from summarymix.encoder.subsampling import output_lengths
-from summarymix.training.checkpoint import load_run_or_checkpoint
+from summarymix.runs import load_run_or_checkpoint
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -36,7 +36,7 @@ from summarymix.data.shar import with_data
 from summarymix.decoding.evaluate import evaluation_data
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Recognizer
-from summarymix.training.checkpoint import load_run_or_checkpoint
+from summarymix.runs import load_run_or_checkpoint
 
 EDGES = (0, 1, 2, 5, 10, 30, 60)  # minutes at which bins of elapsed time begin
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from benchmarks.workers import LeftOut
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.cli import parse_config
+from summarymix.configs import what_became_of
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer, View, make_encoder
-from summarymix.option_names import what_became_of
 from summarymix.training.config import TrainConfig
 from summarymix.training.optim import make_optimizer
 from summarymix.training.precision import autocast

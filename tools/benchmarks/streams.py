@@ -16,8 +16,8 @@ from summarymix.decoding.evaluate import latency_ms
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.model import Transducer
+from summarymix.runs import load_run_or_checkpoint
 from summarymix.state import State, state_bytes
-from summarymix.training.checkpoint import load_run_or_checkpoint
 
 COMPONENTS = {"sum": "sums", "count": "counts", "cache": "convolution caches"}
 COMPONENTS |= {"key": "keys and values", "value": "keys and values", "valid": "keys and values"}

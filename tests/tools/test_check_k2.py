@@ -6,13 +6,13 @@ import types
 from collections.abc import Callable
 from functools import partial
 
+import check_k2 as check
 import pytest
 import torch
 from torch import Tensor
 
 import summarymix.loss
 from summarymix import optional_k2
-from summarymix.loss import check
 
 FUNCTIONS = ("rnnt_loss", "rnnt_loss_pruned", "rnnt_loss_simple", "rnnt_loss_smoothed")
 

@@ -1,4 +1,5 @@
-"""Whether a loss backend computes what k2 should: ``python -m summarymix.loss.check``, run after installing k2.
+#!/usr/bin/env python3
+"""Check that a loss backend computes what k2 1.24.4 does: tools/check_k2.py, which install_k2.sh runs.
 
 The golden file holds 39 problems with their solutions by k2 1.24.4 (float64, CPU). Keys are <case>/<name>. Inputs:
 am, lm, symbols, boundary, the joiner's weight, rnnt_type and args = [prune_range, lm_only_scale, am_only_scale,
@@ -25,7 +26,7 @@ from summarymix.loss.interface import (
     rnnt_loss_smoothed,
 )
 
-GOLDEN = Path(__file__).parents[2] / "tests" / "data" / "k2_pruned_rnnt.npz"
+GOLDEN = Path(__file__).parents[1] / "tests" / "data" / "k2_pruned_rnnt.npz"
 TOLERANCE = 1e-9
 
 Case = dict[str, np.ndarray]

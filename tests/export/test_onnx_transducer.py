@@ -20,7 +20,7 @@ from summarymix.decoding.evaluate import decode_batch
 from summarymix.decoding.greedy import Hypothesis
 from summarymix.decoding.results import read_recogs, read_results
 from summarymix.decoding.streaming import StreamingRecognizer
-from summarymix.export.recognise import SILENCE, OnnxTransducer
+from summarymix.export.onnx_transducer import SILENCE, OnnxTransducer
 
 RING, WHOLE = ChunkConfig(8, 2), ChunkConfig()
 

@@ -1,6 +1,8 @@
-"""Options under the names that earlier versions gave them, in checkpoints and configuration files."""
+"""Configurations as plain dictionaries: for files, for comparison, and under the names of earlier versions."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 CONFORMER_SIZES = (
@@ -64,3 +66,28 @@ def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
             place = place.setdefault(group, {})
         place[leaf] = value
     return nested
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration dataclass as dictionaries, lists, strings and numbers, for YAML and checkpoints."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: convert(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [convert(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return convert(asdict(config))
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """What differs between two configurations made by :func:`plain`: ``optim.lr was 0.1 and is 0.2``, by name."""
+    found = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name, "unknown"), new.get(name, "unknown")
+        if isinstance(before, dict) and isinstance(after, dict):
+            found += differences(before, after, f"{prefix}{name}.")
+        elif before != after:
+            found.append(f"{prefix}{name} was {before} and is {after}")
+    return found

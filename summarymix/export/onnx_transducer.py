@@ -10,11 +10,10 @@ from torch import Tensor, nn
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.loading import Batch
+from summarymix.data.silence import SILENCE
 from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed
 from summarymix.export.onnx import load_onnx, read_metadata
 from summarymix.state import State
-
-SILENCE = -15.942385  # the features of digital silence: the logarithm of float32's epsilon
 
 
 class OnnxTransducer(nn.Module):

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from summarymix.chunking import ChunkConfig
+from summarymix.configs import REMOVED, RENAMED, plain, upgraded, what_became_of
 from summarymix.model import ModelConfig
-from summarymix.option_names import REMOVED, RENAMED, upgraded, what_became_of
-from summarymix.training.checkpoint import load_run_or_checkpoint, read_checkpoint
+from summarymix.runs import load_run_or_checkpoint, read_checkpoint
 from summarymix.training.cli import main
-from summarymix.training.config import TrainConfig, plain
+from summarymix.training.config import TrainConfig
 
 OLD = Path(__file__).with_name("data") / "c1f4d92"
 """Checkpoints of one epoch on noise, written by that commit, without what only training needs. Under ``encoded`` they

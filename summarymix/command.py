@@ -1,0 +1,36 @@
+"""The command ``summarymix``: what recipes' scripts do with a model, from any folder."""
+
+import sys
+from collections.abc import Sequence
+
+USAGE = """usage: summarymix transcribe MODEL FILE...   transcribe audio files
+       summarymix stream MODEL              transcribe raw audio from standard input, live
+       summarymix export [options]          make files for sherpa-onnx, or for C++ programs with libtorch
+
+Each has --help. MODEL is the folder of a training run, or a checkpoint."""
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a subcommand.
+
+    Args:
+        argv: arguments without the program's name; None takes the process's own.
+
+    Raises:
+        SystemExit: 2 on a wrong option or without a subcommand, 1 if the subcommand fails.
+    """
+    subcommand, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
+    # Imported where they are run: each takes a second or two.
+    if subcommand in ("transcribe", "stream"):
+        from summarymix.decoding.transcribe import main as transcribe
+
+        transcribe([*rest, "--stdin"] if subcommand == "stream" else rest)
+    elif subcommand == "export":
+        from summarymix.export.cli import main as export
+
+        export(None, rest)
+    elif subcommand in ("-h", "--help"):
+        print(USAGE)
+    else:
+        print(USAGE, file=sys.stderr)
+        sys.exit(2)
