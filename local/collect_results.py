@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from summarymix.cli import clear_errors
-from summarymix.decoding.experiments import collect, merge, read_experiments, write_experiments
+from summarymix.scoring.experiments import collect, merge, read_experiments, write_experiments
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from summarymix.cli import clear_errors, say
 from summarymix.data.tokens import Tokenizer
-from summarymix.decoding.lg import compile_lg, write_lg
+from summarymix.lm.lg import compile_lg, write_lg
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ import argparse
 from pathlib import Path
 
 from summarymix.cli import clear_errors
-from summarymix.decoding.experiments import by_name
-from summarymix.decoding.results import render_rows
+from summarymix.scoring.experiments import by_name
+from summarymix.scoring.results import render_rows
 from summarymix.training.curves import plot_curves, read_curve, read_curves, take_off_table, write_curves
 
 

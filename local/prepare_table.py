@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 from summarymix.cli import clear_errors
-from summarymix.data.sources import add_source_options, prepare_corpus, source_of
+from summarymix.data.corpus.options import add_source_options, prepare_corpus, source_of
 
 
 def main() -> None:

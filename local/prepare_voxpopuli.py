@@ -22,7 +22,8 @@ from typing import Literal, get_args
 
 from lhotse import Recording, SupervisionSegment
 
-from summarymix.data.corpus import END_TOLERANCE, open_files
+from summarymix.data.audio import END_TOLERANCE
+from summarymix.data.corpus.base import open_files
 from summarymix.data.manifests import write_manifest
 from summarymix.data.normalize import LETTERS, CharacterReport, clean, normalize
 from summarymix.data.skipped import Skipped, SkippedItems

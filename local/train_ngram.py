@@ -7,9 +7,9 @@ import argparse
 from pathlib import Path
 
 from summarymix.cli import clear_errors
-from summarymix.data.texts import read_texts
 from summarymix.data.tokens import Tokenizer
-from summarymix.decoding.ngram import write_ngrams
+from summarymix.lm.ngram import write_ngrams
+from summarymix.lm.text import read_texts
 
 
 def main() -> None:

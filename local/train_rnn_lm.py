@@ -13,9 +13,9 @@ import torch
 
 from summarymix.cli import clear_errors, progress_bar, say
 from summarymix.configs import differences
-from summarymix.data.texts import Sentences, read_texts
 from summarymix.data.tokens import Tokenizer
-from summarymix.lm import RnnLM, RnnLMConfig, read_rnn_lm, save_rnn_lm
+from summarymix.lm.rnn import RnnLM, RnnLMConfig, read_rnn_lm, save_rnn_lm
+from summarymix.lm.text import Sentences, read_texts
 from summarymix.training.optim import make_optimizer
 from summarymix.training.schedule import OptimConfig, cosine_factor
 from summarymix.training.seeding import reseed

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from summarymix.cli import clear_errors
+from summarymix.data.corpus.validate import duration_statistics, speaker_overlap, validate_split
 from summarymix.data.manifests import cuts_path, read_cuts
-from summarymix.data.validate import duration_statistics, speaker_overlap, validate_split
 
 
 def main() -> None:

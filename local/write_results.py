@@ -14,10 +14,10 @@ import os
 from pathlib import Path
 
 from summarymix.cli import clear_errors
-from summarymix.decoding.comparison import Comparison
-from summarymix.decoding.experiments import collect, read_experiments
-from summarymix.decoding.report import write_report
 from summarymix.files import atomic_write
+from summarymix.scoring.comparison import Comparison
+from summarymix.scoring.experiments import collect, read_experiments
+from summarymix.scoring.report import write_report
 
 
 def main() -> None:

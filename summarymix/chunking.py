@@ -247,13 +247,14 @@ def decayed_sum(x: Tensor, width: int, decay: float) -> Tensor:
         """``y`` of so many chunks ago, with the weight that it has by now."""
         return F.pad(y[:, : y.size(1) - chunks], (0, 0, chunks, 0)) * decay**chunks
 
-    total, window, done = torch.zeros_like(x), x, 0  # sums of ``done`` terms and of ``size`` terms
-    for size in (2**i for i in range(width.bit_length())):
+    total, window, done, size = torch.zeros_like(x), x, 0, 1  # sums of ``done`` terms and of ``size`` terms
+    while size <= width:
         if width & size:
             total = total + earlier(window, done)
             done += size
         if done < width:
             window = window + earlier(window, size)
+        size *= 2
     return total
 
 

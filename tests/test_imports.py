@@ -19,9 +19,10 @@ ALLOWED = {
     "data": BASE | {"encoder"},
     "runs": MODEL | {"data"},
     "lm": MODEL | {"data", "runs"},
+    "scoring": BASE | {"runs"},
     "export": MODEL | {"data", "runs"},
-    "decoding": MODEL | {"data", "runs", "lm", "export"},
-    "training": MODEL | {"data", "runs", "lm", "decoding"},
+    "decoding": MODEL | {"data", "runs", "lm", "scoring", "export"},
+    "training": MODEL | {"data", "runs", "lm", "scoring", "decoding"},
     "__init__": {"decoding"},
     "command": {"decoding", "export"},
 }

@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from summarymix.chunking import ChunkConfig
 from summarymix.cli import clear_errors
-from summarymix.decoding.results import render_rows
 from summarymix.model import ModelConfig, Transducer
+from summarymix.scoring.results import render_rows
 
 SECONDS = 30
 

@@ -28,9 +28,9 @@ try:
     from summarymix.cli import clear_errors
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing}: activate the environment first, with this repository's `. tools/setup.sh`")
-from summarymix.data.corpus import Corpus, Utterance, kind_of
-from summarymix.data.report import hours_by_rate
-from summarymix.data.sources import CorpusSource, add_source_options, prepare_corpus, source_of
+from summarymix.data.corpus.base import Corpus, Utterance, kind_of
+from summarymix.data.corpus.options import CorpusSource, add_source_options, prepare_corpus, source_of
+from summarymix.data.corpus.report import hours_by_rate
 from summarymix.encoder.zipformer import ZipformerConfig
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -15,9 +15,8 @@ import torch.nn.functional as F
 from lhotse.augmentation.resample import Resample
 from torch import Tensor
 
-from summarymix.data.corpus import END_TOLERANCE
-
 BLOCK_SECONDS = 1.0
+END_TOLERANCE = 0.1  # seconds by which audio may be shorter than its header or its transcript says
 # The filter of two rates a and b without their common divisor has about a·b numbers; those of usual rates, 300,000.
 _MAX_FILTER = 1 << 24
 

@@ -1,1 +1,1 @@
-"""From encoder frames to words: greedy search, streaming recognition, scoring, and the decode command."""
+"""From encoder frames to words: searches, streams, the recogniser, and the decode and transcribe commands."""

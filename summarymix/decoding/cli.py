@@ -28,7 +28,14 @@ from summarymix.decoding.evaluate import (
     stream_state_bytes,
 )
 from summarymix.decoding.methods import SearchOptions
-from summarymix.decoding.results import (
+from summarymix.decoding.search import Search
+from summarymix.decoding.words import write_ctm, write_hyps
+from summarymix.encoder.subsampling import output_lengths
+from summarymix.export.onnx_transducer import OnnxTransducer
+from summarymix.files import atomic_write
+from summarymix.model import Transducer
+from summarymix.runs import choose_epoch, epoch_path, list_epochs, load_model
+from summarymix.scoring.results import (
     ErrorStats,
     Result,
     append_result,
@@ -39,13 +46,6 @@ from summarymix.decoding.results import (
     write_nbest,
     write_recogs,
 )
-from summarymix.decoding.search import Search
-from summarymix.decoding.words import write_ctm, write_hyps
-from summarymix.encoder.subsampling import output_lengths
-from summarymix.export.onnx_transducer import OnnxTransducer
-from summarymix.files import atomic_write
-from summarymix.model import Transducer
-from summarymix.runs import choose_epoch, epoch_path, list_epochs, load_model
 from summarymix.version import commit
 
 EPILOG = """examples:

@@ -17,12 +17,12 @@ from summarymix.data.loading import Batch
 from summarymix.data.noise import NoiseConfig
 from summarymix.data.silence import SilenceConfig
 from summarymix.data.tokens import Tokenizer
-from summarymix.decoding.results import Utterance
 from summarymix.decoding.search import Hypothesis, Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.words import Transcript, transcript
 from summarymix.encoder.subsampling import features_needed
 from summarymix.model import Transducer
+from summarymix.scoring.results import Utterance
 from summarymix.state import state_bytes
 
 Mode = Literal["offline", "simulated", "streaming"]

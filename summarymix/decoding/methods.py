@@ -7,16 +7,16 @@ from typing import Any
 
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.beam import ModifiedBeamSearch
-from summarymix.decoding.context import ContextGraph, read_hotwords
 from summarymix.decoding.ctc import CTCGreedySearch, CTCPrefixBeamSearch
 from summarymix.decoding.fast_beam import FastBeamOptions, FastBeamSearch
 from summarymix.decoding.greedy import GreedySearch
-from summarymix.decoding.lg import read_lg
-from summarymix.decoding.ngram import NgramLM
-from summarymix.decoding.rnn_lm import RnnLMScorer
-from summarymix.decoding.scorers import TokenScorer
 from summarymix.decoding.search import Scaling, Search
-from summarymix.lm import load_rnn_lm
+from summarymix.lm.hotwords import ContextGraph, read_hotwords
+from summarymix.lm.lg import read_lg
+from summarymix.lm.ngram import NgramLM
+from summarymix.lm.rnn import load_rnn_lm
+from summarymix.lm.rnn_scorer import RnnLMScorer
+from summarymix.lm.scorers import TokenScorer
 from summarymix.model import Transducer
 
 # What each takes besides blank_penalty and temperature, which all take.

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from summarymix.decoding.scorers import Scorers, TokenScorer
+from summarymix.lm.scorers import Scorers, TokenScorer
 from summarymix.model import BLANK, Transducer
 from summarymix.state import State, flatten
 

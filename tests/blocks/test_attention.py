@@ -199,7 +199,7 @@ def test_the_chunk_size_of_a_stream_cannot_change():
         module.init_state(1, ChunkConfig(None, 2))
     state = module.init_state(1, ChunkConfig(4, 0))
     x = torch.randn(1, 5, DIM, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"began with chunks of 4 frames .* chunk of 5"):
+    with pytest.raises(ValueError, match=r"began with chunks of 4 frames, .* a chunk of 5 takes a new state"):
         module(x, ChunkGrid(torch.tensor([5]), 5, ChunkConfig(5, 0)), state)
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from summarymix.data.corpus.table import prepare_table
 from summarymix.data.extraction import ExtractionOptions, extract_split
-from summarymix.data.table import prepare_table
 from summarymix.data.tokens import Tokenizer
 
 WORDS = ["ONE", "TWO", "THREE", "STOP", "LIGHT"]

@@ -16,9 +16,9 @@ import soundfile
 from lhotse.features.io import NumpyFilesWriter
 
 from summarymix.data import extraction
+from summarymix.data.corpus.table import prepare_table
 from summarymix.data.extraction import ExtractionOptions, extract_split, load_cuts
 from summarymix.data.manifests import cuts_path, read_cuts
-from summarymix.data.table import prepare_table
 
 COMPUTE_FBANK = Path(__file__).parents[2] / "local" / "compute_fbank.py"
 

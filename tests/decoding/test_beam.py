@@ -2,14 +2,10 @@
 
 import copy
 import math
-from collections import defaultdict
-from functools import cache
-from itertools import product
 
 import pytest
 import torch
-from search_cases import Bigrams, encoder_frames, total
-from torch import Tensor
+from search_cases import Bigrams, encoder_frames, exhaustive_transducer, total
 
 from summarymix.decoding.beam import ModifiedBeamSearch, ScoredPath
 from summarymix.decoding.greedy import GreedySearch
@@ -19,29 +15,6 @@ from summarymix.model import BLANK, Transducer
 UNK = 1
 TIE = 1e-4
 ALL = 100_000  # a beam that nothing falls out of
-
-
-@torch.inference_mode()
-def exhaustive(model: Transducer, frames: Tensor, scaling: Scaling) -> dict[tuple[int, ...], float]:
-    """Probability of each token sequence: the sum over all alignments of frames (T, D) to a token or blank."""
-
-    @cache
-    def distributions(history: tuple[int, ...]) -> list[list[float]]:
-        context = model.predictor(torch.tensor([[BLANK, *history]]))[0, -1]
-        logits = model.joiner(model.joiner.encoder_proj(frames), model.joiner.decoder_proj(context)).clone()
-        logits[:, BLANK] -= scaling.blank_penalty
-        return (logits / scaling.temperature).softmax(-1).tolist()  # T × V
-
-    sums: dict[tuple[int, ...], float] = defaultdict(float)
-    for alignment in product(range(model.config.vocab_size), repeat=frames.size(0)):
-        history: tuple[int, ...] = ()
-        probability = 1.0
-        for t, token in enumerate(alignment):
-            probability *= distributions(history)[t][token]
-            if token not in (BLANK, UNK):
-                history = (*history, token)
-        sums[history] += probability
-    return sums
 
 
 @pytest.mark.parametrize("scaling", [Scaling(), Scaling(blank_penalty=1.5, temperature=2.0)], ids=["plain", "scaled"])
@@ -55,7 +28,7 @@ def test_an_unlimited_beam_is_exact(model: Transducer, scaling: Scaling, with_sc
 
     expected = {
         tokens: math.log(probability) + (total(tokens) if with_scorer else 0.0)
-        for tokens, probability in exhaustive(model, frames[0], scaling).items()
+        for tokens, probability in exhaustive_transducer(model, frames[0], scaling).items()
     }
     scores = {tuple(h.tokens): h.score for h in found.nbest(ALL)}
     assert scores == pytest.approx(expected, abs=1e-9)

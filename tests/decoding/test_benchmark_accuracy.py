@@ -10,8 +10,8 @@ from benchmark_runs import run_benchmark
 from benchmarks import streaming, streams
 from noise_runs import decode, sparse, write_as_transcripts
 
-from summarymix.decoding.results import read_recogs
 from summarymix.runs import load_model
+from summarymix.scoring.results import read_recogs
 
 pytestmark = pytest.mark.usefixtures("clean")
 

@@ -1,13 +1,10 @@
 """Searches of the CTC head against its definition: the sum over all alignments."""
 
 import math
-from collections import defaultdict
-from itertools import groupby, product
 
 import pytest
 import torch
-from search_cases import Bigrams, encoder_frames, total
-from torch import Tensor
+from search_cases import Bigrams, collapse, encoder_frames, exhaustive_ctc, total
 
 from summarymix.decoding.ctc import CTCGreedySearch, CTCPrefixBeamSearch, Prefix
 from summarymix.decoding.search import Emission, Hypothesis, Scaling
@@ -17,28 +14,11 @@ UNK = 1
 ALL = 100_000
 
 
-def collapse(alignment: tuple[int, ...]) -> tuple[int, ...]:
-    """<unk> counts as blank."""
-    return tuple(token for token, _ in groupby(0 if a == UNK else a for a in alignment) if token != BLANK)
-
-
-@torch.inference_mode()
-def exhaustive(model: Transducer, frames: Tensor, scaling: Scaling) -> dict[tuple[int, ...], float]:
-    """Log-probability of each token sequence, by all alignments of frames (T, D)."""
-    logits = model.ctc_head(frames).double()
-    logits[:, BLANK] -= scaling.blank_penalty
-    distributions = (logits / scaling.temperature).softmax(-1).tolist()  # T × V
-    sums: dict[tuple[int, ...], float] = defaultdict(float)
-    for alignment in product(range(model.config.vocab_size), repeat=len(distributions)):
-        sums[collapse(alignment)] += math.prod(row[a] for row, a in zip(distributions, alignment, strict=True))
-    return {tokens: math.log(probability) for tokens, probability in sums.items()}
-
-
 @pytest.mark.parametrize("scaling", [Scaling(), Scaling(1.5, 2.0)], ids=["plain", "scaled"])
 @pytest.mark.parametrize("with_scorer", [False, True], ids=["alone", "scorer"])
 def test_an_unlimited_beam_is_exact(stateless_model: Transducer, scaling: Scaling, with_scorer: bool) -> None:
     frames = 3 * torch.randn(1, 4, 16, generator=torch.Generator().manual_seed(3))
-    expected = exhaustive(stateless_model, frames[0], scaling)
+    expected = exhaustive_ctc(stateless_model, frames[0], scaling)
     if with_scorer:
         expected = {tokens: score + total(tokens) for tokens, score in expected.items()}
     scorers = [Bigrams()] if with_scorer else []

@@ -11,8 +11,8 @@ from summarymix.decoding import cli
 from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import Decoded, Setting, differences
 from summarymix.decoding.greedy import Hypothesis
-from summarymix.decoding.results import Result
 from summarymix.runs import epoch_path, read_checkpoint, save_checkpoint
+from summarymix.scoring.results import Result
 
 pytestmark = pytest.mark.usefixtures("clean")
 

@@ -16,9 +16,9 @@ from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.ctc import CTCGreedySearch, CTCPrefixBeamSearch
 from summarymix.decoding.fast_beam import FastBeamOptions, FastBeamSearch
 from summarymix.decoding.greedy import GreedySearch
-from summarymix.decoding.rnn_lm import RnnLMScorer
 from summarymix.decoding.search import BeamSearch, Hypothesis, Search
 from summarymix.decoding.streaming import StreamingRecognizer
+from summarymix.lm.rnn_scorer import RnnLMScorer
 from summarymix.model import Transducer
 from summarymix.predictor import LSTMPredictor
 from summarymix.state import select_slots, write_slots

@@ -14,11 +14,11 @@ from summarymix.data.config import DataConfig
 from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.cli import main
-from summarymix.decoding.results import Result, read_results
 from summarymix.decoding.search import Hypothesis
 from summarymix.decoding.words import transcript, write_ctm
 from summarymix.encoder.conformer import ConformerConfig
 from summarymix.model import BLANK, ModelConfig, Transducer
+from summarymix.scoring.results import Result, read_results
 from summarymix.training.averaging import RunningMean
 from summarymix.training.config import TrainConfig
 

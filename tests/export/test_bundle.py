@@ -85,7 +85,7 @@ VARIANTS = {
         {"decay_seconds": 0.4, "context_size": 1},
         ChunkConfig(5, 3),
     ),
-    "no summary": ("conformer", {"mixing": "local", "context_size": 3}, SUM),
+    "no summary": ("conformer", {"mode": "local", "context_size": 3}, SUM),
     "slow stacks": ("zipformer", {"downsampling": (2, 4)}, SUM),
 }
 
@@ -144,7 +144,7 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
 
     for format, chunk in (("onnx-streaming", RING), ("onnx", WHOLE), ("torchscript", SUM)):
         refused(format, chunk, "predictor lstm cannot be exported.*--model.predictor stateless", predictor="lstm")
-        refused(format, chunk, "self-attention cannot be exported", mixing="attention")
+        refused(format, chunk, "self-attention cannot be exported", mode="attention")
     refused("torchscript", RING, "--int8 is for ONNX", int8=True)
     refused("onnx", RING, "exclude each other")
     refused("onnx-streaming", WHOLE, "exclude each other")

@@ -18,9 +18,9 @@ from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import decode_batch
 from summarymix.decoding.greedy import Hypothesis
-from summarymix.decoding.results import read_recogs, read_results
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.export.onnx_transducer import SILENCE, OnnxTransducer
+from summarymix.scoring.results import read_recogs, read_results
 
 RING, WHOLE = ChunkConfig(8, 2), ChunkConfig()
 

@@ -15,10 +15,10 @@ from export_cases import FBANK, TOKENIZER, make_audio, make_model
 from summarymix.chunking import ChunkConfig
 from summarymix.data.features import FbankExtractor
 from summarymix.decoding.beam import ModifiedBeamSearch
-from summarymix.decoding.context import ContextGraph, read_hotwords
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.search import Hypothesis, Search
 from summarymix.export.readme import tail_seconds
+from summarymix.lm.hotwords import ContextGraph, read_hotwords
 from summarymix.model import Transducer
 
 RATE = 16000

@@ -36,7 +36,12 @@ def make_model(encoder: str, **changes) -> Transducer:
     torch.manual_seed(3)
     config = tiny_config(encoder, vocab_size=TOKENIZER.vocab_size)
     for name, value in changes.items():
-        setattr(config.zipformer if hasattr(config.zipformer, name) and encoder == "zipformer" else config, name, value)
+        for part in (config.mixing, getattr(config, encoder), config):
+            if hasattr(part, name):
+                setattr(part, name, value)
+                break
+        else:
+            raise ValueError(name)
     model = Transducer(config).eval()
     features = FbankExtractor(FBANK).extract(make_audio(4.0, seed=9))
     model.set_feature_stats(features.mean(0), features.std(0))

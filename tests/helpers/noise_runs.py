@@ -13,9 +13,9 @@ from summarymix.data.config import DataConfig
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.cli import main
-from summarymix.decoding.results import Result, read_recogs, read_results
 from summarymix.encoder.conformer import ConformerConfig
 from summarymix.model import ModelConfig, Transducer
+from summarymix.scoring.results import Result, read_recogs, read_results
 from summarymix.training.averaging import RunningMean
 from summarymix.training.config import TrainConfig
 

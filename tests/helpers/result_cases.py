@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from summarymix.decoding.results import Result, append_result
+from summarymix.scoring.results import Result, append_result
 
 
 def make_result(**changes: object) -> Result:

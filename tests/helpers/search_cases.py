@@ -1,12 +1,15 @@
 """Encoder output and scorers for tests of searches."""
 
 import math
+from collections import defaultdict
+from functools import cache
+from itertools import groupby, product
 
 import torch
 from torch import Tensor
 
 from summarymix.decoding.search import Scaling
-from summarymix.lm import RnnLM, RnnLMConfig
+from summarymix.lm.rnn import RnnLM, RnnLMConfig
 from summarymix.model import BLANK, Transducer
 
 UNK = 1
@@ -69,3 +72,43 @@ def alignments(model: Transducer, frames: Tensor, scaling: Scaling, limit: int =
 def tokens_of(alignment: tuple[int, ...]) -> tuple[int, ...]:
     """An alignment without its blanks."""
     return tuple(filter(None, alignment))
+
+
+@torch.inference_mode()
+def exhaustive_transducer(model: Transducer, frames: Tensor, scaling: Scaling) -> dict[tuple[int, ...], float]:
+    """Probability of each token sequence: the sum over all alignments of frames (T, D) to a token or blank."""
+
+    @cache
+    def distributions(history: tuple[int, ...]) -> list[list[float]]:
+        context = model.predictor(torch.tensor([[BLANK, *history]]))[0, -1]
+        logits = model.joiner(model.joiner.encoder_proj(frames), model.joiner.decoder_proj(context)).clone()
+        logits[:, BLANK] -= scaling.blank_penalty
+        return (logits / scaling.temperature).softmax(-1).tolist()  # T × V
+
+    sums: dict[tuple[int, ...], float] = defaultdict(float)
+    for alignment in product(range(model.config.vocab_size), repeat=frames.size(0)):
+        history: tuple[int, ...] = ()
+        probability = 1.0
+        for t, token in enumerate(alignment):
+            probability *= distributions(history)[t][token]
+            if token not in (BLANK, UNK):
+                history = (*history, token)
+        sums[history] += probability
+    return sums
+
+
+def collapse(alignment: tuple[int, ...]) -> tuple[int, ...]:
+    """<unk> counts as blank."""
+    return tuple(token for token, _ in groupby(0 if a == UNK else a for a in alignment) if token != BLANK)
+
+
+@torch.inference_mode()
+def exhaustive_ctc(model: Transducer, frames: Tensor, scaling: Scaling) -> dict[tuple[int, ...], float]:
+    """Log-probability of each token sequence, by all alignments of frames (T, D)."""
+    logits = model.ctc_head(frames).double()
+    logits[:, BLANK] -= scaling.blank_penalty
+    distributions = (logits / scaling.temperature).softmax(-1).tolist()  # T × V
+    sums: dict[tuple[int, ...], float] = defaultdict(float)
+    for alignment in product(range(model.config.vocab_size), repeat=len(distributions)):
+        sums[collapse(alignment)] += math.prod(row[a] for row, a in zip(distributions, alignment, strict=True))
+    return {tokens: math.log(probability) for tokens, probability in sums.items()}

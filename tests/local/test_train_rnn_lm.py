@@ -10,9 +10,9 @@ import pytest
 import torch
 from lhotse import SupervisionSegment, SupervisionSet
 
-import summarymix.lm
+import summarymix.lm.rnn
 from summarymix.data.tokens import Tokenizer
-from summarymix.lm import load_rnn_lm
+from summarymix.lm.rnn import load_rnn_lm
 from summarymix.model import BLANK
 
 SIZES = ("--dim", 16, "--num-layers", 1, "--batch-tokens", 200, "--lr", 0.02, "--warmup-steps", 5, "--dropout", 0.0)
@@ -70,7 +70,7 @@ def test_a_stopped_run_goes_on(run, texts: dict[str, list[str]], tmp_path: Path,
         raise OSError("stopped")
 
     with monkeypatch.context() as patch:
-        patch.setattr(summarymix.lm, "save_checkpoint", save_and_stop)
+        patch.setattr(summarymix.lm.rnn, "save_checkpoint", save_and_stop)
         assert "stopped" in train(run, "--num-epochs", 3, "--out", "lm.pt").err
     result = train(run, "--num-epochs", 4, "--out", "lm.pt")
     assert result.code == 1

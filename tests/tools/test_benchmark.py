@@ -32,9 +32,10 @@ def same_threads():
 def configs(tmp_path: Path) -> str:
     """--config for a tiny model and its self-attention twin."""
     sizes = {"num_layers": 1, "dim": 16, "feedforward_dim": 16, "summary_dim": 16, "kernel_size": 5, "num_heads": 2}
-    sizes |= {"frontend_channels": [2, 2], "predictor_dim": 8, "joiner_dim": 8, "vocab_size": 20}
+    sizes |= {"frontend_channels": [2, 2]}
+    model = {"conformer": sizes, "predictor_dim": 8, "joiner_dim": 8, "vocab_size": 20}
     tiny = tmp_path / "tiny.yaml"
-    tiny.write_text(yaml.safe_dump({"model": sizes}))
+    tiny.write_text(yaml.safe_dump({"model": model}))
     return f"--config {tiny} --config {tiny} {ROOT}/egs/librispeech/ASR/conf/attention.yaml"
 
 

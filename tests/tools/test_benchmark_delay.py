@@ -9,7 +9,7 @@ from benchmarks.delay import Emission, Span, align, delays_of, describe, emissio
 
 from summarymix.chunking import ChunkConfig
 from summarymix.decoding.greedy import Hypothesis
-from summarymix.decoding.results import Utterance
+from summarymix.scoring.results import Utterance
 
 
 class Pieces:

@@ -60,8 +60,8 @@ def test_a_row_for_each_configuration(tmp_path: Path, monkeypatch: pytest.Monkey
     sizes = {"frontend_channels": [C1, C2], "num_layers": LAYERS, "dim": D, "feedforward_dim": H}
     sizes |= {"kernel_size": KERNEL, "summary_dim": P}
     base, overlay = tmp_path / "base.yaml", tmp_path / "local.yaml"
-    base.write_text(yaml.safe_dump({"model": sizes, "data": {"num_mel_bins": F}}))
-    overlay.write_text("model:\n  mixing: local\n")
+    base.write_text(yaml.safe_dump({"model": {"conformer": sizes}, "data": {"num_mel_bins": F}}))
+    overlay.write_text("model:\n  mixing:\n    mode: local\n")
     monkeypatch.setattr(sys, "argv", ["count_flops.py", "--config", str(base), "--config", str(base), str(overlay)])
     runpy.run_path(str(PROGRAM), run_name="__main__")
     out = capsys.readouterr().out

@@ -15,11 +15,11 @@ import yaml
 from lhotse import AudioSource, Recording, SupervisionSegment
 
 from summarymix.cli import parse_config
-from summarymix.data.corpus import Utterance
+from summarymix.data.corpus.base import Utterance
+from summarymix.data.corpus.options import CorpusSource
 from summarymix.data.manifests import cuts_path, read_cuts
 from summarymix.data.skipped import SkippedItems
-from summarymix.data.sources import CorpusSource
-from summarymix.decoding.results import read_results
+from summarymix.scoring.results import read_results
 from summarymix.training.config import TrainConfig
 
 ROOT = Path(__file__).parents[2]

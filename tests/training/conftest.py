@@ -11,7 +11,8 @@ from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 
 from summarymix.data.tokens import Tokenizer
 
-MODEL = {"num_layers": 1, "dim": 16, "feedforward_dim": 32, "summary_dim": 16, "predictor_dim": 16, "joiner_dim": 16}
+SIZES = {"num_layers": 1, "dim": 16, "feedforward_dim": 32, "summary_dim": 16}
+MODEL = {"conformer": SIZES, "predictor_dim": 16, "joiner_dim": 16}
 
 
 @pytest.fixture

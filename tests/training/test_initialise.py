@@ -9,7 +9,8 @@ import torch
 from training_toy import TOKENIZER, ToyData, run, toy_config, toy_model
 
 from summarymix.data.tokens import Tokenizer
-from summarymix.model import Transducer
+from summarymix.encoder.conformer import ConformerConfig
+from summarymix.model import ModelConfig, Transducer
 from summarymix.runs import load_model, read_checkpoint
 from summarymix.training.config import TrainConfig
 from summarymix.training.initialise import initialise_from
@@ -30,7 +31,7 @@ def fresh_model(tokenizer: Tokenizer = TOKENIZER, **changes: Any) -> Transducer:
     if tokenizer is not TOKENIZER or changes:
         torch.manual_seed(1)
         options = {**vars(config.model), "vocab_size": tokenizer.vocab_size, **changes}
-        model = Transducer(type(config.model)(**options))
+        model = Transducer(ModelConfig(**options))
     return model
 
 
@@ -154,9 +155,11 @@ def test_same_pieces_in_another_order_are_another_table(parent: Path) -> None:
 
 def test_another_model_is_refused_by_name_but_dropout_is_free(parent: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"epoch-2\.pt is of another model: model\.dim was 16 and is 32, model\.num_layers"
+        ValueError, match=r"epoch-2\.pt is of another model: model\.conformer\.dim was 16 and is 32, .*num_layers"
     ):
-        initialise_from(parent / "epoch-2.pt", fresh_model(num_layers=3, dim=32), TOKENIZER)
+        initialise_from(
+            parent / "epoch-2.pt", fresh_model(conformer=ConformerConfig((4, 4), 3, 32, 32, 5, 16)), TOKENIZER
+        )
     initialise_from(parent / "epoch-2.pt", fresh_model(dropout=0.3), TOKENIZER)
 
 

@@ -11,8 +11,8 @@ from summarymix.chunking import ChunkConfig
 from summarymix.decoding.ctc import CTCGreedySearch
 from summarymix.decoding.evaluate import Setting, decode_split
 from summarymix.decoding.greedy import GreedySearch
-from summarymix.decoding.results import ErrorStats
 from summarymix.decoding.search import Hypothesis
+from summarymix.scoring.results import ErrorStats
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import join_world
 from summarymix.training.validation import PLATEAU_STEPS, plateau_notice, validate

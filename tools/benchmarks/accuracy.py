@@ -30,9 +30,9 @@ from summarymix.cli import add_epoch_options
 from summarymix.data.evaluation_data import EvalData
 from summarymix.decoding.evaluate import evaluation_data, latency_ms
 from summarymix.decoding.greedy import GreedySearch
-from summarymix.decoding.results import ErrorStats, Utterance, format_percent, read_recogs, read_results
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.runs import load_run_or_checkpoint
+from summarymix.scoring.results import ErrorStats, Utterance, format_percent, read_recogs, read_results
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

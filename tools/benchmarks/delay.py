@@ -17,9 +17,9 @@ from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import decode_batch, latency_ms
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
-from summarymix.decoding.results import ErrorStats, Utterance
 from summarymix.decoding.words import words_of
 from summarymix.model import BLANK, Transducer
+from summarymix.scoring.results import ErrorStats, Utterance
 
 PERCENTILES = tuple(range(1, 100))
 

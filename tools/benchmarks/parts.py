@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from summarymix.blocks.make_mixer import make_mixer
 from torch import Tensor, nn
 
 from benchmarks.workers import LeftOut
+from summarymix.blocks.mixing import make_mixer
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.cli import parse_config
 from summarymix.configs import what_became_of

@@ -16,8 +16,8 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from summarymix.decoding.results import render_rows
 from summarymix.files import atomic_write, write_png
+from summarymix.scoring.results import render_rows
 from summarymix.version import commit
 
 Run = dict[str, Any]  # what the file holds: surroundings, settings, results

@@ -1,0 +1,120 @@
+"""Manifests that lhotse made: recordings with supervisions, or cuts."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse.cut import MixedCut
+
+from summarymix.data.corpus.base import Corpus, Row, gather
+from summarymix.data.skipped import Skipped, SkippedItems
+
+_NAME = re.compile(r"(?:.+[_-])?(?P<kind>recordings|supervisions|cuts)(?:[_-](?P<split>.+))?\.jsonl(?:\.gz)?")
+
+
+def read_lhotse_corpus(manifest_dir: Path, audio_dir: Path, **options: Any) -> Corpus:
+    """The corpus of ``[PREFIX_]{recordings,supervisions}[_SPLIT].jsonl.gz`` or ``[PREFIX_]cuts[_SPLIT].jsonl.gz``.
+
+    Of a split with both, the cuts are taken. Every supervision is an utterance; features are not taken over.
+
+    Args:
+        manifest_dir: the folder.
+        audio_dir: what relative paths in the manifests count from.
+        options: those of :func:`summarymix.data.corpus.base.gather`.
+
+    Raises:
+        ValueError: there are no such manifests.
+    """
+    # By all of the name but the kind: what belongs together.
+    found: dict[str, dict[str, Path]] = {}
+    splits: dict[str, str | None] = {}
+    for path in sorted(manifest_dir.iterdir()):
+        if match := _NAME.fullmatch(path.name):
+            group = path.name[: match.start("kind")] + "*" + path.name[match.end("kind") :]
+            found.setdefault(group, {})[match["kind"]] = path
+            splits[group] = match["split"]
+
+    rows: list[Row] = []
+    recordings: dict[str, Recording | Skipped] = {}
+    notes: list[str] = []
+    unusable = SkippedItems()
+    for group, paths in found.items():
+        if "cuts" in paths:
+            pairs = _of_cuts(CutSet.from_jsonl_lazy(paths["cuts"]), paths["cuts"], unusable)
+        elif len(paths) == 2:
+            pairs = _of_pair(paths["recordings"], paths["supervisions"], unusable)
+        else:
+            (path,) = paths.values()
+            notes.append(f"{path.name} has no other half (recordings or supervisions) and is left out")
+            continue
+        for recording, supervision in pairs:
+            key = f"{group} {recording.id}"
+            if key not in recordings:
+                recordings[key] = _with_absolute_paths(recording, audio_dir)
+            rows.append(_row(key, supervision, splits[group]))
+    if not rows:
+        raise ValueError(
+            f"No utterances in {manifest_dir}: it needs PREFIX_recordings_SPLIT.jsonl.gz and "
+            "PREFIX_supervisions_SPLIT.jsonl.gz, or PREFIX_cuts_SPLIT.jsonl.gz"
+        )
+    corpus = gather(rows, recordings, **options)
+    corpus.skipped.extend(unusable.items)
+    corpus.num_rows += len(unusable)
+    corpus.notes += notes
+    return corpus
+
+
+def _of_pair(
+    recordings_path: Path, supervisions_path: Path, unusable: SkippedItems
+) -> Iterator[tuple[Recording, SupervisionSegment]]:
+    recordings = {recording.id: recording for recording in RecordingSet.from_jsonl_lazy(recordings_path)}
+    for supervision in SupervisionSet.from_jsonl_lazy(supervisions_path):
+        if supervision.recording_id in recordings:
+            yield recordings[supervision.recording_id], supervision
+        else:
+            detail = f"recording {supervision.recording_id}"
+            remedy = "add the recording, or remove the supervision"
+            unusable.add(Skipped(supervision.id, str(recordings_path), "missing audio", detail, remedy))
+
+
+def _of_cuts(cuts: Iterable[Any], path: Path, unusable: SkippedItems) -> Iterator[tuple[Recording, SupervisionSegment]]:
+    for cut in cuts:
+        if isinstance(cut, MixedCut) or not cut.has_recording:
+            detail = "a mixture of cuts" if isinstance(cut, MixedCut) else "no recording"
+            unusable.add(Skipped(cut.id, str(path), "unsuitable cut", detail, "give cuts of recordings, unmixed"))
+            continue
+        for supervision in cut.supervisions:
+            # Times of supervisions count from the cut's start.
+            yield cut.recording, supervision.with_offset(cut.start)
+
+
+def _row(key: str, supervision: SupervisionSegment, split: str | None) -> Row:
+    channel = supervision.channel
+    if isinstance(channel, list):
+        channel = channel[0] if len(channel) == 1 else None
+    return Row(
+        audio=key,
+        text=supervision.text or "",
+        id=supervision.id,
+        speaker=supervision.speaker,
+        split=split,
+        start=supervision.start,
+        duration=supervision.duration,
+        channel=channel,
+        language=supervision.language,
+    )
+
+
+def _with_absolute_paths(recording: Recording, audio_dir: Path) -> Recording | Skipped:
+    sources = []
+    for source in recording.sources:
+        if source.type == "file":
+            source = replace(source, source=str(audio_dir / source.source))
+            if not Path(source.source).is_file():
+                remedy = "restore the file, or say with --audio-dir what relative paths count from"
+                return Skipped(recording.id, source.source, "missing audio", "", remedy)
+        sources.append(source)
+    return replace(recording, sources=sources)

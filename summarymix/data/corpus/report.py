@@ -1,0 +1,144 @@
+"""What a person should know about a corpus before training on it: a few lines, and lists in files."""
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from summarymix.data.corpus.base import Corpus, Utterance
+from summarymix.data.corpus.validate import shared_speakers
+from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.files import atomic_write
+
+RARE = 5  # characters in fewer utterances can hardly be learnt
+MIN_WORDS_PER_SECOND, MAX_WORDS_PER_SECOND = 0.2, 8.0
+EXAMPLES = 5
+
+
+def report(corpus: Corpus, out_dir: Path) -> list[str]:
+    """Describe a corpus that has been written to ``out_dir``.
+
+    Writes there ``characters.tsv``, and ``suspicious.tsv`` and ``unnamed-audio.txt`` if there is anything to list.
+
+    Returns:
+        The lines to print; those that ask for something to be done begin with "Warning".
+    """
+    everything = corpus.utterances
+    lines = [f"{len(everything)} utterances, {_hours(everything)}; {corpus.skipped.summary()}"]
+    if len(corpus.skipped):
+        lines[0] += f"; see {out_dir}/skipped-table.tsv"
+    lines.append(f"audio: {_formats(everything)}")
+    for split, utterances in corpus.splits().items():
+        speakers = {u.supervision.speaker for u in utterances if u.supervision.speaker}
+        recordings = {u.recording.id for u in utterances}
+        lines.append(
+            f"{split}: {len(utterances)} utterances, {_hours(utterances)}, {len(recordings)} recordings, "
+            f"{len(speakers) or 'unknown'} speakers"
+        )
+    lines += corpus.notes
+    lines += _shared_speakers(corpus)
+    lines += _characters(corpus, out_dir / "characters.tsv")
+    for name in ("suspicious.tsv", "unnamed-audio.txt"):
+        (out_dir / name).unlink(missing_ok=True)
+    suspicious = SkippedItems([item for utterance in everything for item in _suspicion(utterance)])
+    if len(suspicious):
+        suspicious.write(out_dir / "suspicious.tsv")
+        lines.append(
+            f"Warning: {len(suspicious)} utterances have more than {MAX_WORDS_PER_SECOND:g} or less than "
+            f"{MIN_WORDS_PER_SECOND:g} words a second; they are used. Listen to some of {out_dir}/suspicious.tsv"
+        )
+    if corpus.unnamed_audio:
+        with atomic_write(out_dir / "unnamed-audio.txt") as file:
+            file.writelines(f"{path}\n" for path in corpus.unnamed_audio)
+        lines.append(
+            f"Warning: {len(corpus.unnamed_audio)} audio files have no row in the table, for example "
+            f"{corpus.unnamed_audio[0]}; see {out_dir}/unnamed-audio.txt"
+        )
+    return lines
+
+
+def hours_by_rate(utterances: Iterable[Utterance]) -> dict[tuple[int, int], float]:
+    """Hours of speech by sample rate and number of channels of the recordings, the most first."""
+    hours: dict[tuple[int, int], float] = {}
+    for utterance in utterances:
+        key = (utterance.recording.sampling_rate, utterance.recording.num_channels)
+        hours[key] = hours.get(key, 0.0) + utterance.seconds / 3600
+    return dict(sorted(hours.items(), key=lambda item: -item[1]))
+
+
+def _formats(utterances: list[Utterance]) -> str:
+    return ", ".join(
+        f"{rate} Hz {'mono' if channels == 1 else f'with {channels} channels'} {hours:.2f} h"
+        for (rate, channels), hours in hours_by_rate(utterances).items()
+    )
+
+
+def _hours(utterances: list[Utterance]) -> str:
+    return f"{sum(utterance.seconds for utterance in utterances) / 3600:.2f} h"
+
+
+def _shared_speakers(corpus: Corpus) -> list[str]:
+    supervisions = {split: [u.supervision for u in utterances] for split, utterances in corpus.splits().items()}
+    return [
+        f"Warning: {a} and {b} share {len(shared)} speakers ({_some(shared)}): error rates will look better than for "
+        "new speakers. Move each speaker's utterances to one split"
+        for (a, b), shared in shared_speakers(supervisions).items()
+    ]
+
+
+def _characters(corpus: Corpus, path: Path) -> list[str]:
+    """Count the transcripts' characters into a table, and say what would be better normalised."""
+    characters: Counter[str] = Counter()
+    in_utterances: Counter[str] = Counter()
+    for utterance in corpus.utterances:
+        text = utterance.supervision.text.replace(" ", "")
+        characters.update(text)
+        in_utterances.update(set(text))
+    with atomic_write(path) as file:
+        print("character", "count", "utterances", "name", sep="\t", file=file)
+        for character, count in characters.most_common():
+            name = unicodedata.name(character, f"U+{ord(character):04X}")
+            print(character, count, in_utterances[character], name, sep="\t", file=file)
+    lines = [f"characters: {len(characters)} different ones; see {path}"]
+
+    def warn(found: list[str], what: str, remedy: str) -> None:
+        if found:
+            lines.append(f"Warning: {what} ({_some(found)}): {remedy}")
+
+    rare = [character for character in characters if in_utterances[character] < RARE]
+    # Of so few utterances everything is rare.
+    if len(corpus.utterances) >= 10 * RARE:
+        warn(rare, f"{len(rare)} characters occur in less than {RARE} utterances", "replace or remove them")
+    digits = [character for character in characters if unicodedata.category(character) == "Nd"]
+    warn(digits, "digits in transcripts", "write numbers as they are spoken")
+    marks = [c for c in characters if unicodedata.category(c)[0] in "PS" and c not in "'’-"]
+    warn(marks, "punctuation and symbols in transcripts", "remove them, unless they are to be recognised")
+    upper = any(character.isupper() for character in characters)
+    lower = any(character.islower() for character in characters)
+    if upper and lower:
+        lines.append("Warning: upper and lower case in transcripts: --text lower makes one word of The and the")
+    if corpus.num_not_nfc:
+        lines.append(f"{corpus.num_not_nfc} transcripts were not in Unicode's composed form (NFC); they are now")
+    texts = [utterance.supervision.text for utterance in corpus.utterances]
+    if sum(len(text) > 8 and " " not in text for text in texts) > len(texts) / 2:
+        lines.append(
+            "Warning: most transcripts have no spaces, so each counts as one word in error rates: put spaces between "
+            "words, or between characters to have the character error rate"
+        )
+    return lines
+
+
+def _suspicion(utterance: Utterance) -> list[Skipped]:
+    words = len(utterance.supervision.text.split())
+    rate = words / utterance.seconds
+    if MIN_WORDS_PER_SECOND <= rate <= MAX_WORDS_PER_SECOND:
+        return []
+    detail = f"{words} words in {utterance.seconds:.2f} s: {utterance.supervision.text}"
+    reason = "too many words" if rate > MAX_WORDS_PER_SECOND else "too few words"
+    remedy = "check that transcript and audio belong together"
+    return [Skipped(utterance.supervision.id, utterance.file, reason, detail, remedy)]
+
+
+def _some(items: list[str]) -> str:
+    shown = [item if item.isprintable() else ascii(item) for item in items[:EXAMPLES]]
+    return " ".join(shown) + (" …" if len(items) > EXAMPLES else "")

@@ -1,0 +1,95 @@
+"""Takes dev and test data out of the training data of a corpus that has none."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+
+from summarymix.data.corpus.base import Corpus, Utterance, kind_of
+
+# Of each of dev and test: a twentieth of the data, but not more than two hours, which measure an error rate well
+# enough, and not less than 20 utterances.
+SHARE = 1 / 20
+MAX_SECONDS = 2 * 3600.0
+MIN_UTTERANCES = 20
+# Together never more than a third.
+MAX_SHARE = 1 / 6
+
+
+def fill_splits(corpus: Corpus) -> None:
+    """Where ``corpus`` has no dev or no test data, take some from its training data, and say so in its notes.
+
+    Whole speakers are moved, so that no split shares one with another. Without speakers, or if they are too few,
+    whole recordings are; or else single utterances. Which ones depends on their names alone.
+
+    Raises:
+        ValueError: there is no training data, or too little to take anything from it.
+    """
+    kinds = {kind_of(split) for split in corpus.splits()}
+    pool = [utterance for utterance in corpus.utterances if kind_of(utterance.split) == "train"]
+    if not pool:
+        raise ValueError(f"no training data: the splits are {', '.join(corpus.splits())}; one has to begin with train")
+    wanted = [split for split in ("dev", "test") if split not in kinds]
+    if not wanted:
+        return
+    for unit, name_of_group in _units(pool):
+        moved = _choose(pool, name_of_group, wanted)
+        if moved:
+            break
+        corpus.notes.append(f"There are too few {unit} to take {' and '.join(wanted)} from them")
+    else:
+        raise ValueError(f"{len(pool)} utterances are too few to take {' and '.join(wanted)} from them: add more")
+    corpus.utterances = [
+        replace(utterance, split=moved.get(name_of_group(utterance), utterance.split))
+        if kind_of(utterance.split) == "train"
+        else utterance
+        for utterance in corpus.utterances
+    ]
+    reason = {
+        "speakers": "no speaker is in two of them",
+        "recordings": "but a speaker may be in two of them: error rates will look better than for new speakers",
+        "utterances": "but speakers and recordings are in several: error rates will look better than for new ones",
+    }
+    verb = "was" if len(wanted) == 1 else "were"
+    corpus.notes.append(f"{' and '.join(wanted)} {verb} taken from train by {unit}: {reason[unit]}")
+
+
+def _units(pool: list[Utterance]) -> list[tuple[str, Callable[[Utterance], str]]]:
+    """What can be moved as a whole, the best first, and the name of what an utterance belongs to."""
+    units: list[tuple[str, Callable[[Utterance], str]]] = [
+        ("recordings", lambda utterance: utterance.recording.id),
+        ("utterances", lambda utterance: utterance.supervision.id),
+    ]
+    if any(utterance.supervision.speaker for utterance in pool):
+        # Utterances without one may be of any speaker: each recording then counts as one.
+        units.insert(0, ("speakers", lambda u: u.supervision.speaker or f"recording {u.recording.id}"))
+    return units
+
+
+def _choose(pool: list[Utterance], name_of_group: Callable[[Utterance], str], wanted: list[str]) -> dict[str, str]:
+    """The split of each group that is moved; nothing if the groups are too large for one of the splits."""
+    seconds: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    for utterance in pool:
+        name = name_of_group(utterance)
+        seconds[name] = seconds.get(name, 0.0) + utterance.seconds
+        counts[name] = counts.get(name, 0) + 1
+    total = sum(seconds.values())
+    goal = min(SHARE * total, MAX_SECONDS)
+    # In the order of a hash, which has to do with nothing, but groups that overshoot the goal come last.
+    waiting = sorted(
+        seconds, key=lambda name: (max(seconds[name] - goal, 0.0), hashlib.sha256(name.encode()).hexdigest())
+    )
+    moved: dict[str, str] = {}
+    for split in wanted:
+        taken, count = 0.0, 0
+        for name in list(waiting):
+            if taken >= goal and count >= MIN_UTTERANCES:
+                break
+            if taken + seconds[name] <= MAX_SHARE * total:
+                moved[name] = split
+                waiting.remove(name)
+                taken += seconds[name]
+                count += counts[name]
+        if not count:
+            return {}
+    return moved

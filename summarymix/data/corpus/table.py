@@ -1,0 +1,128 @@
+"""A table of audio files and transcripts: the way in for any corpus of one's own."""
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from summarymix.data.corpus.base import Corpus, Row, gather, name_of, open_files
+from summarymix.data.skipped import SkippedItems
+
+NEEDED_COLUMNS = ("audio", "text")
+
+AUDIO_SUFFIXES = {
+    ".wav",
+    ".flac",
+    ".mp3",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".aiff",
+    ".au",
+    ".sph",
+    ".m4a",
+    ".mp4",
+    ".aac",
+    ".wma",
+}
+
+
+def read_table(table: Path, audio_dir: Path) -> Iterator[Row]:
+    """Read a ``.tsv``, ``.csv`` or ``.jsonl`` file, one utterance a line.
+
+    Columns: audio (a path relative to ``audio_dir``), text, and optionally id, speaker, split, start and duration (in
+    seconds; several rows may be parts of one long recording), channel (from 0), language. Others are ignored, and an
+    empty field is like none.
+
+    Raises:
+        ValueError: the kind of file is unknown, it is not UTF-8, a needed column is missing, or a number is none.
+    """
+    table = Path(table)
+    for number, fields in _lines(table):
+        where = f"{table}, line {number}"
+        if None in fields:  # what csv calls fields behind the last column
+            raise ValueError(f"{where}: more fields than columns; is there a separator inside the text?")
+        for column in NEEDED_COLUMNS:
+            if fields.get(column) is None:
+                raise ValueError(f"{where}: no {column!r}. The columns there are: {', '.join(map(str, fields))}")
+        row = {column: str(value) for column, value in fields.items() if value not in (None, "")}
+        try:
+            start = float(row.get("start", 0))
+            duration = float(row["duration"]) if "duration" in row else None
+            channel = int(row["channel"]) if "channel" in row else None
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}; start and duration are seconds, channel is 0, 1, …") from None
+        yield Row(
+            audio=os.path.join(audio_dir, row.get("audio", "")),
+            text=row.get("text", ""),
+            id=row.get("id"),
+            speaker=row.get("speaker"),
+            split=row.get("split"),
+            start=start,
+            duration=duration,
+            channel=channel,
+            language=row.get("language"),
+        )
+
+
+def read_table_corpus(table: Path, audio_dir: Path, num_jobs: int = 1, **options: Any) -> Corpus:
+    """The corpus of a table; ``options`` are those of :func:`summarymix.data.corpus.base.gather`."""
+    rows = list(read_table(table, audio_dir))
+    names = {row.audio: name_of(os.path.relpath(row.audio, audio_dir)) for row in rows}
+    corpus = gather(rows, open_files(names, num_jobs), **options)
+    named = {os.path.realpath(path) for path in names}
+    corpus.unnamed_audio = [
+        path
+        for path in sorted(Path(audio_dir).rglob("*"))
+        if path.suffix.lower() in AUDIO_SUFFIXES and os.path.realpath(path) not in named
+    ]
+    return corpus
+
+
+def prepare_table(table: Path, audio_dir: Path, prefix: str, out_dir: Path, num_jobs: int = 1) -> SkippedItems:
+    """Write ``{prefix}_recordings_{split}.jsonl.gz`` and ``{prefix}_supervisions_{split}.jsonl.gz`` for every split.
+
+    Returns:
+        The rows that were left out. They are also listed in ``{out_dir}/skipped-table.tsv``.
+
+    Raises:
+        ValueError: the table is malformed, or no row is left.
+    """
+    corpus = read_table_corpus(table, audio_dir, num_jobs)
+    corpus.write(prefix, out_dir)
+    return corpus.skipped
+
+
+def _lines(table: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
+    """The number of each line and its fields by column."""
+    if table.suffix not in (".tsv", ".csv", ".jsonl"):
+        raise ValueError(f"{table}: a table is a .tsv, .csv or .jsonl file")
+    try:
+        # Spreadsheets put a byte order mark in front.
+        with open(table, encoding="utf-8-sig", newline="") as file:
+            if table.suffix == ".jsonl":
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield number, _json_object(table, number, line)
+                return
+            tabs = table.suffix == ".tsv"
+            # In a .tsv a quotation mark is a character like any other.
+            reader = csv.DictReader(
+                file, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
+            )
+            for fields in reader:
+                yield reader.line_num, fields
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{table} is not UTF-8 ({error.reason}): convert it, iconv -f latin1 -t utf-8") from None
+
+
+def _json_object(table: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        fields = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{table}, line {number}: {error}") from None
+    if not isinstance(fields, dict):
+        raise ValueError(f"{table}, line {number}: not an object of columns and values")
+    return fields

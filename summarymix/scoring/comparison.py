@@ -1,0 +1,207 @@
+"""Models compared over seeds, from the records of experiments: error rates with what chance does to them, costs."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from textwrap import fill
+from typing import NamedTuple
+
+from matplotlib.figure import Figure
+
+from summarymix.files import write_png
+from summarymix.scoring.experiments import Experiment
+from summarymix.scoring.results import Result, render_rows
+
+# Quantiles of Student's t for two-sided 95 % intervals, for 1, 2, … degrees of freedom; the last serves more.
+T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+
+MARKERS = "os^D"  # of plots: the next one where the ten colours begin anew
+
+TEXT = """## Comparison over seeds
+
+Columns named after splits are word error rates in per cent, mean ± standard deviation over the seeds, offline and with
+chunks of so many ms (with so many chunks of left context) in simulated streaming. Dev loss is the pruned RNN-T loss
+after the last epoch, per frame, mean of the validation settings. CPU seconds are those of training on all threads,
+without validation; memory is the most that the training process had. Both are means over the seeds."""
+
+DIFFERENCES = """Differences of word error rates to those of `{baseline}`, in percentage points: means over the seeds
+that both models were trained with, paired by seed, with 95 % confidence intervals (Student's t; none for a single
+seed). The intervals cover the chance of training once more with another seed, not that of other test utterances."""
+
+
+class Setting(NamedTuple):
+    """What is decoded, and how: a column of the comparison."""
+
+    split: str
+    chunk_ms: int | None
+    left_chunks: int
+    method: str
+
+    def title(self, with_method: bool) -> str:
+        """A short name for people."""
+        left = "" if self.left_chunks < 0 else f" ({self.left_chunks})"
+        name = f"{self.split} offline" if self.chunk_ms is None else f"{self.split} {self.chunk_ms} ms{left}"
+        return f"{name} {self.method}" if with_method else name
+
+
+class Interval(NamedTuple):
+    """A mean and the half-width of its 95 % confidence interval, None for a single value."""
+
+    mean: float
+    half_width: float | None
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Interval":
+        """That of independent values of a normal distribution."""
+        if len(values) < 2:
+            return cls(fmean(values), None)
+        t = T_95[min(len(values) - 1, len(T_95)) - 1]
+        return cls(fmean(values), t * stdev(values) / math.sqrt(len(values)))
+
+    def __str__(self) -> str:
+        if self.half_width is None:
+            return f"{self.mean:+.2f}"
+        return f"{self.mean:+.2f} [{self.mean - self.half_width:+.2f}, {self.mean + self.half_width:+.2f}]"
+
+
+class Comparison:
+    """Experiments by model and seed.
+
+    Args:
+        experiments: those to compare, one for each model and seed.
+        baseline: the model that the others are compared with; None takes the first.
+
+    Raises:
+        ValueError: there is no such model, or two experiments have the same model and seed.
+    """
+
+    def __init__(self, experiments: Sequence[Experiment], baseline: str | None = None) -> None:
+        self.groups: dict[str, dict[int | None, Experiment]] = {}
+        for experiment in experiments:
+            seeds = self.groups.setdefault(experiment.group, {})
+            if experiment.seed in seeds:
+                raise ValueError(f"{experiment.name} and {seeds[experiment.seed].name} are the same model and seed")
+            seeds[experiment.seed] = experiment
+        self.baseline = baseline or next(iter(self.groups))
+        if self.baseline not in self.groups:
+            raise ValueError(f"--baseline {self.baseline} is none of the models {', '.join(self.groups)}")
+        self.groups = {self.baseline: self.groups[self.baseline]} | self.groups
+        # {setting: {model: {seed: WER}}}
+        self.wers: dict[Setting, dict[str, dict[int | None, float]]] = {}
+        for experiment in self.experiments:
+            for result in _chosen(experiment):
+                if result.mode != "streaming" and result.wer is not None:
+                    by_group = self.wers.setdefault(_setting(result), {})
+                    by_group.setdefault(experiment.group, {})[experiment.seed] = result.wer
+        # Offline, then the longest chunk first.
+        self.settings = sorted(self.wers, key=lambda s: (s.split, s.method, -(s.chunk_ms or math.inf)))
+
+    @property
+    def experiments(self) -> list[Experiment]:
+        """All of them, by model, the baseline first."""
+        return [experiment for seeds in self.groups.values() for experiment in seeds.values()]
+
+    def section(self) -> str:
+        """Markdown: a table of error rates and costs, and one of differences."""
+        parts = [TEXT, self._table()]
+        if len(self.groups) > 1:
+            parts += [DIFFERENCES.format(baseline=self.baseline), self._differences()]
+        if exact := self._exactness():
+            parts.append(exact)
+        return "\n\n".join(parts)
+
+    def titles(self) -> list[str]:
+        """Names of the settings."""
+        several = len({setting.method for setting in self.settings}) > 1
+        return [setting.title(several) for setting in self.settings]
+
+    def _table(self) -> str:
+        rows = []
+        for group, seeds in self.groups.items():
+            experiments = list(seeds.values())
+            cells = [", ".join(f"{n / 1e6:.2f} M" for n in sorted({n for e in experiments for n in e.parameters}))]
+            cells += [str(len(experiments)), _mean(experiments, lambda e: e.steps)]
+            cells += [_spread(list(self.wers[s].get(group, {}).values()), len(experiments)) for s in self.settings]
+            cells.append(_spread([e.dev_loss for e in experiments if e.dev_loss is not None], len(experiments), 4))
+            cells += [
+                _mean(experiments, lambda e: e.cpu_seconds),
+                _mean(experiments, lambda e: e.peak_memory and e.peak_memory / 1e6, " MB"),
+            ]
+            rows.append([group, *cells])
+        header = ["model", "parameters", "seeds", "steps", *self.titles(), "dev loss", "CPU seconds", "memory"]
+        return render_rows(header, rows, markdown=True)
+
+    def _differences(self) -> str:
+        rows = []
+        for group in list(self.groups)[1:]:
+            cells = []
+            for wers in (self.wers[setting] for setting in self.settings):
+                ours, theirs = wers.get(group, {}), wers.get(self.baseline, {})
+                paired = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+                cells.append(str(Interval.of(paired)) if paired else "–")
+            rows.append([group, *cells])
+        return render_rows(["model", *self.titles()], rows, markdown=True)
+
+    def _exactness(self) -> str:
+        """In how many cases streaming made the errors of simulated streaming; nothing where there are none."""
+        same = []
+        for experiment in self.experiments:
+            by_mode: dict[Setting, dict[str, tuple[int, int, int]]] = {}
+            for result in _chosen(experiment):
+                errors = (result.insertions, result.deletions, result.substitutions)
+                by_mode.setdefault(_setting(result), {})[result.mode] = errors
+            both = [errors for errors in by_mode.values() if {"simulated", "streaming"} <= errors.keys()]
+            same += [errors["simulated"] == errors["streaming"] for errors in both]
+        if not same:
+            return ""
+        return f"Streaming made the same numbers of errors as simulated streaming in {sum(same)} of {len(same)} cases."
+
+    def plot(self, path: Path) -> None:
+        """Draw the error rates as PNG: a point for each seed, a bar for their mean."""
+        figure = Figure(figsize=(1.5 + 2 * len(self.settings), 4), layout="constrained")
+        axes = figure.add_subplot()
+        width = 0.8 / len(self.groups)
+        for i, group in enumerate(self.groups):
+            colour, marker = f"C{i}", MARKERS[i // 10 % len(MARKERS)]
+            axes.plot([], [], marker, color=colour, label=group)
+            for x, setting in enumerate(self.settings):
+                values = list(self.wers[setting].get(group, {}).values())
+                if values:
+                    centre = x + (i - (len(self.groups) - 1) / 2) * width
+                    axes.plot([centre] * len(values), values, marker, color=colour, alpha=0.5)
+                    axes.hlines(fmean(values), centre - 0.35 * width, centre + 0.35 * width, color=colour, linewidth=2)
+        axes.set_xticks(range(len(self.settings)), [fill(title, 18) for title in self.titles()])
+        axes.set_ylabel("WER %")
+        axes.set_ylim(bottom=0)
+        axes.grid(axis="y", alpha=0.3)
+        figure.legend(loc="outside upper center", ncols=3)
+        write_png(path, figure)
+
+
+def _setting(result: Result) -> Setting:
+    return Setting(result.split, result.chunk_ms, result.left_chunks, result.search)
+
+
+def _chosen(experiment: Experiment) -> list[Result]:
+    """The results of the (epoch, avg) that was chosen on dev, or of all where none was: the last of them counts."""
+    choice = experiment.selection
+    return [
+        result
+        for result in experiment.results
+        if not choice or (result.epoch, result.avg) == (choice["epoch"], choice["avg"])
+    ]
+
+
+def _spread(values: Sequence[float], expected: int, digits: int = 2) -> str:
+    """Mean ± standard deviation; the number of values where it is not the expected one."""
+    if not values:
+        return "–"
+    spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{digits}f}{spread}" + (f" ({len(values)} seeds)" if len(values) != expected else "")
+
+
+def _mean(experiments: Sequence[Experiment], value: Callable[[Experiment], float | None], unit: str = "") -> str:
+    """Mean of a number over the experiments that have it."""
+    known = [number for experiment in experiments if (number := value(experiment)) is not None]
+    return f"{fmean(known):.0f}{unit}" if known else "–"

@@ -1,0 +1,149 @@
+"""Kaldi data folders and lhotse manifests."""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from lhotse import CutSet, RecordingSet, SupervisionSet
+from lhotse.kaldi import export_to_kaldi
+
+from summarymix.data.corpus.base import Corpus
+from summarymix.data.corpus.kaldi import read_kaldi_corpus
+from summarymix.data.corpus.lhotse_manifests import read_lhotse_corpus
+from summarymix.data.corpus.table import prepare_table
+from summarymix.data.corpus.validate import validate_split
+from summarymix.data.extraction import ExtractionOptions, extract_split, load_cuts
+
+
+@pytest.fixture
+def audio_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "audio"
+    folder.mkdir()
+    for i in range(3):
+        samples = np.random.default_rng(i).standard_normal(8000 * 3 + i) * 0.1
+        soundfile.write(folder / f"{i}.wav", samples, 8000)
+    return folder
+
+
+def write_lines(path: Path, *lines: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines))
+
+
+def described(corpus: Corpus) -> dict[str, tuple]:
+    found = {}
+    for utterance in corpus.utterances:
+        s = utterance.supervision
+        found[s.id] = (utterance.split, s.recording_id, s.start, round(s.duration, 6), s.speaker, s.text)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:You requested a subset:UserWarning")
+def test_kaldi_folder(audio_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "k"
+    write_lines(folder / "wav.scp", f"r0 {audio_dir}/0.wav", "r1\t1.wav", "r2 cat 2.wav | cat |", "r3 gone.wav")
+    write_lines(folder / "text", "u0 ONE  TWO", "u1 THREE", "u2 FOUR", "u3", "u5 NOWHERE", "u6 GONE")
+    write_lines(folder / "segments", "u0 r0 0.5 1.25", "u1 r1 1 -1", "u2 r2 0 2", "u3 r2 2 3", "u4 r2 1 2", "u6 r3 0 1")
+    write_lines(folder / "utt2spk", "u0 s0", "u1 s1")
+    corpus = read_kaldi_corpus(folder, audio_dir)
+    assert described(corpus) == {
+        "u0": ("train", "r0", 0.5, 0.75, "s0", "ONE TWO"),
+        "u1": ("train", "r1", 1.0, 2.000125, "s1", "THREE"),
+        "u2": ("train", "r2", 0.0, 2.0, None, "FOUR"),
+    }
+    assert [(item.id, item.reason) for item in corpus.skipped.items] == [
+        ("u3", "empty transcript"),
+        ("u4", "empty transcript"),
+        ("u6", "missing audio"),
+        ("u5", "missing audio"),
+    ]
+    assert "1 recordings are commands" in corpus.notes[0]
+    corpus.write("k", tmp_path / "m")
+    with ThreadPoolExecutor(1) as executor:
+        assert len(extract_split(tmp_path / "m", tmp_path, "k", "train", ExtractionOptions(), executor)) == 0
+    assert len(validate_split(tmp_path, "k", "train")) == 0
+    cuts = {cut.id: cut for cut in load_cuts(tmp_path / "m", "k", "train")}
+    samples, _ = soundfile.read(audio_dir / "2.wav", dtype="float32")
+    np.testing.assert_array_equal(cuts["u2"].load_audio(), samples[None, :16000])
+
+
+def test_kaldi_folders_of_splits(audio_dir: Path, tmp_path: Path) -> None:
+    for i, split in enumerate(("train_si", "dev93", "test")):
+        write_lines(tmp_path / "data" / split / "wav.scp", f"u{i} {i}.wav")
+        write_lines(tmp_path / "data" / split / "text", f"u{i} WORD")
+    (tmp_path / "data" / "lang").mkdir()
+    corpus = read_kaldi_corpus(tmp_path / "data", audio_dir)
+    assert list(corpus.splits()) == ["train_si", "dev93", "test"]
+    with pytest.raises(ValueError, match=r"No wav.scp in .*/audio or the folders in it"):
+        read_kaldi_corpus(audio_dir, audio_dir)
+    write_lines(tmp_path / "data" / "test" / "segments", "u2 r2 zero 1")
+    with pytest.raises(ValueError, match=r"test/segments, u2: 'r2 zero 1' is not a recording, a start and an end"):
+        read_kaldi_corpus(tmp_path / "data", audio_dir)
+
+
+@pytest.fixture
+def manifests(audio_dir: Path, tmp_path: Path) -> Path:
+    """lhotse manifests of two segments in train and one in test, prefix c."""
+    rows = ["0.wav\tONE\ta\ts0\ttrain\t0.5\t1", "0.wav\tTWO\tb\ts1\ttrain\t1.2\t1.8", "1.wav\tTHREE\tc\ts2\ttest\t\t"]
+    write_lines(tmp_path / "t.tsv", "audio\ttext\tid\tspeaker\tsplit\tstart\tduration", *rows)
+    prepare_table(tmp_path / "t.tsv", audio_dir, "c", tmp_path / "m")
+    return tmp_path / "m"
+
+
+WANTED = {
+    "a": ("train", "0", 0.5, 1.0, "s0", "ONE"),
+    "b": ("train", "0", 1.2, 1.8, "s1", "TWO"),
+    "c": ("test", "1", 0.0, 3.000125, "s2", "THREE"),
+}
+
+
+def test_lhotse_recordings_and_supervisions(manifests: Path, audio_dir: Path) -> None:
+    (manifests / "musan_recordings_music.jsonl.gz").write_bytes((manifests / "c_recordings_test.jsonl.gz").read_bytes())
+    corpus = read_lhotse_corpus(manifests, audio_dir)
+    assert described(corpus) == WANTED
+    assert corpus.notes == [
+        "musan_recordings_music.jsonl.gz has no other half (recordings or supervisions) and is left out"
+    ]
+    (audio_dir / "1.wav").unlink()
+    corpus = read_lhotse_corpus(manifests, audio_dir)
+    assert [(item.id, item.reason) for item in corpus.skipped.items] == [("c", "missing audio")]
+    with pytest.raises(ValueError, match=r"No utterances in .*audio: it needs PREFIX_recordings_SPLIT"):
+        read_lhotse_corpus(audio_dir, audio_dir)
+
+
+def test_supervision_without_recording(manifests: Path, audio_dir: Path) -> None:
+    RecordingSet.from_recordings([]).to_file(manifests / "c_recordings_test.jsonl.gz")
+    corpus = read_lhotse_corpus(manifests, audio_dir)
+    assert [(item.id, item.reason) for item in corpus.skipped.items] == [("c", "missing audio")]
+    assert corpus.num_rows == 3
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+def test_lhotse_cuts(trimmed: bool, manifests: Path, audio_dir: Path, tmp_path: Path) -> None:
+    """Of whole recordings, or of utterances, whose supervisions' times count from the cut."""
+    cuts = CutSet.from_manifests(
+        RecordingSet.from_file(manifests / "c_recordings_train.jsonl.gz"),
+        SupervisionSet.from_file(manifests / "c_supervisions_train.jsonl.gz"),
+    )
+    if trimmed:
+        cuts = cuts.trim_to_supervisions(keep_overlapping=False)
+    cuts = [*cuts, next(iter(cuts)).pad(60)]
+    (tmp_path / "cuts").mkdir()
+    CutSet.from_cuts(cuts).to_file(tmp_path / "cuts" / "cuts_train.jsonl.gz")
+    corpus = read_lhotse_corpus(tmp_path / "cuts", audio_dir)
+    assert described(corpus) == {id_: WANTED[id_] for id_ in "ab"}
+    assert [(item.reason, item.detail) for item in corpus.skipped.items] == [("unsuitable cut", "a mixture of cuts")]
+
+
+def test_lhotse_to_kaldi_and_back(manifests: Path, audio_dir: Path, tmp_path: Path) -> None:
+    """What lhotse exports for Kaldi is the same corpus."""
+    for split in ("train", "test"):
+        (tmp_path / "k" / split).mkdir(parents=True)
+        export_to_kaldi(
+            RecordingSet.from_file(manifests / f"c_recordings_{split}.jsonl.gz"),
+            SupervisionSet.from_file(manifests / f"c_supervisions_{split}.jsonl.gz"),
+            tmp_path / "k" / split,
+        )
+    assert described(read_kaldi_corpus(tmp_path / "k", audio_dir)) == WANTED

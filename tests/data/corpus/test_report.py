@@ -1,0 +1,96 @@
+from pathlib import Path
+
+from lhotse import AudioSource, Recording
+
+from summarymix.data.corpus.base import Corpus, Row, gather
+from summarymix.data.corpus.report import hours_by_rate, report
+from summarymix.data.skipped import SkippedItems
+
+
+def corpus_of(rows: list[Row], rates: dict[str, tuple[int, int]] | None = None) -> Corpus:
+    """Rows whose recordings last an hour; their sample rates and numbers of channels by name."""
+    rates = {row.audio: (16000, 1) for row in rows} | (rates or {})
+    recordings = {
+        name: Recording(name, [AudioSource("file", list(range(channels)), name)], rate, 3600 * rate, 3600.0)
+        for name, (rate, channels) in rates.items()
+    }
+    return gather(rows, recordings)
+
+
+def one_line(lines: list[str], beginning: str) -> str:
+    (line,) = [line for line in lines if line.startswith(beginning)]
+    return line
+
+
+def test_good_corpus_has_no_warnings(tmp_path: Path) -> None:
+    rows = [Row("r", "IT'S ALL WELL-DONE", speaker=f"s{i}", start=2.0 * i, duration=2) for i in range(90)]
+    lines = report(corpus_of(rows), tmp_path)
+    assert lines == [
+        "90 utterances, 0.05 h; skipped 0",
+        "audio: 16000 Hz mono 0.05 h",
+        "train: 90 utterances, 0.05 h, 1 recordings, 90 speakers",
+        f"characters: 12 different ones; see {tmp_path}/characters.tsv",
+    ]
+    table = (tmp_path / "characters.tsv").read_text().splitlines()
+    assert table[1] == "L\t360\t90\tLATIN CAPITAL LETTER L"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["characters.tsv"]
+
+
+def test_hours_by_rate_count_speech_not_files(tmp_path: Path) -> None:
+    rows = [Row("a", "X", duration=1800), Row("b", "X", duration=900, channel=1), Row("a", "X", start=9, duration=900)]
+    corpus = corpus_of(rows, {"b": (8000, 2)})
+    assert hours_by_rate(corpus.utterances) == {(16000, 1): 0.75, (8000, 2): 0.25}
+    assert one_line(report(corpus, tmp_path), "audio") == "audio: 16000 Hz mono 0.75 h, 8000 Hz with 2 channels 0.25 h"
+
+
+def test_speakers_of_several_splits(tmp_path: Path) -> None:
+    rows = [
+        Row("r", "X Y", speaker=s, split=split, start=i)
+        for i, (s, split) in enumerate(
+            [
+                ("a", "train"),
+                ("b", "train"),
+                ("b", "test"),
+                ("c", "test"),
+                (None, "train"),
+                (None, "test"),
+                ("a", "test"),
+            ]
+        )
+    ]
+    line = one_line(report(corpus_of(rows), tmp_path), "Warning: train and test")
+    assert "share 2 speakers (a b)" in line
+
+
+def test_transcripts_that_want_normalising(tmp_path: Path) -> None:
+    texts = ["The Cafe\u0301 costs $5, no?"] * 30 + ["z", "\u200bz"] + ["costs 5"] * 30
+    lines = report(corpus_of([Row("r", text, start=3 * i, duration=3) for i, text in enumerate(texts)]), tmp_path)
+    assert "2 characters occur in less than 5 utterances (z '\\u200b')" in one_line(lines, "Warning: 2 char")
+    assert "(5)" in one_line(lines, "Warning: digits")
+    assert set("$,?") <= set(one_line(lines, "Warning: punctuation"))
+    assert "--text lower" in one_line(lines, "Warning: upper and lower")
+    assert "30 transcripts were not in Unicode's composed form" in one_line(lines, "30 ")
+    assert "\u200b\t1\t1\tZERO WIDTH SPACE" in (tmp_path / "characters.tsv").read_text()
+
+
+def test_absurd_speaking_rates_are_listed(tmp_path: Path) -> None:
+    rows = [Row("r", "A B C", "good", duration=3), Row("r", "A B C D E", "fast", duration=0.5), Row("r", "A", "slow")]
+    lines = report(corpus_of(rows), tmp_path)
+    assert "2 utterances have more than 8 or less than 0.2 words a second" in one_line(lines, "Warning")
+    assert {i.id: i.reason for i in SkippedItems.read(tmp_path / "suspicious.tsv").items} == {
+        "fast": "too many words",
+        "slow": "too few words",
+    }
+
+
+def test_text_without_spaces(tmp_path: Path) -> None:
+    rows = [Row("r", "今天天气很好我们去公园", start=5 * i, duration=5) for i in range(9)]
+    assert "between characters" in one_line(report(corpus_of(rows), tmp_path), "Warning: most transcripts")
+
+
+def test_audio_without_a_row(tmp_path: Path) -> None:
+    corpus = corpus_of([Row("r", "A B", duration=2)])
+    corpus.unnamed_audio = [Path("/x/a.wav"), Path("/x/b.wav")]
+    line = one_line(report(corpus, tmp_path), "Warning")
+    assert "2 audio files have no row in the table, for example /x/a.wav" in line
+    assert (tmp_path / "unnamed-audio.txt").read_text() == "/x/a.wav\n/x/b.wav\n"

@@ -1,0 +1,84 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from lhotse.utils import fastcopy
+
+from summarymix.data.corpus.validate import audio_problem, duration_statistics, speaker_overlap, validate_split
+from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
+from summarymix.data.skipped import SkippedItems
+
+
+def test_good_data_stays(prepare) -> None:
+    fbank = prepare(speeds=(0.9,))
+    before = cuts_path(fbank, "tiny", "train").read_bytes()
+    assert len(validate_split(fbank, "tiny", "train")) == 0
+    assert cuts_path(fbank, "tiny", "train").read_bytes() == before
+
+
+def test_bad_cuts_are_taken_out_and_stay_listed(prepare) -> None:
+    fbank = prepare()
+    path = cuts_path(fbank, "tiny", "train")
+    cuts = list(read_cuts(path))
+    files = [Path(cut.recording.sources[0].source) for cut in cuts]
+    files[0].unlink()
+    files[1].write_bytes(files[1].read_bytes()[:-3000])
+    soundfile.write(files[2], np.zeros(12345), 16000)
+    soundfile.write(files[3], np.zeros(12345), 22050)
+    cuts[4].supervisions[0].text = ""
+    cuts[5] = fastcopy(cuts[5], features=fastcopy(cuts[5].features, num_frames=7))
+    cuts.append(cuts[10])
+    write_manifest(cuts, path)
+
+    skipped = validate_split(fbank, "tiny", "train", num_jobs=2)
+    assert skipped.counts == {"bad audio": 4, "empty transcript": 1, "inconsistent manifest": 1, "duplicate id": 1}
+    detail = {item.id: item.detail for item in skipped.items}
+    assert "No such file" in detail[cuts[0].id] or "Error opening" in detail[cuts[0].id]
+    assert detail[cuts[1].id]
+    assert "12345 samples instead of" in detail[cuts[2].id]
+    assert "sample rate 22050 Hz instead of 16000" in detail[cuts[3].id]
+    assert [cut.id for cut in read_cuts(path)] == [cut.id for cut in cuts[6:40]]
+
+    again = validate_split(fbank, "tiny", "train")
+    assert {item.id for item in again.items} == {cut.id for cut in cuts[:6]}
+    assert len(SkippedItems.read(fbank / "skipped-tiny-train-validate.tsv")) == 6
+
+
+def test_nothing_left_keeps_the_manifest(prepare) -> None:
+    fbank = prepare(count=3)
+    path = cuts_path(fbank, "tiny", "train")
+    for cut in read_cuts(path):
+        Path(cut.recording.sources[0].source).unlink()
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match="not one of 3 cuts is good; skipped 3: 3 bad audio"):
+        validate_split(fbank, "tiny", "train")
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", [".flac", ".wav"])
+def test_truncated_files_of_every_length_are_noticed(suffix: str, tmp_path: Path) -> None:
+    from lhotse import Recording
+
+    path = tmp_path / f"a{suffix}"
+    soundfile.write(path, np.random.default_rng(0).standard_normal(16000) * 0.1, 16000)
+    recording = Recording.from_file(path)
+    assert audio_problem(recording) is None
+    whole = path.read_bytes()
+    for kept in (0.99, 0.9, 0.5, 0.1, 0.0):
+        path.write_bytes(whole[: int(len(whole) * kept)])
+        assert audio_problem(recording), kept
+
+
+def test_speakers_in_two_splits(prepare) -> None:
+    cuts = list(read_cuts(cuts_path(prepare(), "tiny", "train")))
+    by_speaker = {f"s{i}": [cut for cut in cuts if cut.supervisions[0].speaker == f"s{i}"] for i in range(4)}
+    a, b = by_speaker["s0"] + by_speaker["s1"], by_speaker["s1"] + by_speaker["s2"]
+    assert speaker_overlap({"a": a, "b": b, "c": by_speaker["s3"]}) == {("a", "b"): ["s1"]}
+
+
+def test_statistics(prepare) -> None:
+    cuts = list(read_cuts(cuts_path(prepare(), "tiny", "train")))
+    text = duration_statistics(cuts)
+    assert text.startswith(f"40 utterances, {sum(cut.duration for cut in cuts) / 3600:.2f} h")
+    assert f"100%: {max(cut.duration for cut in cuts):.1f}" in text

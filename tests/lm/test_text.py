@@ -1,0 +1,50 @@
+"""Texts of language models, and batches of them."""
+
+import gzip
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from lhotse import SupervisionSegment, SupervisionSet
+
+from summarymix.data.tokens import Tokenizer
+from summarymix.lm.text import Sentences, read_texts
+
+
+def test_manifests_and_files(tmp_path: Path) -> None:
+    texts = ["GOOD DAY", None, ""]
+    segments = [SupervisionSegment(str(i), "r", 0, 1, text=text) for i, text in enumerate(texts)]
+    SupervisionSet.from_segments(segments).to_file(tmp_path / "s.jsonl.gz")
+    (tmp_path / "a.txt").write_text("ONE\n\n TWO \n")
+    with gzip.open(tmp_path / "b.gz", "wt") as file:
+        file.write("THREE")
+    read = read_texts([tmp_path / "s.jsonl.gz"], [tmp_path / "a.txt", tmp_path / "b.gz"])
+    assert list(read) == ["GOOD DAY", "ONE", "TWO", "THREE"]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 30, 1000])
+def test_batches(batch_tokens: int) -> None:
+    """Every sentence once, never too many together, and those of a batch alike; in another order each time."""
+    generator = torch.Generator().manual_seed(batch_tokens)
+    texts = ["ab" * int(n) + " a" for n in torch.randint(1, 12, (80,), generator=generator)]
+    tokenizer = Tokenizer.train(texts, 10, "char")
+    sentences = Sentences(texts, tokenizer)
+    assert (len(sentences), sentences.num_words) == (80, 160)
+    assert sentences.num_tokens == sum(len(tokenizer.encode(text)) for text in texts)
+    orders = []
+    for batches in (sentences.batches(batch_tokens), *(sentences.batches(batch_tokens, generator) for _ in range(2))):
+        orders.append([n for numbers in batches for n in numbers.tolist()])
+        assert sorted(orders[-1]) == list(range(80))
+        for numbers in batches:
+            selected = sentences.select(numbers)
+            assert [s.tolist() for s in selected] == [tokenizer.encode(texts[n]) for n in numbers]
+            assert len(numbers) == 1 or len(numbers) * (max(map(len, selected)) + 1) <= batch_tokens
+        spans = sorted((min(map(len, s)), max(map(len, s))) for s in map(sentences.select, batches))
+        assert all(longest <= shortest for (_, longest), (shortest, _) in pairwise(spans))
+    assert orders[0] != orders[1] != orders[2]
+
+
+def test_no_texts() -> None:
+    with pytest.raises(ValueError, match="no transcripts"):
+        Sentences([], Tokenizer.train(["a b"], 10, "char"))

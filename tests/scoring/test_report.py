@@ -1,0 +1,65 @@
+"""RESULTS.md says what results.jsonl holds, each figure in its place."""
+
+from pathlib import Path
+
+import pytest
+from result_cases import make_result, write_experiment
+
+from summarymix.scoring.experiments import collect
+from summarymix.scoring.report import pivot, write_report
+from summarymix.scoring.results import append_result
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_one_row_for_a_way_of_decoding_and_one_column_for_a_split() -> None:
+    results = [
+        make_result(split="test-other", wer=9.0, rtf=0.03, seconds=300.0),
+        make_result(split="test-clean", wer=3.0, rtf=0.01, seconds=100.0),
+        make_result(split="test-clean", wer=2.0, mode="offline", chunk_ms=None, left_chunks=-1, state_bytes=None),
+        make_result(split="dev", wer=None, left_chunks=-1),
+        make_result(split="dev", wer=4.0, cer=1.25, left_chunks=8),
+    ]
+    header, _, *rows = map(cells, pivot(results).splitlines())
+    assert len(rows) == 4
+    by_column = dict(zip(header, rows[0], strict=True))
+    assert (by_column["test-clean"], by_column["test-other"], by_column["dev"]) == ("3.00", "9.00", "–")
+    # Of all its audio: (0.03 · 300 + 0.01 · 100) / 400.
+    assert by_column["RTF"] == "0.0250"
+    assert dict(zip(header, rows[1], strict=True))["test-other"] == "–"
+    assert dict(zip(header, rows[2], strict=True))["left context"] == "unlimited"
+    assert dict(zip(header, rows[3], strict=True))["dev"] == "4.00 / 1.25"
+
+
+def bare_folder(exp_dir: Path, **changes: object) -> Path:
+    """Results, and nothing of the training that they are of."""
+    append_result(exp_dir / "results.jsonl", make_result(command="./decode.py --exp-dir x", **changes))
+    append_result(exp_dir / "results.jsonl", make_result(command="./decode.py --exp-dir x", split="dev", **changes))
+    return exp_dir
+
+
+def test_a_section_has_sizes_commands_and_what_was_chosen(tmp_path: Path) -> None:
+    exp_dir = write_experiment(tmp_path / "exp-a", [("streaming", 640, 1.0)])
+    bare_folder(exp_dir, parameters=66_110_931)
+    text = write_report([collect(exp_dir), collect(bare_folder(tmp_path / "exp-b"))])
+    assert text.startswith("# Results of the recipe mini\n")
+    first, second = text.split("## exp-b")
+    assert "Number of parameters: 66110931, i.e., 66.11 M." in first
+    assert "Trained for 2 epochs, 140 steps.\n\n```bash\ntrain.py --exp-dir exp-a --seed 42\n```" in first
+    assert "Epoch 3, avg 1 was chosen on dev among 2 candidates" in first
+    assert "```bash\n./decode.py --select\n./decode.py --exp-dir x\n```" in first
+    # Without a log and a choice, what is known is told.
+    assert "Trained" not in second
+    assert "```bash\n./decode.py --exp-dir x\n```" in second
+
+
+def test_what_is_missing_or_mixed_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none/results.jsonl: run ./decode.py --exp-dir"):
+        collect(tmp_path / "none")
+    experiments = [collect(bare_folder(tmp_path / name, recipe=name)) for name in ("mini", "librispeech")]
+    with pytest.raises(ValueError, match=r"recipes \['librispeech', 'mini'\]"):
+        write_report(experiments)
+    with pytest.raises(ValueError, match="No experiment"):
+        write_report([])
