@@ -24,7 +24,7 @@ def train(run: Run) -> Progress:
         for group in run.groups():  # the batches of one optimiser step
             step = run.forward_backward(group)
             if step.has_bad_losses:  # NaN · 0 is NaN: one utterance spoils the gradients of all
-                step = run.forward_backward(run.without_bad(step))
+                step = run.redo_without_bad(step)
             if not step.is_finite:
                 run.skip(step)
                 continue

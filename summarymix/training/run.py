@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, Protocol
@@ -70,7 +70,7 @@ class Step:
     """The result of the forward and backward passes of one optimiser step.
 
     Args:
-        group: its batches.
+        group: its batches, as they were read.
         sums: SUMS over all processes.
         norm: of the gradient of the mean loss per frame.
         finite: for each batch, which utterances have finite losses, (N,).
@@ -270,12 +270,13 @@ class Run:
         step.norm = scaled_norm / self.scaler.get_scale() * self._per_frame_factor(step)
         return step
 
-    def without_bad(self, step: Step) -> list[Batch]:
-        """The step's batches without the utterances whose losses are not finite, which are named. Drops gradients."""
+    def redo_without_bad(self, step: Step) -> Step:
+        """Repeat a step without the utterances whose losses are not finite, and name them."""
         self.progress.left_out += int(step.sums["left_out"])
         _report_left_out(self.log, self.progress.step, step)
         self.optimizer.zero_grad(set_to_none=True)
-        return [_select(batch, mask) for batch, mask in zip(step.group, step.finite, strict=True)]
+        sound = [_select(batch, mask) for batch, mask in zip(step.group, step.finite, strict=True)]
+        return replace(self.forward_backward(sound), group=step.group)
 
     def update(self, step: Step) -> None:
         """Take the optimiser's step."""

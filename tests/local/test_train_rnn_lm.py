@@ -63,7 +63,7 @@ def test_it_beats_unigrams(run, texts: dict[str, list[str]], tmp_path: Path) -> 
 
 def test_a_stopped_run_goes_on(run, texts: dict[str, list[str]], tmp_path: Path, monkeypatch) -> None:
     assert train(run, "--num-epochs", 3, "--out", "whole.pt").code == 0
-    save = summarymix.lm.save_checkpoint
+    save = summarymix.lm.rnn.save_checkpoint
 
     def save_and_stop(*arguments) -> None:
         save(*arguments)

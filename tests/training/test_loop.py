@@ -285,7 +285,7 @@ def test_bfloat16_trains_and_fp16_needs_a_gpu(tmp_path: Path) -> None:
 
 def test_loss_scaling_backs_off_without_blaming_the_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The logic of fp16, here on the CPU: a scale that is too large is lowered, and these steps are no bad ones."""
-    for module in ("loop", "validation"):
+    for module in ("run", "validation"):
         monkeypatch.setattr(
             f"summarymix.training.{module}.autocast", lambda device, _: torch.autocast(device.type, torch.float16)
         )
