@@ -49,7 +49,7 @@ def scan_memory(
                 with explain_out_of_memory(batch, config, f"the batch with the {reason},"):
                     with autocast(device, config.precision):
                         features, lengths = batch.features.to(device), batch.feature_lengths.to(device)
-                        views = [View(features, chunk)] * config.scales.num_views
+                        views = [View(features, chunk)] * config.scales.num_views()
                         losses = model(views, lengths, batch.tokens, config.loss)
                     (losses.simple + losses.pruned + losses.ctc + losses.consistency).sum().backward()
             model.zero_grad(set_to_none=True)

@@ -243,7 +243,7 @@ class Run:
             views = [
                 View(features.to(world.device), config.chunk.sample(rng, self.model.encoder.chunk_multiple))
                 for features in self.augment(
-                    given.features, given.feature_lengths, progress.step, config.scales.num_views
+                    given.features, given.feature_lengths, progress.step, config.scales.num_views(progress.step)
                 )
             ]
             # Processes wait for each other in the backward of the step's last batch only.

@@ -88,13 +88,14 @@ class LossScales:
     """Above 0, each batch is encoded twice, with masks and chunks of its own each, and this is the weight of the
     divergence between both outputs of the CTC head (CR-CTC, arXiv 2410.05101; there a fifth of the CTC loss's). A step
     takes the time and the memory of two batches."""
+    consistency_after: int = 0
+    """Steps in which batches are encoded once all the same: at first there is nothing to regularise."""
     warmup_steps: int = 2000
     """Steps until ``simple`` and ``pruned`` have reached their values."""
 
-    @property
-    def num_views(self) -> int:
-        """How often each batch is encoded."""
-        return 2 if self.consistency > 0 else 1
+    def num_views(self, step: float = math.inf) -> int:
+        """How often the batches of a step are encoded; without ``step`` how often at most."""
+        return 2 if self.consistency > 0 and step >= self.consistency_after else 1
 
 
 def learning_rate(step: int, seconds: float, epochs: float, progress: float, config: OptimConfig) -> float:

@@ -322,7 +322,7 @@ def test_each_view_of_a_batch_has_masks_and_a_chunk_of_its_own(tmp_path: Path, m
     monkeypatch.setattr(Transducer, "forward", spy)
     masks = SpecAugmentConfig(probability=1.0, warmup_steps=0)
     data = DataConfig(num_mel_bins=NUM_BINS, spec_augment=masks)
-    run(toy_config(tmp_path, num_epochs=1, data=data, scales=LossScales(consistency=0.2)))
-    assert len(seen) == 8
-    assert any(first.chunk != second.chunk for first, second in seen)
-    assert any(not torch.equal(first.features, second.features) for first, second in seen)
+    run(toy_config(tmp_path, num_epochs=1, data=data, scales=LossScales(consistency=0.2, consistency_after=3)))
+    assert [len(views) for views in seen] == [1] * 3 + [2] * 5
+    assert any(first.chunk != second.chunk for first, second in seen[3:])
+    assert any(not torch.equal(first.features, second.features) for first, second in seen[3:])

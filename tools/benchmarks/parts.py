@@ -148,7 +148,7 @@ def prepare_model(
     def compute(given: tuple[Tensor, Tensor, list[list[int]]]) -> Tensor:
         features, lengths, tokens = given
         scales = config.scales
-        losses = model([View(features, chunk)] * scales.num_views, lengths, tokens, config.loss)
+        losses = model([View(features, chunk)] * scales.num_views(), lengths, tokens, config.loss)
         total = scales.simple * losses.simple + scales.pruned * losses.pruned + scales.ctc * losses.ctc
         return ((total + scales.consistency * losses.consistency) / losses.num_frames).mean()
 
