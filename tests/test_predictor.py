@@ -26,7 +26,8 @@ def test_training_and_decoding_see_the_same_context_from_the_first_token_on(kind
     tokens = torch.tensor([[BLANK, 3, 3, 6, 1], [BLANK, 1, 5, 2, 4]])
     at_once = predictor(tokens)  # (N, U, P)
     state = predictor.init_state(2)
-    assert all(not tensor.any() for tensor in state.values())
+    assert state
+    assert not any(tensor.any() for tensor in state.values())
     for u in range(5):
         out, state = predictor.step(tokens[:, u], state)
         torch.testing.assert_close(out, at_once[:, u], rtol=0, atol=1e-12)

@@ -172,7 +172,9 @@ def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[:3] == ["split", "method", "mode"]
     assert [line.split()[2] for line in lines[2:4]] == ["offline", "simulated"]
-    assert all(Path(path).is_file() for line in lines[5:] for path in line.split())
+    paths = [Path(path) for line in lines[5:] for path in line.split()]
+    assert paths
+    assert all(path.is_file() for path in paths)
     main("mini", ["--exp-dir", str(exp_dir), "--table", "markdown"])
     assert capsys.readouterr().out.startswith("| split")
 

@@ -126,6 +126,13 @@ def test_segments_end_after_silence() -> None:
     assert (partials[8], partials[9]) == ("ab c", "")
 
 
+@pytest.mark.parametrize(("frame", "end"), [(19, 1.2), (20, 1.6)])
+def test_silence_begins_behind_the_last_letter(frame: int, end: float) -> None:
+    """Chunks end at frames 30 and 40. A letter at frame 19 has ten silent frames behind it by then, one at 20 has nine."""
+    segments, _ = script({frame: "a"}, endpointing=Endpointing(silence=0.4))
+    assert [(s.text, round(s.end, 2)) for s in segments] == [("a", end)]
+
+
 def test_long_segments_end_before_their_last_word() -> None:
     talk = {10 * i + 5: letter for i, letter in enumerate("\u2581ab\u2581cd\u2581efg\u2581h")}
     segments, _ = script(talk, endpointing=Endpointing(silence=5, max_seconds=2.0))

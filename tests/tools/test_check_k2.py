@@ -49,7 +49,9 @@ def test_a_right_k2_passes(run_check, capsys) -> None:
     run_check()
     out = capsys.readouterr().out
     assert out.startswith("k2 on cpu, largest differences to 39 golden cases")
-    assert all(float(line.split()[1]) < 1e-11 for line in out.splitlines()[1:])
+    differences = [float(line.split()[1]) for line in out.splitlines()[1:]]
+    assert len(differences) > 5
+    assert max(differences) < 1e-11
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 # and tells when the error rate on dev fell. What is done is skipped, so that more can be added. curves.json keeps the
 # curves, take-off.png shows them.
 #
-#   --runs "NAME ..."       conformer, or overlays of conf/ after conf/conformer.yaml: adamw+masks
+#   --runs "NAME ..."       conformer, or overlays of conf/ after conf/conformer.yaml and conf/short.yaml: adamw+masks
 #   --seeds "N ..."         of weights, batches and augmentation
 #   --max-steps N           updates of each run; the learning rate has fallen by then
 #   --exp-dir DIR           a folder in it for each run and seed: DIR/NAME-sN
@@ -24,7 +24,7 @@ export OMP_NUM_THREADS=$threads
 
 for seed in $seeds; do
   for run in $runs; do
-    configs=(--config conf/conformer.yaml)
+    configs=(--config conf/conformer.yaml --config conf/short.yaml)
     for part in ${run//+/ }; do
       [ "$part" = conformer ] || configs+=(--config "conf/$part.yaml")
     done

@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 . ../../../local/prepare_stages.sh
-speed_perturb=0.9,1.1
+speed_perturb=0.8,0.9,1.1,1.2
 model_type=char
 disjoint_speakers=true
 begin "$@"

@@ -107,4 +107,5 @@ def test_written_splits_have_the_recordings_of_their_segments(tmp_path: Path) ->
     corpus.write("c", tmp_path)
     for split, utterances in corpus.splits().items():
         ids = {utterance.supervision.id for utterance in utterances}
+        assert ids
         assert {cut.id for cut in load_cuts(tmp_path, "c", split)} == ids
