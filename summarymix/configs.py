@@ -52,12 +52,12 @@ def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     """Nested options, under the names of today.
 
     Raises:
-        ValueError: one that was removed has another value than it had by default.
+        ValueError: an option of the model that was removed has another value than it had by default.
     """
     nested: dict[str, Any] = {}
     for name, value in dotted(values):
         if name in REMOVED:
-            if value != REMOVED[name]:
+            if name.startswith("model.") and value != REMOVED[name]:
                 raise ValueError(f"it has {name} {value}, which this version does not have any more")
             continue
         *groups, leaf = RENAMED.get(name, name).split(".")

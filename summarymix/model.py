@@ -58,7 +58,7 @@ class ModelConfig:
         Raises:
             ValueError: it has an option that was removed, with another value than the default.
         """
-        nested = upgraded({"model": values})["model"]
+        nested = upgraded({"model": values}).get("model", {})
         parts = {"conformer": ConformerConfig, "zipformer": ZipformerConfig, "mixing": MixingConfig}
         return cls(**nested | {name: part(**nested.get(name, {})) for name, part in parts.items()})
 

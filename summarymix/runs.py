@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from summarymix.configs import differences, plain
+from summarymix.configs import differences, plain, upgraded
 from summarymix.data.tokens import Tokenizer
 from summarymix.files import atomic_write
 from summarymix.model import ModelConfig, Transducer
@@ -67,7 +67,7 @@ def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path, lazy: bool = False) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; nothing in it is executed.
+    """Read a checkpoint onto the CPU, its options under the names of today; nothing in it is executed.
 
     Args:
         path: the file.
@@ -75,7 +75,7 @@ def read_checkpoint(path: Path, lazy: bool = False) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: names the epochs that there are.
-        ValueError: the file is no checkpoint of this library, or damaged.
+        ValueError: the file is no checkpoint of this library, or damaged, or has an option that was removed.
     """
     if not path.is_file():
         epochs = ", ".join(map(str, list_epochs(path.parent))) or "none"
@@ -83,7 +83,11 @@ def read_checkpoint(path: Path, lazy: bool = False) -> dict[str, Any]:
     checkpoint = read_file(path, "a checkpoint", "Delete it; training resumes from the one before", lazy)
     if not isinstance(checkpoint, dict) or "model_config" not in checkpoint:
         raise ValueError(f"{path} is not a checkpoint of this library: it has no model_config")
-    return checkpoint
+    try:
+        model_config = upgraded({"model": checkpoint["model_config"]}).get("model", {})
+        return checkpoint | {"model_config": model_config, "config": upgraded(checkpoint.get("config", {}))}
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be used by this version: {error}") from error
 
 
 def read_file(path: Path, kind: str, remedy: str, lazy: bool = False) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from summarymix.chunking import ChunkConfig
+from summarymix.chunking import ChunkConfig, DynamicChunkConfig
 from summarymix.configs import REMOVED, RENAMED, plain, upgraded, what_became_of
 from summarymix.model import ModelConfig
 from summarymix.runs import load_run_or_checkpoint, read_checkpoint
@@ -20,8 +20,9 @@ have the frames that its encoder made of noise, with full context, and in chunks
 @pytest.mark.parametrize("encoder", ["conformer", "zipformer"])
 def test_checkpoint_of_before_the_options_were_renamed_gives_the_same_frames(encoder: str) -> None:
     path = OLD / f"{encoder}.pt"
-    assert "num_layers" in read_checkpoint(path)["model_config"]
-    model, _, _ = load_run_or_checkpoint(path)
+    assert "num_layers" in torch.load(path, weights_only=True)["model_config"]
+    model, _, info = load_run_or_checkpoint(path)
+    DynamicChunkConfig(**info["config"]["chunk"])
     torch.manual_seed(0)
     features, lengths = torch.randn(2, 83, model.config.feature_dim), torch.tensor([83, 60])
     with torch.no_grad():
