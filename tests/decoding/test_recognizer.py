@@ -128,7 +128,7 @@ def test_segments_end_after_silence() -> None:
 
 @pytest.mark.parametrize(("frame", "end"), [(19, 1.2), (20, 1.6)])
 def test_silence_begins_behind_the_last_letter(frame: int, end: float) -> None:
-    """Chunks end at frames 30 and 40. By frame 30 a letter at 19 has ten silent frames behind it, one at 20 has nine."""
+    """Chunks end at frames 30 and 40. At frame 30 ten silent frames follow a letter at 19, and nine one at 20."""
     segments, _ = script({frame: "a"}, endpointing=Endpointing(silence=0.4))
     assert [(s.text, round(s.end, 2)) for s in segments] == [("a", end)]
 
