@@ -161,7 +161,7 @@ class ChunkGrid:
         return self.chunked(self.zero_padding(x)).sum(2, dtype=wide)
 
     def remember(self, past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-        """Join what a state holds of chunks, oldest first, with that of this run.
+        """Append this run's chunks to those in the state, oldest first.
 
         Args:
             past: (N, P, …), of the last P chunks.

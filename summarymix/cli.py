@@ -30,10 +30,10 @@ def parse_config(
 ) -> ConfigT:
     """Fill the dataclass ``cls`` from a command line.
 
-    Options are the fields' names, nested ones with dots, with underscores or dashes: ``--model.num-layers 8``.
-    ``--config FILE`` reads YAML (several may be given; what comes later on the line wins), ``--print_config``
-    prints the resulting configuration as such a file, ``--help`` shows types, defaults and the fields'
-    docstrings.
+    Options are the fields' names, nested ones with dots, with underscores or dashes:
+    ``--model.conformer.num-layers 8``. ``--config FILE`` reads YAML (several may be given; what comes later on the line
+    wins), ``--print_config`` prints the resulting configuration as such a file, ``--help`` shows types, defaults and
+    the fields' docstrings.
 
     Args:
         cls: dataclass, its fields typed; defaults have to be plain values, or dataclasses of them.
@@ -58,15 +58,19 @@ def parse_config(
         if sentence := what_became_of(name):
             print(f"{source}: {sentence}", file=sys.stderr)
             sys.exit(2)
-    return jsonargparse.auto_cli(
-        cls,
-        args=arguments,
-        as_positional=False,
-        return_instance=True,
-        parser_class=Parser,
-        description=description,
-        allow_abbrev=False,
-    )
+    try:
+        return jsonargparse.auto_cli(
+            cls,
+            args=arguments,
+            as_positional=False,
+            return_instance=True,
+            parser_class=Parser,
+            description=description,
+            allow_abbrev=False,
+        )
+    except ValueError as error:  # of a dataclass: options that do not go together
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _given_names(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

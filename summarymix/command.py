@@ -24,11 +24,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if subcommand in ("transcribe", "stream"):
         from summarymix.decoding.transcribe import main as transcribe
 
-        transcribe([*rest, "--stdin"] if subcommand == "stream" else rest)
+        transcribe([*rest, "--stdin"] if subcommand == "stream" else rest, f"summarymix {subcommand}")
     elif subcommand == "export":
         from summarymix.export.cli import main as export
 
-        export(None, rest)
+        export(None, rest, "summarymix export")
     elif subcommand in ("-h", "--help"):
         print(USAGE)
     else:

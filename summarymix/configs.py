@@ -31,7 +31,7 @@ REMOVED = {
 
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Names and values of the options in nested dictionaries: ``{"model": {"dim": 8}}`` has ``("model.dim", 8)``."""
+    """Names and values of the options in nested dictionaries: ``{"optim": {"lr": 0.1}}`` has ``("optim.lr", 0.1)``."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from dotted(value, f"{prefix}{name}.")
@@ -40,7 +40,7 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def what_became_of(name: str) -> str | None:
-    """A sentence on an option of an earlier version; None if ``name`` is none."""
+    """A sentence on an option of an earlier version; None for any other name."""
     if name in RENAMED:
         return f"{name} is now {RENAMED[name]}"
     if name in REMOVED:
@@ -58,7 +58,7 @@ def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in dotted(values):
         if name in REMOVED:
             if name.startswith("model.") and value != REMOVED[name]:
-                raise ValueError(f"it has {name} {value}, which this version does not have any more")
+                raise ValueError(f"{name} {value} was removed and is not supported any more")
             continue
         *groups, leaf = RENAMED.get(name, name).split(".")
         place = nested

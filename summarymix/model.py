@@ -47,7 +47,7 @@ class ModelConfig:
     vocab_size: int = 0
     """Number of tokens, blank included; 0 takes it from the token table."""
     mixing: MixingConfig = field(default_factory=MixingConfig)
-    """How frames see each other: SummaryMixing, or what it is compared with."""
+    """How frames see each other: SummaryMixing, or a baseline."""
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "ModelConfig":
@@ -92,7 +92,7 @@ class LossOptions:
 
 
 class View(NamedTuple):
-    """What the model gets of a batch: its features, of which some may be masked, and how far they see each other."""
+    """A masked copy of a batch's features, and the chunk configuration to encode it with."""
 
     features: Tensor  # (N, T, F)
     chunk: ChunkConfig

@@ -33,7 +33,7 @@ def require(what: str) -> Any:
     """
     k2, reason = load()
     if k2 is None:
-        raise ValueError(f"{what} needs k2, and {reason}: install it as the README says, or do without")
+        raise ValueError(f"{what} needs k2, and {reason}: install it with tools/install_k2.sh, or do without")
     return k2
 
 

@@ -111,3 +111,14 @@ def test_option_names_are_dotted() -> None:
         "model.betas",
         "settings",
     ]
+
+
+def test_options_that_do_not_go_together_end_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:
+    for line, message in (
+        (["--model.mixing.decay_seconds", "5", "--model.mixing.mode", "local"], "mixing.mode local has none"),
+        (["--num_epochs", "0"], "--num_epochs 0 must be at least 1"),
+    ):
+        with pytest.raises(SystemExit) as exit_:
+            parse_config(TrainConfig, line)
+        assert exit_.value.code == 2
+        assert message in capsys.readouterr().err

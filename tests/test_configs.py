@@ -52,7 +52,7 @@ def test_removed_options_are_dropped_at_their_defaults_and_else_refused() -> Non
     assert upgraded({"model": {"fusion": "concat", "dim": 8}}) == {"model": {"conformer": {"dim": 8}}}
     for name in REMOVED:
         assert "leave it out" in (what_became_of(name) or "")
-    with pytest.raises(ValueError, match=r"it has model\.fusion gated"):
+    with pytest.raises(ValueError, match=r"model\.fusion gated was removed"):
         ModelConfig.from_plain({"fusion": "gated"})
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs lint, the type checker and the tests. Further arguments go to pytest:
-#   tools/test.sh tests/test_mixing.py -k padding
+#   tools/test.sh tests/blocks/test_mixing.py -k padding
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . tools/setup.sh

@@ -179,10 +179,10 @@ def sinusoids(distances: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
 
 
 def by_frame(by_distance: Tensor, num_keys: int) -> Tensor:
-    """Scores of the distances K, K-1 …, (N, H, Q, W), seen as scores of the frames 0 … K-1: (N, H, Q, K), no copy.
+    """Scores of the distances S, S-1 …, (N, H, T, W), seen as scores of the frames 0 … S-1: (N, H, T, S), no copy.
 
-    Query q is frame K-Q+q, so frame u is at the distance K-Q+q-u, in column Q-q+u: one further left in each next
-    row. With all rows in one line, that is place Q + q(W-1) + u: rows W-1 apart, beginning at Q. Frames beyond the
+    Query t is frame S-T+t, so frame u is at the distance S-T+t-u, in column T-t+u: one further left in each next
+    row. With all rows in one line, that is place T + t(W-1) + u: rows W-1 apart, beginning at T. Frames beyond the
     last column read from the next row; they are later than the chunk, and hidden.
     """
     by_distance = by_distance.contiguous()  # as products of matrices are already

@@ -37,8 +37,12 @@ def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor, stride: int = 1, 
     size = max(piece_frames(x.size(0)) // stride, 1)
     if num_rows <= size:
         return function(x)
-    pieces = [
-        function(x[:, stride * start : stride * min(start + size, num_rows) + overlap])
-        for start in range(0, num_rows, size)
-    ]
-    return torch.cat(pieces, dim=1)
+    out: Tensor | None = None
+    for start in range(0, num_rows, size):
+        stop = min(start + size, num_rows)
+        piece = function(x[:, stride * start : stride * stop + overlap])  # (N, stop - start, D)
+        if out is None:
+            out = piece.new_empty(x.size(0), num_rows, piece.size(-1))
+        out[:, start:stop] = piece
+    assert out is not None
+    return out

@@ -16,7 +16,9 @@ from lhotse.augmentation.resample import Resample
 from torch import Tensor
 
 BLOCK_SECONDS = 1.0
-END_TOLERANCE = 0.1  # seconds by which audio may be shorter than its header or its transcript says
+# Seconds by which audio may be shorter than its header or its transcript says: ends of segments are often rounded, or
+# were measured on another decoder's output.
+END_TOLERANCE = 0.1
 # The filter of two rates a and b without their common divisor has about a·b numbers; those of usual rates, 300,000.
 _MAX_FILTER = 1 << 24
 
@@ -115,7 +117,7 @@ def to_mono(samples: Tensor | np.ndarray, channel: int | None = None) -> Tensor:
     if mono.dim() == 2:
         mono = mono.mean(1) if channel is None else mono[:, channel]
     if mono.dim() != 1:
-        raise ValueError(f"audio is samples (n,) or (n, channels), and has not the shape {tuple(mono.shape)}")
+        raise ValueError(f"expected samples (n,) or (n, channels), got {tuple(mono.shape)}")
     if not mono.isfinite().all():
         raise ValueError("some samples are infinite or no numbers")
     return mono.float()

@@ -128,7 +128,7 @@ def load_batches(
         batch_size=None,
         num_workers=num_workers,
         collate_fn=_as_it_is,
-        # Of its own, because a DataLoader draws from the global generator, which the trainer saves and restores.
+        # Of its own, because a DataLoader draws from the global generator, which training reseeds for each batch.
         generator=torch.Generator().manual_seed(0),
     )
     listed = {item.id for item in unreadable.items}

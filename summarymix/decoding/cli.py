@@ -157,7 +157,7 @@ def _settings(args: argparse.Namespace) -> list[Setting]:
             )
         return []
     if args.int8:
-        raise ValueError("--int8 is of exported files: give their folder with --onnx")
+        raise ValueError("--int8 only applies to exported models: pass --onnx DIR")
     if modes is None:
         modes = ["offline", "simulated"] if args.select else ["simulated", "streaming"] if args.compare else ["offline"]
     if args.compare and not {"simulated", "streaming"} <= set(modes):

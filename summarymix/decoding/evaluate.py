@@ -144,9 +144,8 @@ def decode_split(
         setting: the mode.
         batches: the split.
         num_streams: in streaming mode, how many utterances are decoded side by side.
-        on_progress: called with the seconds of audio of each batch when it has been decoded (in streaming
-        mode:
-            when its last utterance has been begun).
+        on_progress: called with the seconds of audio of each batch when it has been decoded; in streaming mode when
+            its last utterance has been begun.
     """
     decoded = Decoded()
     reading = 0.0

@@ -1,4 +1,4 @@
-"""Recognition in a program of one's own: a few calls from a model to transcripts.
+"""Python API: from a trained model to transcripts.
 
     recognizer = summarymix.load("exp")
     print(recognizer.transcribe("talk.mp3").text)
@@ -341,5 +341,5 @@ def joined(segments: Iterable[Transcript], seconds: float) -> Transcript:
 
 
 def default_left_chunks(chunk: DynamicChunkConfig) -> int:
-    """The left context of streams for a model trained under this law, -1 for unlimited."""
+    """The left context of streams for a model trained with this distribution, -1 for unlimited."""
     return chunk.max_left if chunk.limited_left_prob > 0 and chunk.full_context_prob < 1 else -1

@@ -59,8 +59,7 @@ class Hypothesis:
     frames: list[int] = field(default_factory=list)  # encoder frame at which each token was emitted
     log_probs: list[float] = field(default_factory=list)  # of each token, given the history
     num_frames: int = 0  # encoder frames searched
-    # For each frame, how far the closest decision was from going the other way: the gap of two logits or two scores.
-    # On request only.
+    # For each frame the margin of the closest decision: the gap between two logits or two scores. On request only.
     margins: list[float] = field(default_factory=list)
     # Of a beam search only:
     score: float = 0.0  # of the best path
@@ -81,7 +80,7 @@ class Hypothesis:
         return hypotheses
 
     def margin(self, frame: int) -> float:
-        """How far the decisions that ``frame`` depends on were from going the other way.
+        """The margin of the closest decision that ``frame`` depends on.
 
         In a beam these are all, and the choice of the best hypothesis.
         """

@@ -20,21 +20,22 @@ from summarymix.decoding.words import Transcript, to_json
 from summarymix.files import atomic_write
 
 EPILOG = """examples:
-  ./transcribe.py exp talk.mp3                                     text, on the terminal
-  ./transcribe.py exp --mode offline --format srt --out-dir subtitles *.opus
-  arecord -q -f S16_LE -r 16000 | ./transcribe.py exp --stdin      a microphone"""
+  {program} exp talk.mp3                                     text, on the terminal
+  {program} exp --mode offline --format srt --out-dir subtitles *.opus
+  arecord -q -f S16_LE -r 16000 | {program} exp --stdin      a microphone"""
 
 
-def main(argv: Sequence[str] | None = None) -> None:
+def main(argv: Sequence[str] | None = None, program: str = "./transcribe.py") -> None:
     """Transcribe what the command line names.
 
     Args:
         argv: arguments without the program's name; None takes the process's own.
+        program: how the command is called.
 
     Raises:
         SystemExit: 2 on a wrong option, 1 if the model or a file cannot be read.
     """
-    parser = _make_parser()
+    parser = _make_parser(program)
     arguments = [dashed(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     args = parser.parse_intermixed_args(arguments)  # options may stand before and behind the files
     try:
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _check(args)
     except ValueError as error:
         parser.error(str(error))
-    with clear_errors("transcribe.py"):
+    with clear_errors(args.program):
         recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device)
         recognizer.use(search)
         if args.stdin:
@@ -52,16 +53,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         recognizer.transcribe(np.zeros(0), **_options(args))
     failed = [path for path in args.files if not _transcribe_file(recognizer, path, args)]
     if failed:
-        sys.exit(f"transcribe.py: {len(failed)} of {len(args.files)} files could not be transcribed")
+        sys.exit(f"{args.program}: {len(failed)} of {len(args.files)} files could not be transcribed")
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def _make_parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
+        prog=program,
         description="Transcribe audio files of any length and format (WAV, FLAC, OGG, Opus, MP3, …), or a stream.",
-        epilog=EPILOG,
+        epilog=EPILOG.format(program=program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.set_defaults(program=program.removeprefix("./"))
     option = parser.add_argument
     option("model", type=Path, help="folder of a training run, or a checkpoint")
     option("files", nargs="*", help="audio files")
@@ -133,7 +136,7 @@ def _transcribe_file(recognizer: Recognizer, file: str, args: argparse.Namespace
     try:
         transcript = recognizer.transcribe(file, channel=args.channel, **_options(args))
     except (ValueError, FileNotFoundError) as error:
-        print(f"transcribe.py: {error}", file=sys.stderr)
+        print(f"{args.program}: {error}", file=sys.stderr)
         return False
     seconds = perf_counter() - start
     if args.format == "json":
@@ -146,7 +149,7 @@ def _transcribe_file(recognizer: Recognizer, file: str, args: argparse.Namespace
         cues = make_cues(transcript.words, args.cue_chars, args.cue_seconds)
         text = srt(cues) if args.format == "srt" else vtt(cues)
     if args.out_dir:
-        with clear_errors("transcribe.py"), atomic_write(_output(args, file)) as out:
+        with clear_errors(args.program), atomic_write(_output(args, file)) as out:
             out.write(text)
     else:
         print(text, end="", flush=True)

@@ -118,7 +118,7 @@ class Export:
         """
         lines = (folder / "tokens.txt").read_text(encoding="utf-8").splitlines()
         if [line.rsplit(" ", 1)[1] for line in lines] != [str(i) for i in range(self.model.config.vocab_size)]:
-            raise RuntimeError(f"tokens.txt has not the {self.model.config.vocab_size} tokens of the model")
+            raise RuntimeError(f"tokens.txt does not list the model's {self.model.config.vocab_size} tokens")
         if self.format == "torchscript":
             self.compare(graphs, {graph.name: load_torchscript(folder / f"{graph.name}.pt") for graph in graphs})
             return

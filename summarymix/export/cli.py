@@ -13,27 +13,30 @@ from summarymix.export.bundle import Export, Format
 from summarymix.runs import choose_epoch, load_model
 
 EPILOG = """examples:
-  ./export.py --format onnx-streaming --out exported/streaming-640 --chunk-ms 640 --left-chunks 4 --int8
-  ./export.py --format onnx --out exported/offline
-  ./export.py --format torchscript --out exported/torchscript"""
+  {program} --format onnx-streaming --out exported/streaming-640 --chunk-ms 640 --left-chunks 4 --int8
+  {program} --format onnx --out exported/offline
+  {program} --format torchscript --out exported/torchscript"""
 
 DEFAULT_CHUNK_MS, DEFAULT_LEFT_CHUNKS = 640, 4
 
 
-def main(recipe: str | None, argv: Sequence[str] | None = None) -> None:
+def main(recipe: str | None, argv: Sequence[str] | None = None, program: str = "./export.py") -> None:
     """Export a model.
 
     Args:
         recipe: name of the corpus; models of others are refused. None takes any.
         argv: arguments without the program's name; None takes the process's own.
+        program: how the command is called.
 
     Raises:
         SystemExit: 2 on a wrong option, 1 if the model cannot be exported so, with a message.
     """
+    name = program.removeprefix("./")
     parser = argparse.ArgumentParser(
+        prog=program,
         description="Export a model for sherpa-onnx, or for C++ programs with libtorch. "
         "Makes a folder with encoder, decoder, joiner, tokens and a README that says how to use them.",
-        epilog=EPILOG,
+        epilog=EPILOG.format(program=program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -50,7 +53,7 @@ def main(recipe: str | None, argv: Sequence[str] | None = None) -> None:
         chunk = _chunk(args)
     except ValueError as error:
         parser.error(str(error))
-    with clear_errors("export.py"):
+    with clear_errors(name):
         epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
         if reason:
             print(reason, file=sys.stderr)
@@ -61,7 +64,7 @@ def main(recipe: str | None, argv: Sequence[str] | None = None) -> None:
         export = Export(model, tokenizer, fbank, *run, args.format, chunk, args.int8)
         warnings = export.write(args.out)
     for warning in warnings:
-        print(f"export.py: {warning}", file=sys.stderr)
+        print(f"{name}: {warning}", file=sys.stderr)
     print(f"{args.out}: {export.name}, {args.format}, {chunk}; checked against the model. See {args.out}/README.md")
 
 

@@ -42,8 +42,8 @@ class Graph:
 class StreamingEncoder(nn.Module):
     """One chunk of each stream, up to the joiner's projection.
 
-    The state is split in what SummaryMixing keeps and what the convolutions keep. Should the former be nothing, as for
-    the local control, it is given one number of the latter, because a tensor without numbers is a trap for others.
+    The state is split into the summaries and the inputs of convolutions. Without summaries, as for the local control,
+    the first part gets one number of the second, because some runtimes mishandle empty tensors.
 
     Args:
         model: with a state of fixed size.

@@ -80,7 +80,7 @@ class OnnxOfflineEncoder:
         self._run = load_onnx(path)
 
     def __call__(self, features: Tensor, lengths: Tensor, chunk: ChunkConfig) -> tuple[Tensor, Tensor]:
-        """As :meth:`summarymix.encoder.Encoder.forward`."""
+        """As :meth:`summarymix.encoder.base.Encoder.forward`."""
         out, frames = self._run(features, lengths)
         return out, frames
 
@@ -99,11 +99,11 @@ class OnnxStreamingEncoder:
         self._run = load_onnx(path)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """As :meth:`summarymix.encoder.Encoder.init_state`."""
+        """As :meth:`summarymix.encoder.base.Encoder.init_state`."""
         return {name: torch.zeros(batch_size, size) for name, size in self._sizes.items()}
 
     def step(self, features: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
-        """As :meth:`summarymix.encoder.Encoder.step`.
+        """As :meth:`summarymix.encoder.base.Encoder.step`.
 
         Raises:
             ValueError: ``lengths`` says that frames of the chunk are padding, which exported graphs know nothing of.

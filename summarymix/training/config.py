@@ -29,7 +29,7 @@ class TrainConfig:
         scan_memory: before training, find out whether the largest batches fit into memory; null: on a GPU.
         model: sizes of the network; model.vocab_size 0 is taken from the token table.
         data: where the data is, how it is batched and augmented.
-        chunk: law of the random chunk size and left context of each batch, or part of one.
+        chunk: distribution of chunk size and left context, drawn for each batch.
         loss: options of the pruned RNN-T loss.
         scales: weights of the losses.
         optim: learning rate, its schedule, and the optimiser.

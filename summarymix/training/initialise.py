@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from summarymix.chunking import length_mask
-from summarymix.configs import differences, plain
+from summarymix.configs import differences, dotted, plain
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.model import ModelConfig, Transducer
@@ -18,7 +18,7 @@ from summarymix.runs import choose_epoch, load_model, read_checkpoint
 STATS_SECONDS = 600.0  # audio from which the features' mean and deviation are estimated
 
 # Options of the model that no weight depends on, or that the token table decides.
-MAY_DIFFER = ("dropout", "vocab_size")
+MAY_DIFFER = {"dropout", "vocab_size", "zipformer.ref_duration", "mixing.decay_seconds"}
 
 
 def feature_stats(batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
@@ -66,11 +66,7 @@ def initialise_from(source: Path, model: Transducer, tokenizer: Tokenizer, reini
     """
     weights, config, old_tokens, name = _read_weights(source)
     new_config = plain(model.config)
-    different = differences(
-        {key: value for key, value in config.items() if key not in MAY_DIFFER},
-        {key: value for key, value in new_config.items() if key not in MAY_DIFFER},
-        "model.",
-    )
+    different = differences(_of_weights(config), _of_weights(new_config), "model.")
     if different:
         raise ValueError(
             f"--init_from {name} is of another model: {', '.join(different)}. Give the same options of the model"
@@ -96,6 +92,12 @@ def initialise_from(source: Path, model: Transducer, tokenizer: Tokenizer, reini
         f"Starting from the weights of {name}, with another token table: of {tokenizer.vocab_size} tokens, "
         f"{len(shared)} keep their weights, {tokenizer.vocab_size - len(shared)} begin anew"
     )
+
+
+def _of_weights(config: dict[str, Any]) -> dict[str, Any]:
+    """The options of the model, by dotted names, that weights depend on."""
+    unused = "zipformer." if config["encoder"] == "conformer" else "conformer."
+    return {name: value for name, value in dotted(config) if name not in MAY_DIFFER and not name.startswith(unused)}
 
 
 def _read_weights(source: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str], str]:

@@ -40,7 +40,9 @@ def scan_memory(
     device = next(model.parameters()).device
     # No optimiser keeps more than two numbers for each parameter.
     room = [] if has_state else [torch.empty_like(p) for p in model.parameters() for _ in range(2)]
-    chunks = (ChunkConfig(), ChunkConfig(config.chunk.min_chunk, config.chunk.min_left))
+    multiple = model.encoder.chunk_multiple
+    smallest = -(-config.chunk.min_chunk // multiple) * multiple
+    chunks = (ChunkConfig(), ChunkConfig(smallest, config.chunk.min_left))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for reason, batch in worst_batches:
             if device.type == "cuda":

@@ -85,11 +85,11 @@ class LossScales:
     pruned: float = 1.0
     ctc: float = 0.2
     consistency: float = 0.0
-    """Above 0, each batch is encoded twice, with masks and chunks of its own each, and this is the weight of the
-    divergence between both outputs of the CTC head (CR-CTC, arXiv 2410.05101; there a fifth of the CTC loss's). A step
-    takes the time and the memory of two batches."""
+    """Weight of the divergence between two outputs of the CTC head (CR-CTC, arXiv 2410.05101, where it is a fifth of
+    the CTC loss's). Above 0 each batch is encoded twice, each time with its own masks and chunks. A step takes the time
+    and the memory of two batches."""
     consistency_after: int = 0
-    """Steps in which batches are encoded once all the same: at first there is nothing to regularise."""
+    """Steps before the consistency loss starts; until then batches are encoded once."""
     warmup_steps: int = 2000
     """Steps until ``simple`` and ``pruned`` have reached their values."""
 

@@ -24,8 +24,6 @@ from summarymix.data.skipped import Skipped, SkippedItems
 
 TextCase = Literal["keep", "lower", "upper"]
 
-# Ends of segments are often rounded, or were measured on another decoder's output.
-
 
 @dataclass(frozen=True)
 class Row:

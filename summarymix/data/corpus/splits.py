@@ -75,7 +75,7 @@ def _choose(pool: list[Utterance], name_of_group: Callable[[Utterance], str], wa
         counts[name] = counts.get(name, 0) + 1
     total = sum(seconds.values())
     goal = min(SHARE * total, MAX_SECONDS)
-    # In the order of a hash, which has to do with nothing, but groups that overshoot the goal come last.
+    # Ordered by hash, so that the choice is arbitrary but stable; groups that overshoot the goal come last.
     waiting = sorted(
         seconds, key=lambda name: (max(seconds[name] - goal, 0.0), hashlib.sha256(name.encode()).hexdigest())
     )
