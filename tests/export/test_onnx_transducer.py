@@ -102,6 +102,6 @@ def test_decode_command(exported, format: str, tmp_path: Path, capsys: pytest.Ca
     assert "--onnx has the mode and the epoch of its files" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main("mini", ["--int8"])
-    assert "--int8 is of exported files" in capsys.readouterr().err
+    assert "--int8 only applies to exported models" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="was exported from the recipe mini, this is librispeech"):
         main("librispeech", options)
