@@ -80,7 +80,7 @@ def choose_sizes(hours: float) -> dict[str, str]:
 
     | hours | layers x width | parameters | zip-style | batch | updates | modelled on |
     |---|---|---|---|---|---|---|
-    | < 20 | 6 x 144 | 3 M | 3 M | 48 s | 8 000 | egs/speechocean762, the only one trained to the end so far |
+    | < 20 | 6 x 144 | 3 M | 3 M | 48 s | 8 000 | egs/speechocean762 (one view), the only one trained so far |
     | < 200 | 12 x 256 | 19 M | 23 M | 200 s | 40 000 | egs/librispeech, conformer_small.yaml |
     | more | 12 x 512 | 75 M | 66 M | 600 s | 100 000 | egs/librispeech, conformer.yaml |
 
