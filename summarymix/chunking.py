@@ -172,8 +172,11 @@ class ChunkGrid:
             with unlimited left context all.
         """
         row = torch.cat([past, new.to(past.dtype)], dim=1)
-        left = self.config.left_chunks
-        return row, row if left < 0 else row[:, max(row.size(1) - max(past.size(1), left), 0) :]
+        return row, row if self.config.left_chunks < 0 else last_chunks(row, self.room(past.size(1)))
+
+    def room(self, num_past: int) -> int:
+        """Chunks of left context of a run whose state has ``num_past``, where it is limited: L, or a stream's ring."""
+        return max(num_past, self.config.left_chunks)
 
     def sum_seen(self, past: Tensor, new: Tensor, decay: float = 1.0) -> tuple[Tensor, Tensor]:
         """For each chunk, the sum over the chunks that it sees; one that is i chunks further left counts decay^i.
@@ -191,10 +194,10 @@ class ChunkGrid:
             row = torch.cat([past[:, None], new], dim=1)  # (N, 1 + K, D)
             total = (row.cumsum(1) if decay == 1.0 else decayed_sum(row, row.size(1), decay))[:, 1:]
             return total, total[:, -1]
-        left = max(past.size(1), self.config.left_chunks)
+        left = self.room(past.size(1))
         if decay != 1.0:
             total, row = decayed_run(past, new, left, decay)
-            return total, row[:, max(row.size(1) - left, 0) :]
+            return total, last_chunks(row, left)
         row, kept = self.remember(past, new)
         total = sliding_sum(row, left + 1) if left + 1 < row.size(1) else row.cumsum(1)
         return total[:, past.size(1) :], kept
@@ -210,13 +213,18 @@ class ChunkGrid:
         own = chunks[num_past * self.chunk_size :, None]  # (T, 1)
         unseen = chunks > own
         if self.config.left_chunks >= 0:
-            unseen |= chunks < own - max(num_past, self.config.left_chunks)
+            unseen |= chunks < own - self.room(num_past)
         return unseen
 
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:
     """(N,) to (N, size) bool: the first ``lengths`` places of each row."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def last_chunks(row: Tensor, count: int) -> Tensor:
+    """The last ``count`` chunks of a row (N, K, …), or all if there are fewer."""
+    return row[:, max(row.size(1) - count, 0) :]
 
 
 def sliding_sum(x: Tensor, width: int) -> Tensor:

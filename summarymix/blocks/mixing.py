@@ -117,7 +117,33 @@ class Combiner(nn.Linear):
         return F.gelu(out.view(*shift.shape[:2], -1, shift.size(-1)) + shift).flatten(1, 2)
 
 
-class MergedMixing(nn.Module):
+class CombinedMixing(nn.Module):
+    """Base of the two below: h_t = c([f_t; s̄_t])."""
+
+    mean: SeenMean
+    combine: Combiner
+
+    @property
+    def out(self) -> nn.Linear:
+        """The linear map that the output comes from."""
+        return self.combine
+
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """f and s of each frame: x (N, T, D) to (N, T, P) each."""
+        raise NotImplementedError
+
+    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
+        """The state of the mean before the first chunk."""
+        return self.mean.init_state(batch_size, chunk, self.combine.weight)
+
+    def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
+        """x (N, T, D) to (N, T, D), and the state that follows."""
+        local, values = self.branches(x)  # (N, T, P) each
+        summary, state = self.mean(values, grid, state)  # (N, K, P)
+        return self.combine(local, summary), state
+
+
+class MergedMixing(CombinedMixing):
     """SummaryMixing in which f and s are the halves of one projection: the streaming models of 2409.07165.
 
     Args:
@@ -132,23 +158,12 @@ class MergedMixing(nn.Module):
         self.mean = SeenMean(summary_dim, decay_seconds)
         self.combine = Combiner(summary_dim, dim)
 
-    @property
-    def out(self) -> nn.Linear:
-        """The linear map that the output comes from."""
-        return self.combine
-
-    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """The state of the mean before the first chunk."""
-        return self.mean.init_state(batch_size, chunk, self.merged.weight)
-
-    def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """x (N, T, D) to (N, T, D), and the state that follows."""
-        local, values = in_pieces(lambda x: F.gelu(self.merged(x)), x).chunk(2, dim=-1)  # (N, T, P) each
-        summary, state = self.mean(values, grid, state)  # (N, K, P)
-        return self.combine(local, summary), state
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        local, values = in_pieces(lambda x: F.gelu(self.merged(x)), x).chunk(2, dim=-1)
+        return local, values
 
 
-class FullMixing(nn.Module):
+class FullMixing(CombinedMixing):
     """SummaryMixing in which f and s are networks of two grouped layers each (2307.07421).
 
     Args:
@@ -169,19 +184,8 @@ class FullMixing(nn.Module):
         self.mean = SeenMean(summary_dim, decay_seconds)
         self.combine = Combiner(summary_dim, dim)
 
-    @property
-    def out(self) -> nn.Linear:
-        """The linear map that the output comes from."""
-        return self.combine
-
-    def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """The state of the mean before the first chunk."""
-        return self.mean.init_state(batch_size, chunk, self.combine.weight)
-
-    def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """x (N, T, D) to (N, T, D), and the state that follows."""
-        summary, state = self.mean(in_pieces(self.summary, x), grid, state)  # (N, K, P)
-        return self.combine(in_pieces(self.local, x), summary), state
+    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return in_pieces(self.local, x), in_pieces(self.summary, x)
 
 
 class LiteMixing(nn.Module):
