@@ -266,9 +266,9 @@ class Run:
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         # Read back once a step: this waits for the device.
         *values, scaled_norm = torch.cat([sums, norm[None].double()]).tolist()
-        step = Step(group, dict(zip(SUMS, values, strict=True)), 0.0, finite_masks)
-        step.norm = scaled_norm / self.scaler.get_scale() * self._per_frame_factor(step)
-        return step
+        totals = dict(zip(SUMS, values, strict=True))
+        norm_per_frame = scaled_norm / self.scaler.get_scale() * self._per_frame_factor(totals)
+        return Step(group, totals, norm_per_frame, finite_masks)
 
     def redo_without_bad(self, step: Step) -> Step:
         """Repeat a step without the utterances whose losses are not finite, and name them."""
@@ -289,7 +289,7 @@ class Run:
         self.lr = learning_rate(progress.step, progress.seconds, epochs, done, config.optim)
         for parameter_group in self.optimizer.param_groups:
             parameter_group["lr"] = self.lr
-        factor = self._per_frame_factor(step) * clip_factor(step.norm, config.optim)
+        factor = self._per_frame_factor(step.sums) * clip_factor(step.norm, config.optim)
         torch._foreach_mul_([p.grad for p in self.parameters if p.grad is not None], factor)
         self.scaler.step(self.optimizer)
         progress.step += 1
@@ -411,10 +411,10 @@ class Run:
             "recipe": self.recipe,
         }
 
-    def _per_frame_factor(self, step: Step) -> float:
+    def _per_frame_factor(self, sums: dict[str, float]) -> float:
         """From the gradient of summed losses to that of the mean over frames."""
         # DistributedDataParallel hands out the mean over processes.
-        return self.world.size / max(step.sums["frames"], 1.0)
+        return self.world.size / max(sums["frames"], 1.0)
 
 
 def _placeholder(num_mel_bins: int) -> Batch:
