@@ -11,8 +11,8 @@
 #   if stage 1 ...; then ...; fi       # writes $manifests/PREFIX_{recordings,supervisions}_SPLIT.jsonl.gz
 #   prepare_stages PREFIX "TRAIN SPLITS" "DEV AND TEST SPLITS"
 
-local=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-. "$local/parse_options.sh"
+_stages_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$_stages_dir/parse_options.sh"
 
 nj=$(getconf _NPROCESSORS_ONLN)
 dl_dir=download
@@ -56,7 +56,7 @@ Stages 2 features, 3 validate, 4 tokens, 5 noise, 6 Shar. Options of every recip
 
 begin() {
   parse_options "$@"
-  . "$local/../tools/setup.sh"
+  . "$_stages_dir/../tools/setup.sh"
   manifests=$data_dir/manifests
   fbank=$data_dir/fbank
   if [ -z "$lang_dir" ]; then
@@ -75,10 +75,10 @@ prepare_stages() {
 
   if stage 2 "Features" "$fbank/.$prefix.done" "${features[*]} --speed-perturb $speed_perturb"; then
     if [ -n "$eval" ]; then
-      "$local/compute_fbank.py" --prefix "$prefix" "${options[@]}" "${features[@]}" --splits $eval
+      "$_stages_dir/compute_fbank.py" --prefix "$prefix" "${options[@]}" "${features[@]}" --splits $eval
     fi
     if [ -n "$train" ]; then
-      "$local/compute_fbank.py" --prefix "$prefix" "${options[@]}" "${features[@]}" --splits $train \
+      "$_stages_dir/compute_fbank.py" --prefix "$prefix" "${options[@]}" "${features[@]}" --splits $train \
         --speed-perturb "$speed_perturb"
     fi
     stage_done
@@ -87,7 +87,7 @@ prepare_stages() {
   if stage 3 "Validate" "$fbank/.$prefix-validated.done" "--disjoint-speakers $disjoint_speakers"; then
     local validate=(--prefix "$prefix" --manifest-dir "$fbank" --nj "$nj" --splits $train $eval)
     [ "$disjoint_speakers" != true ] || validate+=(--disjoint-speakers)
-    "$local/validate_cuts.py" "${validate[@]}"
+    "$_stages_dir/validate_cuts.py" "${validate[@]}"
     stage_done
   fi
 
@@ -96,7 +96,7 @@ prepare_stages() {
     for split in $train; do
       supervisions+=("$manifests/${prefix}_supervisions_$split.jsonl.gz")
     done
-    "$local/train_bpe.py" --lang-dir "$lang_dir" --vocab-size "$vocab_size" --model-type "$model_type" \
+    "$_stages_dir/train_bpe.py" --lang-dir "$lang_dir" --vocab-size "$vocab_size" --model-type "$model_type" \
       --supervisions "${supervisions[@]}"
     stage_done
   fi
@@ -109,9 +109,9 @@ prepare_stages() {
     fi
   fi
   if [ "$musan" = true ] && stage 5 "Noise" "$fbank/.musan.done" "${features[*]}"; then
-    "$local/download_musan.py" --dl-dir "$dl_dir"
-    "$local/prepare_musan.py" --dl-dir "$dl_dir" --out-dir "$manifests" --nj "$nj"
-    "$local/compute_fbank.py" --prefix musan "${options[@]}" "${features[@]}" --splits music noise speech \
+    "$_stages_dir/download_musan.py" --dl-dir "$dl_dir"
+    "$_stages_dir/prepare_musan.py" --dl-dir "$dl_dir" --out-dir "$manifests" --nj "$nj"
+    "$_stages_dir/compute_fbank.py" --prefix musan "${options[@]}" "${features[@]}" --splits music noise speech \
       --noise-windows 10
     stage_done
   fi
@@ -119,7 +119,7 @@ prepare_stages() {
   local shar_dir=$data_dir/shar${lang:+_$lang} fields=(--features numpy)
   [ "$storage" != none ] || fields=(--features none --recording flac)
   if [ "$shar" = true ] && stage 6 "Shar" "$shar_dir/.done" "${fields[*]}"; then
-    "$local/export_shar.py" --prefix "$prefix" --splits $train $eval --manifest-dir "$fbank" --out-dir "$shar_dir" \
+    "$_stages_dir/export_shar.py" --prefix "$prefix" --splits $train $eval --manifest-dir "$fbank" --out-dir "$shar_dir" \
       "${fields[@]}" --nj "$nj"
     stage_done
   fi

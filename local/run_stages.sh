@@ -9,8 +9,8 @@
 #   begin "$@"                         # reads the command line
 #   run_stages PREFIX "TRAIN SPLITS"
 
-_local=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-. "$_local/parse_options.sh"
+_stages_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$_stages_dir/parse_options.sh"
 
 exp_dir=exp
 config=conf/conformer.yaml
@@ -46,7 +46,7 @@ if none is active.
 begin() {
   options_help=${options_help/DEFAULT_CONFIG/$config}
   parse_options "$@"
-  . "$_local/../tools/setup.sh"
+  . "$_stages_dir/../tools/setup.sh"
 }
 
 run_stages() {
@@ -102,6 +102,6 @@ run_stages() {
   if [ "$stage" -le 4 ] && [ "$stop_stage" -ge 4 ]; then
     log "Stage 4: results"
     ./decode.py --exp-dir "$exp_dir" --table
-    "$_local/write_results.py" --out "$exp_dir/RESULTS.md" "$exp_dir"
+    "$_stages_dir/write_results.py" --out "$exp_dir/RESULTS.md" "$exp_dir"
   fi
 }

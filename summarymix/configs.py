@@ -81,13 +81,13 @@ def plain(config: Any) -> dict[str, Any]:
     return convert(asdict(config))
 
 
-def differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """What differs between two configurations made by :func:`plain`: ``optim.lr was 0.1 and is 0.2``, by name."""
     found = []
     for name in sorted({*old, *new}):
         before, after = old.get(name, "unknown"), new.get(name, "unknown")
         if isinstance(before, dict) and isinstance(after, dict):
-            found += differences(before, after, f"{prefix}{name}.")
+            found += config_differences(before, after, f"{prefix}{name}.")
         elif before != after:
             found.append(f"{prefix}{name} was {before} and is {after}")
     return found

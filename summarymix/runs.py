@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from summarymix.configs import differences, plain, upgraded
+from summarymix.configs import config_differences, plain, upgraded
 from summarymix.data.tokens import Tokenizer
 from summarymix.files import atomic_write
 from summarymix.model import ModelConfig, Transducer
@@ -142,7 +142,7 @@ def check_same_model(path: Path, checkpoint: dict[str, Any], model_config: dict[
         ValueError: names each option that differs.
     """
     old, new = (plain(ModelConfig.from_plain(config)) for config in (checkpoint["model_config"], model_config))
-    different = differences(old, new, "model.")
+    different = config_differences(old, new, "model.")
     if different:
         raise ValueError(
             f"{path} is of another configuration: {', '.join(different)}. "

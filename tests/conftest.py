@@ -1,6 +1,9 @@
 """Models of ``talking_models`` and runs of ``noise_runs``, made once, for whoever decodes."""
 
+import runpy
+import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
@@ -9,6 +12,8 @@ from noise_runs import make_corpus, make_run
 from talking_models import make_model
 
 from summarymix.model import Transducer
+
+ROOT = Path(__file__).parents[1]
 
 # Machines are shared: how long an example takes says nothing about the code.
 hypothesis.settings.register_profile("untimed", deadline=None)
@@ -49,3 +54,30 @@ def clean(exp_dir: Path) -> Iterator[None]:
     yield
     for name in ("selected.json", "results.jsonl"):
         (exp_dir / name).unlink(missing_ok=True)
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path: Path):
+    """Calls a script in ``tmp_path``; in this process, because loading torch and lhotse takes seconds."""
+
+    def call(script: str, *options: object) -> Result:
+        path = ROOT / script
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [script, *map(str, options)])
+        monkeypatch.syspath_prepend(path.parent)
+        status: str | int | None = 0
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+        except SystemExit as exit_:
+            status = exit_.code
+        out, err = capsys.readouterr()
+        return Result(1, out, err + status) if isinstance(status, str) else Result(status or 0, out, err)
+
+    return call

@@ -19,6 +19,7 @@ ALLOWED = {
     "data": BASE | {"encoder"},
     "runs": MODEL | {"data"},
     "lm": MODEL | {"data", "runs"},
+    "lm/rnn_training": MODEL | {"data", "runs", "lm", "training"},
     "scoring": BASE | {"runs"},
     "export": MODEL | {"data", "runs"},
     "decoding": MODEL | {"data", "runs", "lm", "scoring", "export"},
@@ -31,12 +32,15 @@ its validation; never the reverse."""
 
 
 def part_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    """A module or package of ``summarymix``; or a module within a package that has a rule of its own."""
+    inside = path.relative_to(PACKAGE)
+    module = inside.with_suffix("").as_posix()
+    return module if module in ALLOWED else inside.parts[0].removesuffix(".py")
 
 
 def imported_parts(path: Path) -> set[str]:
     """The parts of the library that a file imports, at the top or within functions."""
-    found = set()
+    found = set[str]()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -44,7 +48,8 @@ def imported_parts(path: Path) -> set[str]:
             names = [f"summarymix.{alias.name}" for alias in node.names] if below else [node.module]
         elif isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
-        found |= {name.split(".")[1] for name in names if name.startswith("summarymix.")}
+        inside = [PACKAGE / Path(*name.split(".")[1:]) for name in names if name.startswith("summarymix.")]
+        found |= {part_of(module.with_suffix(".py")) for module in inside}
     return found
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from summarymix.chunking import length_mask
-from summarymix.configs import differences, dotted, plain
+from summarymix.configs import config_differences, dotted, plain
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.model import ModelConfig, Transducer
@@ -66,7 +66,7 @@ def initialise_from(source: Path, model: Transducer, tokenizer: Tokenizer, reini
     """
     weights, config, old_tokens, name = _read_weights(source)
     new_config = plain(model.config)
-    different = differences(_of_weights(config), _of_weights(new_config), "model.")
+    different = config_differences(_of_weights(config), _of_weights(new_config), "model.")
     if different:
         raise ValueError(
             f"--init_from {name} is of another model: {', '.join(different)}. Give the same options of the model"

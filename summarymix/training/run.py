@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from summarymix.blocks.scheduled import find_scheduled, set_progress
 from summarymix.chunking import ChunkConfig
-from summarymix.configs import differences, plain
+from summarymix.configs import config_differences, plain
 from summarymix.data.augment import spec_augment
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
@@ -181,7 +181,7 @@ class Run:
                 messages.append(
                     f"--init_from {config.init_from} was for the beginning of this run: it is not read again"
                 )
-            if changed := differences(checkpoint["config"], plain(config)):
+            if changed := config_differences(checkpoint["config"], plain(config)):
                 messages.append(f"Options that are not those of that checkpoint: {', '.join(changed)}")
         elif config.init_from is not None:
             messages.append(initialise_from(config.init_from, self.model, self.tokenizer, config.reinit_vocab))

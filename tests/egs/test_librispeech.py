@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from lhotse import RecordingSet, SupervisionSet
+from lhotse.recipes import prepare_librispeech
 
 from summarymix.data.manifests import read_cuts
+from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
 
 RECIPE = Path(__file__).parents[2] / "egs" / "librispeech" / "ASR"
@@ -104,3 +107,50 @@ def test_unknown_subsets_and_empty_folders_are_refused(tmp_path: Path) -> None:
     empty = prepare(tmp_path, tmp_path / "data", "--stage", "1")
     assert empty.returncode == 1
     assert "give --dl-dir, or download them with --stage 0" in empty.stdout
+
+
+def test_librispeech_is_lhotses_but_not_stopped_by_bad_files(run, tmp_path: Path) -> None:
+    folder = tmp_path / "LibriSpeech" / "dev-clean"
+    lines = []
+    for i in range(6):
+        chapter = folder / "19" / "198"
+        chapter.mkdir(parents=True, exist_ok=True)
+        samples = np.random.default_rng(i).standard_normal(16000) * 0.1
+        soundfile.write(chapter / f"19-198-000{i}.flac", samples, 16000)
+        lines.append(f"19-198-000{i} SOME WORDS {i}")
+    (chapter / "19-198.trans.txt").write_text("\n".join(lines) + "\n")
+    theirs = prepare_librispeech(tmp_path / "LibriSpeech", dataset_parts="dev-clean")["dev-clean"]
+
+    result = run("egs/librispeech/ASR/local/prepare_manifests.py", "--dl-dir", tmp_path, "--parts", "dev-clean")
+    assert result.code == 0, result.err
+    manifests = tmp_path / "data" / "manifests"
+    ours = RecordingSet.from_jsonl(manifests / "librispeech_recordings_dev-clean.jsonl.gz")
+    assert list(ours) == sorted(theirs["recordings"], key=lambda recording: recording.id)
+    ours = SupervisionSet.from_jsonl(manifests / "librispeech_supervisions_dev-clean.jsonl.gz")
+    assert list(ours) == sorted(theirs["supervisions"], key=lambda supervision: supervision.id)
+
+    (chapter / "19-198-0000.flac").unlink()
+    (chapter / "19-198-0001.flac").write_bytes(b"")
+    lines[2] = "19-198-0002 "
+    (chapter / "19-198.trans.txt").write_text("\n".join(lines) + "\n")
+    result = run("egs/librispeech/ASR/local/prepare_manifests.py", "--dl-dir", tmp_path, "--parts", "dev-clean")
+    assert result.code == 0, result.err
+    skipped = SkippedItems.read(manifests / "skipped-librispeech-dev-clean.tsv")
+    assert [(item.id[-1], item.reason) for item in skipped.items] == [
+        ("0", "missing audio"),
+        ("1", "unreadable audio"),
+        ("2", "empty transcript"),
+    ]
+    assert all(item.file.endswith(f"19/198/{item.id}.flac") for item in skipped.items)
+
+
+def test_download_uses_what_is_there_and_ends_in_one_line(run, tmp_path: Path) -> None:
+    for part in ("dev-clean-2", "train-clean-5"):
+        (tmp_path / "dl" / "LibriSpeech" / part).mkdir(parents=True)
+    script = "egs/librispeech/ASR/local/download.py"
+    result = run(script, "--dl-dir", "dl", "--mini")
+    assert (result.code, result.out.count("is there already")) == (0, 2)
+    nowhere = ("--base-url", "http://127.0.0.1:9")
+    result = run(script, "--dl-dir", "dl", "--parts", "dev-clean-2", "dev-clean", *nowhere)
+    assert result.code == 1
+    assert result.err.splitlines()[-1].startswith("dev-clean: <urlopen error")

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from lhotse import CutSet, RecordingSet, SupervisionSet
-from lhotse.recipes import prepare_librispeech, prepare_musan
+from lhotse import CutSet, RecordingSet
+from lhotse.recipes import prepare_musan
 
-from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
 
 
@@ -26,28 +25,28 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_table_to_tokens(run, table: Path, tmp_path: Path) -> None:
-    result = run("prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")
+    result = run("local/prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")
     assert result.code == 0, result.err
     assert "skipped 1: 1 missing audio; see data/manifests/skipped-table.tsv" in result.out
 
     (tmp_path / "0.wav").unlink()
-    result = run("compute_fbank.py", "--prefix", "p", "--splits", "train", "dev")
+    result = run("local/compute_fbank.py", "--prefix", "p", "--splits", "train", "dev")
     assert result.code == 0, result.err
     assert "train: skipped 1: 1 unreadable audio; see data/fbank/skipped-p-train-audio.tsv" in result.out
     assert "dev: skipped 0" in result.out
 
     (tmp_path / "1.wav").unlink()
-    result = run("validate_cuts.py", "--prefix", "p", "--splits", "train", "dev", "--disjoint-speakers")
+    result = run("local/validate_cuts.py", "--prefix", "p", "--splits", "train", "dev", "--disjoint-speakers")
     assert result.code == 0, result.err
     assert "train: 7 utterances" in result.out
     assert "train: skipped 1: 1 bad audio; see data/fbank/skipped-p-train-validate.tsv" in result.out
 
     supervisions = "data/manifests/p_supervisions_train.jsonl.gz"
-    result = run("train_bpe.py", "--supervisions", supervisions, "--lang-dir", "l", "--vocab-size", 900)
+    result = run("local/train_bpe.py", "--supervisions", supervisions, "--lang-dir", "l", "--vocab-size", 900)
     assert result.code == 2
     assert "--vocab-size 900 is too large" in result.err
     assert not (tmp_path / "l").exists()
-    result = run("train_bpe.py", "--supervisions", supervisions, "--lang-dir", "l", "--vocab-size", 15)
+    result = run("local/train_bpe.py", "--supervisions", supervisions, "--lang-dir", "l", "--vocab-size", 15)
     assert result.code == 0, result.err
     assert "l: 15 tokens of 9 transcripts" in result.out
     assert Tokenizer.from_lang_dir(tmp_path / "l").vocab_size == 15
@@ -55,46 +54,11 @@ def test_table_to_tokens(run, table: Path, tmp_path: Path) -> None:
 
 def test_speakers_in_two_splits_are_refused_if_asked(run, table: Path, tmp_path: Path) -> None:
     table.write_text(table.read_text().replace("s3", "s2"))
-    run("prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")
-    run("compute_fbank.py", "--prefix", "p", "--splits", "train", "dev", "--storage", "none")
-    result = run("validate_cuts.py", "--prefix", "p", "--splits", "train", "dev", "--disjoint-speakers")
+    run("local/prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")
+    run("local/compute_fbank.py", "--prefix", "p", "--splits", "train", "dev", "--storage", "none")
+    result = run("local/validate_cuts.py", "--prefix", "p", "--splits", "train", "dev", "--disjoint-speakers")
     assert result.code == 1
     assert "train and dev share 1 speakers: s2. Move" in result.err
-
-
-def test_librispeech_is_lhotses_but_not_stopped_by_bad_files(run, tmp_path: Path) -> None:
-    folder = tmp_path / "LibriSpeech" / "dev-clean"
-    lines = []
-    for i in range(6):
-        chapter = folder / "19" / "198"
-        chapter.mkdir(parents=True, exist_ok=True)
-        samples = np.random.default_rng(i).standard_normal(16000) * 0.1
-        soundfile.write(chapter / f"19-198-000{i}.flac", samples, 16000)
-        lines.append(f"19-198-000{i} SOME WORDS {i}")
-    (chapter / "19-198.trans.txt").write_text("\n".join(lines) + "\n")
-    theirs = prepare_librispeech(tmp_path / "LibriSpeech", dataset_parts="dev-clean")["dev-clean"]
-
-    result = run("prepare_librispeech.py", "--dl-dir", tmp_path, "--parts", "dev-clean")
-    assert result.code == 0, result.err
-    manifests = tmp_path / "data" / "manifests"
-    ours = RecordingSet.from_jsonl(manifests / "librispeech_recordings_dev-clean.jsonl.gz")
-    assert list(ours) == sorted(theirs["recordings"], key=lambda recording: recording.id)
-    ours = SupervisionSet.from_jsonl(manifests / "librispeech_supervisions_dev-clean.jsonl.gz")
-    assert list(ours) == sorted(theirs["supervisions"], key=lambda supervision: supervision.id)
-
-    (chapter / "19-198-0000.flac").unlink()
-    (chapter / "19-198-0001.flac").write_bytes(b"")
-    lines[2] = "19-198-0002 "
-    (chapter / "19-198.trans.txt").write_text("\n".join(lines) + "\n")
-    result = run("prepare_librispeech.py", "--dl-dir", tmp_path, "--parts", "dev-clean")
-    assert result.code == 0, result.err
-    skipped = SkippedItems.read(manifests / "skipped-librispeech-dev-clean.tsv")
-    assert [(item.id[-1], item.reason) for item in skipped.items] == [
-        ("0", "missing audio"),
-        ("1", "unreadable audio"),
-        ("2", "empty transcript"),
-    ]
-    assert all(item.file.endswith(f"19/198/{item.id}.flac") for item in skipped.items)
 
 
 def test_musan(run, tmp_path: Path) -> None:
@@ -108,14 +72,24 @@ def test_musan(run, tmp_path: Path) -> None:
     theirs = prepare_musan(tmp_path / "musan")
     (tmp_path / "musan" / "noise" / "c.wav").write_bytes(b"RIFF")
 
-    result = run("prepare_musan.py", "--dl-dir", tmp_path)
+    result = run("local/prepare_musan.py", "--dl-dir", tmp_path)
     assert result.code == 0, result.err
     assert "musan noise: 2 recordings, 0.00 h, skipped 1: 1 unreadable audio" in result.out
     for part in ("music", "noise", "speech"):
         ours = RecordingSet.from_jsonl(tmp_path / "data" / "manifests" / f"musan_recordings_{part}.jsonl.gz")
         assert list(ours) == sorted(theirs[part]["recordings"], key=lambda recording: recording.id)
 
-    command = ("compute_fbank.py", "--prefix", "musan", "--splits", "music", "noise", "speech", "--noise-windows", 10)
+    command = (
+        "local/compute_fbank.py",
+        "--prefix",
+        "musan",
+        "--splits",
+        "music",
+        "noise",
+        "speech",
+        "--noise-windows",
+        10,
+    )
     result = run(*command, "--nj", 1)
     assert result.code == 0, result.err
     assert "musan: skipped 0" in result.out
@@ -134,16 +108,16 @@ def test_musan(run, tmp_path: Path) -> None:
     run(*command, "--nj", 2)
     assert manifest.read_bytes() == first
 
-    result = run("prepare_musan.py", "--dl-dir", tmp_path / "musan")
+    result = run("local/prepare_musan.py", "--dl-dir", tmp_path / "musan")
     assert result.code == 1
     assert "--dl-dir has to hold musan/music" in result.err
 
 
 def test_export_shar(run, table: Path, tmp_path: Path) -> None:
-    run("prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")
-    run("compute_fbank.py", "--prefix", "p", "--splits", "train", "dev")
+    run("local/prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")
+    run("local/compute_fbank.py", "--prefix", "p", "--splits", "train", "dev")
     options = ("--prefix", "p", "--splits", "train", "dev", "--recording", "flac", "--shard-size", 4, "--nj", 1)
-    result = run("export_shar.py", *options)
+    result = run("local/export_shar.py", *options)
     assert result.code == 0, result.err
     assert result.out == "train: skipped 0\ndev: skipped 0\n"
     assert sorted(path.name for path in (tmp_path / "data" / "shar").rglob("*0001.*")) == [
@@ -151,15 +125,15 @@ def test_export_shar(run, table: Path, tmp_path: Path) -> None:
         "features.000001.tar",
         "recording.000001.tar",
     ]
-    result = run("export_shar.py", "--prefix", "p", "--splits", "train", "--features", "none")
+    result = run("local/export_shar.py", "--prefix", "p", "--splits", "train", "--features", "none")
     assert result.code == 2
     assert "leaves nothing to export" in result.err
 
 
 def test_dask_is_asked_for_only_if_wanted(run, table: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "distributed", None)
-    run("prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")
-    options = ("compute_fbank.py", "--prefix", "p", "--splits", "dev", "--executor")
+    run("local/prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")
+    options = ("local/compute_fbank.py", "--prefix", "p", "--splits", "dev", "--executor")
     result = run(*options, "dask")
     assert result.code == 1
     assert "pip install distributed" in result.err
@@ -169,25 +143,20 @@ def test_dask_is_asked_for_only_if_wanted(run, table: Path, tmp_path: Path, monk
     assert run(*options, "thread").code == 0
 
 
-def test_downloads_use_what_is_there_and_end_in_one_line(run, tmp_path: Path) -> None:
-    for folder in ("LibriSpeech/dev-clean-2", "LibriSpeech/train-clean-5", "musan"):
-        (tmp_path / "dl" / folder).mkdir(parents=True)
-    result = run("download_librispeech.py", "--dl-dir", "dl", "--mini")
-    assert (result.code, result.out.count("is there already")) == (0, 2)
-    result = run("download_musan.py", "--dl-dir", "dl")
+def test_musan_is_downloaded_unless_it_is_there(run, tmp_path: Path) -> None:
+    (tmp_path / "dl" / "musan").mkdir(parents=True)
+    result = run("local/download_musan.py", "--dl-dir", "dl")
     assert (result.code, result.out) == (0, "dl/musan is there already\n")
-    nowhere = ("--base-url", "http://127.0.0.1:9")
-    result = run("download_librispeech.py", "--dl-dir", "dl", "--parts", "dev-clean-2", "dev-clean", *nowhere)
-    assert result.code == 1
-    assert result.err.splitlines()[-1].startswith("dev-clean: <urlopen error")
 
 
 def test_what_the_user_can_mend_is_told_in_one_line(run) -> None:
-    result = run("compute_fbank.py", "--prefix", "p", "--splits", "train")
+    result = run("local/compute_fbank.py", "--prefix", "p", "--splits", "train")
     assert result.code == 1
     assert "compute_fbank.py: No manifest" in result.err
-    result = run("compute_fbank.py", "--prefix", "p", "--splits", "train", "--sample-rate", 8000, "--num-mel-bins", 128)
+    result = run(
+        "local/compute_fbank.py", "--prefix", "p", "--splits", "train", "--sample-rate", 8000, "--num-mel-bins", 128
+    )
     assert "compute_fbank.py: " in result.err
     assert "128" in result.err
-    result = run("validate_cuts.py", "--prefix", "p", "--splits", "train")
+    result = run("local/validate_cuts.py", "--prefix", "p", "--splits", "train")
     assert "validate_cuts.py: No manifest" in result.err

@@ -16,7 +16,7 @@ corpus=(@SOURCE@)
 # What it is made of is one of the settings: if that changes, the stage runs again.
 contents=$({ @CONTENTS@; } 2>/dev/null | cksum || true)
 if stage 1 "Manifests" "$manifests/.@NAME@.done" "${corpus[*]}, contents $contents"; then
-  "$local/prepare_table.py" "${corpus[@]}" --fill-splits --prefix @NAME@ --out-dir "$manifests" --nj "$nj"
+  "$_stages_dir/prepare_table.py" "${corpus[@]}" --fill-splits --prefix @NAME@ --out-dir "$manifests" --nj "$nj"
   stage_done
 fi
 

@@ -29,7 +29,7 @@ if [ -z "$parts" ]; then
 fi
 
 if stage 0 "Download" "$data_dir/.download.done" "$dl_dir $parts"; then
-  "$local/download_librispeech.py" --dl-dir "$dl_dir" --parts $parts
+  local/download.py --dl-dir "$dl_dir" --parts $parts
   stage_done
 fi
 
@@ -50,7 +50,7 @@ if [ -z "$train$eval" ]; then
 fi
 
 if stage 1 "Manifests" "$manifests/.librispeech.done" "$dl_dir$train$eval"; then
-  "$local/prepare_librispeech.py" --dl-dir "$dl_dir" --parts $train $eval --out-dir "$manifests" --nj "$nj"
+  local/prepare_manifests.py --dl-dir "$dl_dir" --parts $train $eval --out-dir "$manifests" --nj "$nj"
   stage_done
 fi
 

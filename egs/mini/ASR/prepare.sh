@@ -23,7 +23,7 @@ if stage 0 "Synthesise the corpus" "$corpus/.done" "--train-hours $train_hours -
 fi
 
 if stage 1 "Manifests" "$manifests/.mini.done" "$corpus"; then
-  "$local/prepare_table.py" --table "$corpus/table.tsv" --audio-dir "$corpus" --prefix mini \
+  "$_stages_dir/prepare_table.py" --table "$corpus/table.tsv" --audio-dir "$corpus" --prefix mini \
     --out-dir "$manifests" --nj "$nj"
   stage_done
 fi

@@ -19,7 +19,7 @@ if stage 0 "Download" "$data_dir/.download.done" "$dl_dir"; then
 fi
 
 if stage 1 "Manifests" "$manifests/.speechocean762.done" "$corpus"; then
-  "$local/prepare_table.py" --kaldi-dir "$corpus" --audio-dir "$corpus" --fill-splits --prefix speechocean762 \
+  "$_stages_dir/prepare_table.py" --kaldi-dir "$corpus" --audio-dir "$corpus" --fill-splits --prefix speechocean762 \
     --out-dir "$manifests" --nj "$nj"
   stage_done
 fi

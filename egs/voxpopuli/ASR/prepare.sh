@@ -40,14 +40,14 @@ options=(--dl-dir "$dl_dir" --lang "$lang")
 if [ "$segmented" = true ]; then
   log "Using the segments in $dl_dir/voxpopuli/transcribed_data/$lang"
 elif stage 0 "Download" "$data_dir/.$prefix-download.done" "$dl_dir"; then
-  "$local/download_voxpopuli.py" "${options[@]}"
+  local/download.py "${options[@]}"
   stage_done
 fi
 
 options+=(--text "$text" --max-seconds "$max_seconds" --min-words "$min_words")
 [ "$segmented" != true ] || options+=(--segmented)
 if stage 1 "Manifests" "$manifests/.$prefix.done" "${options[*]}"; then
-  "$local/prepare_voxpopuli.py" "${options[@]}" --out-dir "$manifests" --nj "$nj"
+  local/prepare_manifests.py "${options[@]}" --out-dir "$manifests" --nj "$nj"
   stage_done
 fi
 

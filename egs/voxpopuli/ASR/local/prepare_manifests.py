@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from lhotse import Recording, SupervisionSegment
+from normalize import LETTERS, CharacterReport, clean, normalize
 
 from summarymix.data.audio import END_TOLERANCE
 from summarymix.data.corpus.base import open_files
 from summarymix.data.manifests import write_manifest
-from summarymix.data.normalize import LETTERS, CharacterReport, clean, normalize
 from summarymix.data.skipped import Skipped, SkippedItems
 
 SPLITS = ("train", "dev", "test")

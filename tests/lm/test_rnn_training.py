@@ -37,7 +37,7 @@ def texts(tmp_path: Path) -> dict[str, list[str]]:
 
 def train(run, *options: object):
     inputs = ("--lang-dir", "lang", "--supervisions", "train.jsonl.gz", "--text", "train.txt", "--dev-text", "dev.txt")
-    return run("train_rnn_lm.py", *inputs, *SIZES, "--device", "cpu", *options)
+    return run("local/train_rnn_lm.py", *inputs, *SIZES, "--device", "cpu", *options)
 
 
 def test_it_beats_unigrams(run, texts: dict[str, list[str]], tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_other_texts_and_tokens_are_another_run(run, texts: dict[str, list[str]]
 
 
 def test_mistakes(run, texts: dict[str, list[str]], tmp_path: Path) -> None:
-    result = run("train_rnn_lm.py", "--lang-dir", "lang", "--text", "train.txt", "--out", "lm.pt")
+    result = run("local/train_rnn_lm.py", "--lang-dir", "lang", "--text", "train.txt", "--out", "lm.pt")
     assert result.code == 2
     assert "give --dev-supervisions or --dev-text" in result.err
     result = train(run, "--lr", "1e30", "--num-epochs", 1, "--out", "lm.pt")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from lhotse.recipes import voxpopuli
 from lhotse.utils import resumable_download, safe_extract
+from normalize import LETTERS
 
-from summarymix.data.normalize import LETTERS
 from summarymix.files import check_disk_space
 
 

@@ -16,7 +16,6 @@ from lhotse import CutSet, RecordingSet, SupervisionSet
 from lhotse.recipes import voxpopuli
 
 from summarymix.data.extraction import load_cuts
-from summarymix.data.normalize import LETTERS
 from summarymix.data.skipped import SkippedItems
 from summarymix.runs import load_model
 
@@ -119,7 +118,7 @@ def corpus(audio: Path, tmp_path: Path) -> Path:
 
 
 def test_whole_sessions(run, corpus: Path, tmp_path: Path) -> None:
-    result = run("prepare_voxpopuli.py", "--dl-dir", corpus, "--lang", "de", "--nj", 2)
+    result = run("egs/voxpopuli/ASR/local/prepare_manifests.py", "--dl-dir", corpus, "--lang", "de", "--nj", 2)
     assert result.code == 0, result.err
     manifests = tmp_path / "data" / "manifests"
     skipped = SkippedItems.read(manifests / "skipped-voxpopuli-de.tsv")
@@ -156,14 +155,24 @@ def test_whole_sessions(run, corpus: Path, tmp_path: Path) -> None:
 
     before = {path.name: path.read_bytes() for path in manifests.iterdir()}
     write_table(corpus / "voxpopuli" / "asr_de.tsv.gz", [*reversed(GOOD_ROWS), *BAD_ROWS[:3]])
-    run("prepare_voxpopuli.py", "--dl-dir", corpus, "--lang", "de", "--nj", 1)
+    run("egs/voxpopuli/ASR/local/prepare_manifests.py", "--dl-dir", corpus, "--lang", "de", "--nj", 1)
     for name in before:
         if "_supervisions_" in name or "_recordings_" in name:
             assert (manifests / name).read_bytes() == before[name], "the order of rows must not matter"
 
 
 def test_raw_transcripts_keep_case_and_marks_and_are_never_replaced(run, corpus: Path, tmp_path: Path) -> None:
-    result = run("prepare_voxpopuli.py", "--dl-dir", corpus, "--lang", "de", "--text", "raw", "--max-seconds", 120)
+    result = run(
+        "egs/voxpopuli/ASR/local/prepare_manifests.py",
+        "--dl-dir",
+        corpus,
+        "--lang",
+        "de",
+        "--text",
+        "raw",
+        "--max-seconds",
+        120,
+    )
     assert result.code == 0, result.err
     manifests = tmp_path / "data" / "manifests"
     supervisions = SupervisionSet.from_jsonl(manifests / "voxpopuli-de_supervisions_train.jsonl.gz")
@@ -188,7 +197,7 @@ def test_the_same_as_lhotses_where_lhotse_can(run, corpus: Path, tmp_path: Path,
     (tmp_path / "theirs" / "asr_de.tsv.gz").symlink_to(corpus / "voxpopuli" / "asr_de.tsv.gz")
     theirs = voxpopuli.prepare_voxpopuli(corpus / "voxpopuli", tmp_path / "theirs", lang="de")
 
-    result = run("prepare_voxpopuli.py", "--dl-dir", corpus, "--lang", "de")
+    result = run("egs/voxpopuli/ASR/local/prepare_manifests.py", "--dl-dir", corpus, "--lang", "de")
     assert result.code == 0, result.err
     for split in ("train", "dev", "test"):
         path = tmp_path / "data" / "manifests" / f"voxpopuli-de_{{}}_{split}.jsonl.gz"
@@ -215,8 +224,8 @@ def write_segmented(root: Path, language: str, texts: dict[str, list[str]]) -> N
 def test_segmented_audio_beside_another_language(run, corpus: Path, tmp_path: Path) -> None:
     texts = {"train": ["jako puno hvala", "to je oito", "da"], "dev": ["hvala"], "test": ['rekao "ne"']}
     write_segmented(corpus / "voxpopuli", "hr", texts)
-    assert run("prepare_voxpopuli.py", "--dl-dir", corpus, "--lang", "de").code == 0
-    result = run("prepare_voxpopuli.py", "--dl-dir", corpus, "--lang", "hr", "--segmented")
+    assert run("egs/voxpopuli/ASR/local/prepare_manifests.py", "--dl-dir", corpus, "--lang", "de").code == 0
+    result = run("egs/voxpopuli/ASR/local/prepare_manifests.py", "--dl-dir", corpus, "--lang", "hr", "--segmented")
     assert result.code == 0, result.err
     assert "train: 2 utterances" in result.out
     assert "skipped 1: 1 too few words for train" in result.out
@@ -232,7 +241,7 @@ def test_segmented_audio_beside_another_language(run, corpus: Path, tmp_path: Pa
 
 def test_what_cannot_be_prepared_is_named(run, corpus: Path) -> None:
     def message(*options: object) -> str:
-        result = run("prepare_voxpopuli.py", "--dl-dir", corpus, *options)
+        result = run("egs/voxpopuli/ASR/local/prepare_manifests.py", "--dl-dir", corpus, *options)
         assert result.code != 0
         return result.err
 
@@ -266,7 +275,7 @@ def test_download(run, server: Path, audio: Path, tmp_path: Path, monkeypatch: p
     corpus = tmp_path / "dl" / "voxpopuli"
 
     def download():
-        return run("download_voxpopuli.py", "--dl-dir", tmp_path / "dl", "--lang", "de")
+        return run("egs/voxpopuli/ASR/local/download.py", "--dl-dir", tmp_path / "dl", "--lang", "de")
 
     with monkeypatch.context() as full_disk:
         full_disk.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1e3))
@@ -302,11 +311,11 @@ def test_download(run, server: Path, audio: Path, tmp_path: Path, monkeypatch: p
 
 def test_download_leaves_what_lhotse_downloaded_alone(run, server: Path, tmp_path: Path) -> None:
     (tmp_path / "dl" / "voxpopuli" / "raw_audios" / "de").mkdir(parents=True)
-    result = run("download_voxpopuli.py", "--dl-dir", tmp_path / "dl", "--lang", "de")
+    result = run("egs/voxpopuli/ASR/local/download.py", "--dl-dir", tmp_path / "dl", "--lang", "de")
     assert result.code == 0
     assert "raw_audios/de is there" in result.out
     assert (tmp_path / "dl" / "voxpopuli" / "asr_de.tsv.gz").is_file()
-    result = run("download_voxpopuli.py", "--dl-dir", tmp_path / "dl", "--lang", "fr")
+    result = run("egs/voxpopuli/ASR/local/download.py", "--dl-dir", tmp_path / "dl", "--lang", "fr")
     assert result.code == 1
     assert "The same command goes on where it stopped" in result.err
 
@@ -318,7 +327,8 @@ def prepare_sh(*options: object) -> subprocess.CompletedProcess[str]:
 def test_unknown_language_is_refused_with_the_list() -> None:
     result = prepare_sh("--lang", "xx")
     assert result.returncode == 2
-    assert f"--lang is one of {' '.join(LETTERS)}, not 'xx'" in result.stdout
+    letters = runpy.run_path(str(RECIPE / "local" / "normalize.py"))["LETTERS"]
+    assert f"--lang is one of {' '.join(letters)}, not 'xx'" in result.stdout
 
 
 def test_from_sessions_to_error_rates(corpus: Path, tmp_path: Path, monkeypatch, capsys) -> None:
