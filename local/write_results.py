@@ -15,7 +15,7 @@ from pathlib import Path
 
 from summarymix.cli import clear_errors
 from summarymix.files import atomic_write
-from summarymix.scoring.comparison import Comparison
+from summarymix.scoring.comparison import SeedComparison
 from summarymix.scoring.experiments import collect, read_experiments
 from summarymix.scoring.report import write_report
 
@@ -34,7 +34,7 @@ def main() -> None:
         compared = [experiment for experiment in collected if experiment.group != experiment.name]
         if not compared and (args.baseline or args.plot):
             raise ValueError("--baseline and --plot are of experiments called MODEL-sSEED in the file of --comparison")
-        comparison = Comparison(compared, args.baseline) if compared else None
+        comparison = SeedComparison(compared, args.baseline) if compared else None
         link = os.path.relpath(args.plot, args.out.parent) if args.plot else None
         text = write_report([*map(collect, args.exp_dirs), *alone], comparison, link)
         if comparison and args.plot:

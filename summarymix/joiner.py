@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Joiner(nn.Module):
-    """logits = W tanh(encoder_proj(e) + decoder_proj(d)) + b.
+    """logits = W tanh(encoder_proj(e) + predictor_proj(d)) + b.
 
     The projections are applied outside :meth:`forward`: before pruning in training, once per frame and once per
     token in decoding, rather than once per pair.
@@ -14,7 +14,7 @@ class Joiner(nn.Module):
     def __init__(self, encoder_dim: int, predictor_dim: int, joiner_dim: int, vocab_size: int) -> None:
         super().__init__()
         self.encoder_proj = nn.Linear(encoder_dim, joiner_dim)
-        self.decoder_proj = nn.Linear(predictor_dim, joiner_dim)
+        self.predictor_proj = nn.Linear(predictor_dim, joiner_dim)
         self.out = nn.Linear(joiner_dim, vocab_size)
 
     def forward(self, encoder: Tensor, decoder: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from summarymix.blocks.mixing import MixingConfig
-from summarymix.blocks.regularise import Balancer
+from summarymix.blocks.regularizers import Balancer
 from summarymix.chunking import ChunkConfig, length_mask
 from summarymix.configs import upgraded
 from summarymix.encoder.base import Encoder
@@ -147,7 +147,7 @@ class Transducer(nn.Module):
             self.joiner_balancer = Balancer(config.joiner_dim, 0.0, 1.0, min_abs=0.0, max_abs=1.0)
         # Projections to the vocabulary that the simple loss adds up; they only find the pruning bounds.
         self.simple_encoder_proj = nn.Linear(dim, config.vocab_size)
-        self.simple_decoder_proj = nn.Linear(config.predictor_dim, config.vocab_size)
+        self.simple_predictor_proj = nn.Linear(config.predictor_dim, config.vocab_size)
         self.ctc_head = nn.Linear(dim, config.vocab_size)
 
     def set_feature_stats(self, mean: Tensor, std: Tensor) -> None:
@@ -214,12 +214,12 @@ class Transducer(nn.Module):
         zeros = torch.zeros_like(num_tokens)
         boundary = torch.stack([zeros, zeros, num_tokens, num_frames], dim=1)  # (N, 4)
         simple_encoder = self.simple_encoder_proj(encoder_out)  # (N, T, V)
-        simple_decoder = self.simple_decoder_proj(predictor_out)  # (N, S+1, V)
+        simple_decoder = self.simple_predictor_proj(predictor_out)  # (N, S+1, V)
         frames_proj = self.joiner.encoder_proj(encoder_out)  # (N, T, J)
-        tokens_proj = self.joiner.decoder_proj(predictor_out)  # (N, S+1, J)
+        predictor_proj = self.joiner.predictor_proj(predictor_out)  # (N, S+1, J)
         if self.joiner_balancer is not None:
             frames_proj = self.joiner_balancer(frames_proj, length_mask(num_frames, frames_proj.size(1)))
-            tokens_proj = self.joiner_balancer(tokens_proj, length_mask(num_tokens + 1, tokens_proj.size(1)))
+            predictor_proj = self.joiner_balancer(predictor_proj, length_mask(num_tokens + 1, predictor_proj.size(1)))
 
         with torch.autocast(device.type, enabled=False):
             simple, (px_grad, py_grad) = rnnt_loss_smoothed(
@@ -240,7 +240,7 @@ class Transducer(nn.Module):
             px_grad, py_grad, boundary, options.prune_range, backend=options.backend
         )  # (N, T, r)
         logits = self.joiner(
-            *do_rnnt_pruning(frames_proj, tokens_proj, ranges, backend=options.backend)
+            *do_rnnt_pruning(frames_proj, predictor_proj, ranges, backend=options.backend)
         )  # (N, T, r, V)
         with torch.autocast(device.type, enabled=False):
             pruned = rnnt_loss_pruned(

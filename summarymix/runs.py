@@ -31,6 +31,12 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.files import atomic_write
 from summarymix.model import ModelConfig, Transducer
 
+RENAMED_WEIGHTS = {
+    "joiner.decoder_proj.": "joiner.predictor_proj.",
+    "simple_decoder_proj.": "simple_predictor_proj.",
+}
+"""Prefixes of weights in checkpoints of earlier versions, and their names of today."""
+
 
 def epoch_path(exp_dir: Path, epoch: int) -> Path:
     """The checkpoint of an epoch."""
@@ -85,9 +91,25 @@ def read_checkpoint(path: Path, lazy: bool = False) -> dict[str, Any]:
         raise ValueError(f"{path} is not a checkpoint of this library: it has no model_config")
     try:
         model_config = upgraded({"model": checkpoint["model_config"]}).get("model", {})
-        return checkpoint | {"model_config": model_config, "config": upgraded(checkpoint.get("config", {}))}
+        config = upgraded(checkpoint.get("config", {}))
     except ValueError as error:
         raise ValueError(f"{path} cannot be used by this version: {error}") from error
+    upgrades = {"model_config": model_config, "config": config, "model": _renamed(checkpoint["model"])}
+    if average := checkpoint.get("model_avg"):
+        upgrades["model_avg"] = average | {"mean": _renamed(average["mean"])}
+    return checkpoint | upgrades
+
+
+def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under their names of today."""
+
+    def today(name: str) -> str:
+        for old, new in RENAMED_WEIGHTS.items():
+            if name.startswith(old):
+                return new + name.removeprefix(old)
+        return name
+
+    return {today(name): tensor for name, tensor in weights.items()}
 
 
 def read_file(path: Path, kind: str, remedy: str, lazy: bool = False) -> Any:

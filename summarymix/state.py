@@ -15,6 +15,21 @@ from summarymix.chunking import ChunkConfig
 
 State = dict[str, Tensor]
 
+KINDS = {
+    "sum": "summaries",
+    "count": "summaries",
+    "cache": "convolutions",
+    "key": "attention",
+    "value": "attention",
+    "valid": "attention",
+}
+"""What a tensor of an encoder's state belongs to, by the last part of its name."""
+
+
+def kind_of(name: str) -> str:
+    """What the tensor ``name`` of an encoder's flat state belongs to, one of the values of :data:`KINDS`."""
+    return KINDS[name.rpartition(".")[2]]
+
 
 def select_slots(state: State, slots: Tensor) -> State:
     """The rows ``slots`` (M,) int64 of a state of N slots, as a new state of M slots."""
@@ -25,6 +40,11 @@ def write_slots(state: State, slots: Tensor, part: State) -> None:
     """Write ``part``, a state of M slots, over the rows ``slots`` (M,) of ``state``, in place."""
     for name, tensor in state.items():
         tensor.index_copy_(0, slots, part[name])
+
+
+def copy_state(state: State) -> State:
+    """A state of its own, to write to."""
+    return {name: tensor.clone() for name, tensor in state.items()}
 
 
 def reset_slots(state: State, slots: Tensor) -> None:

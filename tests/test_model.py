@@ -56,7 +56,7 @@ def test_losses_are_those_of_the_full_lattice_and_of_each_utterance_alone(predic
         encoder_out, _ = model.encoder(features[n : n + 1, : lengths[n]], lengths[n : n + 1], chunk)  # (1, T, D)
         predictor_out = model.predictor(torch.tensor([[BLANK, *row]]))  # (1, S+1, P)
         logits = model.joiner(
-            model.joiner.encoder_proj(encoder_out)[:, :, None], model.joiner.decoder_proj(predictor_out)[:, None]
+            model.joiner.encoder_proj(encoder_out)[:, :, None], model.joiner.predictor_proj(predictor_out)[:, None]
         )  # (1, T, S+1, V)
         symbols = torch.tensor([row], dtype=torch.int64)
         full = rnnt_loss(logits, symbols, BLANK, reduction="sum", backend="native")
@@ -162,10 +162,10 @@ def test_a_vocabulary_must_have_a_token_beside_blank():
 def test_joiner_is_tanh_of_the_sum():
     joiner = Joiner(4, 6, 5, 3)
     encoder, decoder = torch.randn(2, 4), torch.randn(2, 6)
-    logits = joiner(joiner.encoder_proj(encoder), joiner.decoder_proj(decoder))
+    logits = joiner(joiner.encoder_proj(encoder), joiner.predictor_proj(decoder))
     hidden = torch.tanh(
         F.linear(encoder, joiner.encoder_proj.weight, joiner.encoder_proj.bias)
-        + F.linear(decoder, joiner.decoder_proj.weight, joiner.decoder_proj.bias)
+        + F.linear(decoder, joiner.predictor_proj.weight, joiner.predictor_proj.bias)
     )
     torch.testing.assert_close(logits, F.linear(hidden, joiner.out.weight, joiner.out.bias))
 
@@ -186,7 +186,7 @@ def test_what_the_joiner_adds_up_is_kept_small_with_the_zipformer():
     model = make(encoder="zipformer", zipformer=vars(zipformer)).train()
     assert model.joiner_balancer is not None
     model.joiner_balancer.prob, model.joiner_balancer.grad_scale = 1.0, 100.0
-    projection = model.joiner.decoder_proj
+    projection = model.joiner.predictor_proj
     projection.weight.data *= 50
     features, lengths = torch.randn(2, 80, CONFIG["feature_dim"]).double(), torch.tensor([80, 60])
     predictor_out = model.predictor(torch.tensor([[0, 1, 2]]))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from summarymix.blocks.regularise import limit_value
+from summarymix.blocks.regularizers import limit_value
 
 LOG_SCALE_LIMIT = 1.5
 FLOOR = 1e-8
@@ -18,7 +18,7 @@ class BiasNorm(nn.Module):
     LayerNorm takes the length of each frame away, and networks are seen to get it back by giving one channel a large
     constant value, which then rules the norm. Here b is for that: the larger it is, the less the divisor depends on x.
     Means are not taken off, and all channels have one learnt scale. In training, γ is kept within ±1.5 by
-    :func:`summarymix.blocks.regularise.limit_value`.
+    :func:`summarymix.blocks.regularizers.limit_value`.
 
     At first γ = 1, and b is of size 1e-4: were it 0, ScaledAdam, whose steps are relative, would hardly move it. To the
     mean square is added 1e-8, which is what such a b makes of a frame of zeros; with a b of zeros it would divide by 0.

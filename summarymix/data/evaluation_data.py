@@ -6,7 +6,7 @@ from lhotse import CutSet
 from lhotse.dataset import SimpleCutSampler
 
 from summarymix.data.config import DataConfig
-from summarymix.data.cut_problems import CutProblems
+from summarymix.data.cut_filter import CutProblems
 from summarymix.data.loading import Batch, BatchLoader, load_batches
 from summarymix.data.skipped import separate
 from summarymix.data.tokens import Tokenizer

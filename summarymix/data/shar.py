@@ -29,7 +29,7 @@ from lhotse.utils import fastcopy
 from tqdm import tqdm
 
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
-from summarymix.data.remote import read_bytes
+from summarymix.data.remote_files import read_bytes
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.files import atomic_write
 

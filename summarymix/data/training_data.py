@@ -15,13 +15,13 @@ from lhotse.cut import Cut
 from lhotse.dataset import DynamicBucketingSampler
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 
+from summarymix.data.batches_per_rank import share
 from summarymix.data.config import DataConfig
-from summarymix.data.cut_problems import CutProblems
+from summarymix.data.cut_filter import CutProblems
 from summarymix.data.cuts import transcript
 from summarymix.data.leftovers import fill_batches
 from summarymix.data.loading import Batch, BatchLoader, load_batches
 from summarymix.data.noise import NoiseMixer
-from summarymix.data.ranks import share
 from summarymix.data.silence import WithSilence
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer

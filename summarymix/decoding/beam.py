@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from summarymix.decoding.search import BeamSearch, Hypothesis, Path, TransducerSearch, log_add
-from summarymix.state import State, nest, select_slots, write_slots
+from summarymix.decoding.search import BeamPath, BeamSearch, Hypothesis, TransducerSearch, log_add
+from summarymix.state import State, copy_state, nest, select_slots, write_slots
 
 
 @dataclass
-class ScoredPath(Path):
+class ScoredPath(BeamPath):
     """A hypothesis between two frames."""
 
-    carried: float = 0.0  # the score so far, without what the scorers add at the end
+    score_without_final: float = 0.0  # the score so far, without what the scorers add at the end
     scorer_state: tuple[Any, ...] = ()
 
 
@@ -40,10 +40,10 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
         return {name: tensor.unflatten(0, (batch_size, self.beam_size)) for name, tensor in state.items()}
 
     @torch.inference_mode()
-    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> None:
+    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> State:
         """See :meth:`Search.__call__ <summarymix.decoding.search.Search.__call__>`."""
         frames = self.model.joiner.encoder_proj(encoder_out)  # (N, T, J)
-        rows: State = {name: tensor.flatten(0, 1) for name, tensor in state.items()}  # (N·B, …)
+        rows = {name: tensor.flatten(0, 1) for name, tensor in copy_state(state).items()}  # (N·B, …)
         limits: list[int] = lengths.tolist()
         for hypothesis in hypotheses:
             if not hypothesis.paths:
@@ -53,13 +53,14 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
         for hypothesis in hypotheses:
             self._rank(hypothesis)
             hypothesis.show_best()
+        return {name: tensor.unflatten(0, (-1, self.beam_size)) for name, tensor in rows.items()}
 
     def _search_frame(self, frame: Tensor, streams: list[int], rows: State, hypotheses: list[Hypothesis]) -> None:
         """Search one frame, (N, J), of some of the streams."""
         # M paths of all the streams together: the stream and the row of each.
         owners = [n for n in streams for _ in hypotheses[n].paths]
         sources = [n * self.beam_size + b for n in streams for b in range(len(hypotheses[n].paths))]
-        contexts = rows["decoder_proj"][torch.tensor(sources, device=frame.device)]  # (M, J)
+        contexts = rows["predictor_proj"][torch.tensor(sources, device=frame.device)]  # (M, J)
         logits = self.model.joiner(frame[torch.tensor(owners, device=frame.device)], contexts)  # (M, V)
         log_probs = self.scaling(logits).log_softmax(1)
         # The best extensions of a stream are among the best of each path; one more, to see how close the next one was.
@@ -74,7 +75,7 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
             size = len(hypothesis.paths)
             kept = self._extend(hypothesis, values[m : m + size], tokens[m : m + size])
             for b, (parent, token) in enumerate(kept):
-                if token not in self.silent:
+                if token not in self.blank_ids:
                     read.append((first + parent, first + b, token))
                 elif parent != b:
                     moved.append((first + parent, first + b))
@@ -95,7 +96,7 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
             tokens: these tokens.
         """
         candidates = [
-            (path.carried + value, b, token, value)
+            (path.score_without_final + value, b, token, value)
             for b, path in enumerate(hypothesis.paths)
             for value, token in zip(values[b], tokens[b], strict=True)
         ]
@@ -108,15 +109,15 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
         for score, parent, token, value in best:
             path = hypothesis.paths[parent]
             end, key, state = path.end, path.key, path.scorer_state
-            if token not in self.silent:
+            if token not in self.blank_ids:
                 end, key = path.emit(token, hypothesis.num_frames, value)
                 added, state = self.scorer.step(state, token)
                 score += added
             if same := extended.get(key):
-                margin = min(margin, abs(same.carried - score))  # whose times are kept
-                same.carried = log_add(same.carried, score)
+                margin = min(margin, abs(same.score_without_final - score))  # whose times are kept
+                same.score_without_final = log_add(same.score_without_final, score)
             else:
-                extended[key] = ScoredPath(end, key, carried=score, scorer_state=state)
+                extended[key] = ScoredPath(end, key, score_without_final=score, scorer_state=state)
                 kept.append((parent, token))
         hypothesis.paths = list(extended.values())
         if self.record_margins:
@@ -125,7 +126,7 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
 
     def _follow(self, rows: State, moved: list[tuple[int, int]], read: list[tuple[int, int, int]]) -> None:
         """Bring the state's rows (N·B, …) in the order of the new paths, and let predictors read what was emitted."""
-        device = rows["decoder_proj"].device
+        device = rows["predictor_proj"].device
         changes = []
         if moved:
             sources, targets = torch.tensor(moved, device=device).unbind(1)
@@ -138,5 +139,5 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
 
     def _rank(self, hypothesis: Hypothesis) -> None:
         for path in hypothesis.paths:
-            path.score = path.carried + self.scorer.final(path.scorer_state)
-            path.rank = path.score / (self.model.predictor.context_size + path.length)
+            path.score = path.score_without_final + self.scorer.final(path.scorer_state)
+            path.normalized_score = path.score / (self.model.predictor.context_size + path.length)

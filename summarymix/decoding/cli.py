@@ -20,9 +20,9 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import (
     TIE,
     Decoded,
-    Setting,
+    DecodeSetting,
     decode_split,
-    differences,
+    decoding_differences,
     evaluation_data,
     latency_ms,
     stream_state_bytes,
@@ -61,7 +61,7 @@ FILES = """Writes for each split and way of decoding, into EXP/METHOD:
 
 
 @dataclass
-class Job:
+class DecodeJob:
     """A loaded model and what is needed to decode with it. ``files`` are the exported ones that take its place."""
 
     recipe: str
@@ -91,7 +91,7 @@ def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] =
     args = parser.parse_args([dashed(argument) for argument in arguments])
     args.command = shlex.join(["./decode.py", *arguments])
     try:
-        args.search = SearchOptions.of(args)
+        args.search = SearchOptions.from_args(args)
         settings = _settings(args)
     except ValueError as error:
         parser.error(str(error))
@@ -147,7 +147,7 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(args: argparse.Namespace) -> list[Setting]:
+def _settings(args: argparse.Namespace) -> list[DecodeSetting]:
     """Every mode with every chunk size and left context; offline once. None for exported files, which have one."""
     modes = args.mode
     if args.onnx is not None:
@@ -165,7 +165,7 @@ def _settings(args: argparse.Namespace) -> list[Setting]:
     chunks = [ChunkConfig.from_ms(ms, left) for ms, left in product(args.chunk_ms, args.left_chunks)]
     settings = []
     for mode in dict.fromkeys(modes):
-        settings += [Setting(mode, chunk) for chunk in ([ChunkConfig()] if mode == "offline" else chunks)]
+        settings += [DecodeSetting(mode, chunk) for chunk in ([ChunkConfig()] if mode == "offline" else chunks)]
     return settings
 
 
@@ -176,11 +176,11 @@ def _fail(message: str) -> NoReturn:
 def _load(
     recipe: str,
     args: argparse.Namespace,
-    settings: list[Setting],
+    settings: list[DecodeSetting],
     epoch: int | None,
     avg: int,
     files: OnnxTransducer | None = None,
-) -> Job:
+) -> DecodeJob:
     """Load a model, or take exported files in its place. Its tokens and its data come from the checkpoint.
 
     Raises:
@@ -200,18 +200,18 @@ def _load(
     # TensorFloat-32 keeps three digits: ties would no longer be closer than TIE.
     torch.backends.cudnn.allow_tf32 = False
     model.to(device)
-    search = args.search.make(model, tokenizer, record_margins=args.compare)
+    search = args.search.build(model, tokenizer, record_margins=args.compare)
     if any(setting.mode == "streaming" for setting in settings):
         search.check_streaming()
-    return Job(recipe, args, model, tokenizer, info, config, search, device, files)
+    return DecodeJob(recipe, args, model, tokenizer, info, config, search, device, files)
 
 
-def _decode(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> None:
+def _decode(recipe: str, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
     with clear_errors("decode.py"):
         files = None if args.onnx is None else OnnxTransducer(args.onnx, args.int8, recipe)
         if files is not None:
             args.epoch, args.avg = files.epoch, files.avg
-            settings = [Setting("offline" if files.chunk.chunk_size is None else "streaming", files.chunk)]
+            settings = [DecodeSetting("offline" if files.chunk.chunk_size is None else "streaming", files.chunk)]
         epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
         job = _load(recipe, args, settings, epoch, avg, files)
         splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
@@ -239,11 +239,11 @@ def _decode(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
         sys.exit(1)
 
 
-def _open_split(job: Job, split: str) -> EvalData:
+def _open_split(job: DecodeJob, split: str) -> EvalData:
     return EvalData(job.data, job.tokenizer, split, output_lengths, max_duration=job.args.max_duration)
 
 
-def _decode_with_bar(job: Job, setting: Setting, split: str, data: EvalData) -> Decoded:
+def _decode_with_bar(job: DecodeJob, setting: DecodeSetting, split: str, data: EvalData) -> Decoded:
     with progress_bar(
         desc=f"{split}, {setting.name}",
         total=round(data.total_seconds),
@@ -255,10 +255,10 @@ def _decode_with_bar(job: Job, setting: Setting, split: str, data: EvalData) -> 
         )
 
 
-def _write(job: Job, setting: Setting, split: str, decoded: Decoded, data: EvalData) -> Result:
+def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded, data: EvalData) -> Result:
     """Score a decoded split, write its reports and its line of results.jsonl."""
     utterances = decoded.utterances(job.tokenizer)
-    stats = ErrorStats.of(utterances)
+    stats = ErrorStats.from_utterances(utterances)
     epoch, avg = job.info["epoch"], job.info["avg"]
     exp_dir, chunk = job.args.exp_dir, setting.chunk
     method = job.args.method + ("" if job.args.onnx is None else "-onnx-int8" if job.args.int8 else "-onnx")
@@ -310,14 +310,14 @@ def _write(job: Job, setting: Setting, split: str, decoded: Decoded, data: EvalD
     return result
 
 
-def _compare(job: Job, split: str, by_setting: dict[Setting, Decoded]) -> int:
+def _compare(job: DecodeJob, split: str, by_setting: dict[DecodeSetting, Decoded]) -> int:
     """Print where streaming and simulated differ, and return how many differences are not ties."""
     unexplained = 0
     for setting, streamed in by_setting.items():
         if setting.mode != "streaming":
             continue
-        simulated = by_setting[Setting("simulated", setting.chunk)]
-        found = differences(simulated.hypotheses, streamed.hypotheses)
+        simulated = by_setting[DecodeSetting("simulated", setting.chunk)]
+        found = decoding_differences(simulated.hypotheses, streamed.hypotheses)
         ties = sum(difference.is_tie for difference in found)
         unexplained += len(found) - ties
         print(
@@ -334,7 +334,7 @@ def _compare(job: Job, split: str, by_setting: dict[Setting, Decoded]) -> int:
     return unexplained
 
 
-def _select(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> None:
+def _select(recipe: str, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
     """Try (epoch, avg) on the dev splits; the lowest mean WER over splits and settings wins."""
     with clear_errors("decode.py"):
         candidates = _candidates(args)
@@ -350,7 +350,8 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[Setting]) -> N
             data = {split: _open_split(job, split) for split in splits}
         wers = {}
         for split, setting in product(splits, settings):
-            stats = ErrorStats.of(_decode_with_bar(job, setting, split, data[split]).utterances(job.tokenizer))
+            decoded = _decode_with_bar(job, setting, split, data[split])
+            stats = ErrorStats.from_utterances(decoded.utterances(job.tokenizer))
             if stats.wer is None:
                 _fail(f"{split} has no words to measure an error rate on: give other --splits")
             wers[f"{split}, {setting.name}"] = stats.wer

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from summarymix.chunking import length_mask
-from summarymix.decoding.search import BeamSearch, Emission, Hypothesis, Path, Search, log_add
+from summarymix.decoding.search import BeamPath, BeamSearch, Emission, Hypothesis, Search, log_add
 from summarymix.model import BLANK
 from summarymix.state import State
 
@@ -20,9 +20,9 @@ class CTCSearch(Search):
     def log_probs(self, encoder_out: Tensor) -> Tensor:
         """Encoder frames (N, T, D) to scaled log-probabilities of the CTC head (N, T, V); ``<unk>``'s is blank's."""
         log_probs = self.scaling(self.model.ctc_log_probs(encoder_out)).log_softmax(-1)
-        silent = list(self.silent)
-        blank = log_probs[..., silent].logsumexp(-1)
-        log_probs[..., silent] = -math.inf
+        blank_ids = list(self.blank_ids)
+        blank = log_probs[..., blank_ids].logsumexp(-1)
+        log_probs[..., blank_ids] = -math.inf
         log_probs[..., BLANK] = blank
         return log_probs
 
@@ -38,7 +38,7 @@ class CTCGreedySearch(CTCSearch):
         return {"last": torch.full((batch_size,), BLANK, dtype=torch.int64, device=device)}
 
     @torch.inference_mode()
-    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> None:
+    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> State:
         """See :meth:`Search.__call__ <summarymix.decoding.search.Search.__call__>`."""
         log_probs, tokens = self.log_probs(encoder_out).topk(2, dim=2)  # (N, T, 2)
         best = torch.cat([state["last"][:, None], tokens[..., 0]], dim=1)  # (N, 1 + T)
@@ -54,11 +54,11 @@ class CTCGreedySearch(CTCSearch):
                 hypothesis.margins += (row[:length, 0] - row[:length, 1]).tolist()
         for hypothesis, length in zip(hypotheses, lengths.tolist(), strict=True):
             hypothesis.num_frames += length
-        state["last"].copy_(best.gather(1, lengths[:, None])[:, 0])
+        return {"last": best.gather(1, lengths[:, None])[:, 0]}
 
 
 @dataclass
-class Prefix(Path):
+class Prefix(BeamPath):
     """A hypothesis between two frames, its alignments divided by their last frame."""
 
     blank: float = -math.inf  # log-probability of the alignments that end in blank
@@ -66,7 +66,7 @@ class Prefix(Path):
     greatest: float = -math.inf  # part of these, the one that the times are from
     gap: float = math.inf  # between parts with different times
     acoustic: float = -math.inf  # of blank and token together
-    carried: float = -math.inf  # with what the scorers have added so far
+    score_without_final: float = -math.inf  # with what the scorers have added so far
     added: float = 0.0  # that
     scorer_state: tuple[Any, ...] = ()
 
@@ -82,7 +82,7 @@ class Prefix(Path):
         else:
             self.token = log_add(self.token, part)
         self.acoustic = log_add(self.blank, self.token)
-        self.carried = self.acoustic + self.added
+        self.score_without_final = self.acoustic + self.added
         if end is not self.end:
             self.gap = min(self.gap, abs(part - self.greatest))
         if part > self.greatest:
@@ -102,7 +102,7 @@ class CTCPrefixBeamSearch(BeamSearch, CTCSearch):
         return {}
 
     @torch.inference_mode()
-    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> None:
+    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> State:
         """See :meth:`Search.__call__ <summarymix.decoding.search.Search.__call__>`."""
         log_probs = self.log_probs(encoder_out)  # (N, T, V)
         best = log_probs.topk(min(self.beam_size + 1, log_probs.size(2)), dim=2)
@@ -120,8 +120,9 @@ class CTCPrefixBeamSearch(BeamSearch, CTCSearch):
             self.scorer.prepare([path.scorer_state for n in streams for path in hypotheses[n].paths])
         for hypothesis in hypotheses:
             for path in hypothesis.paths:
-                path.score = path.rank = path.carried + self.scorer.final(path.scorer_state)
+                path.score = path.normalized_score = path.score_without_final + self.scorer.final(path.scorer_state)
             hypothesis.show_best()
+        return state
 
     def _search_frame(self, hypothesis: Hypothesis, best: list[tuple[float, int]]) -> None:
         """Read a frame's best tokens, one more than are used, each behind its log-probability."""
@@ -143,11 +144,11 @@ class CTCPrefixBeamSearch(BeamSearch, CTCSearch):
                         added, state = self.scorer.step(path.scorer_state, token)
                         extended[key] = Prefix(key=key, added=path.added + added, scorer_state=state)
                     extended[key].add(longer, end, ends_in_blank=False)
-        ordered = heapq.nlargest(size + 1, extended.values(), key=lambda path: path.carried)
+        ordered = heapq.nlargest(size + 1, extended.values(), key=lambda path: path.score_without_final)
         hypothesis.paths = ordered[:size]
         if self.record_margins:
             gaps = [path.gap for path in hypothesis.paths]
-            gaps += [ordered[size - 1].carried - other.carried for other in ordered[size:]]
+            gaps += [ordered[size - 1].score_without_final - other.score_without_final for other in ordered[size:]]
             gaps += [best[size - 1][0] - value for value, _ in best[size:]]
             hypothesis.margins.append(min(gaps))
         hypothesis.num_frames += 1

@@ -22,7 +22,7 @@ from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.words import Transcript, transcript
 from summarymix.encoder.subsampling import features_needed
 from summarymix.model import Transducer
-from summarymix.scoring.results import Utterance
+from summarymix.scoring.results import ScoredUtterance
 from summarymix.state import state_bytes
 
 Mode = Literal["offline", "simulated", "streaming"]
@@ -31,7 +31,7 @@ TIE = 1e-4  # two logits closer than this may change places through float32 roun
 
 
 @dataclass(frozen=True)
-class Setting:
+class DecodeSetting:
     """A mode of decoding, with its chunk size and left context.
 
     ``offline``: whole utterances, full context. ``simulated``: whole utterances under chunk masks.
@@ -107,10 +107,10 @@ class Decoded:
     audio: float = 0.0
     computing: float = 0.0
 
-    def utterances(self, tokenizer: Tokenizer) -> list[Utterance]:
+    def utterances(self, tokenizer: Tokenizer) -> list[ScoredUtterance]:
         """References and hypotheses as words."""
         return [
-            Utterance(cut_id, self.texts[cut_id].split(), tokenizer.decode(hypothesis.tokens).split())
+            ScoredUtterance(cut_id, self.texts[cut_id].split(), tokenizer.decode(hypothesis.tokens).split())
             for cut_id, hypothesis in self.hypotheses.items()
         ]
 
@@ -130,7 +130,7 @@ def decode_split(
     model: Transducer,
     tokenizer: Tokenizer,
     search: Search,
-    setting: Setting,
+    setting: DecodeSetting,
     batches: Iterable[Batch],
     num_streams: int = 16,
     on_progress: Callable[[float], object] = lambda seconds: None,
@@ -166,7 +166,7 @@ def decode_split(
             on_progress(batch.seconds)
 
     if setting.mode == "streaming":
-        recognizer = StreamingRecognizer(model, tokenizer, setting.chunk, num_streams, search=search)
+        recognizer = StreamingRecognizer(search, setting.chunk, num_streams)
         decoded.hypotheses.update(recognizer.decode_all(_utterances(timed())))
     else:
         for batch in timed():
@@ -211,7 +211,7 @@ class Difference:
         return self.margin < TIE
 
 
-def differences(one: dict[str, Hypothesis], other: dict[str, Hypothesis]) -> list[Difference]:
+def decoding_differences(one: dict[str, Hypothesis], other: dict[str, Hypothesis]) -> list[Difference]:
     """The utterances whose tokens or frames differ, by cut id. Both sides need :attr:`Hypothesis.margins`.
 
     Raises:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from summarymix import optional_k2
-from summarymix.decoding.search import UNSCALED, Hypothesis, Path, Scaling, Search
+from summarymix.decoding.search import UNSCALED, BeamPath, Hypothesis, Scaling, Search
 from summarymix.model import BLANK, Transducer
 from summarymix.predictor import StatelessPredictor
 from summarymix.state import State
@@ -106,7 +106,7 @@ class FastBeamSearch(Search):
         It has no way to end. k2 tells between streams that can end and those that cannot, and in this one all paths are
         alike. But k2 wants a final state, so there is one that is never reached.
         """
-        tokens = torch.tensor([i for i in range(self.model.config.vocab_size) if i not in self.silent])
+        tokens = torch.tensor([i for i in range(self.model.config.vocab_size) if i not in self.blank_ids])
         arcs = torch.zeros(len(tokens) + 1, 4, dtype=torch.int32)  # from, to, label, score
         arcs[:-1, 2] = tokens
         arcs[-1, :3] = torch.tensor([1, 2, -1])
@@ -140,7 +140,7 @@ class FastBeamSearch(Search):
     # k2 asks for the versions of its tensors, which those of inference mode do not have; callers may be in that.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> None:
+    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> State:
         """See :meth:`Search.__call__ <summarymix.decoding.search.Search.__call__>`.
 
         Raises:
@@ -163,6 +163,7 @@ class FastBeamSearch(Search):
         heard = [hypothesis for hypothesis, limit in zip(hypotheses, limits, strict=True) if limit]
         if heard:
             self._show_best(heard, self._close(heard))
+        return state
 
     def _search(self, hypotheses: list[Hypothesis], frames: Tensor) -> None:
         """Search frames (M, t, J) of M streams."""
@@ -187,7 +188,7 @@ class FastBeamSearch(Search):
         """
         tokens = contexts.long()
         tokens[:, :-1].masked_fill_(tokens[:, 1:] == BLANK, -1)
-        return self.model.joiner.decoder_proj(self.predictor.mix(tokens)[:, 0])
+        return self.model.joiner.predictor_proj(self.predictor.mix(tokens)[:, 0])
 
     def _streams(self, hypotheses: list[Hypothesis]) -> Any:
         return self.k2.RnntDecodingStreams([hypothesis.memory.stream for hypothesis in hypotheses], self._config)
@@ -224,12 +225,12 @@ class FastBeamSearch(Search):
         for hypothesis in hypotheses:
             hypothesis.paths = []
         for owner, (begin, end), total in zip(owners, pairwise(ends), totals, strict=True):
-            path, frames = Path(), hypotheses[owner].memory.frames
+            path, frames = BeamPath(), hypotheses[owner].memory.frames
             for frame, token, log_prob in zip(frames, labels[begin:end], log_probs[begin:end], strict=True):
                 if BLANK < token < self.end:
                     path.end, _ = path.emit(token, frame, log_prob)
             partial = self.whole_utterances and self.end not in labels[begin:end]
-            path.score = path.rank = total - PARTIAL if partial else total
+            path.score = path.normalized_score = total - PARTIAL if partial else total
             hypotheses[owner].paths.append(path)
         for hypothesis in hypotheses:
             hypothesis.show_best()

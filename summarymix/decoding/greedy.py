@@ -5,7 +5,7 @@ from torch import Tensor
 
 from summarymix.decoding.search import UNSCALED, Hypothesis, Scaling, TransducerSearch
 from summarymix.model import Transducer
-from summarymix.state import State, nest, select_slots, write_slots
+from summarymix.state import State, copy_state, nest, select_slots, write_slots
 
 
 class GreedySearch(TransducerSearch):
@@ -34,15 +34,16 @@ class GreedySearch(TransducerSearch):
         self.max_symbols_per_frame = max_symbols_per_frame
 
     @torch.inference_mode()
-    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> None:
+    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> State:
         """See :meth:`Search.__call__ <summarymix.decoding.search.Search.__call__>`."""
         frames = self.model.joiner.encoder_proj(encoder_out)  # (N, T, J)
         limits: list[int] = lengths.tolist()
+        state = copy_state(state)
         for t in range(max(limits, default=0)):
             pending = [n for n, limit in enumerate(limits) if t < limit]
             closest: dict[int, float] = {}
             for _ in range(self.max_symbols_per_frame):
-                frame, context = frames[:, t], state["decoder_proj"]
+                frame, context = frames[:, t], state["predictor_proj"]
                 if len(pending) < len(limits):
                     rows = torch.tensor(pending, device=frames.device)  # (M,)
                     frame, context = frame[rows], context[rows]
@@ -52,7 +53,7 @@ class GreedySearch(TransducerSearch):
                     first, second = logits.topk(2, dim=1).values.unbind(1)
                     for n, margin in zip(pending, (first - second).tolist(), strict=True):
                         closest[n] = min(margin, closest.get(n, margin))
-                emitting = [m for m, token in enumerate(best) if token not in self.silent]
+                emitting = [m for m, token in enumerate(best) if token not in self.blank_ids]
                 if not emitting:
                     break
                 self._emit(pending, emitting, best, logits, t, state, hypotheses)
@@ -61,6 +62,7 @@ class GreedySearch(TransducerSearch):
                 hypotheses[n].margins.append(margin)
         for hypothesis, limit in zip(hypotheses, limits, strict=True):
             hypothesis.num_frames += limit
+        return state
 
     def _emit(
         self,
@@ -72,7 +74,7 @@ class GreedySearch(TransducerSearch):
         state: State,
         hypotheses: list[Hypothesis],
     ) -> None:
-        """Append the tokens of the rows ``emitting`` of ``logits`` and let their predictors read them."""
+        """Append the tokens of the rows ``emitting`` of ``logits`` and let their predictors read them, in ``state``."""
         log_probs = logits[emitting].log_softmax(1)  # (E, V)
         tokens = torch.tensor([best[m] for m in emitting], device=logits.device)  # (E,)
         chosen: list[float] = log_probs.gather(1, tokens[:, None]).flatten().tolist()

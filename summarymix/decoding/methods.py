@@ -1,7 +1,8 @@
 """The searches by name, and their options on a command line."""
 
 import argparse
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +20,37 @@ from summarymix.lm.rnn_scorer import RnnLMScorer
 from summarymix.lm.scorers import TokenScorer
 from summarymix.model import Transducer
 
-# What each takes besides blank_penalty and temperature, which all take.
-BEAM = {
-    "beam_size",
-    "nbest",
-    "hotwords_file",
-    "hotwords_score",
-    "rnn_lm",
-    "rnn_lm_scale",
-    "ngram_lm",
-    "ngram_lm_scale",
-}
-FAST_BEAM = {"beam", "max_contexts", "max_states", "lg", "lg_scale"}
-METHODS = {
-    "greedy_search": {"max_sym_per_frame"},
-    "modified_beam_search": BEAM,
-    "fast_beam_search": FAST_BEAM,
-    "fast_beam_search_nbest": FAST_BEAM | {"num_paths", "nbest_scale", "nbest"},
-    "ctc_greedy_search": set[str](),
-    "ctc_prefix_beam_search": BEAM,
-}
-# Options that say something of what another one names.
-NEEDED = (("hotwords_score", "hotwords_file"), ("rnn_lm_scale", "rnn_lm"), ("lg_scale", "lg"))
-HELP = (
-    "greedy_search: the best token at each step (the default). modified_beam_search: several hypotheses, one token per "
-    "frame at most. fast_beam_search, fast_beam_search_nbest: k2's lattice, its best path, or the best of hypotheses "
-    "drawn from it. ctc_greedy_search, ctc_prefix_beam_search: the same of the auxiliary CTC head"
+METHODS = (
+    "greedy_search",
+    "modified_beam_search",
+    "fast_beam_search",
+    "fast_beam_search_nbest",
+    "ctc_greedy_search",
+    "ctc_prefix_beam_search",
 )
+BEAM = ("modified_beam_search", "ctc_prefix_beam_search")
+FAST_BEAM = ("fast_beam_search", "fast_beam_search_nbest")
+HELP_PREFIXES = {METHODS: "", BEAM: "beam searches: ", FAST_BEAM: "fast beam searches: "}
+# The option on the left says something about the one on the right.
+NEEDED = (("hotwords_score", "hotwords_file"), ("rnn_lm_scale", "rnn_lm"), ("lg_scale", "lg"))
+METHOD_HELP = (
+    "greedy_search: the best token at each step (the default). modified_beam_search: several hypotheses, at most one "
+    "token per frame. fast_beam_search: the best path of k2's lattice; fast_beam_search_nbest: the best of several "
+    "paths that are drawn from it. ctc_greedy_search, ctc_prefix_beam_search: searches with the auxiliary CTC head"
+)
+
+
+def option(default: Any, help: str, kind: type, methods: Sequence[str] = METHODS, least: float | None = None) -> Any:
+    """A field of :class:`SearchOptions` and its option on the command line.
+
+    Args:
+        default: a tuple for an option that takes several values.
+        help: text for ``--help``.
+        kind: of a value.
+        methods: searches that have this option.
+        least: smallest value.
+    """
+    return field(default=default, metadata={"help": help, "type": kind, "methods": methods, "least": least})
 
 
 @dataclass(frozen=True)
@@ -53,88 +58,92 @@ class SearchOptions:
     """A search and its options; names and meanings are icefall's."""
 
     method: str = "greedy_search"
-    max_sym_per_frame: int = 1
-    beam_size: int = 4
-    nbest: int = 0
-    beam: float = FastBeamOptions.beam
-    max_contexts: int = FastBeamOptions.max_contexts
-    max_states: int = FastBeamOptions.max_states
-    num_paths: int = 200
-    nbest_scale: float = FastBeamOptions.nbest_scale
-    lg: Path | None = None
-    lg_scale: float = 0.01
-    blank_penalty: float = 0.0
-    temperature: float = 1.0
-    hotwords_file: Path | None = None
-    hotwords_score: float = 1.5
-    rnn_lm: Path | None = None
-    rnn_lm_scale: float = 0.3
-    ngram_lm: tuple[Path, ...] = ()
-    ngram_lm_scale: tuple[float, ...] = (0.2,)
-
-    @staticmethod
-    def add_to(parser: argparse.ArgumentParser) -> None:
-        """Add the options to a parser."""
-        option = parser.add_argument_group("search").add_argument
-        option("--method", choices=list(METHODS), default="greedy_search", help=HELP)
-        option("--max-sym-per-frame", type=int, help="greedy_search: tokens at one frame at most (1)")
-        option("--beam-size", type=int, help="beam searches: hypotheses (4)")
-        option("--nbest", type=int, help="beam searches: also write the N best of each utterance, with scores")
-        option("--beam", type=float, help="fast_beam_search: scores so far below the best one are dropped (20)")
-        option("--max-contexts", type=int, help="fast_beam_search: different last tokens of a stream at a frame (8)")
-        option("--max-states", type=int, help="fast_beam_search: states of a stream at a frame (64)")
-        option("--num-paths", type=int, help="fast_beam_search_nbest: paths drawn from the lattice (200)")
-        option("--nbest-scale", type=float, help="of scores for the drawing (0.5); less: more different hypotheses")
-        option("--lg", type=Path, help="fast_beam_search: words and language model, which local/compile_lg.py compiles")
-        option("--lg-scale", type=float, help="of the logarithms of its probabilities (0.01)")
-        option("--blank-penalty", type=float, help="subtracted from the logit of blank (0); more: fewer deletions")
-        option("--temperature", type=float, help="divides logits (1); more: beam searches keep more alternatives")
-        option(
-            "--hotwords-file",
-            type=Path,
-            help="beam searches: words or phrases to prefer, one a line, with a score of its own where it is to "
-            "have one: HELLO WORLD :2.5",
-        )
-        option("--hotwords-score", type=float, help="added for each token of a hot word (1.5)")
-        option("--rnn-lm", type=Path, help="beam searches: a language model that local/train_rnn_lm.py has made")
-        option("--rnn-lm-scale", type=float, help="of the logarithms of its probabilities (0.3)")
-        option(
-            "--ngram-lm",
-            nargs="+",
-            type=Path,
-            help="beam searches: language models of tokens in ARPA format, such as local/train_ngram.py makes",
-        )
-        option(
-            "--ngram-lm-scale",
-            nargs="+",
-            type=float,
-            help="of the logarithms of each one's probabilities (0.2); below 0 for one of the transcripts themselves "
-            "(LODR): --rnn-lm lm.pt --ngram-lm transcripts-2gram.arpa --ngram-lm-scale -0.1",
-        )
+    max_sym_per_frame: int = option(1, "maximum number of tokens per frame (1)", int, ("greedy_search",))
+    beam_size: int = option(4, "number of hypotheses (4)", int, BEAM)
+    nbest: int = option(
+        0,
+        "also write the N best hypotheses of each utterance",
+        int,
+        ("modified_beam_search", "fast_beam_search_nbest", "ctc_prefix_beam_search"),
+        least=0,
+    )
+    beam: float = option(
+        FastBeamOptions.beam,
+        "hypotheses whose scores are this far below the best one are dropped (20)",
+        float,
+        FAST_BEAM,
+    )
+    max_contexts: int = option(
+        FastBeamOptions.max_contexts, "maximum number of last tokens per stream and frame (8)", int, FAST_BEAM, least=1
+    )
+    max_states: int = option(
+        FastBeamOptions.max_states, "maximum number of states per stream and frame (64)", int, FAST_BEAM, least=1
+    )
+    num_paths: int = option(
+        200, "number of paths drawn from the lattice (200)", int, ("fast_beam_search_nbest",), least=1
+    )
+    nbest_scale: float = option(
+        FastBeamOptions.nbest_scale,
+        "scale of the scores when paths are drawn (0.5); a smaller one gives more different paths",
+        float,
+        ("fast_beam_search_nbest",),
+    )
+    lg: Path | None = option(None, "words and language model, compiled by local/compile_lg.py", Path, FAST_BEAM)
+    lg_scale: float = option(0.01, "scale of the log-probabilities of --lg (0.01)", float, FAST_BEAM)
+    blank_penalty: float = option(0.0, "subtracted from the logit of blank (0); more: fewer deletions", float)
+    temperature: float = option(1.0, "divides logits (1); more: beam searches keep more alternatives", float)
+    hotwords_file: Path | None = option(
+        None, "words or phrases to prefer, one per line, optionally with a score: HELLO WORLD :2.5", Path, BEAM
+    )
+    hotwords_score: float = option(1.5, "added for each token of a hotword (1.5)", float, BEAM)
+    rnn_lm: Path | None = option(None, "RNN language model, trained by local/train_rnn_lm.py", Path, BEAM)
+    rnn_lm_scale: float = option(0.3, "scale of the log-probabilities of --rnn-lm (0.3)", float, BEAM)
+    ngram_lm: tuple[Path, ...] = option(
+        (), "n-gram language models of tokens in ARPA format, such as local/train_ngram.py makes", Path, BEAM
+    )
+    ngram_lm_scale: tuple[float, ...] = option(
+        (0.2,),
+        "scale of the log-probabilities of each --ngram-lm (0.2). Below 0 for a model of the training transcripts "
+        "(LODR): --rnn-lm lm.pt --ngram-lm transcripts-2gram.arpa --ngram-lm-scale -0.1",
+        float,
+        BEAM,
+    )
 
     @classmethod
-    def of(cls, args: argparse.Namespace) -> "SearchOptions":
+    def add_to(cls, parser: argparse.ArgumentParser) -> None:
+        """Add the options to a parser."""
+        group = parser.add_argument_group("search")
+        group.add_argument("--method", choices=METHODS, default="greedy_search", help=METHOD_HELP)
+        for one in _options():
+            methods = one.metadata["methods"]
+            prefix = HELP_PREFIXES.get(methods, f"{', '.join(methods)}: ")
+            nargs = "+" if isinstance(one.default, tuple) else None
+            help = prefix + one.metadata["help"]
+            group.add_argument(f"--{_dashed(one.name)}", type=one.metadata["type"], nargs=nargs, help=help)
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> "SearchOptions":
         """The options that were given.
 
         Raises:
             ValueError: one of them is not for this method.
         """
-        names = [field.name for field in fields(cls)]
-        given: dict[str, Any] = {name: value for name in names if (value := getattr(args, name)) is not None}
-        taken = METHODS[args.method] | {"method", "blank_penalty", "temperature"}
-        for name in given:
-            if name not in taken:
-                methods = ", ".join(method for method, options in METHODS.items() if name in options)
-                raise ValueError(f"--{_dashed(name)} is an option of --method {methods}, not of {args.method}")
-        for name, least in (("nbest", 0), ("max_contexts", 1), ("max_states", 1), ("num_paths", 1)):
-            if given.get(name, least) < least:
-                raise ValueError(f"--{_dashed(name)} must be {least} or more")
+        given: dict[str, Any] = {"method": args.method}
+        for one in _options():
+            value = getattr(args, one.name)
+            if value is None:
+                continue
+            methods, least = one.metadata["methods"], one.metadata["least"]
+            if args.method not in methods:
+                raise ValueError(
+                    f"--{_dashed(one.name)} is an option of --method {', '.join(methods)}, not of {args.method}"
+                )
+            if least is not None and value < least:
+                raise ValueError(f"--{_dashed(one.name)} must be {least} or more")
+            given[one.name] = tuple(value) if isinstance(one.default, tuple) else value
         for name, file in NEEDED:
             if name in given and file not in given:
                 raise ValueError(f"--{_dashed(name)} is for a --{_dashed(file)}, which is missing")
-        for name in ("ngram_lm", "ngram_lm_scale"):
-            if name in given:
-                given[name] = tuple(given[name])
         options = cls(**given)
         if "ngram_lm" in given or "ngram_lm_scale" in given:
             models, scales = len(options.ngram_lm), len(options.ngram_lm_scale)
@@ -159,16 +168,16 @@ class SearchOptions:
     @property
     def label(self) -> str:
         """What tells results of this method apart, for file names: ``beam-size-4-temperature-1.2``."""
-        always, never = METHODS[self.method] & {"beam_size"}, {"method", "nbest"}
         parts = []
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in always or (value != field.default and field.name not in never):
+        for one in _options():
+            value = getattr(self, one.name)
+            always = one.name == "beam_size" and self.method in BEAM
+            if always or (value != one.default and one.name != "nbest"):
                 values = value if isinstance(value, tuple) else (value,)
-                parts += [_dashed(field.name), *map(_short, values)]
+                parts += [_dashed(one.name), *map(_short, values)]
         return "-".join(parts)
 
-    def make(self, model: Transducer, tokenizer: Tokenizer, record_margins: bool = False) -> Search:
+    def build(self, model: Transducer, tokenizer: Tokenizer, record_margins: bool = False) -> Search:
         """The search.
 
         Raises:
@@ -179,7 +188,7 @@ class SearchOptions:
             return GreedySearch(model, self.max_sym_per_frame, unk_id, record_margins, scaling)
         if self.method == "ctc_greedy_search":
             return CTCGreedySearch(model, unk_id, record_margins, scaling)
-        if self.method in ("fast_beam_search", "fast_beam_search_nbest"):
+        if self.method in FAST_BEAM:
             num_paths = self.num_paths if self.method == "fast_beam_search_nbest" else 0
             options = FastBeamOptions(self.beam, self.max_contexts, self.max_states, num_paths, self.nbest_scale)
             graph = None if self.lg is None else read_lg(self.lg, tokenizer.tokens, self.lg_scale)
@@ -194,6 +203,11 @@ class SearchOptions:
             scorers.append(NgramLM(path, tokenizer.tokens, scale))
         beam_search = ModifiedBeamSearch if self.method == "modified_beam_search" else CTCPrefixBeamSearch
         return beam_search(model, self.beam_size, unk_id, record_margins, scaling, scorers)
+
+
+def _options() -> list[Field[Any]]:
+    """The fields of :class:`SearchOptions` besides the method."""
+    return [one for one in fields(SearchOptions) if one.name != "method"]
 
 
 def _short(value: Any) -> str:

@@ -107,14 +107,14 @@ class Recognizer:
         left_chunks = default_left_chunks(DynamicChunkConfig(**config["chunk"]))
         return cls(model, tokenizer, extractor, left_chunks, rnnt_type=config["loss"]["rnnt_type"])
 
-    def use(self, options: SearchOptions) -> None:
+    def set_search(self, options: SearchOptions) -> None:
         """Search so from now on.
 
         Raises:
             ValueError, OSError: see :meth:`SearchOptions.check_lattice` and :meth:`SearchOptions.make`.
         """
         options.check_lattice(self.rnnt_type)
-        self.search = options.make(self.model, self.tokenizer)
+        self.search = options.build(self.model, self.tokenizer)
 
     def transcribe(
         self,
@@ -195,11 +195,9 @@ class Recognizer:
         left = self.left_chunks if left_chunks is None else left_chunks
         chunk = ChunkConfig.from_ms(chunk_ms, left)
         self.model.encoder.check_chunk(chunk)
-        recognizer = StreamingRecognizer(
-            self.model, self.tokenizer, chunk, extractor=self.extractor, search=self.search
-        )
+        recognizer = StreamingRecognizer(self.search, chunk, extractor=self.extractor)
         sample_rate = sample_rate or self.extractor.options.sample_rate
-        return LiveStream(recognizer, sample_rate, self.extractor, endpointing, reset_after_silence)
+        return LiveStream(recognizer, self.tokenizer, sample_rate, self.extractor, endpointing, reset_after_silence)
 
     def _features(self, blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
         resampler = Resampler(sample_rate, self.extractor.options.sample_rate)
@@ -216,12 +214,14 @@ class LiveStream:
     def __init__(
         self,
         recognizer: StreamingRecognizer,
+        tokenizer: Tokenizer,
         sample_rate: int,
         extractor: FbankExtractor,
         endpointing: Endpointing | None,
         reset_after_silence: float | None,
     ) -> None:
         self._recognizer = recognizer
+        self._tokenizer = tokenizer
         self._stream = recognizer.open()
         self._sample_rate = sample_rate
         self._resampler = Resampler(sample_rate, extractor.options.sample_rate)
@@ -288,7 +288,7 @@ class LiveStream:
         if (hypothesis.num_frames - next(self._sounds(tokens, frames))) * _FRAME < self._endpointing.max_seconds:
             return []
         # The last word may go on, unless there is no other.
-        starts = word_starts([self._recognizer.tokenizer.tokens[i] for i in tokens])
+        starts = word_starts([self._tokenizer.tokens[i] for i in tokens])
         return self._end_segment(frames[starts[-1]] if len(starts) > 1 else None)
 
     def _may_reset(self) -> bool:
@@ -300,7 +300,7 @@ class LiveStream:
 
     def _sounds(self, tokens: Iterable[int], frames: Iterable[int]) -> Iterator[int]:
         """The frames of tokens that are not only a space, which may be emitted long before or after a word."""
-        pieces = self._recognizer.tokenizer.tokens
+        pieces = self._tokenizer.tokens
         return (frame for token, frame in zip(tokens, frames, strict=True) if pieces[token] != SPACE)
 
     def _end_segment(self, end: int | None = None) -> list[Transcript]:
@@ -312,7 +312,7 @@ class LiveStream:
         return [segment]
 
     def _segment(self, end: int | None = None) -> Transcript:
-        return transcript(self._stream.hypothesis, self._recognizer.tokenizer, self._begin, end, self._offset)
+        return transcript(self._stream.hypothesis, self._tokenizer, self._begin, end, self._offset)
 
 
 class _Counted:

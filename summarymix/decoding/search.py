@@ -32,14 +32,14 @@ class Emission:
 
 
 @dataclass
-class Path:
+class BeamPath:
     """One of the hypotheses in a beam."""
 
     end: Emission | None = None  # the last token, and with it those before
     # Equal tokens have equal keys. That different ones have is a matter of 64 bits, and of a beam's few paths.
     key: int = 0
     score: float = 0.0  # all that counts, summed over the alignments in the beam, as if the input ended here
-    rank: float = 0.0  # what hypotheses are sorted by, the best having the greatest
+    normalized_score: float = 0.0  # what hypotheses are sorted by, the best having the greatest
 
     @property
     def length(self) -> int:
@@ -65,7 +65,7 @@ class Hypothesis:
     score: float = 0.0  # of the best path
     paths: list[Any] = field(
         default_factory=list, repr=False, compare=False
-    )  # the beam: the search's own kind of Path, in no order
+    )  # the beam: the search's own kind of BeamPath, in no order
     memory: Any = field(default=None, repr=False, compare=False)  # what else the search keeps, if it is no tensor
     _shown: list[Emission] = field(default_factory=list, repr=False, compare=False)  # those of the tokens above
 
@@ -74,7 +74,7 @@ class Hypothesis:
         if not self.paths:
             return [self]
         hypotheses = []
-        for path in sorted(self.paths, key=lambda path: path.rank, reverse=True)[:limit]:
+        for path in sorted(self.paths, key=lambda path: path.normalized_score, reverse=True)[:limit]:
             hypotheses.append(Hypothesis(num_frames=self.num_frames))
             hypotheses[-1].show(path)
         return hypotheses
@@ -86,14 +86,14 @@ class Hypothesis:
         """
         if not self.paths:
             return self.margins[frame]
-        best = sorted(path.rank for path in self.paths)[-2:]
+        best = sorted(path.normalized_score for path in self.paths)[-2:]
         return min([*self.margins, *(best[1:] and [best[1] - best[0]])])
 
     def show_best(self) -> None:
         """Show the path of the greatest rank."""
-        self.show(max(self.paths, key=lambda path: path.rank))
+        self.show(max(self.paths, key=lambda path: path.normalized_score))
 
-    def show(self, path: Path) -> None:
+    def show(self, path: BeamPath) -> None:
         """Let tokens, frames, log_probs and score be those of ``path``. Takes as long as there are changes."""
         tail = []
         emission = path.end
@@ -154,7 +154,7 @@ class Search(ABC):
         self, model: Transducer, unk_id: int | None = None, record_margins: bool = False, scaling: Scaling = UNSCALED
     ) -> None:
         self.model = model
-        self.silent = {BLANK} if unk_id is None else {BLANK, unk_id}
+        self.blank_ids = {BLANK} if unk_id is None else {BLANK, unk_id}
         self.scaling = scaling
         self.record_margins = record_margins
 
@@ -170,14 +170,17 @@ class Search(ABC):
         """The state of ``batch_size`` streams at the start of an utterance."""
 
     @abstractmethod
-    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> None:
-        """Search further frames of every stream; ``state`` and ``hypotheses`` are updated in place.
+    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> State:
+        """Search further frames of every stream, and extend its hypothesis.
 
         Args:
             encoder_out: (N, T, D) the next encoder frames of N streams.
             lengths: (N,) int64, how many of the T frames belong to each stream; 0 is legal.
             state: from :meth:`init_state`, rows in the order of ``encoder_out``.
-            hypotheses: N of them, likewise.
+            hypotheses: N of them, in the same order; changed in place.
+
+        Returns:
+            The state that follows.
         """
 
     def decode(self, encoder_out: Tensor, lengths: Tensor) -> list[Hypothesis]:
@@ -188,7 +191,7 @@ class Search(ABC):
 
 
 class TransducerSearch(Search):
-    """A search with predictor and joiner. Its state is the predictor's and ``decoder_proj``, its last output,
+    """A search with predictor and joiner. Its state is the predictor's and ``predictor_proj``, its last output,
     projected for the joiner.
     """
 
@@ -203,7 +206,7 @@ class TransducerSearch(Search):
         """Let the predictors read ``tokens`` (E,); the new state of these E streams."""
         out, predictor_state = self.model.predictor.step(tokens, predictor_state)  # (E, P)
         return {
-            "decoder_proj": self.model.joiner.decoder_proj(out),  # (E, J)
+            "predictor_proj": self.model.joiner.predictor_proj(out),  # (E, J)
             **flatten({"predictor": predictor_state}),
         }
 

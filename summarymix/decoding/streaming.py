@@ -9,33 +9,19 @@ so nothing has to be guessed or appended, and the result equals that of the whol
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from summarymix.chunking import FRAME_MS, ChunkConfig
+from summarymix.chunking import ChunkConfig
 from summarymix.data.features import FbankExtractor
-from summarymix.data.tokens import Tokenizer
-from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.search import Hypothesis, Search
 from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed, output_lengths
-from summarymix.model import Transducer
 from summarymix.state import State, reset_slots, select_slots, write_slots
 
 Key = TypeVar("Key")
-
-
-@dataclass(frozen=True)
-class StreamResult:
-    """What a stream has been recognised as so far."""
-
-    tokens: list[int]
-    text: str
-    timestamps: list[float]  # seconds from the stream's start at which each token was emitted
-    log_probs: list[float]
 
 
 class FeatureQueue:
@@ -129,12 +115,10 @@ class StreamingRecognizer:
     when a stream enters it. The memory of a stream is its slot, the features of one chunk, and its tokens.
 
     Args:
-        model: in evaluation mode, on the device to compute on.
-        tokenizer: turns tokens into text.
+        search: with a model in evaluation mode, on the device to compute on.
         chunk: chunk size and left context; the chunk size must be finite.
         num_streams: number of slots.
         extractor: computes features of streams that are fed with audio; None for streams fed with features.
-        search: the search to use; by default greedy search with one symbol per frame.
 
     Raises:
         ValueError: ``chunk`` has no finite size, ``num_streams`` is not positive, or the search cannot stream.
@@ -142,22 +126,19 @@ class StreamingRecognizer:
 
     def __init__(
         self,
-        model: Transducer,
-        tokenizer: Tokenizer,
+        search: Search,
         chunk: ChunkConfig,
         num_streams: int = 1,
         extractor: FbankExtractor | None = None,
-        search: Search | None = None,
     ) -> None:
         if chunk.chunk_size is None:
             raise ValueError("streaming needs a chunk size: give --chunk-ms, for instance 640")
         if num_streams < 1:
             raise ValueError(f"the number of streams must be 1 or more, not {num_streams}")
-        self.model = model
-        self.tokenizer = tokenizer
+        search.check_streaming()
+        self.search = search
+        self.model = model = search.model
         self.extractor = extractor
-        self.search = search or GreedySearch(model, unk_id=tokenizer.unk_id)
-        self.search.check_streaming()
         parameter = next(model.parameters())
         self._device, self._dtype = parameter.device, parameter.dtype
         self._feature_dim = model.config.feature_dim
@@ -240,23 +221,13 @@ class StreamingRecognizer:
         encoder_out, encoder_state = self.model.encoder.step(
             features.to(self._device), encoder_state, lengths if partial else None
         )  # (M, C, D)
-        self.search(encoder_out, lengths, search_state, [s.hypothesis for s in ready])
+        search_state = self.search(encoder_out, lengths, search_state, [s.hypothesis for s in ready])
         if everyone:
-            self._encoder_state = encoder_state
+            self._encoder_state, self._search_state = encoder_state, search_state
         else:
             write_slots(self._encoder_state, slots, encoder_state)
             write_slots(self._search_state, slots, search_state)
         return len(ready)
-
-    def result(self, stream: Stream) -> StreamResult:
-        """What the stream has been recognised as so far."""
-        hypothesis = stream.hypothesis
-        return StreamResult(
-            tokens=list(hypothesis.tokens),
-            text=self.tokenizer.decode(hypothesis.tokens),
-            timestamps=[frame * FRAME_MS / 1000 for frame in hypothesis.frames],
-            log_probs=list(hypothesis.log_probs),
-        )
 
     def decode_all(self, utterances: Iterable[tuple[Key, Tensor]]) -> Iterator[tuple[Key, Hypothesis]]:
         """Recognise recordings given as (key, features (T, F)), as many at a time as there are free slots.

@@ -39,13 +39,13 @@ def main(argv: Sequence[str] | None = None, program: str = "./transcribe.py") ->
     arguments = [dashed(argument) for argument in (sys.argv[1:] if argv is None else argv)]
     args = parser.parse_intermixed_args(arguments)  # options may stand before and behind the files
     try:
-        search = SearchOptions.of(args)
+        search = SearchOptions.from_args(args)
         _check(args)
     except ValueError as error:
         parser.error(str(error))
     with clear_errors(args.program):
         recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device)
-        recognizer.use(search)
+        recognizer.set_search(search)
         if args.stdin:
             _transcribe_live(recognizer, args)
             return

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from summarymix.blocks.pieces import is_recorded, piece_frames
 from summarymix.chunking import FRAME_MS, ChunkConfig
 from summarymix.encoder.subsampling import FEATURE_OVERLAP, FEATURES_PER_FRAME, features_needed, output_lengths
-from summarymix.state import State, StateTree, flatten, nest
+from summarymix.state import State, StateTree, flatten, kind_of, nest
 
 GPU_FACTOR = 32  # frames of a run on a GPU, relative to CPU: enough to keep it busy
 
@@ -80,7 +80,7 @@ class Encoder(nn.Module):
         """
         self.check_chunk(chunk)
         state = flatten(self.init_tree(batch_size, chunk))
-        if chunk.left_chunks < 0 and any(tensor.size(1) == 0 for tensor in state.values()):
+        if chunk.left_chunks < 0 and "attention" in map(kind_of, state):
             raise ValueError(
                 f"self-attention cannot stream with {chunk}: it keeps the keys and values of all frames of a chunk's "
                 "left context. Limit it with --left-chunks N; only SummaryMixing streams with unlimited left context"

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from summarymix.blocks.attention import AttentionValues, AttentionWeights
 from summarymix.blocks.bias_norm import BiasNorm
 from summarymix.blocks.mixing import MixingConfig, SummaryMixing, make_summary_mixing
-from summarymix.blocks.regularise import Balancer, Whiten
+from summarymix.blocks.regularizers import Balancer, Whiten
 from summarymix.blocks.scheduled import Scheduled
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.encoder.zipformer_modules import (

@@ -12,7 +12,7 @@ from summarymix.blocks.attention import past_frames, remember_frames
 from summarymix.blocks.convolution import ChunkConvolution
 from summarymix.blocks.mixing import SeenMean
 from summarymix.blocks.pieces import in_pieces
-from summarymix.blocks.regularise import Balancer, Whiten, limit_value
+from summarymix.blocks.regularizers import Balancer, Whiten, limit_value
 from summarymix.blocks.scheduled import Schedulable, Scheduled
 from summarymix.blocks.swoosh import swoosh_l, swoosh_r
 from summarymix.chunking import ChunkConfig, ChunkGrid

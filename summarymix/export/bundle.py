@@ -7,7 +7,7 @@ from typing import Literal
 from summarymix.chunking import ChunkConfig
 from summarymix.data.features import FbankOptions
 from summarymix.data.tokens import Tokenizer
-from summarymix.export.check import Comparison, Graphs
+from summarymix.export.check import ExportCheck, Graphs
 from summarymix.export.graphs import Graph, StreamingEncoder, offline_graphs, streaming_graphs
 from summarymix.export.onnx import QUANTIZED, check_file, load_onnx, quantize, write_onnx
 from summarymix.export.readme import describe
@@ -130,7 +130,7 @@ class Export:
 
     def compare(self, graphs: list[Graph], functions: Graphs, is_exact: bool = True) -> None:
         """Compare the files' numbers with the model's; if they are not exact, only their shapes."""
-        comparison = Comparison(self.model, functions, **({} if is_exact else {"tolerance": float("inf")}))
+        comparison = ExportCheck(self.model, functions, **({} if is_exact else {"tolerance": float("inf")}))
         encoder = graphs[0].module
         if isinstance(encoder, StreamingEncoder):
             comparison.streaming(self.chunk, (encoder.summary_size, encoder.convolution_size))

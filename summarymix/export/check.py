@@ -16,7 +16,7 @@ Graphs = dict[str, Callable[..., list[Tensor]]]
 """Encoder, decoder and joiner of an export, as functions."""
 
 
-class Comparison:
+class ExportCheck:
     """Compares what files compute with what the model computes.
 
     Args:
@@ -87,7 +87,7 @@ class Comparison:
                 expected, state = predictor.step(token, state)
                 context = torch.stack(history[-context_size:], dim=1)  # (N, context_size)
                 [decoder_out] = self.graphs["decoder"](context)
-                self.compare("decoder", decoder_out, joiner.decoder_proj(expected))
+                self.compare("decoder", decoder_out, joiner.predictor_proj(expected))
                 frame = torch.randn(decoder_out.shape, generator=self.generator)
                 [logits] = self.graphs["joiner"](frame, decoder_out)
                 self.compare("joiner", logits, joiner(frame, decoder_out))

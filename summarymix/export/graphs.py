@@ -15,7 +15,7 @@ from summarymix.chunking import ChunkConfig
 from summarymix.encoder.subsampling import FEATURE_OVERLAP, FEATURES_PER_FRAME, features_needed
 from summarymix.model import Transducer
 from summarymix.predictor import StatelessPredictor
-from summarymix.state import pack_state, unpack_state
+from summarymix.state import kind_of, pack_state, unpack_state
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class StreamingEncoder(nn.Module):
         self.encoder = model.encoder
         self.projection = model.joiner.encoder_proj
         state = model.encoder.init_state(1, chunk)
-        summaries = {name: tensor for name, tensor in state.items() if not name.endswith(".cache")}
+        summaries = {name: tensor for name, tensor in state.items() if kind_of(name) != "convolutions"}
         self.state = summaries | state  # the same, convolutions last
         total = pack_state(self.state).size(1)
         self.summary_size = max(sum(tensor.numel() for tensor in summaries.values()), 1)
@@ -191,7 +191,7 @@ def token_graphs(model: Transducer, about: dict[str, str]) -> list[Graph]:
     context_size, joiner_dim = model.predictor.context_size, model.config.joiner_dim
     decoder = Graph(
         "decoder",
-        Decoder(model.predictor, model.joiner.decoder_proj).eval(),
+        Decoder(model.predictor, model.joiner.predictor_proj).eval(),
         {"y": torch.zeros(2, context_size, dtype=torch.int64)},
         ("decoder_out",),
         {"y": {0: "N"}},

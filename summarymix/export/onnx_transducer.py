@@ -144,7 +144,7 @@ class OnnxJoiner:
     """
 
     def __init__(self, path: Path) -> None:
-        self.encoder_proj = self.decoder_proj = nn.Identity()
+        self.encoder_proj = self.predictor_proj = nn.Identity()
         self._run = load_onnx(path)
 
     def __call__(self, encoder: Tensor, decoder: Tensor) -> Tensor:

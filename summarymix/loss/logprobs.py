@@ -30,13 +30,13 @@ def additive_log_probs(
     """
     S = symbols.shape[1]
     joint_scale = 1.0 - lm_only_scale - am_only_scale
-    normaliser = joint_scale * _JointNormaliser.apply(lm, am)  # (B, S+1, T)
+    normalizer = joint_scale * _JointNormalizer.apply(lm, am)  # (B, S+1, T)
     if lm_only_scale:
-        normaliser = normaliser + lm_only_scale * lm.logsumexp(2, keepdim=True)
+        normalizer = normalizer + lm_only_scale * lm.logsumexp(2, keepdim=True)
     if am_only_scale:
         # (C,) log of the mean over the batch and all contexts of softmax(lm)
         unigram = lm.log_softmax(2).logsumexp((0, 1)) - math.log(lm.shape[0] * lm.shape[1])
-        normaliser = normaliser + am_only_scale * (am + unigram).logsumexp(2)[:, None]
+        normalizer = normalizer + am_only_scale * (am + unigram).logsumexp(2)[:, None]
 
     # One gather for all symbols and blank: each one apart would cost a (B, T, C) tensor in backward.
     targets = torch.nn.functional.pad(symbols, (0, 1), value=blank)  # (B, S+1)
@@ -47,8 +47,8 @@ def additive_log_probs(
     if am_only_scale:
         lm_symbol = lm_symbol + am_only_scale * unigram[symbols][:, :, None]
         lm_blank = lm_blank + am_only_scale * unigram[blank]
-    px = am_part[:, :S] + lm_symbol - normaliser[:, :S]  # (B, S, T)
-    py = am_part[:, S:] + lm_blank - normaliser  # (B, S+1, T)
+    px = am_part[:, :S] + lm_symbol - normalizer[:, :S]  # (B, S, T)
+    py = am_part[:, S:] + lm_blank - normalizer  # (B, S+1, T)
     return px, py
 
 
@@ -80,7 +80,7 @@ def joint_log_probs(
     return px[:, :S], py
 
 
-class _JointNormaliser(torch.autograd.Function):
+class _JointNormalizer(torch.autograd.Function):
     """log sum_c exp(lm[b, s, c] + am[b, t, c]) as ``(B, S+1, T)``, by a matrix product.
 
     The (B, S+1, T, C) tensor of logits is never made. Where the best symbols of lm and am differ by more

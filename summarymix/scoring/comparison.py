@@ -18,7 +18,7 @@ T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 MARKERS = "os^D"  # of plots: the next one where the ten colours begin anew
 
-TEXT = """## Comparison over seeds
+TEXT = """## SeedComparison over seeds
 
 Columns named after splits are word error rates in per cent, mean ± standard deviation over the seeds, offline and with
 chunks of so many ms (with so many chunks of left context) in simulated streaming. Dev loss is the pruned RNN-T loss
@@ -30,7 +30,7 @@ that both models were trained with, paired by seed, with 95 % confidence interva
 seed). The intervals cover the chance of training once more with another seed, not that of other test utterances."""
 
 
-class Setting(NamedTuple):
+class ComparedSetting(NamedTuple):
     """What is decoded, and how: a column of the comparison."""
 
     split: str
@@ -52,7 +52,7 @@ class Interval(NamedTuple):
     half_width: float | None
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> "Interval":
+    def from_values(cls, values: Sequence[float]) -> "Interval":
         """That of independent values of a normal distribution."""
         if len(values) < 2:
             return cls(fmean(values), None)
@@ -65,7 +65,7 @@ class Interval(NamedTuple):
         return f"{self.mean:+.2f} [{self.mean - self.half_width:+.2f}, {self.mean + self.half_width:+.2f}]"
 
 
-class Comparison:
+class SeedComparison:
     """Experiments by model and seed.
 
     Args:
@@ -88,7 +88,7 @@ class Comparison:
             raise ValueError(f"--baseline {self.baseline} is none of the models {', '.join(self.groups)}")
         self.groups = {self.baseline: self.groups[self.baseline]} | self.groups
         # {setting: {model: {seed: WER}}}
-        self.wers: dict[Setting, dict[str, dict[int | None, float]]] = {}
+        self.wers: dict[ComparedSetting, dict[str, dict[int | None, float]]] = {}
         for experiment in self.experiments:
             for result in _chosen(experiment):
                 if result.mode != "streaming" and result.wer is not None:
@@ -139,7 +139,7 @@ class Comparison:
             for wers in (self.wers[setting] for setting in self.settings):
                 ours, theirs = wers.get(group, {}), wers.get(self.baseline, {})
                 paired = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
-                cells.append(str(Interval.of(paired)) if paired else "–")
+                cells.append(str(Interval.from_values(paired)) if paired else "–")
             rows.append([group, *cells])
         return render_rows(["model", *self.titles()], rows, markdown=True)
 
@@ -147,7 +147,7 @@ class Comparison:
         """In how many cases streaming made the errors of simulated streaming; nothing where there are none."""
         same = []
         for experiment in self.experiments:
-            by_mode: dict[Setting, dict[str, tuple[int, int, int]]] = {}
+            by_mode: dict[ComparedSetting, dict[str, tuple[int, int, int]]] = {}
             for result in _chosen(experiment):
                 errors = (result.insertions, result.deletions, result.substitutions)
                 by_mode.setdefault(_setting(result), {})[result.mode] = errors
@@ -179,8 +179,8 @@ class Comparison:
         write_png(path, figure)
 
 
-def _setting(result: Result) -> Setting:
-    return Setting(result.split, result.chunk_ms, result.left_chunks, result.search)
+def _setting(result: Result) -> ComparedSetting:
+    return ComparedSetting(result.split, result.chunk_ms, result.left_chunks, result.search)
 
 
 def _chosen(experiment: Experiment) -> list[Result]:

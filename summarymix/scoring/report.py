@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from summarymix.scoring.comparison import Comparison
+from summarymix.scoring.comparison import SeedComparison
 from summarymix.scoring.experiments import Experiment
 from summarymix.scoring.results import (
     SETTING_COLUMNS,
@@ -24,7 +24,7 @@ the next. Left context is in chunks."""
 
 
 def write_report(
-    experiments: Sequence[Experiment], comparison: Comparison | None = None, plot_link: str | None = None
+    experiments: Sequence[Experiment], comparison: SeedComparison | None = None, plot_link: str | None = None
 ) -> str:
     """The text of RESULTS.md.
 

@@ -21,7 +21,7 @@ _NOTHING = ""
 
 
 @dataclass(frozen=True)
-class Utterance:
+class ScoredUtterance:
     """The reference and the hypothesis of one cut, as words."""
 
     cut_id: str
@@ -59,7 +59,7 @@ class ErrorStats:
     character_errors: int = 0
 
     @classmethod
-    def of(cls, utterances: Iterable[Utterance]) -> "ErrorStats":
+    def from_utterances(cls, utterances: Iterable[ScoredUtterance]) -> "ErrorStats":
         """Align and count."""
         stats = cls()
         for utterance in utterances:
@@ -114,7 +114,7 @@ class ErrorStats:
         )
 
 
-def write_recogs(path: Path, utterances: Iterable[Utterance]) -> None:
+def write_recogs(path: Path, utterances: Iterable[ScoredUtterance]) -> None:
     """Write the words of every cut, reference and hypothesis, in icefall's ``recogs`` format, sorted by cut
     id.
     """
@@ -124,7 +124,7 @@ def write_recogs(path: Path, utterances: Iterable[Utterance]) -> None:
             print(f"{utterance.cut_id}:\thyp={utterance.hyp}", file=file)
 
 
-def read_recogs(path: Path) -> list[Utterance]:
+def read_recogs(path: Path) -> list[ScoredUtterance]:
     """What :func:`write_recogs` wrote.
 
     Raises:
@@ -140,7 +140,7 @@ def read_recogs(path: Path) -> list[Utterance]:
             raise ValueError(f"{path}, line {number} is no line of a recogs file: decode again") from error
     if not all(both.keys() == {"ref", "hyp"} for both in words.values()):
         raise ValueError(f"{path} does not have a ref and a hyp of each utterance: decode again")
-    return [Utterance(cut_id, both["ref"], both["hyp"]) for cut_id, both in words.items()]
+    return [ScoredUtterance(cut_id, both["ref"], both["hyp"]) for cut_id, both in words.items()]
 
 
 def write_nbest(path: Path, nbest: dict[str, list[tuple[float, str]]]) -> None:

@@ -37,7 +37,7 @@ from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import World
 from summarymix.training.divergence import remedies, stop_if_diverged
 from summarymix.training.environment import environment
-from summarymix.training.initialise import feature_stats, initialise_from
+from summarymix.training.initialize import feature_stats, initialize_from
 from summarymix.training.log import TrainingLog
 from summarymix.training.memory_scan import explain_out_of_memory, scan_memory
 from summarymix.training.optim import clip_factor, make_optimizer, restore_optimizer
@@ -143,7 +143,7 @@ class Run:
         messages = [", ".join(f"{name}: {value}" for name, value in surroundings.items())]
         if unused := config.optim.without_effect():
             messages.append(f"Without effect, as options of another optimiser or schedule: {', '.join(unused)}")
-        is_new = self._restore_or_initialise(messages)
+        is_new = self._restore_or_initialize(messages)
         self._open_log(messages)
         if is_new and config.init_from is None:
             self._measure_features()
@@ -163,7 +163,7 @@ class Run:
         self.planned_seconds = config.num_epochs * train_data.total_seconds
         self.max_steps = config.max_steps or math.inf
 
-    def _restore_or_initialise(self, messages: list[str]) -> bool:
+    def _restore_or_initialize(self, messages: list[str]) -> bool:
         """Take over the newest checkpoint, or else the weights of ``init_from``. True if there is no checkpoint."""
         config, exp_dir = self.config, self.config.exp_dir
         path = newest_checkpoint(exp_dir)
@@ -184,7 +184,7 @@ class Run:
             if changed := config_differences(checkpoint["config"], plain(config)):
                 messages.append(f"Options that are not those of that checkpoint: {', '.join(changed)}")
         elif config.init_from is not None:
-            messages.append(initialise_from(config.init_from, self.model, self.tokenizer, config.reinit_vocab))
+            messages.append(initialize_from(config.init_from, self.model, self.tokenizer, config.reinit_vocab))
         place = f"the step at which to resume; {exp_dir} must be one folder, seen by all processes"
         self.world.check_same(self.progress.step, place)
         return path is None

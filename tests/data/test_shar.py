@@ -10,7 +10,7 @@ from lhotse import CutSet
 from lhotse.shar import SharWriter
 from server import serve
 
-from summarymix.data import remote
+from summarymix.data import remote_files
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.loading import Batch
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
@@ -166,26 +166,26 @@ def test_what_is_not_there(prepare, tmp_path: Path) -> None:
 
 
 def test_remote_files(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(remote, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(remote_files, "_PAUSES", (0.0, 0.0))
     (tmp_path / "file").write_bytes(bytes(range(200)))
     with serve(tmp_path) as server:
         for location in (str(tmp_path / "file"), f"{server.url}/file", f"local://{tmp_path}/file"):
-            assert remote.read_bytes(location) == bytes(range(200))
-            assert remote.read_bytes(location, 3, 5) == bytes([3, 4, 5, 6, 7])
+            assert remote_files.read_bytes(location) == bytes(range(200))
+            assert remote_files.read_bytes(location, 3, 5) == bytes([3, 4, 5, 6, 7])
             with pytest.raises(OSError, match="ends before byte 210"):
-                remote.read_bytes(location, 190, 20)
+                remote_files.read_bytes(location, 190, 20)
         server.failures = 2
-        assert remote.read_bytes(f"{server.url}/file", 3, 1) == bytes([3])
+        assert remote_files.read_bytes(f"{server.url}/file", 3, 1) == bytes([3])
         server.failures = 3
         with pytest.raises(OSError, match="503"):
-            remote.read_bytes(f"{server.url}/file")
+            remote_files.read_bytes(f"{server.url}/file")
         asked = len(server.requests)
         with pytest.raises(OSError, match="404"):
-            remote.read_bytes(f"{server.url}/nope")
+            remote_files.read_bytes(f"{server.url}/nope")
         server.ranges = False
         with pytest.raises(OSError, match="sends whole files only, not parts of them: use another server"):
-            remote.read_bytes(f"{server.url}/file", 3, 5)
+            remote_files.read_bytes(f"{server.url}/file", 3, 5)
         assert len(server.requests) == asked + 2
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(ImportError, match="s3fs"):
-        remote.read_bytes("s3://bucket/file")
+        remote_files.read_bytes("s3://bucket/file")

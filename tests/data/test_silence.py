@@ -12,7 +12,7 @@ from batch_cases import assert_same, tiny_cuts, train_data
 from lhotse import CutSet
 from lhotse.cut import Cut, MixedCut, MonoCut, PaddingCut
 
-from summarymix.data.cut_problems import ctc_frames_needed
+from summarymix.data.cut_filter import ctc_frames_needed
 from summarymix.data.cuts import utterances
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.features import FbankExtractor, FbankOptions

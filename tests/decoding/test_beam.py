@@ -63,9 +63,9 @@ def test_a_blank_penalty_makes_it_talk_more(stateless_model: Transducer) -> None
 def test_merging_by_hand(stateless_model: Transducer) -> None:
     """Paths a and ab: blank after ab and b after a are the same tokens."""
     search = ModifiedBeamSearch(stateless_model, beam_size=3, record_margins=True)
-    start = ScoredPath(carried=-1.0)
-    path_a = ScoredPath(*start.emit(2, 0, -0.5), carried=-1.0)
-    path_ab = ScoredPath(*path_a.emit(3, 1, -0.7), carried=-2.0)
+    start = ScoredPath(score_without_final=-1.0)
+    path_a = ScoredPath(*start.emit(2, 0, -0.5), score_without_final=-1.0)
+    path_ab = ScoredPath(*path_a.emit(3, 1, -0.7), score_without_final=-2.0)
     hypothesis = Hypothesis(num_frames=4, paths=[path_a, path_ab])
     values = [[-0.2, -0.9], [-0.1, -3.0]]  # a → ab: -1.2, a → a: -1.9; ab → ab: -2.1, ab → abc: -5.0
     kept = search._extend(hypothesis, values, [[3, BLANK], [BLANK, 4]])

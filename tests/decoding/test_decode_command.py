@@ -9,7 +9,7 @@ from noise_runs import decode
 
 from summarymix.decoding import cli
 from summarymix.decoding.cli import main
-from summarymix.decoding.evaluate import Decoded, Setting, differences
+from summarymix.decoding.evaluate import Decoded, DecodeSetting, decoding_differences
 from summarymix.decoding.greedy import Hypothesis
 from summarymix.runs import epoch_path, read_checkpoint, save_checkpoint
 from summarymix.scoring.results import Result
@@ -269,7 +269,7 @@ def test_a_difference_that_is_no_tie_fails(exp_dir: Path, monkeypatch: pytest.Mo
     def broken(*args: object, **kwargs: object) -> Decoded:
         decoded = real(*args, **kwargs)  # type: ignore[arg-type]
         setting = args[3]
-        assert isinstance(setting, Setting)
+        assert isinstance(setting, DecodeSetting)
         if setting.mode == "streaming":
             longest = max(decoded.hypotheses.values(), key=lambda hypothesis: len(hypothesis.tokens))
             longest.tokens[0] = 2 if longest.tokens[0] != 2 else 3
@@ -293,7 +293,7 @@ def test_differences_are_located_and_judged() -> None:
         "short": hypothesis([4, 5], [0, 2], [1.0, 1.0, 1.0]),
         "missing": hypothesis([4], [0], [1.0, 1.0, 0.5, 1.0]),
     }
-    found = differences(dict.fromkeys(others, base), others)
+    found = decoding_differences(dict.fromkeys(others, base), others)
     assert [(d.cut_id, d.frame, d.is_tie) for d in found] == [
         ("late", 2, True),
         ("missing", 2, False),
@@ -301,4 +301,4 @@ def test_differences_are_located_and_judged() -> None:
         ("short", 3, False),
     ]
     with pytest.raises(ValueError, match="not the same utterances"):
-        differences({"a": base}, {"b": base})
+        decoding_differences({"a": base}, {"b": base})

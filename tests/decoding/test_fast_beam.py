@@ -10,7 +10,6 @@ from talking_models import make_model
 
 from summarymix import optional_k2
 from summarymix.chunking import ChunkConfig
-from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import stream_state_bytes
 from summarymix.decoding.fast_beam import FastBeamOptions, FastBeamSearch
 from summarymix.decoding.greedy import GreedySearch
@@ -88,7 +87,7 @@ def test_tokens_have_their_own_log_probabilities(stateless_model: Transducer) ->
     ):
         for u, (token, t) in enumerate(zip(hypothesis.tokens, hypothesis.frames, strict=True)):
             context = model.predictor(torch.tensor([[BLANK, *hypothesis.tokens[:u]]]))[0, -1]
-            log_probs = model.joiner(row[t], model.joiner.decoder_proj(context)).log_softmax(0)
+            log_probs = model.joiner(row[t], model.joiner.predictor_proj(context)).log_softmax(0)
             assert hypothesis.log_probs[u] == pytest.approx(log_probs[token].item(), abs=1e-5)
 
 
@@ -112,9 +111,8 @@ def test_graphs_for_other_tokens_and_parts_of_utterances_are_refused(stateless_m
     message = r"whole utterances: --mode offline, or simulated"
     with pytest.raises(ValueError, match=message):
         search(frames, torch.tensor([4]), {}, hypotheses)
-    tokenizer = Tokenizer.train(["AB"], 10, "char")
     with pytest.raises(ValueError, match=message):
-        StreamingRecognizer(stateless_model, tokenizer, ChunkConfig(4), search=search)
+        StreamingRecognizer(search, ChunkConfig(4))
 
 
 def test_an_utterance_that_is_too_short_for_the_graph(stateless_model: Transducer) -> None:

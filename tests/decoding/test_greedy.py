@@ -20,7 +20,7 @@ def naive_search(model: Transducer, frames: Tensor, max_symbols: int) -> Hypothe
         for _ in range(max_symbols):
             history = torch.tensor([[BLANK, *hypothesis.tokens]])
             context = model.predictor(history)[0, -1]
-            logits = model.joiner(model.joiner.encoder_proj(frame), model.joiner.decoder_proj(context))
+            logits = model.joiner(model.joiner.encoder_proj(frame), model.joiner.predictor_proj(context))
             token = int(logits.argmax())
             if token in (BLANK, UNK):
                 break
@@ -67,7 +67,7 @@ def test_any_partition_of_the_frames_gives_the_same(model: Transducer, sizes: li
     begin = 0
     for size in sizes:
         part = (lengths - begin).clamp(0, size)
-        search(frames[:, begin : begin + size], part, state, hypotheses)
+        state = search(frames[:, begin : begin + size], part, state, hypotheses)
         begin += size
     for one, other in zip(hypotheses, expected, strict=True):
         assert_same(one, other)
@@ -85,8 +85,8 @@ def test_context_at_the_start_is_that_of_training(model: Transducer, context_siz
         decoded, _ = predictor.step(torch.tensor([BLANK]), predictor.init_state(1, torch.device("cpu")))
     torch.testing.assert_close(decoded, trained)
     with torch.inference_mode():
-        expected = model.joiner.decoder_proj(model.predictor(torch.tensor([[BLANK]]))[:, 0])
-    torch.testing.assert_close(GreedySearch(model).init_state(1)["decoder_proj"], expected)
+        expected = model.joiner.predictor_proj(model.predictor(torch.tensor([[BLANK]]))[:, 0])
+    torch.testing.assert_close(GreedySearch(model).init_state(1)["predictor_proj"], expected)
 
 
 def test_margin_is_the_gap_of_the_closest_decision(model: Transducer) -> None:
@@ -96,7 +96,7 @@ def test_margin_is_the_gap_of_the_closest_decision(model: Transducer) -> None:
     assert [len(h.margins) for h in hypotheses] == lengths.tolist()
     state = search.init_state(len(lengths))
     with torch.inference_mode():
-        logits = model.joiner(model.joiner.encoder_proj(frames[:, 0]), state["decoder_proj"])  # (N, V)
+        logits = model.joiner(model.joiner.encoder_proj(frames[:, 0]), state["predictor_proj"])  # (N, V)
     for hypothesis, row in zip(hypotheses, logits.tolist(), strict=True):
         if hypothesis.margins:
             best, second = sorted(row)[-1], sorted(row)[-2]

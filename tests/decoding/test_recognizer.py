@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from recognizer_cases import LETTERS, Script, make_audio, make_recognizer
 
 from summarymix.chunking import ChunkConfig, DynamicChunkConfig
+from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.recognizer import Endpointing, Recognizer, default_left_chunks
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.words import Transcript
@@ -33,7 +34,7 @@ def test_a_file_is_recognised_as_decode_does(recognizer: Recognizer, tmp_path: P
     soundfile.write(tmp_path / "a.wav", audio, 16000, subtype="FLOAT")
     features = recognizer.extractor.extract(audio)
     chunk = ChunkConfig.from_ms(chunk_ms, 2 if left is None else left)
-    batched = StreamingRecognizer(recognizer.model, LETTERS, chunk, num_streams=2)
+    batched = StreamingRecognizer(GreedySearch(recognizer.model, unk_id=LETTERS.unk_id), chunk, num_streams=2)
     [(_, expected)] = batched.decode_all([("a", features)])
     assert len(expected.tokens) > 50
     found = recognizer.transcribe(tmp_path / "a.wav", chunk_ms=chunk_ms, left_chunks=left)
@@ -102,7 +103,7 @@ def test_other_rates_and_channels_give_the_same_words(tmp_path: Path) -> None:
 def script(emissions: dict[int, str], **options) -> tuple[list[Transcript], list[str]]:
     """Segments of 16 s in which letters are emitted at given frames, and what was partial after each chunk."""
     recognizer = make_recognizer()
-    recognizer.search = Script(emissions)  # type: ignore[assignment]
+    recognizer.search = Script(recognizer.model, emissions)
     stream = recognizer.stream(chunk_ms=400, **options)
     segments, partials = [], []
     for block in torch.zeros(16 * 16000).split(6400):

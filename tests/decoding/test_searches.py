@@ -111,7 +111,7 @@ def test_slots_that_come_and_go_in_random_chunks(make: MakeSearch, model: Transd
             row[: part.size(0)] = part
             counts.append(part.size(0))
         part_state = select_slots(state, slots)
-        search(chunks, torch.tensor(counts), part_state, [running[slot][2] for slot in chosen])
+        part_state = search(chunks, torch.tensor(counts), part_state, [running[slot][2] for slot in chosen])
         write_slots(state, slots, part_state)
         for slot, count in zip(chosen, counts, strict=True):
             n, begin, hypothesis = running.pop(slot)
@@ -131,7 +131,7 @@ def test_streaming_equals_simulation(make: MakeSearch, any_model: Transducer, ch
     search = make(model)
     with torch.inference_mode():
         simulated = search.decode(*model.encoder(features, lengths, chunk))
-    recognizer = StreamingRecognizer(model, None, chunk, 3, search=search)  # type: ignore[arg-type]
+    recognizer = StreamingRecognizer(search, chunk, 3)
     streamed = dict(recognizer.decode_all((n, features[n, :length]) for n, length in enumerate(lengths)))
     assert sum(len(h.tokens) for h in streamed.values()) > 5
     for n, hypothesis in enumerate(simulated):
@@ -145,7 +145,7 @@ def test_the_best_result_can_be_read_after_every_chunk(make: MakeSearch, model: 
     search = make(model)
     state, hypothesis = search.init_state(1), Hypothesis()
     for end in range(5, 51, 5):
-        search(frames[:1, end - 5 : end], torch.tensor([5]), state, [hypothesis])
+        state = search(frames[:1, end - 5 : end], torch.tensor([5]), state, [hypothesis])
         [whole] = search.decode(frames[:1, :end], torch.tensor([end]))
         assert_same(hypothesis, whole)
         [best] = hypothesis.nbest(1)

@@ -103,7 +103,7 @@ def test_other_searches(folder: Path, monkeypatch, capsys) -> None:
     texts = []
     for method in ("greedy_search", "modified_beam_search"):
         recognizer = summarymix.load(folder / "exp", device="cpu")
-        recognizer.search = SearchOptions(method).make(recognizer.model, recognizer.tokenizer)
+        recognizer.search = SearchOptions(method).build(recognizer.model, recognizer.tokenizer)
         texts.append(recognizer.transcribe(folder / "a.wav").text)
         transcribe(folder, f"a.wav --method {method}", monkeypatch)
         assert capsys.readouterr().out == texts[-1] + "\n"

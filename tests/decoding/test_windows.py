@@ -68,7 +68,7 @@ def test_windows_equal_the_whole_where_context_is_short(overlap: int) -> None:
     middle of an overlap all agrees.
     """
     recognizer = make_recognizer("local")
-    torch.nn.init.zeros_(recognizer.model.joiner.decoder_proj.weight)
+    torch.nn.init.zeros_(recognizer.model.joiner.predictor_proj.weight)
     audio = make_audio(41)
     whole = recognizer.transcribe(audio, mode="offline", window_seconds=60)
     windows = recognizer.transcribe(audio, mode="offline", window_seconds=6, overlap_seconds=overlap)

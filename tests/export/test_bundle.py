@@ -12,7 +12,7 @@ from summarymix.data.features import FbankExtractor
 from summarymix.encoder.subsampling import features_needed, output_lengths
 from summarymix.export import bundle
 from summarymix.export.bundle import taken_for_bytes
-from summarymix.export.check import Comparison
+from summarymix.export.check import ExportCheck
 from summarymix.export.graphs import Graph, StreamingEncoder, offline_graphs, streaming_graphs
 from summarymix.export.onnx import check_file, load_onnx, read_metadata
 from summarymix.export.torchscript import load_torchscript
@@ -181,13 +181,13 @@ def test_a_state_that_is_not_carried_is_found() -> None:
     model = make_model("conformer")
     encoder, decoder, joiner = (graph.module for graph in streaming_graphs(model, RING, ABOUT))
 
-    def comparison(change) -> Comparison:
+    def comparison(change) -> ExportCheck:
         functions = {
             "encoder": lambda *inputs: change(list(encoder(*inputs))),
             "decoder": lambda y: [decoder(y)],
             "joiner": lambda *inputs: [joiner(*inputs)],
         }
-        return Comparison(model, functions)
+        return ExportCheck(model, functions)
 
     sizes = encoder.summary_size, encoder.convolution_size
     comparison(lambda outputs: outputs).streaming(RING, sizes)

@@ -17,7 +17,7 @@ from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import decode_batch
-from summarymix.decoding.greedy import Hypothesis
+from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.export.onnx_transducer import SILENCE, OnnxTransducer
 from summarymix.scoring.results import read_recogs, read_results
@@ -26,7 +26,7 @@ RING, WHOLE = ChunkConfig(8, 2), ChunkConfig()
 
 
 def decode(model, features: list[torch.Tensor]) -> list[Hypothesis]:
-    recognizer = StreamingRecognizer(model, TOKENIZER, RING, num_streams=2)
+    recognizer = StreamingRecognizer(GreedySearch(model, unk_id=TOKENIZER.unk_id), RING, num_streams=2)
     results = dict(recognizer.decode_all(enumerate(features)))
     return [results[n] for n in range(len(features))]
 
@@ -59,7 +59,7 @@ def test_beam_search_ranks_them_alike(exported) -> None:
     for transducer in (model, files):
         [hypothesis] = decode_batch(transducer, ModifiedBeamSearch(transducer, 4), batch, WHOLE)
         tokens.append([h.tokens for h in hypothesis.nbest(4)])
-        ranks.append(sorted(path.rank for path in hypothesis.paths))
+        ranks.append(sorted(path.normalized_score for path in hypothesis.paths))
     assert tokens[0] == tokens[1]
     assert len(tokens[0][0]) > 5
     assert ranks[0] == pytest.approx(ranks[1], abs=1e-4)

@@ -42,7 +42,7 @@ def talking_model(mixing: str = "merged") -> Transducer:
     projection = model.joiner.encoder_proj
     projection.weight.div_((frames @ projection.weight.T).std() / 3)
     projection.bias.copy_(-projection.weight @ frames.mean((0, 1)))
-    model.joiner.decoder_proj.weight.mul_(0.5)
+    model.joiner.predictor_proj.weight.mul_(0.5)
     torch.manual_seed(8)
     torch.nn.init.normal_(model.joiner.out.weight)
     model.joiner.out.bias[:3] = torch.tensor([2.5, 0.0, 1.0])
@@ -57,14 +57,15 @@ def make_recognizer(mixing: str = "merged", sample_rate: int = 16000) -> Recogni
 class Script(Search):
     """A search that emits letters of a text at given frames, whatever it hears. A reset sets it back by a chunk."""
 
-    def __init__(self, emissions: dict[int, str]) -> None:
+    def __init__(self, model: Transducer, emissions: dict[int, str]) -> None:
+        super().__init__(model)
         self.emissions = emissions
         self.heard = 0
 
     def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
         return {}
 
-    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> None:
+    def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> State:
         for hypothesis, length in zip(hypotheses, lengths.tolist(), strict=True):
             if hypothesis.num_frames == 0:
                 self.heard = max(self.heard - length, 0)
@@ -75,3 +76,4 @@ class Script(Search):
                     hypothesis.log_probs.append(-0.5)
                 self.heard += 1
             hypothesis.num_frames += length
+        return state

@@ -59,7 +59,7 @@ def alignments(model: Transducer, frames: Tensor, scaling: Scaling, limit: int =
     for frame in encoded:
         histories = [[BLANK, *filter(None, alignment)] for alignment in scores]
         contexts = torch.stack([model.predictor(torch.tensor([history]))[0, -1] for history in histories])
-        logits = scaling(model.joiner(frame, model.joiner.decoder_proj(contexts)))
+        logits = scaling(model.joiner(frame, model.joiner.predictor_proj(contexts)))
         scores = {
             (*alignment, token): score + value
             for (alignment, score), values in zip(scores.items(), logits.log_softmax(1).tolist(), strict=True)
@@ -81,7 +81,7 @@ def exhaustive_transducer(model: Transducer, frames: Tensor, scaling: Scaling) -
     @cache
     def distributions(history: tuple[int, ...]) -> list[list[float]]:
         context = model.predictor(torch.tensor([[BLANK, *history]]))[0, -1]
-        logits = model.joiner(model.joiner.encoder_proj(frames), model.joiner.decoder_proj(context)).clone()
+        logits = model.joiner(model.joiner.encoder_proj(frames), model.joiner.predictor_proj(context)).clone()
         logits[:, BLANK] -= scaling.blank_penalty
         return (logits / scaling.temperature).softmax(-1).tolist()  # T × V
 

@@ -113,7 +113,7 @@ def test_options_reach_the_search(tmp_path: Path, tokenizer: Tokenizer, stateles
     path = tmp_path / "hotwords.txt"
     path.write_text("HELLO\n")
     for options, score in (({}, 1.5), ({"hotwords_score": 0.5}, 0.5)):
-        search = SearchOptions("modified_beam_search", hotwords_file=path, **options).make(stateless_model, tokenizer)
+        search = SearchOptions("modified_beam_search", hotwords_file=path, **options).build(stateless_model, tokenizer)
         assert isinstance(search, ModifiedBeamSearch)
         [graph] = search.scorer.scorers
         assert graph.step(graph.start, tokenizer.encode("HELLO")[0])[0] == score

@@ -97,8 +97,8 @@ def test_options(tmp_path: Path, stateless_model: Transducer) -> None:
     for options, scale in (({}, 0.3), ({"rnn_lm_scale": 0.6}, 0.6)):
         search = SearchOptions("ctc_prefix_beam_search", rnn_lm=path, **options)
         assert search.label == "beam-size-4-rnn-lm-lm" + ("-rnn-lm-scale-0.6" if options else "")
-        [scorer] = search.make(stateless_model, tokenizer).scorer.scorers  # type: ignore[attr-defined]
+        [scorer] = search.build(stateless_model, tokenizer).scorer.scorers  # type: ignore[attr-defined]
         added, state = scorer.step(scorer.start, h)
         assert added + scorer.step(state, e)[0] == pytest.approx(scale * without_end(lm, (h, e)), abs=1e-5)
     with pytest.raises(ValueError, match="another token table"):
-        SearchOptions("modified_beam_search", rnn_lm=path).make(stateless_model, Tokenizer.train(["AB"], 30, "char"))
+        SearchOptions("modified_beam_search", rnn_lm=path).build(stateless_model, Tokenizer.train(["AB"], 30, "char"))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from result_cases import write_experiment
 
-from summarymix.scoring.comparison import T_95, Comparison, Interval
+from summarymix.scoring.comparison import T_95, Interval, SeedComparison
 from summarymix.scoring.experiments import collect, merge, read_experiments, write_experiments
 
 ROOT = Path(__file__).parents[2]
@@ -33,8 +33,8 @@ def write_folders(folder: Path) -> list[Path]:
     return folders
 
 
-def comparison(folder: Path) -> Comparison:
-    return Comparison([collect(exp_dir) for exp_dir in write_folders(folder)[1:]])
+def comparison(folder: Path) -> SeedComparison:
+    return SeedComparison([collect(exp_dir) for exp_dir in write_folders(folder)[1:]])
 
 
 def table(text: str) -> dict[str, dict[str, str]]:
@@ -86,8 +86,8 @@ def test_quantiles_are_those_of_t() -> None:
 
 
 def test_interval() -> None:
-    assert str(Interval.of([1.0, 2.0, 3.0])) == "+2.00 [-0.48, +4.48]"  # 2 ± 4.303 / √3
-    assert str(Interval.of([-1.0])) == "-1.00"
+    assert str(Interval.from_values([1.0, 2.0, 3.0])) == "+2.00 [-0.48, +4.48]"  # 2 ± 4.303 / √3
+    assert str(Interval.from_values([-1.0])) == "-1.00"
 
 
 def test_error_rates_and_costs_are_means_over_seeds(tmp_path: Path) -> None:
@@ -122,15 +122,15 @@ def test_what_was_chosen_on_dev_counts(tmp_path: Path) -> None:
     results = folder / "results.jsonl"
     later = json.loads(results.read_text()) | {"epoch": 2, "wer": 0.5}
     results.write_text(results.read_text() + json.dumps(later) + "\n")
-    assert table(Comparison([collect(folder)]).section())["a"]["test offline"] == "1.00"
+    assert table(SeedComparison([collect(folder)]).section())["a"]["test offline"] == "1.00"
 
 
 def test_impossible_comparisons_are_refused(tmp_path: Path) -> None:
     experiments = [collect(exp_dir) for exp_dir in write_folders(tmp_path)[1:]]
     with pytest.raises(ValueError, match=r"--baseline none is none of .* conformer, conformer\+attention, lite"):
-        Comparison(experiments, "none")
+        SeedComparison(experiments, "none")
     with pytest.raises(ValueError, match="conformer-s42 and conformer-s42 are the same model and seed"):
-        Comparison([experiments[0], experiments[0]])
+        SeedComparison([experiments[0], experiments[0]])
 
 
 def test_from_folders_to_a_page_with_a_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
@@ -150,7 +150,7 @@ def test_from_folders_to_a_page_with_a_plot(tmp_path: Path, monkeypatch: pytest.
     options = ("--comparison", records, "--baseline", "conformer", "--plot", plot)
     run("write_results.py", "--out", page, *options)
     text = page.read_text()
-    assert text.index("\n## exp\n") < text.index("\n## Comparison over seeds\n")
+    assert text.index("\n## exp\n") < text.index("\n## SeedComparison over seeds\n")
     assert "![Word error rates](plots/comparison.png)" in text
     assert "train.py --exp-dir lite-s45 --seed 45\n" in text
     assert "conformer-s43" not in text  # only the commands of first seeds

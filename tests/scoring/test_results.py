@@ -11,7 +11,7 @@ from result_cases import make_result
 
 from summarymix.scoring.results import (
     ErrorStats,
-    Utterance,
+    ScoredUtterance,
     append_result,
     format_alignment,
     read_results,
@@ -31,11 +31,11 @@ def edit_distance(ref: list[str], hyp: list[str]) -> int:
     return row[-1]
 
 
-def random_utterances(seed: int, number: int = 40) -> list[Utterance]:
+def random_utterances(seed: int, number: int = 40) -> list[ScoredUtterance]:
     rng = random.Random(seed)
     vocabulary = ["one", "two", "three", "*", "naïve", "o'clock"]
     return [
-        Utterance(
+        ScoredUtterance(
             f"cut-{i:03d}",
             rng.choices(vocabulary, k=rng.randrange(8)),
             rng.choices(vocabulary, k=rng.randrange(8)),
@@ -47,7 +47,7 @@ def random_utterances(seed: int, number: int = 40) -> list[Utterance]:
 @pytest.mark.parametrize("seed", range(5))
 def test_totals_equal_an_independent_count(tmp_path: Path, seed: int) -> None:
     utterances = random_utterances(seed)
-    stats = ErrorStats.of(utterances)
+    stats = ErrorStats.from_utterances(utterances)
     assert stats.errors == sum(edit_distance(u.ref, u.hyp) for u in utterances)
     assert stats.words == sum(len(u.ref) for u in utterances)
     # Lengths fix the difference between insertions and deletions, whatever the alignment.
@@ -58,7 +58,7 @@ def test_totals_equal_an_independent_count(tmp_path: Path, seed: int) -> None:
 
 def test_report_sections_agree_with_its_totals(tmp_path: Path) -> None:
     utterances = random_utterances(7)
-    stats = ErrorStats.of(utterances)
+    stats = ErrorStats.from_utterances(utterances)
     write_errs(tmp_path / "errs.txt", stats)
     text = (tmp_path / "errs.txt").read_text()
     head, details, subs, dels, ins, words = re.split(
@@ -80,7 +80,7 @@ def test_report_sections_agree_with_its_totals(tmp_path: Path) -> None:
 
 
 def test_recogs_are_sorted_and_complete(tmp_path: Path) -> None:
-    write_recogs(tmp_path / "recogs.txt", [Utterance("b", ["x"], []), Utterance("a", ["y", "z"], ["y"])])
+    write_recogs(tmp_path / "recogs.txt", [ScoredUtterance("b", ["x"], []), ScoredUtterance("a", ["y", "z"], ["y"])])
     expected = "a:\tref=['y', 'z']\na:\thyp=['y']\nb:\tref=['x']\nb:\thyp=[]\n"
     assert (tmp_path / "recogs.txt").read_text() == expected
 
@@ -91,7 +91,7 @@ def test_runs_of_errors_are_joined() -> None:
 
 
 def test_references_without_words_have_no_rate(tmp_path: Path) -> None:
-    stats = ErrorStats.of([Utterance("a", [], ["x"])])
+    stats = ErrorStats.from_utterances([ScoredUtterance("a", [], ["x"])])
     assert stats.wer is None
     assert stats.errors == 1
     write_errs(tmp_path / "errs.txt", stats)
@@ -153,13 +153,13 @@ def test_table_has_one_row_per_result(markdown: bool) -> None:
 
 
 def test_characters_are_counted_with_the_spaces_between_words() -> None:
-    stats = ErrorStats.of(
+    stats = ErrorStats.from_utterances(
         [
-            Utterance("a", ["ONE", "TWO"], ["ONE", "TOO"]),  # 7 characters, 1 replaced
-            Utterance("b", ["ICE", "CREAM"], ["ICECREAM"]),  # 9, the space deleted
-            Utterance("c", [], ["A"]),  # none, 1 inserted
+            ScoredUtterance("a", ["ONE", "TWO"], ["ONE", "TOO"]),  # 7 characters, 1 replaced
+            ScoredUtterance("b", ["ICE", "CREAM"], ["ICECREAM"]),  # 9, the space deleted
+            ScoredUtterance("c", [], ["A"]),  # none, 1 inserted
         ]
     )
     assert (stats.characters, stats.character_errors) == (16, 3)
     assert stats.cer == pytest.approx(300 / 16)
-    assert ErrorStats.of([Utterance("c", [], ["A"])]).cer is None
+    assert ErrorStats.from_utterances([ScoredUtterance("c", [], ["A"])]).cer is None

@@ -120,10 +120,10 @@ def test_streaming(configs: str, tmp_path: Path, monkeypatch) -> None:
     assert [len(r["seconds"]) for r in results["chunks"]] == [3000 // 160] * 3
     unlimited, ring, attention = (r["bytes"] for r in results["state"])
     # A sum of 16 numbers, a count, the last 2 inputs of the convolution; the predictor's output of 8 and last token.
-    assert unlimited == {"sums": 64, "counts": 4, "convolution caches": 128, "predictor": 40}
-    assert ring == unlimited | {"sums": 128, "counts": 8}
+    assert unlimited == {"summaries": 64 + 4, "convolutions": 128, "predictor": 40}
+    assert ring == unlimited | {"summaries": 128 + 8}
     # Key, value and validity of 2 chunks of 4 frames.
-    assert attention == {"convolution caches": 128, "keys and values": 2 * 4 * (16 + 16 + 1) * 4, "predictor": 40}
+    assert attention == {"convolutions": 128, "attention": 2 * 4 * (16 + 16 + 1) * 4, "predictor": 40}
     assert "self-attention cannot stream" in results["left_out"][0]["left_out"]
     for result in results["streams"]:
         assert all(0 < one["p50"] <= one["p95"] <= one["p99"] for one in result["tried"])

@@ -9,7 +9,7 @@ from benchmarks.delay import Emission, Span, align, delays_of, describe, emissio
 
 from summarymix.chunking import ChunkConfig
 from summarymix.decoding.greedy import Hypothesis
-from summarymix.scoring.results import Utterance
+from summarymix.scoring.results import ScoredUtterance
 
 
 class Pieces:
@@ -88,8 +88,10 @@ def test_statistics_of_delays() -> None:
     assert figures == {"count": 101, "mean": 50.0, "percentiles": pytest.approx(list(range(1, 100)))}
 
 
-def utterances(*errors_and_words: tuple[int, int]) -> list[Utterance]:
-    return [Utterance(str(i), ["a"] * w, ["b"] * e + ["a"] * (w - e)) for i, (e, w) in enumerate(errors_and_words)]
+def utterances(*errors_and_words: tuple[int, int]) -> list[ScoredUtterance]:
+    return [
+        ScoredUtterance(str(i), ["a"] * w, ["b"] * e + ["a"] * (w - e)) for i, (e, w) in enumerate(errors_and_words)
+    ]
 
 
 def test_interval_of_equal_utterances_is_a_point() -> None:
@@ -114,5 +116,9 @@ def test_interval_of_many_utterances_is_that_of_their_mean() -> None:
 
 
 def test_insertions_and_deletions_are_errors() -> None:
-    rows = [Utterance("a", ["x"], ["x", "y"]), Utterance("b", ["x"], []), Utterance("c", ["x"], ["y"])]
+    rows = [
+        ScoredUtterance("a", ["x"], ["x", "y"]),
+        ScoredUtterance("b", ["x"], []),
+        ScoredUtterance("c", ["x"], ["y"]),
+    ]
     assert wer_interval(rows, 50, seed=0) == (100.0, 100.0)

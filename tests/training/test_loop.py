@@ -17,7 +17,7 @@ from summarymix.data.config import DataConfig
 from summarymix.data.loading import Batch
 from summarymix.model import Transducer
 from summarymix.runs import list_epochs, read_checkpoint
-from summarymix.training.initialise import feature_stats
+from summarymix.training.initialize import feature_stats
 from summarymix.training.schedule import LossScales, OptimConfig
 
 NO_MASKS = SpecAugmentConfig(time_warp=0, freq_masks=0, time_masks=0)

@@ -9,7 +9,7 @@ from training_toy import TOKENIZER, ToyData, toy_config, toy_model
 
 from summarymix.chunking import ChunkConfig
 from summarymix.decoding.ctc import CTCGreedySearch
-from summarymix.decoding.evaluate import Setting, decode_split
+from summarymix.decoding.evaluate import DecodeSetting, decode_split
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.search import Hypothesis
 from summarymix.scoring.results import ErrorStats
@@ -28,12 +28,12 @@ def test_error_rates_are_those_of_decoding(tmp_path: Path) -> None:
         found = validate(model, TOKENIZER, [dev], config, world)
     assert model.training
     model.eval()
-    settings = {"offline": Setting("offline"), "320ms-left2": Setting("simulated", ChunkConfig(8, 2))}
+    settings = {"offline": DecodeSetting("offline"), "320ms-left2": DecodeSetting("simulated", ChunkConfig(8, 2))}
     for name, setting in settings.items():
         for kind, key in ((GreedySearch, "wer"), (CTCGreedySearch, "ctc_wer")):
             search = kind(model, unk_id=TOKENIZER.unk_id)
             utterances = decode_split(model, TOKENIZER, search, setting, dev).utterances(TOKENIZER)
-            wer = ErrorStats.of(utterances).wer
+            wer = ErrorStats.from_utterances(utterances).wer
             assert wer is not None
             assert wer > 0
             assert found[name][key] == pytest.approx(wer)

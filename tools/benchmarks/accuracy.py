@@ -32,7 +32,7 @@ from summarymix.decoding.evaluate import evaluation_data, latency_ms
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.runs import load_run_or_checkpoint
-from summarymix.scoring.results import ErrorStats, Utterance, format_percent, read_recogs, read_results
+from summarymix.scoring.results import ErrorStats, ScoredUtterance, format_percent, read_recogs, read_results
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -73,12 +73,12 @@ def error_rates(path: Path, samples: int, seed: int) -> list[dict[str, Any]]:
     return rows
 
 
-def wer_interval(utterances: list[Utterance], samples: int, seed: int) -> tuple[float, float]:
+def wer_interval(utterances: list[ScoredUtterance], samples: int, seed: int) -> tuple[float, float]:
     """The 95 % bootstrap interval of the word error rate, in per cent, over utterances (percentiles).
 
     Not a number where a sample without any word is possible and drawn.
     """
-    alignments = ErrorStats.of(utterances).alignments
+    alignments = ErrorStats.from_utterances(utterances).alignments
     errors = [sum(ref != hyp for ref, hyp in pairs) for _, pairs in alignments]
     words = [len(utterance.ref) for utterance in utterances]
     return bootstrap(list(zip(errors, words, strict=True)), samples, seed)

@@ -19,7 +19,7 @@ from summarymix.decoding.evaluate import decode_batch, latency_ms
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.words import words_of
 from summarymix.model import BLANK, Transducer
-from summarymix.scoring.results import ErrorStats, Utterance
+from summarymix.scoring.results import ErrorStats, ScoredUtterance
 
 PERCENTILES = tuple(range(1, 100))
 
@@ -44,11 +44,11 @@ class Collected:
     """Delays of one way of decoding, in ms by what they are of and by clock."""
 
     delays: dict[tuple[str, str], list[float]] = field(default_factory=dict)
-    utterances: list[Utterance] = field(default_factory=list)
+    utterances: list[ScoredUtterance] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
         """For the file: error rate, number of words, and statistics of the delays."""
-        stats = ErrorStats.of(self.utterances)
+        stats = ErrorStats.from_utterances(self.utterances)
         delays = [{"what": what, "clock": clock} | describe(values) for (what, clock), values in self.delays.items()]
         return {"wer": stats.wer, "words": stats.words, "correct": stats.correct, "delays": delays}
 
@@ -156,7 +156,7 @@ def collect(
             rows = zip(batch.cut_ids, batch.texts, batch.tokens, spans, hypotheses, strict=True)
             for cut_id, text, tokens, aligned, hypothesis in rows:
                 words = tokenizer.decode(hypothesis.tokens).split()
-                into.utterances.append(Utterance(cut_id, text.split(), words))
+                into.utterances.append(ScoredUtterance(cut_id, text.split(), words))
                 for emission in emissions(tokens, aligned, hypothesis, tokenizer) if aligned else []:
                     for clock, delay in delays_of(emission, chunk, lookahead).items():
                         into.delays.setdefault((emission.what, clock), []).append(delay)

@@ -41,7 +41,7 @@ from summarymix.runs import load_run_or_checkpoint
 EDGES = (0, 1, 2, 5, 10, 30, 60)  # minutes at which bins of elapsed time begin
 
 
-class Utterance(NamedTuple):
+class LongUtterance(NamedTuple):
     """An utterance in a recording: from which sample to before which, and its words."""
 
     cut_id: str
@@ -54,10 +54,10 @@ class Recording(NamedTuple):
     """Samples (n,), and what is said in them."""
 
     samples: Tensor
-    utterances: list[Utterance]
+    utterances: list[LongUtterance]
 
 
-class Setting(NamedTuple):
+class LongSetting(NamedTuple):
     """A model, and options of :meth:`Recognizer.transcribe`."""
 
     model: str
@@ -114,18 +114,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         ValueError: an option is impossible, or the split has nothing to recognise.
     """
     torch.set_num_threads(args.threads)
-    search = SearchOptions.of(args)
+    search = SearchOptions.from_args(args)
     recognizers: dict[str, Recognizer] = {}
     runs = []  # configurations
     for exp_dir in args.exp_dir:
         model, tokenizer, info = load_run_or_checkpoint(exp_dir, args.epoch, args.avg)
         runs.append(info["config"])
         recognizers[str(exp_dir)] = Recognizer.of_run(model, tokenizer, info["config"], args.device)
-        recognizers[str(exp_dir)].use(search)
+        recognizers[str(exp_dir)].set_search(search)
     streams = [*product(args.chunk_ms, args.left_chunks, [None, *args.reset_after_silence])]
     settings, left_out = [], []
     for name, options in product(recognizers, [(None, -1, None), *streams]):
-        setting = Setting(name, *options)
+        setting = LongSetting(name, *options)
         try:
             recognizers[name].transcribe(torch.zeros(0), **setting.options())
             settings.append(setting)
@@ -135,9 +135,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     data = evaluation_data(runs[0]["data"], args.manifest_dir)
     cuts = sorted(data.read_cuts(args.split), key=lambda cut: cut.id)
     results: dict[str, Any] = {"rates": [], "recordings": [], "left_out": left_out}
-    by_itself: dict[tuple[Setting, str], list[Count]] = {}
+    by_itself: dict[tuple[LongSetting, str], list[Count]] = {}
     for gap in args.gap_seconds:
-        counts: dict[Setting, tuple[list[Count], list[Count]]] = {setting: ([], []) for setting in settings}
+        counts: dict[LongSetting, tuple[list[Count], list[Count]]] = {setting: ([], []) for setting in settings}
         skipped: list[str] = []
         for number, recording in enumerate(join(cuts, gap, data.sample_rate, args, skipped)):
             minutes = len(recording.samples) / data.sample_rate / 60
@@ -175,7 +175,7 @@ def join(
     size = round(60 * args.minutes * sample_rate)
     gap = torch.zeros(round(gap_seconds * sample_rate))
     parts: list[Tensor] = []
-    utterances: list[Utterance] = []
+    utterances: list[LongUtterance] = []
     position, made = 0, 0
     while True:
         for cut in rng.sample(cuts, len(cuts)):
@@ -187,7 +187,7 @@ def join(
             except Exception:
                 skipped.append(cut.id)
                 continue
-            utterances.append(Utterance(cut.id, position, position + len(samples), transcript(cut).split()))
+            utterances.append(LongUtterance(cut.id, position, position + len(samples), transcript(cut).split()))
             if args.gap_db is not None:
                 gap = 10 ** (args.gap_db / 20) * torch.randn(len(gap), generator=generator)
             parts += [samples, gap]

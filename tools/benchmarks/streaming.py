@@ -45,7 +45,7 @@ from summarymix.training.precision import autocast
 AGES = (60.0, 600.0, 3600.0)  # seconds: upper ends of the ages of a stream that the table tells apart
 
 
-class Setting(NamedTuple):
+class StreamSetting(NamedTuple):
     """A model, and how it is streamed."""
 
     name: str
@@ -78,7 +78,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     models = load_models(args)
     settings, left_out = [], []
     for name, ms, left in product(models, args.chunk_ms, args.left_chunks):
-        setting = Setting(name, ChunkConfig.from_ms(ms, left))
+        setting = StreamSetting(name, ChunkConfig.from_ms(ms, left))
         try:
             make_recognizer(models[name], setting.chunk, 1)
             settings.append(setting)
@@ -95,7 +95,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return results
 
 
-def time_chunks(models: dict[str, Model], settings: list[Setting], seconds: float) -> list[dict[str, Any]]:
+def time_chunks(models: dict[str, Model], settings: list[StreamSetting], seconds: float) -> list[dict[str, Any]]:
     """Decode a stream of each setting, and time each of its chunks. Settings take turns by the time of the audio."""
     recognizers = [make_recognizer(models[s.name], s.chunk, 1) for s in settings]
     streams = [recognizer.open() for recognizer in recognizers]
@@ -127,7 +127,7 @@ def turns(periods: list[float], seconds: float) -> Iterator[int]:
         yield i
 
 
-def count_streams(model: Model, setting: Setting, args: argparse.Namespace) -> dict[str, Any]:
+def count_streams(model: Model, setting: StreamSetting, args: argparse.Namespace) -> dict[str, Any]:
     """How many streams in real time the machine holds, and the latencies of each number that was tried."""
     period = setting.chunk.chunk_ms / 1000  # type: ignore[operator]
     tried: list[dict[str, Any]] = []

@@ -17,10 +17,7 @@ from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.model import Transducer
 from summarymix.runs import load_run_or_checkpoint
-from summarymix.state import State, state_bytes
-
-COMPONENTS = {"sum": "sums", "count": "counts", "cache": "convolution caches"}
-COMPONENTS |= {"key": "keys and values", "value": "keys and values", "valid": "keys and values"}
+from summarymix.state import State, kind_of, state_bytes
 
 
 class Model(NamedTuple):
@@ -61,15 +58,7 @@ def make_recognizer(model: Model, chunk: ChunkConfig, num_streams: int) -> Strea
     """
     model.model.encoder.check_chunk(chunk)
     search = GreedySearch(model.model, unk_id=model.unk_id)
-    # It takes a tokenizer only to make texts, which nobody asks for here.
-    return StreamingRecognizer(
-        model.model,
-        None,  # type: ignore[arg-type]
-        chunk,
-        num_streams,
-        FbankExtractor(model.fbank),
-        search,
-    )
+    return StreamingRecognizer(search, chunk, num_streams, FbankExtractor(model.fbank))
 
 
 def state_components(model: Model, chunk: ChunkConfig) -> dict[str, int]:
@@ -77,8 +66,7 @@ def state_components(model: Model, chunk: ChunkConfig) -> dict[str, int]:
     encoder_state = model.model.encoder.init_state(1, chunk)
     parts: dict[str, State] = {}
     for name, tensor in encoder_state.items():
-        leaf = name.rsplit(".", 1)[-1]
-        parts.setdefault(COMPONENTS.get(leaf, leaf), {})[name] = tensor
+        parts.setdefault(kind_of(name), {})[name] = tensor
     device = next(model.model.parameters()).device
     parts["predictor"] = GreedySearch(model.model).init_state(1, device)
     return {name: state_bytes(state) for name, state in parts.items()}

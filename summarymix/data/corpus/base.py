@@ -150,7 +150,7 @@ def gather(
             raise ValueError(f"The split {split!r} is not made of letters, digits, dots, dashes and underscores")
         recording = recordings[row.audio]
         id_ = row.id or names.unique(_generated_id(row, recording))
-        text = normalise(row.text, text_case)
+        text = normalize_text(row.text, text_case)
         corpus.num_not_nfc += not unicodedata.is_normalized("NFC", row.text)
         audio = (row.audio, row.start, row.duration, row.channel)
         problem: tuple[str, str, str]
@@ -173,7 +173,7 @@ def gather(
     return corpus
 
 
-def normalise(text: str, case: TextCase) -> str:
+def normalize_text(text: str, case: TextCase) -> str:
     """Unicode NFC, single spaces, and the letters' case."""
     text = " ".join(unicodedata.normalize("NFC", text).split())
     return {"keep": text, "lower": text.lower(), "upper": text.upper()}[case]

@@ -13,7 +13,7 @@ from summarymix.encoder.conformer import ConformerConfig
 from summarymix.model import ModelConfig, Transducer
 from summarymix.runs import load_model, read_checkpoint
 from summarymix.training.config import TrainConfig
-from summarymix.training.initialise import initialise_from
+from summarymix.training.initialize import initialize_from
 
 OTHER_TOKENIZER = Tokenizer.train(["e d c f g h i"], 20, "char")
 
@@ -56,17 +56,17 @@ class Interrupted(ToyData):
 
 def test_weights_are_those_of_the_file_or_of_what_decoding_chooses(parent: Path, tmp_path: Path) -> None:
     model = fresh_model()
-    said = initialise_from(parent / "epoch-1.pt", model, TOKENIZER)
+    said = initialize_from(parent / "epoch-1.pt", model, TOKENIZER)
     assert "epoch-1.pt" in said
     assert same(model.state_dict(), read_checkpoint(parent / "epoch-1.pt")["model"])
 
-    assert "epoch 2, avg 1" in initialise_from(parent, model, TOKENIZER)
+    assert "epoch 2, avg 1" in initialize_from(parent, model, TOKENIZER)
     assert same(model.state_dict(), load_model(parent, 2, 1)[0].state_dict())
 
     for path in parent.glob("*.pt"):
         (tmp_path / path.name).symlink_to(path)
     (tmp_path / "selected.json").write_text(json.dumps({"epoch": 2, "avg": 2, "splits": ["dev"]}))
-    assert "epoch 2, avg 2" in initialise_from(tmp_path, model, TOKENIZER)
+    assert "epoch 2, avg 2" in initialize_from(tmp_path, model, TOKENIZER)
     assert same(model.state_dict(), load_model(tmp_path, 2, 2)[0].state_dict())
 
 
@@ -109,7 +109,7 @@ def test_killed_run_resumes_and_does_not_begin_again(
         run(config("killed"), data)
     assert (tmp_path / "killed" / "checkpoint-3.pt").exists()
     capsys.readouterr()
-    monkeypatch.setattr("summarymix.training.run.initialise_from", None)
+    monkeypatch.setattr("summarymix.training.run.initialize_from", None)
     _, resumed = run(config("killed"))
     said = capsys.readouterr().err
     assert "Resuming from" in said
@@ -119,16 +119,16 @@ def test_killed_run_resumes_and_does_not_begin_again(
 
 def test_another_token_table_is_refused(parent: Path) -> None:
     with pytest.raises(ValueError, match=r"8 tokens there, 10 here, 6 in both\. .*--reinit_vocab true"):
-        initialise_from(parent / "epoch-2.pt", fresh_model(OTHER_TOKENIZER), OTHER_TOKENIZER)
+        initialize_from(parent / "epoch-2.pt", fresh_model(OTHER_TOKENIZER), OTHER_TOKENIZER)
 
 
 def test_tokens_in_both_tables_keep_their_rows(parent: Path) -> None:
     model = fresh_model(OTHER_TOKENIZER)
     initial = {name: value.clone() for name, value in model.state_dict().items()}
     old = read_checkpoint(parent / "epoch-2.pt")["model"]
-    said = initialise_from(parent / "epoch-2.pt", model, OTHER_TOKENIZER, reinit_vocab=True)
+    said = initialize_from(parent / "epoch-2.pt", model, OTHER_TOKENIZER, reinit_vocab=True)
     assert "of 10 tokens, 6 keep their weights, 4 begin anew" in said
-    layers = ("joiner.out", "simple_encoder_proj", "simple_decoder_proj", "ctc_head")
+    layers = ("joiner.out", "simple_encoder_proj", "simple_predictor_proj", "ctc_head")
     particular = {"predictor.embedding.weight", *(f"{x}.weight" for x in layers), *(f"{x}.bias" for x in layers)}
     assert particular < set(old)
     for name, value in model.state_dict().items():
@@ -148,7 +148,7 @@ def test_same_pieces_in_another_order_are_another_table(parent: Path) -> None:
     assert sorted(other.tokens) == sorted(TOKENIZER.tokens)
     assert other.tokens != TOKENIZER.tokens
     model = fresh_model(other)
-    assert "8 keep their weights, 0 begin anew" in initialise_from(parent / "epoch-2.pt", model, other, True)
+    assert "8 keep their weights, 0 begin anew" in initialize_from(parent / "epoch-2.pt", model, other, True)
     old, new = read_checkpoint(parent / "epoch-2.pt")["model"]["ctc_head.weight"], model.ctc_head.weight
     assert torch.equal(new[other.tokens.index("a")], old[TOKENIZER.tokens.index("a")])
 
@@ -157,10 +157,10 @@ def test_another_model_is_refused_by_name_but_dropout_is_free(parent: Path) -> N
     with pytest.raises(
         ValueError, match=r"epoch-2\.pt is of another model: model\.conformer\.dim was 16 and is 32, .*num_layers"
     ):
-        initialise_from(
+        initialize_from(
             parent / "epoch-2.pt", fresh_model(conformer=ConformerConfig((4, 4), 3, 32, 32, 5, 16)), TOKENIZER
         )
-    initialise_from(parent / "epoch-2.pt", fresh_model(dropout=0.3), TOKENIZER)
+    initialize_from(parent / "epoch-2.pt", fresh_model(dropout=0.3), TOKENIZER)
 
 
 def test_nothing_to_start_from_is_named_before_anything_is_written(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from summarymix.blocks.regularise import Balancer, Whiten, limit_value
+from summarymix.blocks.regularizers import Balancer, Whiten, limit_value
 from summarymix.blocks.scheduled import Scheduled, find_scheduled, set_progress
 
 SHAPE = (3, 20, 6)  # (N, T, D)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from batch_cases import rewrite, tiny_cuts, train_data
 
-from summarymix.data.cut_problems import ctc_frames_needed
+from summarymix.data.cut_filter import ctc_frames_needed
 from summarymix.data.tokens import Tokenizer
 from summarymix.encoder.subsampling import output_lengths
 

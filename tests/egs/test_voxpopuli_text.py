@@ -1,10 +1,15 @@
+"""The VoxPopuli recipe's alphabets and normalisation."""
+
+import runpy
 import unicodedata
 from pathlib import Path
 
 import pytest
 from lhotse.recipes.voxpopuli import ASR_LANGUAGES
 
-from summarymix.data.normalize import LETTERS, CharacterReport, clean, normalize
+SCRIPT = runpy.run_path(str(Path(__file__).parents[2] / "egs" / "voxpopuli" / "ASR" / "local" / "normalize.py"))
+LETTERS, CharacterReport = SCRIPT["LETTERS"], SCRIPT["CharacterReport"]
+clean, normalize = SCRIPT["clean"], SCRIPT["normalize"]
 
 
 def test_every_transcribed_language_has_an_alphabet_of_composed_lower_case_letters() -> None:

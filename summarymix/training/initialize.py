@@ -46,7 +46,7 @@ def feature_stats(batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     return mean.float(), variance.clamp(min=0).sqrt().float()
 
 
-def initialise_from(source: Path, model: Transducer, tokenizer: Tokenizer, reinit_vocab: bool = False) -> str:
+def initialize_from(source: Path, model: Transducer, tokenizer: Tokenizer, reinit_vocab: bool = False) -> str:
     """Give ``model`` the weights of another run, the statistics of its features included.
 
     Args:
