@@ -90,14 +90,14 @@ def main() -> None:
             skipped = extract_noise(
                 args.manifest_dir, args.out_dir, args.prefix, args.splits, args.noise_windows, options, executor
             )
-            report(args.prefix, skipped, args.out_dir / f"skipped-{args.prefix}-audio.tsv")
+            print_skipped(args.prefix, skipped, args.out_dir / f"skipped-{args.prefix}-audio.tsv")
             return
         for split in args.splits:
             skipped = extract_split(args.manifest_dir, args.out_dir, args.prefix, split, options, executor)
-            report(split, skipped, args.out_dir / f"skipped-{args.prefix}-{split}-audio.tsv")
+            print_skipped(split, skipped, args.out_dir / f"skipped-{args.prefix}-{split}-audio.tsv")
 
 
-def report(name: str, skipped: SkippedItems, listing: Path) -> None:
+def print_skipped(name: str, skipped: SkippedItems, listing: Path) -> None:
     """Say in one line what was left out and where it is listed."""
     print(f"{name}: {skipped.summary()}" + (f"; see {listing}" if len(skipped) else ""))
 

@@ -101,7 +101,7 @@ class ChunkGrid:
 
     A whole utterance is the run of all its chunks, from a state that has seen none; a stream's chunk is a run of one.
     ``num_frames`` is rounded up to whole chunks, so that every block reshapes (N, K·C, …) to (N, K, C, …) without a
-    copy. All work here is linear in the number of chunks, but for :meth:`unseen`, which only attention asks for.
+    copy. All work is linear in the number of chunks, except in :meth:`attention_mask`, which only attention uses.
 
     Args:
         lengths: (N,) int64, valid frames of each utterance in this run.
@@ -136,7 +136,7 @@ class ChunkGrid:
         self.counts = self.chunked(self.valid).sum(2, dtype=torch.float32)[..., None]  # (N, K, 1), of each chunk
         self._shared: dict[Hashable, Tensor] = {}
 
-    def shared(self, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
+    def cached(self, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
         """The result of ``make()``, computed once for this grid: for what is the same in all layers."""
         if name not in self._shared:
             self._shared[name] = make()
@@ -202,7 +202,7 @@ class ChunkGrid:
         total = sliding_sum(row, left + 1) if left + 1 < row.size(1) else row.cumsum(1)
         return total[:, past.size(1) :], kept
 
-    def unseen(self, num_past: int) -> Tensor:
+    def attention_mask(self, num_past: int) -> Tensor:
         """(T, S) bool: [t, s] says that frame t of the run does not see frame s, for its chunk is later or too early.
 
         The S frames are those of ``num_past`` chunks before the run and its own.
@@ -211,10 +211,10 @@ class ChunkGrid:
         frames = torch.arange((num_past + self.num_chunks) * self.chunk_size, device=device)
         chunks = frames // self.chunk_size  # (S,)
         own = chunks[num_past * self.chunk_size :, None]  # (T, 1)
-        unseen = chunks > own
+        masked = chunks > own
         if self.config.left_chunks >= 0:
-            unseen |= chunks < own - self.room(num_past)
-        return unseen
+            masked |= chunks < own - self.room(num_past)
+        return masked
 
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:

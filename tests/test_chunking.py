@@ -25,16 +25,16 @@ def test_milliseconds_must_be_whole_frames():
 
 
 def test_the_training_law_has_its_shares():
-    law = DynamicChunkConfig()
+    sampler = DynamicChunkConfig()
     rng = random.Random(0)
-    drawn = [law.sample(rng) for _ in range(20_000)]
+    drawn = [sampler.sample(rng) for _ in range(20_000)]
     chunked = [c for c in drawn if c.chunk_size is not None]
     limited = [c for c in chunked if c.left_chunks >= 0]
     assert 1 - len(chunked) / len(drawn) == pytest.approx(0.4, abs=0.02)
     assert len(limited) / len(chunked) == pytest.approx(0.75, abs=0.02)
     assert {c.chunk_size for c in chunked} == set(range(8, 33))
     assert {c.left_chunks for c in limited} == set(range(2, 33))
-    assert [law.sample(random.Random(5)) for _ in range(3)] == [law.sample(random.Random(5)) for _ in range(3)]
+    assert [sampler.sample(random.Random(5)) for _ in range(3)] == [sampler.sample(random.Random(5)) for _ in range(3)]
 
 
 @given(st.integers(1, 40), st.integers(1, 12))
@@ -91,7 +91,7 @@ def test_counts_are_the_rows_of_the_visibility(lengths, chunk_size, left_chunks,
             frames = counts.expand(-1, -1, grid.chunk_size).flatten(1)  # (N, T)
             assert torch.equal(frames, expected.sum(-1).float())
             assert kept.size(1) == min(left_chunks, past.size(1) + grid.num_chunks)
-        hidden = grid.unseen(0) | ~grid.valid[:, None]
+        hidden = grid.attention_mask(0) | ~grid.valid[:, None]
         assert torch.equal(hidden, ~expected)
     if left_chunks < 0:
         counts, total = grid.sum_seen(torch.zeros(len(lengths), 1), grid.counts)

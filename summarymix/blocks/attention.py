@@ -50,19 +50,19 @@ class AttentionWeights(nn.Module):
         The S frames are those of the P chunks in ``state`` and of the run. Padded frames get no weight; the weights
         that they give mean nothing.
         """
-        # A weight of zero does not silence what is not finite, so padding is zeroed as well as hidden.
+        # A weight of zero does not silence what is not finite, so padding is zeroed as well as masked.
         query, key = self.projection(grid.zero_padding(x)).chunk(2, dim=-1)  # (N, T, H·d) both
         keys, next_key = remember_frames(grid, state["key"], key)  # (N, S, H·d)
         valid, next_valid = remember_frames(grid, state["valid"], grid.valid[..., None])  # (N, S, 1)
         num_past = state["key"].size(1)
-        hidden = grid.shared(("hidden", num_past), lambda: grid.unseen(num_past) | (valid.mT == 0))  # (N, T, S)
-        weights = self.weigh(query, keys.to(query.dtype), hidden, grid)
+        masked = grid.cached(("masked", num_past), lambda: grid.attention_mask(num_past) | (valid.mT == 0))  # (N, T, S)
+        weights = self.weigh(query, keys.to(query.dtype), masked, grid)
         return weights, {"key": next_key, "valid": next_valid}
 
-    def weigh(self, query: Tensor, key: Tensor, hidden: Tensor, grid: ChunkGrid) -> Tensor:
+    def weigh(self, query: Tensor, key: Tensor, masked: Tensor, grid: ChunkGrid) -> Tensor:
         """Queries (N, T, H·d) of the last T of the frames of key (N, S, H·d) to weights (N, H, T, S).
 
-        ``hidden`` (N, T, S) is true where a frame does not see another.
+        ``masked`` (N, T, S) is true where a frame does not see another.
         """
         heads = self.content_bias.shape  # (H, d)
         query, key = (x.unflatten(-1, heads) for x in (query, key))
@@ -73,13 +73,13 @@ class AttentionWeights(nn.Module):
         by_distance = ((query + self.position_bias) * scale).transpose(1, 2) @ distances  # (N, H, T, W)
         scores.add_(by_frame(by_distance, num_keys))
         # Finite: a frame that sees nothing, in the padding, must not give NaN.
-        scores.masked_fill_(hidden[:, None], torch.finfo(scores.dtype).min)
+        scores.masked_fill_(masked[:, None], torch.finfo(scores.dtype).min)
         return self.dropout(scores.softmax(-1))
 
     def project_distances(self, num_keys: int, grid: ChunkGrid) -> Tensor:
         """W r_δ for the distances δ = S, S-1 … 1-C that occur, in heads: (H, d, S+C). C is the grid's chunk size."""
         weight = self.position_projection.weight
-        distances = grid.shared(
+        distances = grid.cached(
             ("sinusoids", num_keys, weight.size(1), weight.dtype),
             lambda: sinusoids(
                 torch.arange(num_keys, -grid.chunk_size, -1, device=weight.device), weight.size(1), weight.dtype
@@ -183,7 +183,7 @@ def by_frame(by_distance: Tensor, num_keys: int) -> Tensor:
 
     Query t is frame S-T+t, so frame u is at the distance S-T+t-u, in column T-t+u: one further left in each next
     row. With all rows in one line, that is place T + t(W-1) + u: rows W-1 apart, beginning at T. Frames beyond the
-    last column read from the next row; they are later than the chunk, and hidden.
+    last column read from the next row; they are later than the chunk, and masked.
     """
     by_distance = by_distance.contiguous()  # as products of matrices are already
     *outer, num_queries, width = by_distance.shape

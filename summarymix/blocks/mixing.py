@@ -128,7 +128,7 @@ class CombinedMixing(nn.Module):
         """The linear map that the output comes from."""
         return self.combine
 
-    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def local_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """f and s of each frame: x (N, T, D) to (N, T, P) each."""
         raise NotImplementedError
 
@@ -138,7 +138,7 @@ class CombinedMixing(nn.Module):
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """x (N, T, D) to (N, T, D), and the state that follows."""
-        local, values = self.branches(x)  # (N, T, P) each
+        local, values = self.local_and_values(x)  # (N, T, P) each
         summary, state = self.mean(values, grid, state)  # (N, K, P)
         return self.combine(local, summary), state
 
@@ -158,7 +158,7 @@ class MergedMixing(CombinedMixing):
         self.mean = SeenMean(summary_dim, decay_seconds)
         self.combine = Combiner(summary_dim, dim)
 
-    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def local_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         local, values = in_pieces(lambda x: F.gelu(self.merged(x)), x).chunk(2, dim=-1)
         return local, values
 
@@ -184,7 +184,7 @@ class FullMixing(CombinedMixing):
         self.mean = SeenMean(summary_dim, decay_seconds)
         self.combine = Combiner(summary_dim, dim)
 
-    def branches(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def local_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return in_pieces(self.local, x), in_pieces(self.summary, x)
 
 

@@ -52,7 +52,7 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
             self._search_frame(frames[:, t], [n for n, limit in enumerate(limits) if t < limit], rows, hypotheses)
         for hypothesis in hypotheses:
             self._rank(hypothesis)
-            hypothesis.show_best()
+            hypothesis.set_best_path()
         return {name: tensor.unflatten(0, (-1, self.beam_size)) for name, tensor in rows.items()}
 
     def _search_frame(self, frame: Tensor, streams: list[int], rows: State, hypotheses: list[Hypothesis]) -> None:

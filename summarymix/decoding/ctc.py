@@ -121,7 +121,7 @@ class CTCPrefixBeamSearch(BeamSearch, CTCSearch):
         for hypothesis in hypotheses:
             for path in hypothesis.paths:
                 path.score = path.normalized_score = path.score_without_final + self.scorer.final(path.scorer_state)
-            hypothesis.show_best()
+            hypothesis.set_best_path()
         return state
 
     def _search_frame(self, hypothesis: Hypothesis, best: list[tuple[float, int]]) -> None:

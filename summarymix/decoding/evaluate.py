@@ -19,7 +19,7 @@ from summarymix.data.silence import SilenceConfig
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.search import Hypothesis, Search
 from summarymix.decoding.streaming import StreamingRecognizer
-from summarymix.decoding.words import Transcript, transcript
+from summarymix.decoding.words import Transcript, make_transcript
 from summarymix.encoder.subsampling import features_needed
 from summarymix.model import Transducer
 from summarymix.scoring.results import ScoredUtterance
@@ -116,7 +116,7 @@ class Decoded:
 
     def transcripts(self, tokenizer: Tokenizer) -> dict[str, Transcript]:
         """Tokens and words of each cut, with times and confidences."""
-        return {cut_id: transcript(hypothesis, tokenizer, 0) for cut_id, hypothesis in self.hypotheses.items()}
+        return {cut_id: make_transcript(hypothesis, tokenizer, 0) for cut_id, hypothesis in self.hypotheses.items()}
 
     def nbest(self, tokenizer: Tokenizer, limit: int) -> dict[str, list[tuple[float, str]]]:
         """Score and text of up to ``limit`` hypotheses of each cut, the best first."""

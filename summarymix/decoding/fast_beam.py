@@ -233,7 +233,7 @@ class FastBeamSearch(Search):
             path.score = path.normalized_score = total - PARTIAL if partial else total
             hypotheses[owner].paths.append(path)
         for hypothesis in hypotheses:
-            hypothesis.show_best()
+            hypothesis.set_best_path()
 
     def _draw(self, lattice: Any) -> tuple[list[int], Any]:
         """Draw paths from M lattices: of each token sequence a lattice of its alignments, and whose it is."""

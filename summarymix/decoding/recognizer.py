@@ -33,7 +33,7 @@ from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.search import Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.windows import WindowedRecognizer
-from summarymix.decoding.words import SPACE, Transcript, transcript, word_starts
+from summarymix.decoding.words import SPACE, Transcript, make_transcript, word_starts
 from summarymix.model import Transducer
 from summarymix.runs import load_run_or_checkpoint
 
@@ -163,7 +163,7 @@ class Recognizer:
         windowed = WindowedRecognizer(self.model, self.search, self.tokenizer.tokens, window_seconds, overlap_seconds)
         counted = _Counted(blocks)
         hypothesis = windowed.recognize(self._features(counted, sample_rate))
-        return joined([transcript(hypothesis, self.tokenizer, 0)], counted.num_samples / sample_rate)
+        return joined([make_transcript(hypothesis, self.tokenizer, 0)], counted.num_samples / sample_rate)
 
     def stream(
         self,
@@ -312,7 +312,7 @@ class LiveStream:
         return [segment]
 
     def _segment(self, end: int | None = None) -> Transcript:
-        return transcript(self._stream.hypothesis, self._tokenizer, self._begin, end, self._offset)
+        return make_transcript(self._stream.hypothesis, self._tokenizer, self._begin, end, self._offset)
 
 
 class _Counted:

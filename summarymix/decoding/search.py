@@ -67,7 +67,7 @@ class Hypothesis:
         default_factory=list, repr=False, compare=False
     )  # the beam: the search's own kind of BeamPath, in no order
     memory: Any = field(default=None, repr=False, compare=False)  # what else the search keeps, if it is no tensor
-    _shown: list[Emission] = field(default_factory=list, repr=False, compare=False)  # those of the tokens above
+    _emissions: list[Emission] = field(default_factory=list, repr=False, compare=False)  # those of the tokens above
 
     def nbest(self, limit: int) -> list["Hypothesis"]:
         """Up to ``limit`` hypotheses, the best first, as they would be if the input ended here."""
@@ -76,7 +76,7 @@ class Hypothesis:
         hypotheses = []
         for path in sorted(self.paths, key=lambda path: path.normalized_score, reverse=True)[:limit]:
             hypotheses.append(Hypothesis(num_frames=self.num_frames))
-            hypotheses[-1].show(path)
+            hypotheses[-1].set_path(path)
         return hypotheses
 
     def margin(self, frame: int) -> float:
@@ -89,20 +89,20 @@ class Hypothesis:
         best = sorted(path.normalized_score for path in self.paths)[-2:]
         return min([*self.margins, *(best[1:] and [best[1] - best[0]])])
 
-    def show_best(self) -> None:
+    def set_best_path(self) -> None:
         """Show the path of the greatest rank."""
-        self.show(max(self.paths, key=lambda path: path.normalized_score))
+        self.set_path(max(self.paths, key=lambda path: path.normalized_score))
 
-    def show(self, path: BeamPath) -> None:
+    def set_path(self, path: BeamPath) -> None:
         """Let tokens, frames, log_probs and score be those of ``path``. Takes as long as there are changes."""
         tail = []
         emission = path.end
-        while emission is not None and emission not in self._shown[emission.length - 1 : emission.length]:
+        while emission is not None and emission not in self._emissions[emission.length - 1 : emission.length]:
             tail.append(emission)
             emission = emission.previous
         common = path.length - len(tail)
         tail.reverse()
-        self._shown[common:] = tail
+        self._emissions[common:] = tail
         self.tokens[common:] = [emission.token for emission in tail]
         self.frames[common:] = [emission.frame for emission in tail]
         self.log_probs[common:] = [emission.log_prob for emission in tail]

@@ -55,7 +55,7 @@ class Transcript:
     words: list[Word]
 
 
-def transcript(
+def make_transcript(
     hypothesis: Hypothesis, tokenizer: Tokenizer, begin: int, end: int | None = None, offset: int = 0
 ) -> Transcript:
     """The part of a hypothesis that was emitted from frame ``begin`` on, and before frame ``end`` if it is given.

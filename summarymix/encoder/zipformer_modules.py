@@ -89,9 +89,9 @@ class ZipFeedForward(nn.Module):
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """x (N, T, D) to (N, T, D)."""
-        return in_pieces(lambda x: self.compute(x, grid.mask), x)
+        return in_pieces(lambda x: self.forward_piece(x, grid.mask), x)
 
-    def compute(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def forward_piece(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """:meth:`forward` of one piece. The mask has all frames: training uses it, and has one piece."""
         inner = self.balancer(self.expand(x), mask)
         return self.whiten(self.contract(self.dropout(swoosh_l(inner))), mask)
@@ -120,12 +120,12 @@ class GatedMean(nn.Module):
         self.out = scale_initial_weights(nn.Linear(hidden_dim, dim), 0.05)
         self.whiten = Whiten(whitening_limit(5.0, 3.0))
 
-    def branches(self, x: Tensor, grid: ChunkGrid) -> tuple[Tensor, Tensor]:
+    def values_and_gate(self, x: Tensor, grid: ChunkGrid) -> tuple[Tensor, Tensor]:
         """v ⊙ tanh s and y of x (N, T, D), (N, T, P) each."""
         scale, values, gate = self.project(x).chunk(3, dim=-1)
         return self.value_whiten(values, grid.mask) * self.balancer(scale, grid.mask).tanh(), gate
 
-    def finish(self, x: Tensor, grid: ChunkGrid) -> Tensor:
+    def project_out(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """The last map: (N, T, P) to (N, T, D)."""
         return self.whiten(self.out(x), grid.mask)
 
@@ -151,10 +151,10 @@ class GatedSummary(GatedMean):
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """x (N, T, D) to (N, T, D), and the state that follows."""
-        values, gate = self.branches(x, grid)
+        values, gate = self.values_and_gate(x, grid)
         mean, state = self.mean(values, grid, state)  # (N, K, P)
         gated = grid.chunked(gate) * mean.to(gate.dtype)[:, :, None]  # (N, K, C, P)
-        return self.finish(gated.flatten(1, 2), grid), state
+        return self.project_out(gated.flatten(1, 2), grid), state
 
 
 class GatedAttention(GatedMean):
@@ -166,9 +166,9 @@ class GatedAttention(GatedMean):
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State, weights: Tensor) -> tuple[Tensor, State]:
         """x (N, T, D) and weights (N, H, T, S) to (N, T, D), and the state that follows."""
-        values, gate = self.branches(x, grid)
+        values, gate = self.values_and_gate(x, grid)
         seen, kept = remember_frames(grid, state["value"], grid.zero_padding(values))  # (N, S, P)
-        return self.finish(weights[:, 0] @ seen.to(x.dtype) * gate, grid), {"value": kept}
+        return self.project_out(weights[:, 0] @ seen.to(x.dtype) * gate, grid), {"value": kept}
 
 
 class ZipConvolution(nn.Module):
@@ -207,16 +207,16 @@ class ZipConvolution(nn.Module):
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """x (N, T, D) to (N, T, D), and the state that follows."""
-        x = in_pieces(lambda x: self.before(x, grid.mask), x)
+        x = in_pieces(lambda x: self.gated_input(x, grid.mask), x)
         x, state = self.depthwise(x, grid, state)
-        return in_pieces(lambda x: self.after(x, grid.mask), x), state
+        return in_pieces(lambda x: self.project_out(x, grid.mask), x), state
 
-    def before(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def gated_input(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """The gated linear unit, frame by frame: (N, T, D)."""
         x, gate = self.expand(x).chunk(2, dim=-1)
         return x * self.gate_balancer(gate, mask).sigmoid()
 
-    def after(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def project_out(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """SwooshR and the projection, frame by frame: (N, T, D)."""
         return self.out(swoosh_r(self.inner_whiten(self.balancer(x, mask), mask)))
 

@@ -15,7 +15,7 @@ from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.cli import main
 from summarymix.decoding.search import Hypothesis
-from summarymix.decoding.words import transcript, write_ctm
+from summarymix.decoding.words import make_transcript, write_ctm
 from summarymix.encoder.conformer import ConformerConfig
 from summarymix.model import BLANK, ModelConfig, Transducer
 from summarymix.scoring.results import Result, read_results
@@ -125,8 +125,8 @@ def test_times_are_those_of_the_audio(exp_dir: Path, method: str) -> None:
 
 def test_ctm_is_sorted_by_ids_without_spaces(tmp_path: Path) -> None:
     tokens = [TOKENIZER.tokens.index(piece) for piece in "ab▁a"]
-    said = transcript(Hypothesis(tokens, [2, 2, 3, 30], [math.log(0.25), 0.0, 0.0, 0.0], 40), TOKENIZER, 0)
-    write_ctm(tmp_path / "x.ctm", {"b": said, "a 1": said, "aa": transcript(Hypothesis(), TOKENIZER, 0)})
+    said = make_transcript(Hypothesis(tokens, [2, 2, 3, 30], [math.log(0.25), 0.0, 0.0, 0.0], 40), TOKENIZER, 0)
+    write_ctm(tmp_path / "x.ctm", {"b": said, "a 1": said, "aa": make_transcript(Hypothesis(), TOKENIZER, 0)})
     lines = ["1 0.08 0.04 ab 0.5000", "1 1.20 0.04 a 1.0000"]
     expected = [f"{name} {line}\n" for name in ("a_1", "b") for line in lines]
     assert (tmp_path / "x.ctm").read_text() == "".join(expected)

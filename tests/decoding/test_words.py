@@ -7,7 +7,7 @@ import pytest
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.search import Hypothesis
 from summarymix.decoding.subtitles import Cue, make_cues, srt, vtt
-from summarymix.decoding.words import Word, WordTokens, transcript, words_of
+from summarymix.decoding.words import Word, WordTokens, make_transcript, words_of
 
 TEXTS = ["HELLO WORLD HELLO THERE WORLD WORDS"] * 5
 
@@ -21,7 +21,7 @@ def hypothesis(tokenizer: Tokenizer, text: str) -> Hypothesis:
 def test_words_of_characters_and_pieces(model_type, size: int) -> None:
     tokenizer = Tokenizer.train(TEXTS, size, model_type)
     said = hypothesis(tokenizer, TEXTS[0])
-    whole = transcript(said, tokenizer, 0)
+    whole = make_transcript(said, tokenizer, 0)
     assert whole.text == TEXTS[0]
     assert [word.word for word in whole.words] == TEXTS[0].split()
     assert [token.token for token in whole.tokens] == [tokenizer.tokens[i] for i in said.tokens]
@@ -35,10 +35,10 @@ def test_words_of_characters_and_pieces(model_type, size: int) -> None:
         assert word.confidence == pytest.approx(math.exp(-0.1 * (first + last) / 2))
         place = last + 1
 
-    half = transcript(said, tokenizer, 6, 12, offset=100)
+    half = make_transcript(said, tokenizer, 6, 12, offset=100)
     assert [token.token for token in half.tokens] == [token.token for token in whole.tokens[2:4]]
     assert [half.tokens[0].start, half.start, half.end] == pytest.approx([4.24, 4.24, 4.48])
-    assert transcript(Hypothesis(), tokenizer, 0).words == []
+    assert make_transcript(Hypothesis(), tokenizer, 0).words == []
 
 
 def test_words_and_their_tokens() -> None:
@@ -55,7 +55,7 @@ def test_words_and_their_tokens() -> None:
 def test_scripts_without_spaces() -> None:
     text = "今天天气 很好 ok then 好 カメラ"
     tokenizer = Tokenizer.train([text], 100, "char")
-    words = transcript(hypothesis(tokenizer, text), tokenizer, 0).words
+    words = make_transcript(hypothesis(tokenizer, text), tokenizer, 0).words
     assert [word.word for word in words] == [*"今天天气很好", "ok", "then", "好", *"カメラ"]
     assert "".join(" " * word.spaced + word.word for word in words).strip() == text
     [cue] = make_cues(words, 100, 100)

@@ -30,7 +30,7 @@ def same_threads():
 
 @pytest.fixture
 def configs(tmp_path: Path) -> str:
-    """--config for a tiny model and its self-attention twin."""
+    """--config for a tiny model and its self-attention baseline."""
     sizes = {"num_layers": 1, "dim": 16, "feedforward_dim": 16, "summary_dim": 16, "kernel_size": 5, "num_heads": 2}
     sizes |= {"frontend_channels": [2, 2]}
     model = {"conformer": sizes, "predictor_dim": 8, "joiner_dim": 8, "vocab_size": 20}

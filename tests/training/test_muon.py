@@ -77,21 +77,21 @@ def test_steps_are_those_of_torch_up_to_its_bfloat16() -> None:
 
 def test_everything_else_takes_the_steps_of_adamw() -> None:
     model = nn.Sequential(nn.Embedding(5, 4), nn.Conv1d(4, 4, 3), nn.LayerNorm(4)).double()
-    twin = nn.Sequential(nn.Embedding(5, 4), nn.Conv1d(4, 4, 3), nn.LayerNorm(4)).double()
-    twin.load_state_dict(model.state_dict())
+    reference = nn.Sequential(nn.Embedding(5, 4), nn.Conv1d(4, 4, 3), nn.LayerNorm(4)).double()
+    reference.load_state_dict(model.state_dict())
     mine = Muon([], model.parameters(), lr=0.02, betas=(0.8, 0.95), weight_decay=0.1)
     groups = [
-        {"params": [p for p in twin.parameters() if p.ndim >= 2], "weight_decay": 0.1},
-        {"params": [p for p in twin.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in reference.parameters() if p.ndim >= 2], "weight_decay": 0.1},
+        {"params": [p for p in reference.parameters() if p.ndim < 2], "weight_decay": 0.0},
     ]
     theirs = torch.optim.AdamW(groups, lr=0.02, betas=(0.8, 0.95))
     for _ in range(5):
-        for parameter, other in zip(model.parameters(), twin.parameters(), strict=True):
+        for parameter, other in zip(model.parameters(), reference.parameters(), strict=True):
             parameter.grad = torch.randn_like(parameter)
             other.grad = parameter.grad.clone()
         mine.step()
         theirs.step()
-    for parameter, other in zip(model.parameters(), twin.parameters(), strict=True):
+    for parameter, other in zip(model.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(parameter, other, atol=1e-12, rtol=1e-12)
 
 

@@ -143,8 +143,8 @@ def tables(run: Run) -> list[Table]:
         measured = {(r["config"], r["audio_seconds"]): r for r in results if "left_out" not in r}
         rows = []
         for (name, seconds), result in measured.items():
-            twin, quarter = measured.get((first, seconds)), measured.get((name, seconds / 4))
-            rows.append([name, f"{seconds:g}", *cells(result, twin, quarter, seconds * settings["batch"])])
+            baseline, quarter = measured.get((first, seconds)), measured.get((name, seconds / 4))
+            rows.append([name, f"{seconds:g}", *cells(result, baseline, quarter, seconds * settings["batch"])])
         notes = [
             f"{r['config']}, {r['audio_seconds']:g} s and longer: left out, {r['left_out']}"
             for r in results
@@ -170,16 +170,16 @@ def rates(measured: list[dict[str, Any]], results: dict[str, Any]) -> list[str]:
 
 
 def cells(
-    result: dict[str, Any], twin: dict[str, Any] | None, quarter: dict[str, Any] | None, audio: float
+    result: dict[str, Any], baseline: dict[str, Any] | None, quarter: dict[str, Any] | None, audio: float
 ) -> list[str]:
     """Time and memory, beside those of the first configuration and of a quarter of the length."""
     seconds, step = median(result["seconds"]), result["increment_mb"]
     ratio, memory_ratio, growth, memory_growth = ["–"] * 4
-    if twin:
+    if baseline:
         # Of each round, as what disturbs a round disturbs both.
-        pairs = zip(result["seconds"], twin["seconds"], strict=True)
+        pairs = zip(result["seconds"], baseline["seconds"], strict=True)
         ratio = f"{median(ours / theirs for ours, theirs in pairs):.2f}"
-        memory_ratio = f"{step / max(twin['increment_mb'], 0.1):.2f}"
+        memory_ratio = f"{step / max(baseline['increment_mb'], 0.1):.2f}"
     if quarter:
         growth = f"{seconds / median(quarter['seconds']):.2f}"
         memory_growth = f"{step / max(quarter['increment_mb'], 0.1):.2f}"

@@ -8,7 +8,7 @@ from typing import Any, get_args
 from summarymix.data.corpus.base import Corpus, TextCase
 from summarymix.data.corpus.kaldi import read_kaldi_corpus
 from summarymix.data.corpus.lhotse_manifests import read_lhotse_corpus
-from summarymix.data.corpus.report import report
+from summarymix.data.corpus.report import corpus_report
 from summarymix.data.corpus.splits import fill_splits
 from summarymix.data.corpus.table import read_table_corpus
 
@@ -108,4 +108,4 @@ def prepare_corpus(
         corpus.write(prefix, out_dir)
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from error
-    return corpus, report(corpus, out_dir)
+    return corpus, corpus_report(corpus, out_dir)

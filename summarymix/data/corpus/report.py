@@ -15,7 +15,7 @@ MIN_WORDS_PER_SECOND, MAX_WORDS_PER_SECOND = 0.2, 8.0
 EXAMPLES = 5
 
 
-def report(corpus: Corpus, out_dir: Path) -> list[str]:
+def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
     """Describe a corpus that has been written to ``out_dir``.
 
     Writes there ``characters.tsv``, and ``suspicious.tsv`` and ``unnamed-audio.txt`` if there is anything to list.

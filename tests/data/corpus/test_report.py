@@ -3,7 +3,7 @@ from pathlib import Path
 from lhotse import AudioSource, Recording
 
 from summarymix.data.corpus.base import Corpus, Row, gather
-from summarymix.data.corpus.report import hours_by_rate, report
+from summarymix.data.corpus.report import corpus_report, hours_by_rate
 from summarymix.data.skipped import SkippedItems
 
 
@@ -24,7 +24,7 @@ def one_line(lines: list[str], beginning: str) -> str:
 
 def test_good_corpus_has_no_warnings(tmp_path: Path) -> None:
     rows = [Row("r", "IT'S ALL WELL-DONE", speaker=f"s{i}", start=2.0 * i, duration=2) for i in range(90)]
-    lines = report(corpus_of(rows), tmp_path)
+    lines = corpus_report(corpus_of(rows), tmp_path)
     assert lines == [
         "90 utterances, 0.05 h; skipped 0",
         "audio: 16000 Hz mono 0.05 h",
@@ -40,7 +40,10 @@ def test_hours_by_rate_count_speech_not_files(tmp_path: Path) -> None:
     rows = [Row("a", "X", duration=1800), Row("b", "X", duration=900, channel=1), Row("a", "X", start=9, duration=900)]
     corpus = corpus_of(rows, {"b": (8000, 2)})
     assert hours_by_rate(corpus.utterances) == {(16000, 1): 0.75, (8000, 2): 0.25}
-    assert one_line(report(corpus, tmp_path), "audio") == "audio: 16000 Hz mono 0.75 h, 8000 Hz with 2 channels 0.25 h"
+    assert (
+        one_line(corpus_report(corpus, tmp_path), "audio")
+        == "audio: 16000 Hz mono 0.75 h, 8000 Hz with 2 channels 0.25 h"
+    )
 
 
 def test_speakers_of_several_splits(tmp_path: Path) -> None:
@@ -58,13 +61,15 @@ def test_speakers_of_several_splits(tmp_path: Path) -> None:
             ]
         )
     ]
-    line = one_line(report(corpus_of(rows), tmp_path), "Warning: train and test")
+    line = one_line(corpus_report(corpus_of(rows), tmp_path), "Warning: train and test")
     assert "share 2 speakers (a b)" in line
 
 
 def test_transcripts_that_want_normalising(tmp_path: Path) -> None:
     texts = ["The Cafe\u0301 costs $5, no?"] * 30 + ["z", "\u200bz"] + ["costs 5"] * 30
-    lines = report(corpus_of([Row("r", text, start=3 * i, duration=3) for i, text in enumerate(texts)]), tmp_path)
+    lines = corpus_report(
+        corpus_of([Row("r", text, start=3 * i, duration=3) for i, text in enumerate(texts)]), tmp_path
+    )
     assert "2 characters occur in less than 5 utterances (z '\\u200b')" in one_line(lines, "Warning: 2 char")
     assert "(5)" in one_line(lines, "Warning: digits")
     assert set("$,?") <= set(one_line(lines, "Warning: punctuation"))
@@ -75,7 +80,7 @@ def test_transcripts_that_want_normalising(tmp_path: Path) -> None:
 
 def test_absurd_speaking_rates_are_listed(tmp_path: Path) -> None:
     rows = [Row("r", "A B C", "good", duration=3), Row("r", "A B C D E", "fast", duration=0.5), Row("r", "A", "slow")]
-    lines = report(corpus_of(rows), tmp_path)
+    lines = corpus_report(corpus_of(rows), tmp_path)
     assert "2 utterances have more than 8 or less than 0.2 words a second" in one_line(lines, "Warning")
     assert {i.id: i.reason for i in SkippedItems.read(tmp_path / "suspicious.tsv").items} == {
         "fast": "too many words",
@@ -85,12 +90,12 @@ def test_absurd_speaking_rates_are_listed(tmp_path: Path) -> None:
 
 def test_text_without_spaces(tmp_path: Path) -> None:
     rows = [Row("r", "今天天气很好我们去公园", start=5 * i, duration=5) for i in range(9)]
-    assert "between characters" in one_line(report(corpus_of(rows), tmp_path), "Warning: most transcripts")
+    assert "between characters" in one_line(corpus_report(corpus_of(rows), tmp_path), "Warning: most transcripts")
 
 
 def test_audio_without_a_row(tmp_path: Path) -> None:
     corpus = corpus_of([Row("r", "A B", duration=2)])
     corpus.unnamed_audio = [Path("/x/a.wav"), Path("/x/b.wav")]
-    line = one_line(report(corpus, tmp_path), "Warning")
+    line = one_line(corpus_report(corpus, tmp_path), "Warning")
     assert "2 audio files have no row in the table, for example /x/a.wav" in line
     assert (tmp_path / "unnamed-audio.txt").read_text() == "/x/a.wav\n/x/b.wav\n"
