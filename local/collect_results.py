@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Gather what experiments cost and gave in one small file, to be committed where their folders are not:
+"""Collect costs and results of experiments in one small JSON file, which is committed instead of their folders:
 
-local/collect_results.py --out comparison.json exp exp-compare/*
+  local/collect_results.py --out comparison.json exp exp-compare/*
 
-What the file has of other experiments stays, so that these may have been run elsewhere; an experiment collected again
-replaces its record. local/write_results.py --comparison makes RESULTS.md from it. Folders without results yet are named
-and left out.
+Records of other experiments stay in the file, so experiments may run on several machines. An experiment collected again
+replaces its record. Folders without results are reported and left out. local/write_results.py --comparison makes
+RESULTS.md from the file.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from summarymix.scoring.experiments import collect, merge, read_experiments, wri
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("exp_dirs", type=Path, nargs="+", metavar="EXP_DIR", help="folders of trained, decoded models")
+    parser.add_argument("exp_dirs", type=Path, nargs="+", metavar="EXP_DIR", help="folders of decoded models")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     with clear_errors("collect_results.py"):
@@ -29,7 +29,7 @@ def main() -> None:
                 print(f"{exp_dir} is left out: {error}")
         experiments = merge(read_experiments(args.out) if args.out.is_file() else [], new)
         write_experiments(args.out, experiments)
-    print(f"{args.out}: {len(new)} of {len(experiments)} experiments are new or have been replaced")
+    print(f"{args.out}: {len(new)} of {len(experiments)} experiments are new or updated")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Compute filter banks: recordings and supervisions in MANIFEST_DIR -> OUT_DIR/PREFIX_cuts_SPLIT.jsonl.gz.
 
-Noise for augmentation, with --noise-windows 10: recordings -> OUT_DIR/PREFIX_cuts.jsonl.gz, all splits in one.
+For noise, with --noise-windows 10: recordings -> OUT_DIR/PREFIX_cuts.jsonl.gz, all splits in one file.
 
-Killed half-way, the same command goes on where it stopped. The result does not depend on --nj and --executor.
+Run the same command again to continue after an interruption. The result does not depend on --nj or --executor.
 
---executor dask computes on the workers of a Dask cluster, which have to see this folder, the audio and this library.
+--executor dask uses the workers of a Dask cluster, which must have access to this folder, the audio and this library.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from summarymix.data.skipped import SkippedItems
 
 
 def speeds(text: str) -> tuple[float, ...]:
-    """``0.9,1.1`` to numbers; the empty text to none."""
+    """Parse ``0.9,1.1``; the empty string gives no speeds."""
     return tuple(float(speed) for speed in text.split(",") if speed)
 
 
 @contextmanager
 def open_executor(kind: str, num_jobs: int, dask_scheduler: str | None) -> Iterator[Executor]:
-    """What runs the shards: a pool of processes or threads, or the workers of a Dask cluster."""
+    """Open the executor of the shards: a pool of processes or threads, or the workers of a Dask cluster."""
     if kind != "dask":
         with {"process": ProcessPoolExecutor, "thread": ThreadPoolExecutor}[kind](num_jobs) as executor:
             yield executor
@@ -39,7 +39,7 @@ def open_executor(kind: str, num_jobs: int, dask_scheduler: str | None) -> Itera
     except ImportError:
         sys.exit("--executor dask needs the package distributed: pip install distributed")
     if dask_scheduler is None:
-        # One thread each: a worker of several would share the processors with itself.
+        # One thread per worker: several would compete for its processor.
         options: dict[str, Any] = {"n_workers": num_jobs, "threads_per_worker": 1, "dashboard_address": None}
     elif Path(dask_scheduler).is_file():
         options = {"scheduler_file": dask_scheduler}
@@ -48,21 +48,23 @@ def open_executor(kind: str, num_jobs: int, dask_scheduler: str | None) -> Itera
     try:
         client = Client(**options)
     except OSError as error:
-        sys.exit(f"No Dask scheduler answers at {dask_scheduler}: {error}")
+        sys.exit(f"No Dask scheduler answers at {dask_scheduler}: {error}. Start it, or correct --dask-scheduler")
     with client, client.get_executor() as executor:
         yield executor
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prefix", required=True, help="name of the corpus in the manifests' names")
+    parser.add_argument("--prefix", required=True, help="name of the corpus in the manifests' file names")
     parser.add_argument("--splits", nargs="+", required=True)
     parser.add_argument("--manifest-dir", type=Path, default=Path("data/manifests"))
     parser.add_argument("--out-dir", type=Path, default=Path("data/fbank"))
-    parser.add_argument("--storage", choices=get_args(Storage), default="numpy_files", help="none: while training")
+    parser.add_argument(
+        "--storage", choices=get_args(Storage), default="numpy_files", help="none: compute features in training"
+    )
     parser.add_argument("--backend", choices=get_args(FeatureBackend), default="lhotse")
     parser.add_argument("--sample-rate", type=int, default=16000, help="Hz; other audio is resampled")
-    parser.add_argument("--num-mel-bins", type=int, default=80, help="features a frame")
+    parser.add_argument("--num-mel-bins", type=int, default=80, help="features per frame")
     parser.add_argument(
         "--speed-perturb", type=speeds, default=(), metavar="0.9,1.1", help="add copies at these speeds"
     )
@@ -70,12 +72,14 @@ def main() -> None:
         "--noise-windows",
         type=float,
         metavar="SECONDS",
-        help="the splits are noise, without transcripts: cut it into windows, of more than half of this at the end",
+        help="cut noise recordings into windows of this length; a shorter last one must exceed half",
     )
     parser.add_argument("--nj", type=int, default=2, help="processes or threads")
-    parser.add_argument("--executor", choices=["process", "thread", "dask"], default="process", help="what runs them")
+    parser.add_argument("--executor", choices=["process", "thread", "dask"], default="process", help="kind of workers")
     parser.add_argument(
-        "--dask-scheduler", metavar="ADDRESS", help="tcp://HOST:8786 or a scheduler file; default: --nj processes here"
+        "--dask-scheduler",
+        metavar="ADDRESS",
+        help="tcp://HOST:8786 or a scheduler file (default: --nj local processes)",
     )
     args = parser.parse_args()
     if args.dask_scheduler and args.executor != "dask":
@@ -98,7 +102,7 @@ def main() -> None:
 
 
 def print_skipped(name: str, skipped: SkippedItems, listing: Path) -> None:
-    """Say in one line what was left out and where it is listed."""
+    """Print the summary of skipped items and the path of their list."""
     print(f"{name}: {skipped.summary()}" + (f"; see {listing}" if len(skipped) else ""))
 
 

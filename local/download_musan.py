@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Download MUSAN (OpenSLR 17), noise for augmentation, unless it lies in DL_DIR/musan already.
+"""Download MUSAN (OpenSLR 17), noise for augmentation, unless DL_DIR/musan exists.
 
-An interrupted download goes on where it stopped.
+Run the same command again to continue an interrupted download.
 """
 
 from summarymix.data.download import fetch_command
 
 if __name__ == "__main__":
-    # Published in rounded gigabytes. Unpacked: 109 hours with 16 bits at 16 kHz.
+    # The published size is rounded to gigabytes. Unpacked: 109 hours of 16-bit audio at 16 kHz.
     fetch_command(
         __doc__,
         "17/musan.tar.gz",

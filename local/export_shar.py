@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Put prepared splits into a few large files, for network disks and object stores (lhotse's Shar format).
+"""Pack prepared splits into a few large files (lhotse's Shar format), for network disks and object stores.
 
-MANIFEST_DIR/PREFIX_cuts_SPLIT.jsonl.gz and the data that it refers to -> OUT_DIR/SPLIT/*.tar and OUT_DIR/SPLIT.json.
-Copy OUT_DIR where you like and train with --data.shar_dir OUT_DIR, or https://…, or s3://… and the like. Killed
-half-way, the same command goes on where it stopped.
+MANIFEST_DIR/PREFIX_cuts_SPLIT.jsonl.gz and its data -> OUT_DIR/SPLIT/*.tar and OUT_DIR/SPLIT.json. Copy OUT_DIR to any
+disk or server and train with --data.shar_dir OUT_DIR, https://… or s3://…
+
+Run the same command again to continue after an interruption.
 """
 
 import argparse
@@ -16,17 +17,23 @@ from summarymix.data.shar import Field, export_split
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prefix", required=True, help="name of the corpus in the manifests' names")
+    parser.add_argument("--prefix", required=True, help="name of the corpus in the manifests' file names")
     parser.add_argument("--splits", nargs="+", required=True)
     parser.add_argument("--manifest-dir", type=Path, default=Path("data/fbank"))
     parser.add_argument("--out-dir", type=Path, default=Path("data/shar"))
     parser.add_argument(
-        "--features", choices=["numpy", "lilcom", "none"], default="numpy", help="exact, compressed with loss, or none"
+        "--features",
+        choices=["numpy", "lilcom", "none"],
+        default="numpy",
+        help="numpy: exact; lilcom: lossy compression",
     )
     parser.add_argument(
-        "--recording", choices=["flac", "opus", "wav", "none"], default="none", help="for --data.on_the_fly true"
+        "--recording",
+        choices=["flac", "opus", "wav", "none"],
+        default="none",
+        help="audio format, for --data.on_the_fly true",
     )
-    parser.add_argument("--shard-size", type=int, default=1000, help="utterances in a file")
+    parser.add_argument("--shard-size", type=int, default=1000, help="utterances per file")
     parser.add_argument("--nj", type=int, default=2, help="processes")
     args = parser.parse_args()
     fields: dict[Field, str] = {}

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Tell when training runs took off: after how many updates, CPU minutes and hours of audio the word error rate on dev,
+"""Report when training runs took off: the updates, CPU minutes and hours of audio after which the dev word error rate,
 the better of transducer and CTC head, fell below some limits.
 
-local/learning_curves.py exp exp-adamw --json curves.json --plot curves.png
+  local/learning_curves.py exp exp-adamw --json curves.json --plot curves.png
 
-prints a table in Markdown. What the JSON file has of other runs stays and is in the table and the plot; a run given
-again replaces its curve. The grid of validations limits how exact the table is: ./train.py --valid_every_steps.
+prints a Markdown table. Curves of other runs stay in the JSON file and appear in table and plot; a run given again
+replaces its curve. The table is as exact as the validations are frequent (./train.py --valid_every_steps).
 """
 
 import argparse
@@ -20,9 +20,11 @@ from summarymix.training.curves import plot_curves, read_curve, read_curves, tak
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("exp_dirs", type=Path, nargs="*", metavar="EXP_DIR", help="folders of runs")
-    parser.add_argument("--json", type=Path, help="file that keeps the curves")
-    parser.add_argument("--plot", type=Path, help="PNG")
-    parser.add_argument("--wer", type=float, nargs="+", default=[80.0, 60.0], help="limits in per cent")
+    parser.add_argument("--json", type=Path, help="JSON file that collects the curves")
+    parser.add_argument("--plot", type=Path, help="PNG to write")
+    parser.add_argument(
+        "--wer", type=float, nargs="+", default=[80.0, 60.0], help="limits of the word error rate in %%"
+    )
     args = parser.parse_args()
     if not args.exp_dirs and args.json is None:
         parser.error("give folders of runs, or the --json file of an earlier call")

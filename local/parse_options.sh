@@ -1,27 +1,27 @@
-# Sourced by prepare_stages.sh and run_stages.sh, and so by prepare.sh and run.sh of the recipes. It gives them
+# Sourced by prepare_stages.sh and run_stages.sh, hence by prepare.sh and run.sh of the recipes. It defines
 #
 #   parse_options "$@"        sets the variable foo_bar from the option --foo-bar VALUE (or --foo_bar, or =VALUE); the
-#                             script has to have given foo_bar a default before. --help prints the script's header.
-#   log MESSAGE               prints time, script and message.
+#                             script must set a default of foo_bar before. --help prints the script's header.
+#   log MESSAGE               prints time, script and message
 #   stage N TITLE MARK [SETTINGS]
-#                             succeeds if stage N is to run now: --stage <= N <= --stop-stage, and it is not done yet.
-#   stage_done                ends that stage: writes MARK.
+#                             succeeds if stage N has to run: --stage <= N <= --stop-stage, and it is not done yet
+#   stage_done                ends that stage and writes MARK
 #
 # A stage is done when MARK exists, was written with the same SETTINGS, and no earlier stage has run since.
-# So a recipe reads
+# A recipe contains
 #
 #   if stage 2 "Compute features" data/fbank/.done "$speeds"; then
 #     ../../../local/compute_fbank.py ...
 #     stage_done
 #   fi
 #
-# with "set -euo pipefail" before it: a failing command ends the script, and the mark is not written.
+# after "set -euo pipefail", so that a failing command ends the script before the mark is written.
 
 . "$(dirname "${BASH_SOURCE[0]}")/../tools/print_header.sh"
 
 stage=0
 stop_stage=100
-# What --help prints behind the script's header.
+# Text that --help prints after the script's header.
 options_help=
 
 log() {
@@ -33,7 +33,7 @@ parse_options() {
   while [ $# -gt 0 ]; do
     case $1 in
       --help | -h)
-        # Scripts have gone to their folder.
+        # The script has changed to its own folder, from which a relative $0 may not exist.
         if [ -e "$0" ]; then _name=$0; else _name=${0##*/}; fi
         print_header "$_name"
         [ -z "$options_help" ] || printf '%s\n' "$options_help"
@@ -98,7 +98,7 @@ stage() {
 
 stage_done() {
   mkdir -p "$(dirname "$_mark")"
-  # Renamed into place, because an empty mark is a mark.
+  # Renamed into place: an empty mark, from a write that was interrupted, would count as done.
   printf '%s\n' "$_settings" >"$_mark.part"
   mv "$_mark.part" "$_mark"
   log "$_stage_title: done"

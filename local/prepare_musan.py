@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Make lhotse manifests of MUSAN (OpenSLR 17), noise for augmentation: DL_DIR/musan/{music,noise,speech}/**/*.wav.
 
-The same recordings as lhotse's prepare_musan, which however ends at the first file that it cannot open, lists files in
-the order of the file system, and leaves half a manifest behind when it is killed. Its supervisions (musicians and
-genres) are not made: noise has no transcripts.
+The recordings are those of lhotse's prepare_musan. But lhotse stops at the first file that it cannot open, lists files
+in file-system order, and leaves half a manifest when it is killed. Its supervisions (musicians and genres) are not
+written, because noise has no transcripts.
 """
 
 import argparse
@@ -20,12 +20,12 @@ PARTS = ("music", "noise", "speech")
 
 
 def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
-    """Write the recordings of one part, and a list of those left out."""
+    """Write the recordings of one part, and the list of skipped files."""
 
     def scan(path: Path) -> Recording | Skipped:
         try:
             return Recording.from_file(path)
-        # What a broken file raises differs between formats and libraries; the text goes into the list.
+        # The exception for a broken file depends on format and library; its text goes into the list.
         except Exception as error:
             return Skipped(path.stem, str(path), "unreadable audio", f"{error}", "unpack the archive again")
 
@@ -34,7 +34,7 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
         recordings, skipped = separate(executor.map(scan, files))
     skipped.write(out_dir / f"skipped-musan-{folder.name}.tsv")
     if not recordings:
-        sys.exit(f"{folder}: none of {len(files)} *.wav files can be read. --dl-dir has to hold musan/{folder.name}")
+        sys.exit(f"{folder}: none of {len(files)} *.wav files can be read. --dl-dir must contain musan/{folder.name}")
     write_manifest(recordings, out_dir / f"musan_recordings_{folder.name}.jsonl.gz")
     hours = sum(recording.duration for recording in recordings) / 3600
     print(f"musan {folder.name}: {len(recordings)} recordings, {hours:.2f} h, {skipped.summary()}")

@@ -1,13 +1,13 @@
-# Sourced by the recipes' prepare.sh: options and stages that all corpora share. A recipe reads
+# Sourced by the recipes' prepare.sh: options and stages of all corpora. A recipe contains
 #
 #   #!/usr/bin/env bash
-#   # What it prepares; stages 0 and 1, which are its own, and its own options.
+#   # Name of the corpus; stages 0 and 1, which differ between recipes; options of this recipe.
 #   set -euo pipefail
 #   cd "$(dirname "$0")"
 #   . ../../../local/prepare_stages.sh
-#   vocab_size=80                      # other defaults than those below, and options of its own
-#   begin "$@"                         # reads the command line
-#   if stage 0 ...; then ...; fi       # gets the audio
+#   vocab_size=80                      # defaults that differ from those below, and more options
+#   begin "$@"                         # parses the command line
+#   if stage 0 ...; then ...; fi       # downloads the audio
 #   if stage 1 ...; then ...; fi       # writes $manifests/PREFIX_{recordings,supervisions}_SPLIT.jsonl.gz
 #   prepare_stages PREFIX "TRAIN SPLITS" "DEV AND TEST SPLITS"
 
@@ -31,27 +31,27 @@ shar=false
 dask_scheduler=
 
 options_help='
-Stages 2 features, 3 validate, 4 tokens, 5 noise, 6 Shar. Options of every recipe:
+Stages of every recipe: 2 features, 3 validation, 4 tokens, 5 noise, 6 Shar. Options of every recipe:
 
-  --stage N, --stop-stage M   run only stages N to M; what is done already is skipped, unless its options or an earlier
-                              stage have changed
+  --stage N, --stop-stage M   run only stages N to M; a finished stage is skipped, unless its options have changed or an
+                              earlier stage has run since
   --nj N                      processes (default: all processors)
-  --dl-dir DIR                where the corpus is, or goes (default: download)
-  --data-dir DIR              where the results go (default: data)
-  --sample-rate HZ            of the features; other audio is resampled
-  --num-mel-bins N            features a frame (default: 80); train with the same --data.num-mel-bins
-  --speed-perturb 0.9,1.1     copies of the training splits at these speeds; "" for none
-  --storage S                 numpy_files: features on disk, 0.12 GB an hour; lilcom_chunky: compressed, a third of it,
-                              needs "pip install lilcom"; none: computed while training, with --data.on-the-fly true
-  --feature-backend B         who computes them: lhotse, kaldifeat or kaldi-native-fbank
-  --disjoint-speakers true    fail if two splits share a speaker, instead of saying so
+  --dl-dir DIR                folder of the corpus (default: download)
+  --data-dir DIR              output folder (default: data)
+  --sample-rate HZ            sample rate of the features; other audio is resampled
+  --num-mel-bins N            features per frame (default: 80); train with the same --data.num-mel-bins
+  --speed-perturb 0.9,1.1     add copies of the training splits at these speeds; "" for none
+  --storage S                 numpy_files: features on disk, 0.12 GB per hour; lilcom_chunky: compressed to a third of
+                              that, needs "pip install lilcom"; none: computed in training, with --data.on-the-fly true
+  --feature-backend B         lhotse, kaldifeat or kaldi-native-fbank
+  --disjoint-speakers true    fail if two splits share a speaker, instead of a warning
   --model-type T              kind of tokens: unigram, bpe or char
-  --vocab-size N              number of tokens, unless they are characters
-  --lang-dir DIR              where the tokens go (default: DATA_DIR/lang_bpe_N, DATA_DIR/lang_char; with _L behind it
+  --vocab-size N              number of tokens; for char the maximum
+  --lang-dir DIR              folder of the tokens (default: DATA_DIR/lang_bpe_N or DATA_DIR/lang_char, with _L appended
                               if the recipe has an option --lang L)
-  --musan M                   noise to mix in while training: true: download MUSAN (OpenSLR 17, 11 GB) unless it is in
-                              DL_DIR/musan; auto: only if it is there; false: none (default: auto)
-  --shar true                 also put the splits into large files in DATA_DIR/shar, for clusters and object stores
+  --musan M                   noise to mix in during training. true: MUSAN (OpenSLR 17), 11 GB to download unless
+                              DL_DIR/musan exists; auto: MUSAN if DL_DIR/musan exists; false: none (default: auto)
+  --shar true                 also pack the splits into large files in DATA_DIR/shar, for clusters and object stores
   --dask-scheduler S          address or file of a Dask scheduler, whose workers compute the features'
 
 begin() {
@@ -105,7 +105,7 @@ prepare_stages() {
     musan=true
     if [ ! -d "$dl_dir/musan" ]; then
       musan=false
-      log "No $dl_dir/musan, so no noise to mix in; --musan true downloads it"
+      log "No noise is prepared, because $dl_dir/musan does not exist; --musan true downloads it"
     fi
   fi
   if [ "$musan" = true ] && stage 5 "Noise" "$fbank/.musan.done" "${features[*]}"; then

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Make lhotse manifests of a table of audio files and transcripts, of Kaldi data folders, or of other manifests.
+"""Make lhotse manifests from a table of audio files and transcripts, Kaldi data folders, or other lhotse manifests.
 
 The table is a .tsv, .csv or .jsonl with the columns audio, text and optionally id, speaker, split, start, duration
-(seconds), channel, language. Writes OUT_DIR/PREFIX_{recordings,supervisions}_SPLIT.jsonl.gz for every split, prints
-what a person should know about the corpus, and lists in OUT_DIR/skipped-table.tsv what is left out and why.
+(seconds), channel, language. Writes OUT_DIR/PREFIX_{recordings,supervisions}_SPLIT.jsonl.gz for every split, prints a
+report on the corpus, and lists skipped utterances with reasons in OUT_DIR/skipped-table.tsv.
 """
 
 import argparse
@@ -16,8 +16,8 @@ from summarymix.data.corpus.options import add_source_options, prepare_corpus, s
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_source_options(parser)
-    parser.add_argument("--prefix", required=True, help="name of the corpus in the manifests' names")
-    parser.add_argument("--fill-splits", action="store_true", help="take dev and test out of train if there are none")
+    parser.add_argument("--prefix", required=True, help="name of the corpus in the manifests' file names")
+    parser.add_argument("--fill-splits", action="store_true", help="take missing dev and test splits from train")
     parser.add_argument("--out-dir", type=Path, default=Path("data/manifests"))
     parser.add_argument("--nj", type=int, default=4, help="files to open at a time")
     args = parser.parse_args()

@@ -1,12 +1,12 @@
-# Sourced by the recipes' run.sh: from nothing to a table of error rates. A recipe reads
+# Sourced by the recipes' run.sh: all stages from the download to a table of error rates. A recipe contains
 #
 #   #!/usr/bin/env bash
-#   # What it does, and how long it takes.
+#   # Name of the corpus, and how long it takes.
 #   set -euo pipefail
 #   cd "$(dirname "$0")"
 #   . ../../../local/run_stages.sh
-#   num_epochs=10                      # other defaults than those below, and options of its own
-#   begin "$@"                         # reads the command line
+#   num_epochs=10                      # defaults that differ from those below, and more options
+#   begin "$@"                         # parses the command line
 #   run_stages PREFIX "TRAIN SPLITS"
 
 _stages_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -23,25 +23,27 @@ prepare_options=
 train_options=
 
 options_help='
+Stages:
+
   0  prepare the data (./prepare.sh --help)
   1  train
   2  choose (epoch, avg) on the dev splits
-  3  decode offline, simulated and streaming, and compare the last two utterance by utterance
-  4  print the table, and where the hypotheses and the error reports are; write EXP_DIR/RESULTS.md
+  3  decode offline, simulated and streaming, and compare simulated with streaming utterance by utterance
+  4  print the table and the paths of hypotheses and error reports; write EXP_DIR/RESULTS.md
 
-What is done already is skipped; a run that was stopped is continued by the same command. A Python environment is made
-if none is active.
+Finished stages are skipped; run the same command again to continue after an interruption. A Python environment is
+created if none is active. Options of every recipe:
 
   --stage N, --stop-stage M     run only stages N to M
   --exp-dir DIR                 checkpoints, logs and results (default: exp)
-  --config "FILE ..."           of the model and its training; what comes later wins (default: DEFAULT_CONFIG)
-  --num-epochs N                another number of epochs than in that file
-  --nproc N                     processes that train together (default: one for each GPU)
-  --chunk-ms "640 320"          chunk sizes that are decoded
-  --left-chunks "2"             left contexts in chunks, -1: unlimited
-  --splits "SPLIT ..."          what is decoded at last (default: the test splits)
-  --prepare-options "..."       further options of prepare.sh
-  --train-options "..."         further options of train.py, such as "--data.max-duration 300"'
+  --config "FILE ..."           YAML files; later ones override (default: DEFAULT_CONFIG)
+  --num-epochs N                number of epochs, instead of the configured one
+  --nproc N                     training processes (default: one per GPU)
+  --chunk-ms "640 320"          chunk sizes to decode with
+  --left-chunks "2"             left contexts to decode with, in chunks; -1: unlimited
+  --splits "SPLIT ..."          splits to decode in stage 3 (default: the test splits)
+  --prepare-options "..."       more options of prepare.sh
+  --train-options "..."         more options of train.py, such as "--data.max-duration 300"'
 
 begin() {
   options_help=${options_help/DEFAULT_CONFIG/$config}
@@ -58,7 +60,7 @@ run_stages() {
     ./prepare.sh $prepare_options
   fi
 
-  # Weights of other data would be taken for an earlier part of this training.
+  # Checkpoints from other data would be resumed as an earlier part of this training.
   local manifests=() data_sum
   for split in $train; do
     manifests+=("data/fbank/${prefix}_cuts_$split.jsonl.gz")
@@ -71,7 +73,7 @@ run_stages() {
   mkdir -p "$exp_dir"
   echo "$data_sum" >"$exp_dir/.data"
 
-  # Noise that has been prepared is mixed in; train.py says so, and where there is none.
+  # Prepared noise is mixed in. train.py prints at the start whether it trains with noise.
   local noise=data/fbank/musan_cuts.jsonl.gz
   [ ! -e "$noise" ] || train_options="--data.noise.manifest $noise $train_options"
   if stage 1 "Train" "$exp_dir/.trained" "$config ${num_epochs:-as in the configuration} $train_options"; then

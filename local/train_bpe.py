@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make a lang dir (bpe.model, bpe.vocab, tokens.txt) from the transcripts in lhotse supervisions."""
+"""Train subword units or characters on lhotse supervisions; write a lang dir (bpe.model, bpe.vocab, tokens.txt)."""
 
 import argparse
 from pathlib import Path
@@ -14,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--supervisions", type=Path, nargs="+", required=True, help="manifests of the training splits")
     parser.add_argument("--lang-dir", type=Path, required=True)
-    parser.add_argument("--vocab-size", type=int, default=500, help="tokens, blank and unknown included")
+    parser.add_argument("--vocab-size", type=int, default=500, help="number of tokens, including blank and unknown")
     parser.add_argument("--model-type", choices=get_args(ModelType), default="unigram")
     args = parser.parse_args()
 
@@ -27,8 +27,8 @@ def main() -> None:
     words = sum(len(text.split()) for text in texts)
     count = sum(len(tokenizer.encode(text)) for text in texts)
     print(
-        f"{args.lang_dir}: {tokenizer.vocab_size} tokens of {len(texts)} transcripts with {words} words, "
-        f"{count / max(words, 1):.2f} tokens a word"
+        f"{args.lang_dir}: {tokenizer.vocab_size} tokens from {len(texts)} transcripts with {words} words, "
+        f"{count / max(words, 1):.2f} tokens per word"
     )
 
 

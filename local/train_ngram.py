@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Estimate an n-gram language model of tokens, for decode.py --ngram-lm, or of words, for local/compile_lg.py: from the
-transcripts in lhotse supervisions, from text with a sentence on each line (perhaps compressed with gzip), or from both.
+"""Estimate an n-gram language model of tokens for decode.py --ngram-lm, or of words for local/compile_lg.py. The text
+consists of transcripts in lhotse supervisions, files with one sentence per line (*.gz: compressed), or both.
 """
 
 import argparse
@@ -15,11 +15,11 @@ from summarymix.lm.text import read_texts
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     unit = parser.add_mutually_exclusive_group(required=True)
-    unit.add_argument("--lang-dir", type=Path, help="of the tokens")
-    unit.add_argument("--words", action="store_true", help="of words, not of tokens")
+    unit.add_argument("--lang-dir", type=Path, help="lang dir of the model, for a language model of tokens")
+    unit.add_argument("--words", action="store_true", help="make a language model of words")
     parser.add_argument("--supervisions", type=Path, nargs="+", default=[], help="manifests of the training splits")
-    parser.add_argument("--text", type=Path, nargs="+", default=[], help="files written as the transcripts are")
-    parser.add_argument("--order", type=int, default=4, help="tokens or words in an n-gram; 2 for LODR (4)")
+    parser.add_argument("--text", type=Path, nargs="+", default=[], help="text files, spelled like the transcripts")
+    parser.add_argument("--order", type=int, default=4, help="order of the n-grams; 2 for LODR (4)")
     parser.add_argument("--out", type=Path, required=True, help="ARPA file to write")
     args = parser.parse_args()
     if args.order < 1:

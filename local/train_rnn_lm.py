@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Train an RNN language model of tokens, for decode.py --rnn-lm: from the transcripts in lhotse supervisions, from text
-with a sentence on each line (perhaps compressed with gzip), or from both. The epoch with the lowest perplexity of the
-dev texts is kept. The same command continues a run that was stopped, from its last whole epoch.
+"""Train an RNN language model of tokens for decode.py --rnn-lm. The text consists of transcripts in lhotse
+supervisions, files with one sentence per line (*.gz: compressed), or both. The epoch with the lowest perplexity on the
+dev text is kept. Run the same command again to continue an interrupted run after its last complete epoch.
 """
 
 import argparse
@@ -21,34 +21,34 @@ SOURCES = ("supervisions", "text", "dev_supervisions", "dev_text")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     option = parser.add_argument
-    option("--lang-dir", type=Path, required=True, help="token table of the transducer")
+    option("--lang-dir", type=Path, required=True, help="lang dir of the transducer")
     option("--supervisions", type=Path, nargs="+", default=[], help="manifests of the training splits")
-    option("--text", type=Path, nargs="+", default=[], help="files, written as the transcripts are")
+    option("--text", type=Path, nargs="+", default=[], help="text files, spelled like the transcripts")
     option("--dev-supervisions", type=Path, nargs="+", default=[], help="manifests of the dev splits")
-    option("--dev-text", type=Path, nargs="+", default=[], help="files, written as the transcripts are")
+    option("--dev-text", type=Path, nargs="+", default=[], help="text files, spelled like the transcripts")
     option("--dim", type=int, default=512, help="width of embeddings and LSTM (512; for much text 1024 or 2048)")
     option("--num-layers", type=int, default=2, help="LSTM layers (2)")
-    option("--dropout", type=float, default=0.1, help="more for little text (0.1)")
+    option("--dropout", type=float, default=0.1, help="dropout rate, higher for little text (0.1)")
     option("--num-epochs", type=int, default=10, help="passes over the text (10)")
     option("--batch-tokens", type=int, default=4000, help="tokens in a batch, padding included (4000)")
     option("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (0.002)")
-    option("--warmup-steps", type=int, default=100, help="steps until the learning rate has reached its peak (100)")
-    option("--seed", type=int, default=42, help="for weights, batches and dropout (42)")
-    option("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="(a GPU if there is one)")
+    option("--warmup-steps", type=int, default=100, help="steps to the peak learning rate (100)")
+    option("--seed", type=int, default=42, help="seed of weights, batches and dropout (42)")
+    option("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device (cuda if available)")
     option("--out", type=Path, required=True, help="file to write")
     args = parser.parse_args()
     if not (args.dev_supervisions or args.dev_text):
-        parser.error("the best epoch is chosen on dev texts: give --dev-supervisions or --dev-text")
+        parser.error("the best epoch is chosen on dev text: give --dev-supervisions or --dev-text")
     with clear_errors("train_rnn_lm.py"):
         train(args)
     print(args.out)
 
 
 def train(args: argparse.Namespace) -> None:
-    """Train as the command line says.
+    """Train with the options of the command line.
 
     Raises:
-        ValueError: there is no text, the run in ``args.out`` is another one, or the loss is not finite.
+        ValueError: there is no text, ``args.out`` belongs to another run, or the loss is not finite.
         FileNotFoundError: a file is missing.
     """
     tokenizer = Tokenizer.from_lang_dir(args.lang_dir)

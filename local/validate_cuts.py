@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Check cuts and their audio, take out bad ones, look for speakers that two splits share, print durations.
+"""Check cuts and their audio, remove bad ones, find speakers that two splits share, and print durations.
 
-What is taken out of OUT_DIR/PREFIX_cuts_SPLIT.jsonl.gz is listed in OUT_DIR/skipped-PREFIX-SPLIT-validate.tsv.
+Cuts removed from MANIFEST_DIR/PREFIX_cuts_SPLIT.jsonl.gz are listed in
+MANIFEST_DIR/skipped-PREFIX-SPLIT-validate.tsv.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from summarymix.data.manifests import cuts_path, read_cuts
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prefix", required=True, help="name of the corpus in the manifests' names")
+    parser.add_argument("--prefix", required=True, help="name of the corpus in the manifests' file names")
     parser.add_argument("--splits", nargs="+", required=True)
     parser.add_argument("--manifest-dir", type=Path, default=Path("data/fbank"))
     parser.add_argument("--disjoint-speakers", action="store_true", help="fail if two splits share a speaker")

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Write RESULTS.md from experiments of a recipe: from their folders,
+"""Write RESULTS.md from the experiments of a recipe: from their folders, with a section for each,
 
-local/write_results.py --out RESULTS.md exp exp-attention
+  local/write_results.py --out RESULTS.md exp exp-attention
 
-or from what local/collect_results.py has gathered of them. There, experiments called MODEL-sSEED are compared in one
-section, models over seeds; each other one has a section of its own, as folders have:
+or from a file made by local/collect_results.py. One section then compares the models of all experiments called
+MODEL-sSEED over their seeds; each other experiment has its own section:
 
-local/write_results.py --out RESULTS.md --comparison comparison.json --baseline conformer --plot comparison.png
+  local/write_results.py --out RESULTS.md --comparison comparison.json --baseline conformer --plot comparison.png
 """
 
 import argparse
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("exp_dirs", type=Path, nargs="*", metavar="EXP_DIR", help="folders with a results.jsonl")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--comparison", type=Path, metavar="JSON", help="file made by local/collect_results.py")
-    parser.add_argument("--baseline", metavar="MODEL", help="what other models are compared with (default: the first)")
+    parser.add_argument("--baseline", metavar="MODEL", help="model to compare the others with (default: the first)")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the comparison into this file")
     args = parser.parse_args()
     with clear_errors("write_results.py"):
@@ -33,7 +33,7 @@ def main() -> None:
         alone = [experiment for experiment in collected if experiment.group == experiment.name]
         compared = [experiment for experiment in collected if experiment.group != experiment.name]
         if not compared and (args.baseline or args.plot):
-            raise ValueError("--baseline and --plot are of experiments called MODEL-sSEED in the file of --comparison")
+            raise ValueError("--baseline and --plot need experiments called MODEL-sSEED in the file of --comparison")
         comparison = SeedComparison(compared, args.baseline) if compared else None
         link = os.path.relpath(args.plot, args.out.parent) if args.plot else None
         text = write_report([*map(collect, args.exp_dirs), *alone], comparison, link)

@@ -10,21 +10,21 @@ if TYPE_CHECKING:
 def load(
     model: Path | str, epoch: int | None = None, avg: int | None = None, device: str | None = None
 ) -> "Recognizer":
-    """A trained model, ready to recognise audio.
+    """Load a trained model for recognition.
 
         recognizer = summarymix.load("exp")
         print(recognizer.transcribe("talk.mp3").text)
 
     Args:
         model: folder of a training run, or a checkpoint.
-        epoch: last epoch to average; None for what ``decode.py --select`` has chosen, or else the last one.
+        epoch: last epoch to average; None for the one that ``decode.py --select`` chose, else the last one.
         avg: number of epochs to average.
-        device: cpu, cuda, cuda:1, …; None for a GPU if there is one.
+        device: cpu, cuda, cuda:1, …; None for a GPU if available.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such model, or it is damaged.
+        FileNotFoundError, ValueError: the model is missing or damaged.
     """
-    # Not at the top: every module of the library would load all the others.
+    # Imported late: at the top it would load the whole library with any of its modules.
     from summarymix.decoding.recognizer import Recognizer
 
     return Recognizer.load(model, epoch, avg, device)

@@ -1,8 +1,8 @@
-"""The chunk grid: the only place that knows which frame sees which.
+"""The chunk grid: the only place that defines which frame sees which.
 
 An utterance of T encoder frames is cut into chunks of C frames. Frame t belongs to chunk t // C and sees the
-valid frames of its own chunk, of all chunks before it or of the L chunks before it, and none of a later chunk.
-With C = None the whole utterance is one chunk: offline recognition. Training draws (C, L) anew for each batch
+valid frames of its own chunk and of its left context: all earlier chunks or the last L of them, never a later one.
+With C = None the whole utterance is one chunk: offline recognition. Training samples (C, L) for each batch
 (dynamic chunk training, arXiv 2012.05481 and 2304.09325), so that one set of weights serves every latency.
 """
 
@@ -26,16 +26,16 @@ class ChunkConfig:
 
     def __post_init__(self) -> None:
         if self.chunk_size is not None and self.chunk_size < 1:
-            raise ValueError(f"a chunk has at least one frame, not {self.chunk_size}")
+            raise ValueError(f"chunk_size {self.chunk_size} must be at least one frame")
         if self.left_chunks < -1:
             raise ValueError(f"left context is -1 (unlimited) or a number of chunks, not {self.left_chunks}")
 
     @classmethod
     def from_ms(cls, chunk_ms: int | None, left_chunks: int = -1) -> "ChunkConfig":
-        """The configuration for a chunk of ``chunk_ms`` milliseconds; None is the whole utterance.
+        """Make the configuration for chunks of ``chunk_ms`` milliseconds; None is the whole utterance.
 
         Raises:
-            ValueError: ``chunk_ms`` is no positive multiple of the encoder's frame; names the nearest that are.
+            ValueError: ``chunk_ms`` is not a positive multiple of the encoder's frame; the message names the nearest.
         """
         if chunk_ms is None:
             return cls(None, left_chunks)
@@ -61,11 +61,11 @@ class ChunkConfig:
 
 @dataclass
 class DynamicChunkConfig:
-    """Distribution over chunk configurations, sampled once per batch (once per view, where a batch has two).
+    """Distribution over chunk configurations, sampled once per batch (once per view if a batch has two).
 
     With probability ``full_context_prob`` a batch sees full context; else the chunk size is uniform in
     ``min_chunk``…``max_chunk`` frames, and with probability ``limited_left_prob`` the left context is uniform in
-    ``min_left``…``max_left`` chunks, otherwise unlimited. The defaults are those of arXiv 2409.07165's recipes.
+    ``min_left``…``max_left`` chunks, otherwise unlimited. The defaults come from the recipes of arXiv 2409.07165.
     """
 
     full_context_prob: float = 0.4
@@ -76,19 +76,19 @@ class DynamicChunkConfig:
     max_left: int = 32
 
     def check(self, multiple: int) -> None:
-        """Refuse a distribution without a chunk size that is a multiple of ``multiple``.
+        """Check that ``min_chunk``…``max_chunk`` contains a multiple of ``multiple``.
 
         Raises:
-            ValueError: there is none.
+            ValueError: it contains none, and ``full_context_prob`` is below 1.
         """
         if self.full_context_prob < 1 and -(-self.min_chunk // multiple) > self.max_chunk // multiple:
             raise ValueError(
                 f"--chunk.min_chunk {self.min_chunk} and --chunk.max_chunk {self.max_chunk} have no multiple of "
-                f"{multiple} between them, and this encoder's chunks are such multiples"
+                f"{multiple} between them, as this encoder requires: widen the range"
             )
 
     def sample(self, rng: random.Random, multiple: int = 1) -> ChunkConfig:
-        """Draw one configuration, of a multiple of ``multiple`` frames; the same ``rng`` state gives the same one."""
+        """Sample a configuration with a multiple of ``multiple`` frames, determined by the state of ``rng``."""
         if rng.random() < self.full_context_prob:
             return ChunkConfig()
         chunk_size = rng.randint(-(-self.min_chunk // multiple), self.max_chunk // multiple) * multiple
@@ -97,20 +97,20 @@ class DynamicChunkConfig:
 
 
 class ChunkGrid:
-    """The grid of a *run*: K whole chunks of each utterance, which follow those that its state has seen.
+    """The grid of a *run*: K whole chunks of each utterance, which follow the chunks in its state.
 
-    A whole utterance is the run of all its chunks, from a state that has seen none; a stream's chunk is a run of one.
+    A whole utterance is the run of all its chunks, from an empty state; a stream's chunk is a run of one chunk.
     ``num_frames`` is rounded up to whole chunks, so that every block reshapes (N, K·C, …) to (N, K, C, …) without a
     copy. All work is linear in the number of chunks, except in :meth:`attention_mask`, which only attention uses.
 
     Args:
         lengths: (N,) int64, valid frames of each utterance in this run.
-        num_frames: the longest of them or more.
-        config: chunk size and left context. A state with room for more chunks than its left context keeps its size, so
-            that a stream's state alone says how far it looks back.
+        num_frames: the maximum of ``lengths``, or more.
+        config: chunk size and left context. A state with room for more chunks keeps its size, so that a stream's left
+            context depends on its state alone.
         frame_ms: duration of a frame.
-        all_valid: whether no frame is padding. None looks at ``lengths``; while a graph is exported they are not known
-            yet, so there it masks.
+        all_valid: True if no frame is padding. None: derived from ``lengths``, which are unknown while a graph is
+            exported, so the graph masks.
     """
 
     def __init__(
@@ -128,35 +128,35 @@ class ChunkGrid:
         self.chunk_seconds = self.chunk_size * frame_ms / 1000
         self.lengths = lengths
         self.valid = length_mask(lengths, self.num_frames)  # (N, T)
-        # On the host, and once per run: where nothing is padded, blocks need not mask.
+        # On the host, once per run: without padding, blocks skip masking.
         if all_valid is None:
             all_valid = not torch.compiler.is_exporting() and bool(self.valid.all())
         self.all_valid = all_valid
         self.mask = None if self.all_valid else self.valid
-        self.counts = self.chunked(self.valid).sum(2, dtype=torch.float32)[..., None]  # (N, K, 1), of each chunk
+        self.counts = self.chunked(self.valid).sum(2, dtype=torch.float32)[..., None]  # (N, K, 1), per chunk
         self._shared: dict[Hashable, Tensor] = {}
 
     def cached(self, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
-        """The result of ``make()``, computed once for this grid: for what is the same in all layers."""
+        """Return the result of ``make()``, computed once per grid: for tensors that all layers share."""
         if name not in self._shared:
             self._shared[name] = make()
         return self._shared[name]
 
     def pad(self, x: Tensor) -> Tensor:
-        """(N, t, …) with t ≤ T to (N, T, …), zeros behind."""
+        """Pad (N, t, …), t ≤ T, with zeros at the end to (N, T, …)."""
         missing = self.num_frames - x.size(1)
         return x if missing == 0 else F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing))
 
     def chunked(self, x: Tensor) -> Tensor:
-        """(N, T, …) seen as (N, K, C, …)."""
+        """View (N, T, …) as (N, K, C, …)."""
         return x.unflatten(1, (self.num_chunks, self.chunk_size))
 
     def zero_padding(self, x: Tensor) -> Tensor:
-        """(N, T, D) with the padded frames zeroed."""
+        """Return x (N, T, D) with the padded frames zeroed."""
         return x if self.all_valid else x.masked_fill(~self.valid[..., None], 0.0)
 
     def chunk_sums(self, x: Tensor) -> Tensor:
-        """Sums of the valid frames of each chunk, in float32 or wider: (N, T, D) to (N, K, D)."""
+        """Sum the valid frames of each chunk in float32 or wider: (N, T, D) to (N, K, D)."""
         wide = torch.promote_types(x.dtype, torch.float32)
         return self.chunked(self.zero_padding(x)).sum(2, dtype=wide)
 
@@ -164,31 +164,31 @@ class ChunkGrid:
         """Append this run's chunks to those in the state, oldest first.
 
         Args:
-            past: (N, P, …), of the last P chunks.
-            new: (N, K, …).
+            past: (N, P, …), the last P chunks.
+            new: (N, K, …), the chunks of this run.
 
         Returns:
-            Both in one row (N, P + K, …), and the part of it that the next run may see: the last max(P, L) chunks, or
-            with unlimited left context all.
+            Both in one row (N, P + K, …), and the part that the next run may see: the last max(P, L) chunks, or all
+            with unlimited left context.
         """
         row = torch.cat([past, new.to(past.dtype)], dim=1)
         return row, row if self.config.left_chunks < 0 else last_chunks(row, self.room(past.size(1)))
 
     def room(self, num_past: int) -> int:
-        """Chunks of left context of a run whose state has ``num_past``, where it is limited: L, or a stream's ring."""
+        """Return the limited left context of a run with ``num_past`` chunks in its state: max(L, num_past)."""
         return max(num_past, self.config.left_chunks)
 
     def sum_seen(self, past: Tensor, new: Tensor, decay: float = 1.0) -> tuple[Tensor, Tensor]:
-        """For each chunk, the sum over the chunks that it sees; one that is i chunks further left counts decay^i.
+        """Sum over the chunks that each chunk sees; a chunk i places further left has weight decay^i.
 
         Args:
-            past: of the state: one sum (N, D) of all chunks before, or with limited left context the sums of the last
-                ones, (N, P, D), see :meth:`remember`; weighted as the last of them saw them.
+            past: from the state: one sum (N, D) over all earlier chunks or, with limited left context, the sums
+                (N, P, D) of the last P chunks, see :meth:`remember`; with weights relative to the last of them.
             new: sums of this run's chunks, (N, K, D).
-            decay: weight of a chunk relative to the one after it.
+            decay: weight of a chunk relative to the next one.
 
         Returns:
-            The sums (N, K, D), and what the next run has as ``past``.
+            The sums (N, K, D), and ``past`` for the next run.
         """
         if past.dim() == 2:
             row = torch.cat([past[:, None], new], dim=1)  # (N, 1 + K, D)
@@ -203,9 +203,9 @@ class ChunkGrid:
         return total[:, past.size(1) :], kept
 
     def attention_mask(self, num_past: int) -> Tensor:
-        """(T, S) bool: [t, s] says that frame t of the run does not see frame s, for its chunk is later or too early.
+        """Make the mask (T, S) bool, True where frame t does not see frame s, whose chunk is later or too early.
 
-        The S frames are those of ``num_past`` chunks before the run and its own.
+        The S frames are ``num_past`` chunks before the run, and the run.
         """
         device = self.lengths.device
         frames = torch.arange((num_past + self.num_chunks) * self.chunk_size, device=device)
@@ -218,12 +218,12 @@ class ChunkGrid:
 
 
 def length_mask(lengths: Tensor, size: int) -> Tensor:
-    """(N,) to (N, size) bool: the first ``lengths`` places of each row."""
+    """Make a mask (N, size) bool, True at the first ``lengths`` (N,) positions of each row."""
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
 def last_chunks(row: Tensor, count: int) -> Tensor:
-    """The last ``count`` chunks of a row (N, K, …), or all if there are fewer."""
+    """Return the last ``count`` chunks of a row (N, K, …), or all if there are fewer."""
     return row[:, max(row.size(1) - count, 0) :]
 
 
@@ -238,7 +238,7 @@ def sliding_sum(x: Tensor, width: int) -> Tensor:
     blocks = -(-num_chunks // width)
     x = F.pad(x, (0, 0, 0, blocks * width - num_chunks)).unflatten(1, (blocks, width))  # (N, B, W, D)
     prefix = x.cumsum(2)
-    # What the previous block contributes to position j: its terms j+1 … W-1.
+    # Contribution of the previous block to position j: its terms j+1 … W-1.
     suffix = x[:, :-1, 1:].flip(2).cumsum(2).flip(2)  # (N, B-1, W-1, D)
     return (prefix + F.pad(suffix, (0, 0, 0, 1, 1, 0))).flatten(1, 2)[:, :num_chunks]
 
@@ -246,13 +246,13 @@ def sliding_sum(x: Tensor, width: int) -> Tensor:
 def decayed_sum(x: Tensor, width: int, decay: float) -> Tensor:
     """y[:, k] = x[:, k] + decay·x[:, k-1] + … + decay^(width-1)·x[:, k-width+1]: (N, K, D) to (N, K, D), in O(K log K).
 
-    Terms before the start are zero. Windows of 1, 2, 4 … terms are made by adding two of half the width, and the one of
-    ``width`` from those that are its binary digits. Only terms inside the window are ever added, none of them is
-    subtracted or grows, and a power that underflows is that of a term that no longer counts.
+    Terms before the start are zero. Windows of 1, 2, 4 … terms are each the sum of two windows of half the width; the
+    binary digits of ``width`` select the windows that make up the result. Only terms inside the window are ever added;
+    none is subtracted or amplified, and a power that underflows belongs to a negligible term.
     """
 
     def earlier(y: Tensor, chunks: int) -> Tensor:
-        """``y`` of so many chunks ago, with the weight that it has by now."""
+        """Delay ``y`` by ``chunks`` and decay it accordingly."""
         return F.pad(y[:, : y.size(1) - chunks], (0, 0, chunks, 0)) * decay**chunks
 
     total, window, done, size = torch.zeros_like(x), x, 0, 1  # sums of ``done`` terms and of ``size`` terms
@@ -267,20 +267,20 @@ def decayed_sum(x: Tensor, width: int, decay: float) -> Tensor:
 
 
 def decayed_run(past: Tensor, new: Tensor, left: int, decay: float) -> tuple[Tensor, Tensor]:
-    """Decayed sums over each of K chunks and the ``left`` ones before it.
+    """Compute decayed sums over each of K chunks and the ``left`` chunks before it.
 
     Args:
-        past: sums of the P ≤ ``left`` chunks before, oldest first, weighted as the last of them saw them: (N, P, D).
+        past: sums of the P ≤ ``left`` earlier chunks, oldest first, weighted relative to the last of them: (N, P, D).
         new: sums of the K chunks, (N, K, D).
         left: chunks of left context.
-        decay: weight of a chunk relative to the one after it.
+        decay: weight of a chunk relative to the next one.
 
     Returns:
-        (N, K, D), and the sums of all P + K chunks, weighted as the last one sees them.
+        The decayed sums (N, K, D), and the sums of all P + K chunks, weighted relative to the last one.
     """
     (num_past, num_new), ages = (past.size(1), new.size(1)), torch.arange(new.size(1), device=new.device)
     total = decayed_sum(new, min(left + 1, num_new), decay)
-    # Chunk k sees the past from place P - left + k on; of zeros behind it, where that is beyond its end.
+    # Chunk k sees the past from index P - left + k on; beyond the end, the suffix is zero.
     suffixes = F.pad(past.flip(1).cumsum(1).flip(1), (0, 0, 0, 1))  # (N, P + 1, D)
     first = (num_past - left + ages).clamp(0, num_past)  # (K,)
     powers = (decay ** ages.to(new.dtype))[:, None]  # (K, 1)

@@ -1,4 +1,4 @@
-"""Command lines from dataclasses: each field is an option, nested dataclasses are written with dots."""
+"""Command lines from dataclasses: each field is an option, fields of nested dataclasses are written with dots."""
 
 import argparse
 import difflib
@@ -31,15 +31,15 @@ def parse_config(
     """Fill the dataclass ``cls`` from a command line.
 
     Options are the fields' names, nested ones with dots, with underscores or dashes:
-    ``--model.conformer.num-layers 8``. ``--config FILE`` reads YAML (several may be given; what comes later on the line
-    wins), ``--print_config`` prints the resulting configuration as such a file, ``--help`` shows types, defaults and
+    ``--model.conformer.num-layers 8``. ``--config FILE`` reads YAML (several may be given; later arguments override
+    earlier ones), ``--print_config`` prints the resulting configuration as YAML, ``--help`` shows types, defaults and
     the fields' docstrings.
 
     Args:
-        cls: dataclass, its fields typed; defaults have to be plain values, or dataclasses of them.
+        cls: dataclass with typed fields, whose defaults are plain values or dataclasses of them.
         argv: arguments without the program's name; None takes the process's own.
-        description: what ``--help`` says first.
-        what_became_of: a sentence on an option that earlier versions had, by its dotted name; None for others.
+        description: first text of ``--help``.
+        what_became_of: returns a sentence on an option of earlier versions, given its dotted name; None for others.
 
     Returns:
         An instance of ``cls``.
@@ -68,13 +68,13 @@ def parse_config(
             description=description,
             allow_abbrev=False,
         )
-    except ValueError as error:  # of a dataclass: options that do not go together
+    except ValueError as error:  # from a dataclass: options that contradict each other
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
 def _given_names(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Dotted names of the options in a command line and its files, and where each stands."""
+    """Yield the source and the dotted name of each option in a command line and its configuration files."""
     for argument, following in pairwise([*arguments, ""]):
         name, equals, value = argument.partition("=")
         if name != "--config":
@@ -84,28 +84,28 @@ def _given_names(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
         path = Path(value if equals else following)
         try:
             values = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError):  # the parser will tell
+        except (OSError, UnicodeDecodeError, yaml.YAMLError):  # the parser reports it
             continue
         if isinstance(values, dict):
             yield from ((str(path), name) for name, _ in dotted(values))
 
 
 def dashed(argument: str) -> str:
-    """``--exp_dir=a_b`` to ``--exp-dir=a_b``, for parsers with dashes: both spellings are accepted everywhere."""
+    """Rewrite ``--exp_dir=a_b`` as ``--exp-dir=a_b``, so that parsers with dashes accept both spellings."""
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") + equals + value if re.match(r"--[A-Za-z]", argument) else argument
 
 
 def add_epoch_options(parser: argparse.ArgumentParser) -> None:
-    """--epoch and --avg, for :func:`summarymix.runs.choose_epoch`."""
+    """Add --epoch and --avg, for :func:`summarymix.runs.choose_epoch`."""
     parser.add_argument(
-        "--epoch", type=int, help="last epoch to average (without it: what decode.py --select chose, or the last)"
+        "--epoch", type=int, help="last epoch to average (default: the choice of decode.py --select, or else the last)"
     )
-    parser.add_argument("--avg", type=int, help="epochs to average, 0 for none (1)")
+    parser.add_argument("--avg", type=int, help="epochs to average, 0 for none (default: as selected, or else 1)")
 
 
 def progress_bar(*arguments: Any, **options: Any) -> "tqdm[Any]":
-    """tqdm's bar on stderr, which goes when it is full; in a file or pipe, a line now and then is enough."""
+    """A tqdm bar on stderr, removed when it is full; in a file or pipe it prints a line every 15 seconds."""
     terminal = sys.stderr.isatty()
     pace = {"mininterval": 0.5 if terminal else 15, "delay": 0 if terminal else 15}
     return tqdm(*arguments, leave=False, **pace, **options)
@@ -118,8 +118,10 @@ def say(text: str) -> None:
 
 @contextmanager
 def clear_errors(program: str) -> Iterator[None]:
-    """End ``program`` with one line and no traceback on what this library raises where the user can mend it: a missing
-    file, a full disk, a checkpoint of another model, a missing package. Errors of other kinds keep their traceback.
+    """End ``program`` with one line instead of a traceback on errors that the user can fix.
+
+    Examples are a missing file, a full disk, a checkpoint of another model and a missing package. Other errors keep
+    their traceback.
     """
     try:
         yield
@@ -128,7 +130,7 @@ def clear_errors(program: str) -> Iterator[None]:
 
 
 def option_names(cls: type) -> list[str]:
-    """The dotted names of all fields of a dataclass, those of nested dataclasses included."""
+    """The dotted names of all fields of a dataclass, including nested dataclasses."""
     names = []
     hints = get_type_hints(cls)
     for field in fields(cls):
@@ -139,7 +141,7 @@ def option_names(cls: type) -> list[str]:
 
 
 def _underscored(argument: str) -> str:
-    """``--exp-dir=a-b`` to ``--exp_dir=a-b``; values are left alone."""
+    """Rewrite ``--exp-dir=a-b`` as ``--exp_dir=a-b``; values do not change."""
     if not re.match(r"--[A-Za-z]", argument):
         return argument
     name, equals, value = argument.partition("=")
@@ -147,7 +149,7 @@ def _underscored(argument: str) -> str:
 
 
 def _suggestion(message: str, known: list[str]) -> str:
-    """A likely meant name for the first unknown one that an error message of the parser complains about."""
+    """A suggestion for the first unknown option in an error message of the parser; empty without one."""
     unknown = re.search(r"[Uu]nrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'", message)
     if not unknown:
         return ""

@@ -1,13 +1,13 @@
-"""The command ``summarymix``: what recipes' scripts do with a model, from any folder."""
+"""The command ``summarymix``: transcribe with a model, or export it, from any folder."""
 
 import sys
 from collections.abc import Sequence
 
 USAGE = """usage: summarymix transcribe MODEL FILE...   transcribe audio files
        summarymix stream MODEL              transcribe raw audio from standard input, live
-       summarymix export [options]          make files for sherpa-onnx, or for C++ programs with libtorch
+       summarymix export [options]          export a model for sherpa-onnx, or for C++ programs with libtorch
 
-Each has --help. MODEL is the folder of a training run, or a checkpoint."""
+Each subcommand has --help. MODEL is the folder of a training run, or a checkpoint."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -20,7 +20,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         SystemExit: 2 on a wrong option or without a subcommand, 1 if the subcommand fails.
     """
     subcommand, *rest = [*(sys.argv[1:] if argv is None else argv)] or [""]
-    # Imported where they are run: each takes a second or two.
+    # Imported only where they are run, because each takes a second or two.
     if subcommand in ("transcribe", "stream"):
         from summarymix.decoding.transcribe import main as transcribe
 

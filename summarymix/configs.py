@@ -1,4 +1,4 @@
-"""Configurations as plain dictionaries: for files, for comparison, and under the names of earlier versions."""
+"""Configurations as plain dictionaries: conversion, comparison, and options of earlier versions."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -19,7 +19,7 @@ RENAMED = {f"model.{name}": f"model.conformer.{name}" for name in CONFORMER_SIZE
     "model.decay_seconds": "model.mixing.decay_seconds",
     "loss.consistency_scale": "scales.consistency",
 }
-"""The options of today by their former names."""
+"""Current names of options by their former names."""
 REMOVED = {
     "model.summary_norm": False,
     "model.combiner_activation": "gelu",
@@ -27,11 +27,11 @@ REMOVED = {
     "model.zipformer.convolution": "chunk",
     "chunk.draws": 1,
 }
-"""Options that are gone, and the values that they had unless somebody set them."""
+"""Removed options and their former defaults."""
 
 
 def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Names and values of the options in nested dictionaries: ``{"optim": {"lr": 0.1}}`` has ``("optim.lr", 0.1)``."""
+    """Yield names and values of nested options, such as ``("optim.lr", 0.1)`` for ``{"optim": {"lr": 0.1}}``."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from dotted(value, f"{prefix}{name}.")
@@ -40,25 +40,25 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def what_became_of(name: str) -> str | None:
-    """A sentence on an option of an earlier version; None for any other name."""
+    """A sentence on a renamed or removed option; None for any other name."""
     if name in RENAMED:
         return f"{name} is now {RENAMED[name]}"
     if name in REMOVED:
-        return f"{name} was removed, for it was found to be of no use; leave it out"
+        return f"{name} was removed because it had no benefit; leave it out"
     return None
 
 
 def upgraded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested options, under the names of today.
+    """Nested options under their current names.
 
     Raises:
-        ValueError: an option of the model that was removed has another value than it had by default.
+        ValueError: a removed option of the model has a value other than its former default.
     """
     nested: dict[str, Any] = {}
     for name, value in dotted(values):
         if name in REMOVED:
             if name.startswith("model.") and value != REMOVED[name]:
-                raise ValueError(f"{name} {value} was removed and is not supported any more")
+                raise ValueError(f"{name} {value} was removed and is no longer supported")
             continue
         *groups, leaf = RENAMED.get(name, name).split(".")
         place = nested
@@ -82,7 +82,7 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    """What differs between two configurations made by :func:`plain`: ``optim.lr was 0.1 and is 0.2``, by name."""
+    """Differences between two configurations from :func:`plain`, by name: ``optim.lr was 0.1 and is 0.2``."""
     found = []
     for name in sorted({*old, *new}):
         before, after = old.get(name, "unknown"), new.get(name, "unknown")

@@ -1,4 +1,4 @@
-"""Files are written whole: a reader sees the old content or the new one, never a part of it."""
+"""Atomic writing of files: a reader sees the old content or the new content, never a part of it."""
 
 import errno
 import os
@@ -25,7 +25,7 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not by the process id, which is the same on two machines (in two containers) easily enough.
+    # Random, because two machines or containers may have the same process id.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     try:
         with open(partial, mode, encoding=None if "b" in mode else "utf-8") as file:
@@ -38,7 +38,7 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
             raise OSError(
                 error.errno,
                 f"No space left to write {path}: free some room on that disk, or choose another folder. "
-                "What was there before is unchanged",
+                "An earlier file there is unchanged",
             ) from error
         raise
     finally:
@@ -46,17 +46,17 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def write_png(path: Path | str, figure: "Figure") -> None:
-    """Write a plot whole. The same figures give the same file: without the version of matplotlib in it."""
+    """Write a plot atomically, without matplotlib's version, so that equal figures give equal files."""
     with atomic_write(path, "wb") as file:
         figure.savefig(file, format="png", dpi=100, metadata={"Software": None})
 
 
 @contextmanager
 def new_folder(path: Path | str) -> Iterator[Path]:
-    """A temporary sibling of ``path`` to fill, which gets that name on success. If the block raises, nothing is left.
+    """Yield a temporary sibling of ``path``, renamed to ``path`` on success and removed if the block raises.
 
     Raises:
-        FileExistsError: ``path`` is there already, and is no empty folder.
+        FileExistsError: ``path`` exists and is not an empty folder.
     """
     path = Path(path)
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
@@ -71,18 +71,18 @@ def new_folder(path: Path | str) -> Iterator[Path]:
 
 
 def check_disk_space(folder: Path | str, needed_bytes: float, what: str) -> None:
-    """Find out before hours of work whether there is room for it.
+    """Check before hours of work that the disk has room for the result.
 
     Args:
-        folder: where it goes; it need not exist yet.
-        needed_bytes: how much will be written.
-        what: is written, such as ``the features of train``.
+        folder: folder to write to, which need not exist yet.
+        needed_bytes: number of bytes to write.
+        what: subject of the message, such as ``the features of train``.
 
     Raises:
-        OSError: there is not enough room.
+        OSError: the disk has too little room.
     """
     folder = Path(folder)
-    # What is made later lies on the disk of the nearest folder above it.
+    # A folder to be made lies on the disk of its nearest existing parent.
     existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(existing).free
     if free < needed_bytes:

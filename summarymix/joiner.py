@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Joiner(nn.Module):
-    """logits = W tanh(encoder_proj(e) + predictor_proj(d)) + b.
+    """Joiner: logits = W tanh(encoder_proj(e) + predictor_proj(d)) + b.
 
     The projections are applied outside :meth:`forward`: before pruning in training, once per frame and once per
     token in decoding, rather than once per pair.
@@ -18,5 +18,5 @@ class Joiner(nn.Module):
         self.out = nn.Linear(joiner_dim, vocab_size)
 
     def forward(self, encoder: Tensor, decoder: Tensor) -> Tensor:
-        """Projected frames and predictor outputs, (…, J) each, of shapes that broadcast, to logits (…, V)."""
+        """Map projected frames and predictor outputs, (…, J) each, broadcastable, to logits (…, V)."""
         return self.out(torch.tanh(encoder + decoder))

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -24,20 +24,21 @@ BLANK = 0  # of every token table, as in k2, icefall and sherpa
 
 @dataclass
 class ModelConfig:
-    """Sizes of the whole transducer."""
+    """Configuration of the transducer."""
 
     encoder: Literal["conformer", "zipformer"] = "conformer"
-    """Which encoder; zipformer is the zip-style one."""
+    """Encoder type; zipformer is the zip-style encoder."""
     feature_dim: int = 80
     """Mel bins of the features."""
     dropout: float = 0.1
-    """In the encoder, and in the LSTM predictor. The zip-style encoder has three times as much at the beginning."""
+    """Dropout rate in the encoder and the LSTM predictor. The zip-style encoder's feed-forward modules begin with three
+    times as much."""
     conformer: ConformerConfig = field(default_factory=ConformerConfig)
     """Sizes of the Conformer."""
     zipformer: ZipformerConfig = field(default_factory=ZipformerConfig)
     """Sizes of the zip-style encoder."""
     predictor: Literal["stateless", "lstm"] = "stateless"
-    """Which predictor; a stateless one sees the last ``context_size`` tokens."""
+    """Predictor type; a stateless one sees the last ``context_size`` tokens."""
     predictor_dim: int = 256
     """Width of the predictor."""
     context_size: int = 2
@@ -47,16 +48,16 @@ class ModelConfig:
     vocab_size: int = 0
     """Number of tokens, blank included; 0 takes it from the token table."""
     mixing: MixingConfig = field(default_factory=MixingConfig)
-    """How frames see each other: SummaryMixing, or a baseline."""
+    """Mixing of frames: SummaryMixing, or a baseline."""
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "ModelConfig":
-        """The configuration that a checkpoint has written down, perhaps by an earlier version.
+        """Make the configuration from the values in a checkpoint, perhaps from an earlier version.
 
-        Options that did not exist then have their defaults.
+        Missing options get their defaults.
 
         Raises:
-            ValueError: it has an option that was removed, with another value than the default.
+            ValueError: a removed option has a value other than its default.
         """
         nested = upgraded({"model": values}).get("model", {})
         parts = {"conformer": ConformerConfig, "zipformer": ZipformerConfig, "mixing": MixingConfig}
@@ -64,7 +65,7 @@ class ModelConfig:
 
 
 def make_encoder(config: ModelConfig) -> Encoder:
-    """The encoder of a configuration."""
+    """Make the encoder of a configuration."""
     if config.encoder == "conformer":
         return Conformer(config.conformer, config.mixing, config.feature_dim, config.dropout)
     return Zipformer(config.zipformer, config.mixing, config.feature_dim, config.dropout)
@@ -72,12 +73,12 @@ def make_encoder(config: ModelConfig) -> Encoder:
 
 @dataclass
 class LossOptions:
-    """Options of the pruned RNN-T loss; names and meanings are k2's (arXiv 2206.13236).
+    """Options of the pruned RNN-T loss, with k2's names and meanings (arXiv 2206.13236).
 
     Args:
         prune_range: tokens kept per frame.
         lm_only_scale: share of the predictor-only log-probability in the smoothed simple loss.
-        am_only_scale: share of the encoder-only one; above 0 the loss depends on the rest of the batch.
+        am_only_scale: share of the encoder-only log-probability; above 0 the loss depends on the rest of the batch.
         rnnt_type: regular, modified or constrained lattice.
         delay_penalty: above 0, rewards early emission (arXiv 2211.00490).
         backend: auto (k2 if it can be imported), native or k2.
@@ -99,7 +100,7 @@ class View(NamedTuple):
 
 
 class TransducerLosses(NamedTuple):
-    """Losses of each utterance, sums over its frames in float32, (N,) each, and its encoder frames (N,)."""
+    """Losses of each utterance, summed over its frames in float32, (N,) each, and its number of encoder frames (N,)."""
 
     simple: Tensor
     pruned: Tensor
@@ -109,14 +110,14 @@ class TransducerLosses(NamedTuple):
 
 
 def consistency_loss(first: Tensor, second: Tensor, num_frames: Tensor) -> Tensor:
-    """The mean of KL(first ‖ second) and KL(second ‖ first), summed over the valid frames of each utterance: (N,).
+    """Compute the mean of KL(first ‖ second) and KL(second ‖ first), summed over each utterance's valid frames: (N,).
 
-    Of each divergence only the second argument gets a gradient (CR-CTC, arXiv 2410.05101, equation 2).
+    In each divergence only the second argument gets a gradient (CR-CTC, arXiv 2410.05101, equation 2).
 
     Args:
         first: log-probabilities (N, T, V).
-        second: others of the same frames, (N, T, V).
-        num_frames: (N,), valid ones of each utterance.
+        second: log-probabilities (N, T, V) of the same frames in another view.
+        num_frames: (N,), valid frames of each utterance.
     """
     both = [(first.detach(), second), (second.detach(), first)]
     divergences = [F.kl_div(q, p, log_target=True, reduction="none").sum(-1) for p, q in both]  # (N, T) each
@@ -124,13 +125,33 @@ def consistency_loss(first: Tensor, second: Tensor, num_frames: Tensor) -> Tenso
     return divergence.masked_fill(~length_mask(num_frames, divergence.size(1)), 0.0).sum(1)
 
 
+class TransducerParts(Protocol):
+    """The parts of a transducer that decoding uses. Exported models have them too."""
+
+    encoder: Any
+    predictor: Any
+    joiner: Any
+
+    @property
+    def feature_dim(self) -> int:
+        """Number of features per frame."""
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the features that the encoder takes."""
+
+
 class Transducer(nn.Module):
-    """A transducer (arXiv 1211.3711) of a SummaryMixing encoder, with an auxiliary CTC head."""
+    """A transducer (arXiv 1211.3711) with an encoder, a predictor, a joiner, and an auxiliary CTC head."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         if config.vocab_size < 2:
-            raise ValueError(f"model.vocab_size is {config.vocab_size}; it takes blank and at least one token")
+            raise ValueError(f"model.vocab_size is {config.vocab_size}; it must be at least 2: blank and one token")
         self.config = config
         self.encoder = make_encoder(config)
         dim = self.encoder.dim
@@ -140,22 +161,37 @@ class Transducer(nn.Module):
         else:
             self.predictor = LSTMPredictor(config.vocab_size, config.predictor_dim, config.dropout)
         self.joiner = Joiner(dim, config.predictor_dim, config.joiner_dim, config.vocab_size)
-        # ScaledAdam decays no weights, and what the joiner adds up grows with it: in the mini recipe to an rms of 3.4
-        # and 6.8 instead of AdamW's 1.4 and 1.9, which saturates the tanh. With this 2.7 and 5.4, half the dev loss.
+        # ScaledAdam has no weight decay, so the joiner's inputs grow and saturate the tanh: in the mini recipe to an
+        # rms of 3.4 and 6.8, against 1.4 and 1.9 with AdamW. The balancer gives 2.7 and 5.4, and halves the dev loss.
         self.joiner_balancer: Balancer | None = None
         if config.encoder == "zipformer":
             self.joiner_balancer = Balancer(config.joiner_dim, 0.0, 1.0, min_abs=0.0, max_abs=1.0)
-        # Projections to the vocabulary that the simple loss adds up; they only find the pruning bounds.
+        # Projections to the vocabulary for the simple loss, which finds the pruning bounds; decoding does not use them.
         self.simple_encoder_proj = nn.Linear(dim, config.vocab_size)
         self.simple_predictor_proj = nn.Linear(config.predictor_dim, config.vocab_size)
         self.ctc_head = nn.Linear(dim, config.vocab_size)
 
+    @property
+    def feature_dim(self) -> int:
+        """Number of features per frame."""
+        return self.config.feature_dim
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.ctc_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Floating-point type of the weights."""
+        return self.ctc_head.weight.dtype
+
     def set_feature_stats(self, mean: Tensor, std: Tensor) -> None:
-        """Normalise features by these: mean and standard deviation of each mel bin, (F,)."""
+        """Set the mean and standard deviation of each mel bin, (F,), that normalise the features."""
         self.encoder.set_feature_stats(mean, std)
 
     def ctc_log_probs(self, encoder_out: Tensor) -> Tensor:
-        """Encoder frames (N, T', D) to log-probabilities of the CTC head (N, T', V), in float32."""
+        """Map encoder frames (N, T', D) to log-probabilities of the CTC head (N, T', V), in float32."""
         return self.ctc_head(encoder_out).float().log_softmax(-1)
 
     def forward(
@@ -165,16 +201,18 @@ class Transducer(nn.Module):
         tokens: list[list[int]],
         options: LossOptions,
     ) -> TransducerLosses:
-        """Losses of a batch, means over its views. An utterance's do not depend on the others (with am_only_scale 0).
+        """Compute the losses of a batch, averaged over its views.
+
+        With ``am_only_scale`` 0, an utterance's losses do not depend on the rest of the batch.
 
         Args:
-            views: one; or two, for which the consistency loss compares the CTC head's outputs.
+            views: one, or two whose CTC outputs the consistency loss compares.
             lengths: (N,) int64, feature frames of each utterance; each must make at least one encoder frame.
             tokens: transcripts as token numbers, without blank; may be empty.
-            options: of the pruned loss.
+            options: options of the pruned loss.
         """
         encoded = [self.encoder(view.features, lengths, view.chunk) for view in views]
-        # As many batches in one as there are views, W.
+        # The W views are encoded separately and concatenated to one batch.
         encoder_out, num_frames = (torch.cat(parts) for parts in zip(*encoded, strict=True))  # (W·N, T, D), (W·N,)
         ctc_log_probs = self.ctc_log_probs(encoder_out)  # (W·N, T, V)
         losses = self.losses(encoder_out, ctc_log_probs, num_frames, tokens * len(views), options)
@@ -195,14 +233,14 @@ class Transducer(nn.Module):
         tokens: list[list[int]],
         options: LossOptions,
     ) -> TransducerLosses:
-        """Losses of utterances that have been encoded; the consistency loss, which takes two views, is 0.
+        """Compute the losses of encoded utterances; the consistency loss, which needs two views, is 0.
 
         Args:
             encoder_out: (N, T, D).
-            ctc_log_probs: what :meth:`ctc_log_probs` makes of it, (N, T, V).
+            ctc_log_probs: output of :meth:`ctc_log_probs`, (N, T, V).
             num_frames: (N,) int64, encoder frames of each utterance.
             tokens: transcripts as token numbers, without blank; may be empty.
-            options: of the pruned loss.
+            options: options of the pruned loss.
         """
         device = encoder_out.device
         num_tokens = torch.tensor([len(row) for row in tokens], device=device)  # (N,)
@@ -214,7 +252,7 @@ class Transducer(nn.Module):
         zeros = torch.zeros_like(num_tokens)
         boundary = torch.stack([zeros, zeros, num_tokens, num_frames], dim=1)  # (N, 4)
         simple_encoder = self.simple_encoder_proj(encoder_out)  # (N, T, V)
-        simple_decoder = self.simple_predictor_proj(predictor_out)  # (N, S+1, V)
+        simple_predictor = self.simple_predictor_proj(predictor_out)  # (N, S+1, V)
         frames_proj = self.joiner.encoder_proj(encoder_out)  # (N, T, J)
         predictor_proj = self.joiner.predictor_proj(predictor_out)  # (N, S+1, J)
         if self.joiner_balancer is not None:
@@ -223,7 +261,7 @@ class Transducer(nn.Module):
 
         with torch.autocast(device.type, enabled=False):
             simple, (px_grad, py_grad) = rnnt_loss_smoothed(
-                lm=simple_decoder.float(),
+                lm=simple_predictor.float(),
                 am=simple_encoder.float(),
                 symbols=targets,
                 termination_symbol=BLANK,

@@ -1,6 +1,6 @@
-"""Whether k2 (https://github.com/k2-fsa/k2) can be used.
+"""Optional import of k2 (https://github.com/k2-fsa/k2).
 
-k2 has no wheels on PyPI that fit a current torch, so it is imported only here, and only when somebody asks for it.
+PyPI has no k2 wheels for a current torch, so k2 is imported only here, and only when it is needed.
 """
 
 import functools
@@ -14,7 +14,7 @@ import torch
 
 @functools.cache
 def load() -> tuple[Any, str]:
-    """The k2 module and "", or None and why it cannot be used."""
+    """The k2 module and "", or None and the reason why it cannot be used."""
     if find_spec("k2") is None:
         return None, "it is not installed"
     try:
@@ -26,18 +26,18 @@ def load() -> tuple[Any, str]:
 
 
 def require(what: str) -> Any:
-    """The k2 module, for ``what`` cannot do without.
+    """The k2 module, which ``what`` needs.
 
     Raises:
-        ValueError: it cannot be used.
+        ValueError: k2 cannot be used.
     """
     k2, reason = load()
     if k2 is None:
-        raise ValueError(f"{what} needs k2, and {reason}: install it with tools/install_k2.sh, or do without")
+        raise ValueError(f"{what} needs k2, and {reason}: install it with tools/install_k2.sh")
     return k2
 
 
 def supports(device: torch.device) -> bool:
-    """Whether k2 can be imported and was built for this kind of device."""
+    """True if k2 can be imported and was built for this kind of device."""
     k2, _ = load()
     return k2 is not None and (device.type == "cpu" or (device.type == "cuda" and k2.with_cuda))

@@ -3,8 +3,8 @@
 Output u depends on tokens 0…u. An utterance begins with blank, after an empty history: :meth:`forward` on
 [blank, y_1, …] in training and :meth:`step` from :meth:`init_state` in decoding give the same numbers.
 
-Each has a ``context_size``: how many tokens stand before an utterance's first, the blank included. Beam search counts
-them where it divides scores by lengths.
+``context_size`` is the number of tokens before an utterance's first token, blank included. Beam search counts them
+when it divides scores by lengths.
 """
 
 import torch
@@ -17,31 +17,31 @@ from summarymix.state import State
 class StatelessPredictor(nn.Module):
     """Embeddings of the last ``context_size`` tokens, weighted per channel (arXiv 2109.07513; icefall's decoder).
 
-    Positions before the utterance's start have embedding zero, as token -1 has in sherpa-onnx.
+    Positions before the utterance's start have embedding zero, like token -1 in sherpa-onnx.
     """
 
     def __init__(self, vocab_size: int, dim: int, context_size: int) -> None:
         super().__init__()
         self.context_size = context_size
         self.embedding = nn.Embedding(vocab_size, dim)
-        # Groups of four channels, as in icefall: nearly per-channel weights, a negligible cost.
+        # Groups of four channels, as in icefall: nearly per-channel weights at a negligible cost.
         self.conv = nn.Conv1d(dim, dim, context_size, groups=max(dim // 4, 1), bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (N, U) int64, -1 for none, to (N, U, P)."""
+        """Map tokens (N, U) int64, -1 for no token, to (N, U, P)."""
         return self.mix(F.pad(tokens, (self.context_size - 1, 0), value=-1))
 
     def init_state(self, batch_size: int, device: torch.device | None = None) -> State:
-        """The last tokens (N, context_size - 1), each plus one, so that zero stands for none."""
+        """Last tokens (N, context_size - 1), each plus one, so that 0 stands for no token."""
         return {"history": torch.zeros(batch_size, self.context_size - 1, dtype=torch.int64, device=device)}
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """The next token (N,) int64 of each stream to (N, P), and the state that follows."""
+        """Map the next token (N,) int64 of each stream to (N, P); also return the next state."""
         history = torch.cat([state["history"], tokens[:, None] + 1], dim=1)  # (N, context_size)
         return self.mix(history - 1)[:, 0], {"history": history[:, 1:]}
 
     def mix(self, tokens: Tensor) -> Tensor:
-        """(N, U + context_size - 1) to (N, U, P)."""
+        """Map tokens (N, U + context_size - 1) to (N, U, P)."""
         embedded = self.embedding(tokens.clamp(min=0)) * (tokens >= 0)[..., None]
         return F.relu(self.conv(embedded.transpose(1, 2)).transpose(1, 2))
 
@@ -58,16 +58,16 @@ class LSTMPredictor(nn.Module):
         self.lstm = nn.LSTM(dim, dim, batch_first=True)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """tokens (N, U) int64 to (N, U, P)."""
+        """Map tokens (N, U) int64 to (N, U, P)."""
         return self.dropout(self.lstm(self.dropout(self.embedding(tokens)))[0])
 
     def init_state(self, batch_size: int, device: torch.device | None = None) -> State:
-        """Hidden and cell state, (N, P) each, zeros at first."""
+        """Hidden and cell state, (N, P) each, initially zeros."""
         zeros = self.embedding.weight.new_zeros(batch_size, self.lstm.hidden_size, device=device)
         return {"hidden": zeros, "cell": zeros.clone()}
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """The next token (N,) int64 of each stream to (N, P), and the state that follows."""
+        """Map the next token (N,) int64 of each stream to (N, P); also return the next state."""
         embedded = self.dropout(self.embedding(tokens[:, None]))  # (N, 1, P)
         out, (hidden, cell) = self.lstm(embedded, (state["hidden"][None], state["cell"][None]))
         return self.dropout(out[:, 0]), {"hidden": hidden[0], "cell": cell[0]}

@@ -1,17 +1,17 @@
-"""A training run on disk: its checkpoints, and the models that are made of them. Training, decoding and export use it.
+"""Training runs on disk: checkpoints, and the models loaded from them, for training, decoding and export.
 
-``epoch-N.pt`` is the run as it was after epoch N, ``checkpoint-STEP.pt`` the newest state within an epoch. Each is a
+``epoch-N.pt`` is the state after epoch N, ``checkpoint-STEP.pt`` the newest state within an epoch. Each is a
 dictionary:
 
     model           state dict, float32
     model_avg       {"samples", "mean"}: running mean of the weights since the start, float64 (see averaging.py)
-    model_config    the ModelConfig, vocab_size filled in; together with "model" it is all that decoding needs
+    model_config    the ModelConfig, vocab_size filled in; decoding needs this, "model" and "tokens"
     tokens          Tokenizer.state()
     optimizer       state dict
     scaler          of torch.amp.GradScaler, empty unless fp16
-    progress        where the run stood; learning rate and loss weights are functions of it, and every random number is
-                    one of the seed and of it, so that no other state is needed to continue
-    history         dev losses of each epoch
+    progress        the Progress; learning rate and loss weights are functions of it, and random numbers are functions
+                    of the seed and of it, so a run needs no other state to continue
+    history         train and dev losses of each epoch
     config          the whole TrainConfig
     recipe, summarymix_version
 """
@@ -35,7 +35,7 @@ RENAMED_WEIGHTS = {
     "joiner.decoder_proj.": "joiner.predictor_proj.",
     "simple_decoder_proj.": "simple_predictor_proj.",
 }
-"""Prefixes of weights in checkpoints of earlier versions, and their names of today."""
+"""Prefixes of weights in checkpoints of earlier versions, and their current names."""
 
 
 def epoch_path(exp_dir: Path, epoch: int) -> Path:
@@ -44,11 +44,12 @@ def epoch_path(exp_dir: Path, epoch: int) -> Path:
 
 
 def list_epochs(exp_dir: Path) -> list[int]:
-    """The epochs that have a checkpoint in ``exp_dir``, ascending."""
+    """The epochs with a checkpoint in ``exp_dir``, ascending."""
     return sorted(numbered(exp_dir, "epoch"))
 
 
 def numbered(exp_dir: Path, name: str) -> dict[int, Path]:
+    """The files ``NAME-N.pt`` in ``exp_dir`` by N."""
     found = {}
     for path in Path(exp_dir).glob(f"{name}-*.pt"):
         if match := re.fullmatch(rf"{name}-(\d+)\.pt", path.name):
@@ -57,36 +58,36 @@ def numbered(exp_dir: Path, name: str) -> dict[int, Path]:
 
 
 def save_checkpoint(path: Path, checkpoint: dict[str, Any]) -> None:
-    """Write a checkpoint whole, or leave what was there before.
+    """Write a checkpoint whole; if that fails, an earlier file does not change.
 
     Raises:
-        OSError: it could not be written; names the file and, for a full disk, the remedy.
+        OSError: the file could not be written; the message names it and, for a full disk, the remedy.
     """
     with atomic_write(path, "wb") as file:
         try:
             torch.save({**checkpoint, "summarymix_version": version("summarymix")}, file)
         except RuntimeError as error:
-            # torch hides the failed write behind an error of its own.
+            # torch hides the failed write behind its own error.
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from error
             raise
 
 
 def read_checkpoint(path: Path, lazy: bool = False) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, its options under the names of today; nothing in it is executed.
+    """Read a checkpoint onto the CPU, with current option names; no code in it is executed.
 
     Args:
         path: the file.
         lazy: leave tensors on disk until they are used.
 
     Raises:
-        FileNotFoundError: names the epochs that there are.
-        ValueError: the file is no checkpoint of this library, or damaged, or has an option that was removed.
+        FileNotFoundError: the file does not exist; the message names the epochs in its folder.
+        ValueError: the file is not a checkpoint of this library, is damaged, or has a removed option.
     """
     if not path.is_file():
         epochs = ", ".join(map(str, list_epochs(path.parent))) or "none"
         raise FileNotFoundError(f"No checkpoint {path}; epochs in {path.parent}: {epochs}")
-    checkpoint = read_file(path, "a checkpoint", "Delete it; training resumes from the one before", lazy)
+    checkpoint = read_file(path, "a checkpoint", "Delete it; training then resumes from the previous checkpoint", lazy)
     if not isinstance(checkpoint, dict) or "model_config" not in checkpoint:
         raise ValueError(f"{path} is not a checkpoint of this library: it has no model_config")
     try:
@@ -101,7 +102,7 @@ def read_checkpoint(path: Path, lazy: bool = False) -> dict[str, Any]:
 
 
 def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under their names of today."""
+    """Weights under their current names."""
 
     def today(name: str) -> str:
         for old, new in RENAMED_WEIGHTS.items():
@@ -113,41 +114,41 @@ def _renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_file(path: Path, kind: str, remedy: str, lazy: bool = False) -> Any:
-    """What ``torch.save`` has written, onto the CPU; nothing in it is executed.
+    """Read a file of ``torch.save`` onto the CPU; no code in it is executed.
 
     Args:
-        path: the file, which is there.
-        kind: what it should be, for the message.
-        remedy: what to do if it is damaged.
+        path: an existing file.
+        kind: expected kind of file, for the message.
+        remedy: remedy for a damaged file, for the message.
         lazy: leave tensors on disk until they are used.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the file is damaged.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        # torch's advice, to load it all the same, is none.
+        # Without torch's advice to load the file unsafely.
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
         raise ValueError(f"{path} is damaged or not {kind} ({reason}). {remedy}") from error
 
 
 def read_selection(exp_dir: Path) -> dict[str, Any]:
-    """What ``decode.py --select`` has chosen in a run: epoch, avg, splits, …; nothing where it was never called."""
+    """The choice of ``decode.py --select`` in a run: epoch, avg, splits, …; empty without one."""
     path = Path(exp_dir) / "selected.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def choose_epoch(exp_dir: Path, epoch: int | None, avg: int | None) -> tuple[int | None, int, str]:
-    """The (epoch, avg) for :func:`load_model`: what is asked for, or else what was selected on dev, or else the last.
+    """Choose (epoch, avg) for :func:`load_model`: as requested, or else as selected on dev, or else the last epoch.
 
     Args:
         exp_dir: folder of the run.
-        epoch: asked for, or None.
-        avg: likewise.
+        epoch: requested epoch, or None.
+        avg: requested number of epochs to average, or None.
 
     Returns:
-        The two, and for people why, where it is the selection.
+        epoch, avg, and a message for the user if the selection was used.
     """
     choice = read_selection(exp_dir)
     if epoch is None and avg is None and choice:
@@ -158,44 +159,44 @@ def choose_epoch(exp_dir: Path, epoch: int | None, avg: int | None) -> tuple[int
 
 
 def check_same_model(path: Path, checkpoint: dict[str, Any], model_config: dict[str, Any], tokens: Any) -> None:
-    """Refuse to continue a run with another model or token table. An option newer than a checkpoint has its default.
+    """Refuse to continue a run with another model or token table. Options newer than the checkpoint take defaults.
 
     Raises:
-        ValueError: names each option that differs.
+        ValueError: the model or the token table differs; the message names each option that differs.
     """
     old, new = (plain(ModelConfig.from_plain(config)) for config in (checkpoint["model_config"], model_config))
     different = config_differences(old, new, "model.")
     if different:
         raise ValueError(
-            f"{path} is of another configuration: {', '.join(different)}. "
-            "To continue that run give the same options, for a new one another --exp_dir"
+            f"{path} has another configuration: {', '.join(different)}. "
+            "To continue that run, give the same options; for a new run, give another --exp_dir"
         )
     if checkpoint["tokens"] != tokens:
         raise ValueError(
-            f"{path} was trained with another token table than that in --data.lang_dir. "
-            "To continue that run restore the table, for a new one give another --exp_dir"
+            f"{path} was trained with another token table than the one in --data.lang_dir. "
+            "To continue that run, restore the table; for a new run, give another --exp_dir"
         )
 
 
 def load_model(
     exp_dir: Path | str, epoch: int | None = None, avg: int = 1, recipe: str | None = None
 ) -> tuple[Transducer, Tokenizer, dict[str, Any]]:
-    """The model of a training run, its weights averaged over epochs, in eval mode on the CPU.
+    """Load the model of a training run in eval mode on the CPU, its weights averaged over epochs.
 
     Args:
         exp_dir: folder of the run.
-        epoch: last epoch to average over; None for the last that there is.
-        avg: number of epochs: the mean is over the samples taken in (epoch - avg, epoch] and read from the files of
-            these two epochs. 0 takes the weights as they are at the end of ``epoch``.
-        recipe: refuse a run of another one.
+        epoch: last epoch to average over; None takes the last one with a checkpoint.
+        avg: number of epochs: the mean over the samples taken in (epoch - avg, epoch], computed from the checkpoints of
+            these two epochs. 0 takes the weights at the end of ``epoch``.
+        recipe: recipe that the run must belong to; None accepts any.
 
     Returns:
         The model, its tokenizer, and ``{"epoch", "avg", "step", "recipe", "parameters", "history", "config"}``.
 
     Raises:
         FileNotFoundError: an epoch's checkpoint is missing.
-        ValueError: a damaged file, files of different models, weights that do not fit the configuration, or a run of
-            another recipe.
+        ValueError: a file is damaged, the files have different models, the weights do not fit the configuration, or
+            the run belongs to another recipe.
     """
     exp_dir = Path(exp_dir)
     if epoch is None:
@@ -210,7 +211,7 @@ def load_model(
     if recipe not in (None, checkpoint["recipe"]):
         raise ValueError(
             f"{exp_dir} is a run of the recipe {checkpoint['recipe']}, this is {recipe}: "
-            f"call this in egs/{checkpoint['recipe']}/ASR, or give another --exp-dir"
+            f"run this in egs/{checkpoint['recipe']}/ASR, or give another --exp-dir"
         )
     weights = dict(checkpoint["model"])
     if avg > 0:
@@ -219,8 +220,8 @@ def load_model(
             start_path = epoch_path(exp_dir, epoch - avg)
             if not start_path.is_file():
                 raise FileNotFoundError(
-                    f"No checkpoint {start_path}, where --epoch {epoch} --avg {avg} begins. Epochs in {exp_dir}: "
-                    f"{', '.join(map(str, list_epochs(exp_dir)))}; with a larger --keep_last_k training keeps more"
+                    f"No checkpoint {start_path}, which --epoch {epoch} --avg {avg} needs. Epochs in {exp_dir}: "
+                    f"{', '.join(map(str, list_epochs(exp_dir)))}; train with a larger --keep_last_k to keep more"
                 )
             start = read_checkpoint(start_path, lazy=True)
             check_same_model(start_path, start, checkpoint["model_config"], checkpoint["tokens"])
@@ -229,7 +230,7 @@ def load_model(
         except ValueError as error:
             raise ValueError(
                 f"{error} (epochs {epoch - avg + 1} to {epoch} of {exp_dir}): train with a smaller --average_period, "
-                "or use a larger --avg, or --avg 0 for the weights as they were at the end of the epoch"
+                "or use a larger --avg, or --avg 0 for the weights at the end of the epoch"
             ) from error
         weights.update({name: value.to(weights[name].dtype) for name, value in mean.items()})
     return _make_model(path, checkpoint, weights, epoch, avg)
@@ -238,13 +239,13 @@ def load_model(
 def load_run_or_checkpoint(
     path: Path | str, epoch: int | None = None, avg: int | None = None
 ) -> tuple[Transducer, Tokenizer, dict[str, Any]]:
-    """The model of a run, chosen as by :func:`choose_epoch`, or of one checkpoint, its weights as they are.
+    """Load the model of a run, with (epoch, avg) from :func:`choose_epoch`, or of one checkpoint without averaging.
 
     Returns:
-        What :func:`load_model` does.
+        As :func:`load_model`.
 
     Raises:
-        FileNotFoundError, ValueError: see there; or epoch and avg are given for a single checkpoint.
+        FileNotFoundError, ValueError: as :func:`load_model`, or epoch and avg are given for a single checkpoint.
     """
     path = Path(path)
     if not path.is_file():
@@ -253,7 +254,7 @@ def load_run_or_checkpoint(
         epoch, avg, _ = choose_epoch(path, epoch, avg)
         return load_model(path, epoch, avg)
     if epoch is not None or avg is not None:
-        raise ValueError(f"{path} is a single checkpoint: give its folder with --epoch and --avg")
+        raise ValueError(f"{path} is a single checkpoint: to use --epoch and --avg, give its folder")
     checkpoint = read_checkpoint(path, lazy=True)
     return _make_model(path, checkpoint, checkpoint["model"], checkpoint["progress"]["epoch"], 0)
 
@@ -261,7 +262,7 @@ def load_run_or_checkpoint(
 def _make_model(
     path: Path, checkpoint: dict[str, Any], weights: dict[str, torch.Tensor], epoch: int, avg: int
 ) -> tuple[Transducer, Tokenizer, dict[str, Any]]:
-    """What :func:`load_model` returns, of a checkpoint read from ``path`` and the averaged weights."""
+    """Make the result of :func:`load_model` from a checkpoint, read from ``path``, and averaged weights."""
     try:
         model = Transducer(ModelConfig.from_plain(checkpoint["model_config"]))
         model.load_state_dict(weights)
@@ -284,7 +285,7 @@ def _make_model(
 
 
 def mean_between(end: dict[str, Any], start: dict[str, Any] | None) -> dict[str, Tensor]:
-    """The mean over the samples that ``end`` has and ``start`` has not, both from :meth:`RunningMean.state_dict`.
+    """The mean over the samples in ``end`` but not in ``start``, both from :meth:`RunningMean.state_dict`.
 
     Args:
         end: the later state.

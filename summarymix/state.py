@@ -1,8 +1,8 @@
-"""Streaming state: a flat dictionary of tensors, passed in and handed back, never kept inside a module.
+"""Streaming state: a flat dictionary of tensors, passed in and returned, never kept inside a module.
 
 Every tensor has the batch axis first: one row, or *slot*, per stream. Shapes never change while a stream runs, and
-the initial state is all zeros; so streams are batched, moved and reset by plain indexing, whatever the encoder is.
-Modules pass a :class:`StateTree` down to their parts; callers of an encoder see it flat.
+the initial state is all zeros, so streams are batched, moved and reset by plain indexing, whatever the encoder.
+Modules pass a :class:`StateTree` down to their parts; callers of an encoder use the flat form.
 """
 
 from collections.abc import Iterable, Mapping
@@ -23,16 +23,16 @@ KINDS = {
     "value": "attention",
     "valid": "attention",
 }
-"""What a tensor of an encoder's state belongs to, by the last part of its name."""
+"""Kind of a tensor of an encoder's state, by the last part of its name."""
 
 
 def kind_of(name: str) -> str:
-    """What the tensor ``name`` of an encoder's flat state belongs to, one of the values of :data:`KINDS`."""
+    """Return the kind of the tensor ``name`` of an encoder's flat state, one of the values of :data:`KINDS`."""
     return KINDS[name.rpartition(".")[2]]
 
 
 def select_slots(state: State, slots: Tensor) -> State:
-    """The rows ``slots`` (M,) int64 of a state of N slots, as a new state of M slots."""
+    """Copy the rows ``slots`` (M,) int64 of a state of N slots to a new state of M slots."""
     return {name: tensor.index_select(0, slots) for name, tensor in state.items()}
 
 
@@ -43,44 +43,46 @@ def write_slots(state: State, slots: Tensor, part: State) -> None:
 
 
 def copy_state(state: State) -> State:
-    """A state of its own, to write to."""
+    """Return an independent copy of ``state``."""
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
 def reset_slots(state: State, slots: Tensor) -> None:
-    """Make the rows ``slots`` (M,) of ``state`` those of a stream that has not begun, in place."""
+    """Reset the rows ``slots`` (M,) of ``state`` to the initial state, in place."""
     for tensor in state.values():
         tensor.index_fill_(0, slots, 0)
 
 
 def state_bytes(state: State) -> int:
-    """Bytes that one stream's state takes."""
+    """Return the size of one stream's state in bytes."""
     return sum(tensor[0].numel() * tensor.element_size() for tensor in state.values())
 
 
 def pack_state(state: State) -> Tensor:
-    """A state of N slots as one tensor (N, V), for those who carry states without knowing what is in them; V numbers
-    are ``state_bytes / 4`` where all are float32. A state of zeros is packed as zeros."""
+    """Pack a state of N slots into one tensor (N, V), for callers that treat states as opaque.
+
+    V is ``state_bytes / 4`` if all tensors are float32. A state of zeros is packed as zeros.
+    """
     return torch.cat([tensor.flatten(1) for tensor in state.values()], dim=1)
 
 
 def unpack_state(packed: Tensor, like: State) -> State:
-    """The state of N slots that was packed as (N, V); ``like`` is one of the same encoder and left context.
+    """Unpack (N, V) to a state of N slots; ``like`` is a state of the same encoder and left context.
 
     Raises:
-        ValueError: V is not that of such a state.
+        ValueError: V does not match ``like``.
     """
     widths = [tensor[0].numel() for tensor in like.values()]
     if packed.size(1) != sum(widths):
-        raise ValueError(f"a packed state of {packed.size(1)} numbers a stream; this encoder's has {sum(widths)}")
+        raise ValueError(f"the packed state has {packed.size(1)} numbers per stream; this encoder needs {sum(widths)}")
     parts = packed.split(widths, dim=1)
     return {name: part.unflatten(1, tensor.shape[1:]) for (name, tensor), part in zip(like.items(), parts, strict=True)}
 
 
 class StateTree(dict[str, Any]):
-    """A state by module: the state of each part under the part's name, tensors at the leaves.
+    """A state as a tree of modules: the state of each part under the part's name, tensors at the leaves.
 
-    A part without a state need not be in it.
+    A part without a state may be missing.
     """
 
     def __missing__(self, name: str) -> "StateTree":
@@ -88,12 +90,12 @@ class StateTree(dict[str, Any]):
 
 
 def init_parts(parts: Iterable[tuple[str, Any]], batch_size: int, chunk: ChunkConfig) -> StateTree:
-    """The states of named modules before the first chunk."""
+    """Make the initial states of named modules."""
     return StateTree({name: part.init_state(batch_size, chunk) for name, part in parts})
 
 
 def nest(state: State) -> StateTree:
-    """``{"layers.0.sum": …}`` to ``{"layers": {"0": {"sum": …}}}``."""
+    """Convert ``{"layers.0.sum": …}`` to ``{"layers": {"0": {"sum": …}}}``."""
     tree = StateTree()
     for name, tensor in state.items():
         *modules, leaf = name.split(".")
@@ -105,7 +107,7 @@ def nest(state: State) -> StateTree:
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> State:
-    """The inverse of :func:`nest`."""
+    """Convert a tree to a flat state: the inverse of :func:`nest`."""
     state: State = {}
     for name, value in tree.items():
         if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""Models of ``talking_models`` and runs of ``noise_runs``, made once, for whoever decodes."""
+"""Shared fixtures: tiny models, a corpus of noise with a training run, and calls of scripts."""
 
 import runpy
 import sys
@@ -15,7 +15,7 @@ from summarymix.model import Transducer
 
 ROOT = Path(__file__).parents[1]
 
-# Machines are shared: how long an example takes says nothing about the code.
+# Machines are shared, so the time of an example depends on their load.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")
 
@@ -44,13 +44,13 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def exp_dir(corpus: Path, request: pytest.FixtureRequest) -> Path:
-    """Parameter: model.mixing.mode."""
+    """Training run on ``corpus``; parameter: model.mixing.mode."""
     return make_run(corpus, getattr(request, "param", "merged"))
 
 
 @pytest.fixture
 def clean(exp_dir: Path) -> Iterator[None]:
-    """Leaves no results to other tests."""
+    """Delete the results after a test."""
     yield
     for name in ("selected.json", "results.jsonl"):
         (exp_dir / name).unlink(missing_ok=True)
@@ -65,7 +65,7 @@ class Result:
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path: Path):
-    """Calls a script in ``tmp_path``; in this process, because loading torch and lhotse takes seconds."""
+    """Call a script in ``tmp_path``, in this process, because loading torch and lhotse takes seconds."""
 
     def call(script: str, *options: object) -> Result:
         path = ROOT / script

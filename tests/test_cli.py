@@ -115,7 +115,7 @@ def test_option_names_are_dotted() -> None:
 
 def test_options_that_do_not_go_together_end_with_a_message(capsys: pytest.CaptureFixture[str]) -> None:
     for line, message in (
-        (["--model.mixing.decay_seconds", "5", "--model.mixing.mode", "local"], "mixing.mode local has none"),
+        (["--model.mixing.decay_seconds", "5", "--model.mixing.mode", "local"], "does not apply to mixing.mode local"),
         (["--num_epochs", "0"], "--num_epochs 0 must be at least 1"),
     ):
         with pytest.raises(SystemExit) as exit_:

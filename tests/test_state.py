@@ -56,5 +56,5 @@ def test_a_packed_state_unpacks_to_itself_for_any_number_of_slots():
     unpacked = unpack_state(packed, make_state(slots=1))
     assert unpacked.keys() == state.keys()
     assert all(torch.equal(unpacked[name], state[name]) for name in state)
-    with pytest.raises(ValueError, match="14 numbers a stream; this encoder's has 15"):
+    with pytest.raises(ValueError, match="14 numbers per stream; this encoder needs 15"):
         unpack_state(packed[:, 1:], state)

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Measures what this library promises: one program, a subcommand for each kind of measurement.
+"""Measure time, memory, streaming and error rates of this library, with a subcommand for each kind of measurement.
 
     python tools/benchmark.py encoder --config conf/conformer.yaml --config conf/conformer.yaml conf/attention.yaml
     python tools/benchmark.py SUBCOMMAND --help
 
-Each prints its tables and, with --json FILE, writes its figures there, with the machine, versions, the commit and the
-command, and its plots beside it. tools/report.py makes a page of such files.
+Each subcommand prints its tables. With --json FILE it also writes its figures with the machine, versions, commit and
+command to the file, and its plots to the same folder. tools/report.py makes a page of such files.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def parse_args() -> argparse.Namespace:
             name, help=summary, description=module.__doc__, formatter_class=formatter, allow_abbrev=False
         )
         module.add_options(subparser)
-        subparser.add_argument("--json", type=Path, help="file for the figures; plots are written beside it")
+        subparser.add_argument("--json", type=Path, help="file for the figures; plots go to its folder")
     return parser.parse_args()
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check that a loss backend computes what k2 1.24.4 does: tools/check_k2.py, which install_k2.sh runs.
+"""Check a loss backend against results of k2 1.24.4: tools/check_k2.py, which install_k2.sh runs.
 
 The golden file holds 39 problems with their solutions by k2 1.24.4 (float64, CPU). Keys are <case>/<name>. Inputs:
 am, lm, symbols, boundary, the joiner's weight, rnnt_type and args = [prune_range, lm_only_scale, am_only_scale,
@@ -33,7 +33,7 @@ Case = dict[str, np.ndarray]
 
 
 def golden_cases() -> dict[str, Case]:
-    """case -> name -> array."""
+    """Arrays of the golden file, by case and name."""
     cases: dict[str, Case] = {}
     with np.load(GOLDEN) as arrays:
         for key in arrays.files:
@@ -43,7 +43,7 @@ def golden_cases() -> dict[str, Case]:
 
 
 def solve(case: Case, backend: str, device: str = "cpu") -> dict[str, Tensor]:
-    """The outputs of a case by ``backend``, on the CPU again."""
+    """Outputs of a case, computed by ``backend`` on ``device``, returned on the CPU."""
     rnnt_type = str(case["rnnt_type"])
     data = {name: torch.from_numpy(array).to(device) for name, array in case.items() if name != "rnnt_type"}
     s_range, lm_scale, am_scale, delay_penalty = data["args"].tolist()
@@ -70,7 +70,7 @@ def solve(case: Case, backend: str, device: str = "cpu") -> dict[str, Tensor]:
 
 
 def differences(backend: str, device: str = "cpu") -> dict[str, float]:
-    """Largest absolute difference to the golden file of each output, over all cases. A wrong shape is inf."""
+    """Largest absolute difference from the golden file per output, over all cases; inf for a wrong shape."""
     found: dict[str, list[float]] = {}
     for case in golden_cases().values():
         for name, value in solve(case, backend, device).items():
@@ -78,12 +78,12 @@ def differences(backend: str, device: str = "cpu") -> dict[str, float]:
             same_shape = value.shape == expected.shape
             difference = (value - expected).abs().max().item() if same_shape else float("inf")
             found.setdefault(name, []).append(difference)
-    return {name: float(np.max(values)) for name, values in found.items()}  # np.max keeps a nan
+    return {name: float(np.max(values)) for name, values in found.items()}  # np.max propagates NaN
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition(":")[0])
-    parser.add_argument("--backend", choices=("k2", "native"), default="k2")
+    parser.add_argument("--backend", choices=("k2", "native"), default="k2", help="backend to check (k2)")
     backend = parser.parse_args().backend
     try:
         loss_backend(backend)
@@ -92,7 +92,7 @@ def main() -> None:
     on_gpu = torch.cuda.is_available() and (backend == "native" or loss_backend("auto", "cuda") == "k2")
     for device in ("cpu", "cuda") if on_gpu else ("cpu",):
         found = differences(backend, device)
-        print(f"{backend} on {device}, largest differences to {len(golden_cases())} golden cases:")
+        print(f"{backend} on {device}, largest differences from {len(golden_cases())} golden cases:")
         for name, difference in found.items():
             print(f"  {name:20}{difference:.1e}")
         wrong = [name for name, difference in found.items() if not difference <= TOLERANCE]

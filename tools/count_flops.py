@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Parameters and arithmetic of encoders, beside icefall's Zipformers.
+"""Count parameters and FLOPs of encoders, for comparison with icefall's Zipformers.
 
     cd egs/librispeech/ASR/conf
     python ../../../../tools/count_flops.py --config conformer_small.yaml --config conformer.yaml attention.yaml
 
-Each --config is a model: files of train.py, of which later ones win.
+Each --config is a model: YAML files of train.py, in which later files override earlier ones.
 
-GFLOPs are 2 × multiply-adds / 10⁹ of the encoder with its front end, for a second of audio within 30 s of it, offline
-and in chunks of 640 ms with unlimited left context. torch's FlopCounterMode counts products of matrices and
-convolutions as they are computed, those that a mask hides afterwards included; it does not count what is done element
-by element: norms, activations, softmax, sums over chunks. Memory traffic, which often decides on speed, is none of it.
+GFLOPs are 2 × multiply-adds / 10⁹ of the encoder with its front end per second of audio, on 30 s of audio, offline and
+in chunks of 640 ms with unlimited left context. torch's FlopCounterMode counts matrix products and convolutions as they
+are computed, including values that are masked afterwards. It does not count elementwise work (norms, activations,
+softmax, sums over chunks) or memory traffic, which often limits the speed.
 """
 
 import argparse
@@ -27,12 +27,12 @@ from summarymix.scoring.results import render_rows
 
 SECONDS = 30
 
-# Parameters of encoder and of all, GFLOPs per second offline and in chunks of 640 ms. All: as the model's entry in
-# egs/librispeech/ASR/RESULTS.md has it ("zipformer + pruned stateless transducer", 500 tokens). The others: the same
-# count as here with icefall 36e0420 on 3000 frames of noise, of Conv2dSubsampling and Zipformer2 in eval mode with the
-# sizes in those entries and train.py's defaults; chunked, of its --causal 1 model (0.3 to 0.8 M more) with chunks of 32
-# and a left context of 128 frames at 50 Hz. Times 30 s the offline ones are 40.65, 62.75 and 107.50; the paper, arXiv
-# 2310.11230, has 40.8, 62.9 and 107.7 with elementwise work and the joiner's projection.
+# Parameters of the encoder and of the whole model, GFLOPs per second offline and in chunks of 640 ms. Whole model: from
+# icefall's egs/librispeech/ASR/RESULTS.md ("zipformer + pruned stateless transducer", 500 tokens). Other figures:
+# counted as here with icefall 36e0420 on 3000 frames of noise, for Conv2dSubsampling and Zipformer2 in eval mode with
+# the sizes of those entries and train.py's defaults; in chunks, for the --causal 1 model (0.3 to 0.8 M parameters more)
+# with chunks of 32 frames and a left context of 128 frames at 50 Hz. For 30 s, the offline counts are 40.65, 62.75 and
+# 107.50; the paper, arXiv 2310.11230, gives 40.8, 62.9 and 107.7 with elementwise work and the joiner's projection.
 ZIPFORMERS = {
     "icefall Zipformer-S": (21_989_779, 23_285_615, 1.355, 1.358),
     "icefall Zipformer-M": (63_994_103, 65_549_011, 2.092, 2.096),
@@ -49,9 +49,9 @@ def main() -> None:
     header = ["model", "encoder M", "rest M", "total M", "GFLOPs/s offline", "GFLOPs/s 640 ms"]
     print(render_rows(header, rows, markdown=True))
     print(
-        f"\nGFLOPs/s: 2 × multiply-adds of the encoder for a second of audio, of {SECONDS} s; products of matrices and "
+        f"\nGFLOPs/s: 2 × multiply-adds of the encoder per second of audio, on {SECONDS} s; matrix products and "
         "convolutions only,\nwithout elementwise work. Rest: predictor, joiner and heads, with the configuration's "
-        f"tokens or else {VOCAB_SIZE}. icefall's: see this file."
+        f"vocabulary size (default {VOCAB_SIZE}). For icefall's figures, see the source of this program."
     )
 
 
@@ -62,7 +62,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def measure(config: ModelConfig) -> tuple[int, int, float, float]:
-    """Parameters of the encoder and of the whole model, GFLOPs per second offline and in chunks of 640 ms."""
+    """Count parameters of encoder and whole model, and GFLOPs per second offline and in chunks of 640 ms."""
     model = Transducer(config).eval()
     frames = feature_frames(SECONDS)
     offline, chunked = (
@@ -75,7 +75,7 @@ def measure(config: ModelConfig) -> tuple[int, int, float, float]:
 def encoder_flops(encoder: nn.Module, feature_dim: int, num_features: int, chunk: ChunkConfig) -> int:
     """2 × multiply-adds for one utterance of ``num_features`` feature frames."""
     features, lengths = torch.randn(1, num_features, feature_dim), torch.tensor([num_features])
-    # The counter does not know attention that is fused for the CPU.
+    # The counter does not support fused attention on the CPU.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         encoder(features, lengths, chunk)
     return counter.get_total_flops()

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Installs kaldifeat for this environment's torch and checks its features: a wheel of its authors if they have built
-# one that fits, else compiled here from the sources on PyPI, which needs a C++ compiler and some minutes.
+# Installs kaldifeat for this environment's torch and checks its features. If its authors have built no wheel that fits,
+# kaldifeat is compiled from the sources on PyPI, which needs a C++ compiler and some minutes.
 #
 #   tools/install_kaldifeat.sh [--dry-run] [--page FILE_OR_URL]
 #
-#   --dry-run            only say which wheel would be installed
-#   --page FILE_OR_URL   another list of wheels than kaldifeat's own, such as a mirror's
+#   --dry-run            only print which wheel would be installed
+#   --page FILE_OR_URL   list of wheels instead of kaldifeat's own, such as a mirror's
 set -euo pipefail
 tools=$(cd "$(dirname "$0")" && pwd)
 . "$tools/print_header.sh"
@@ -25,7 +25,7 @@ compile() {
       "Ubuntu: apt-get install g++ python3-dev), or use the feature backend lhotse or kaldi-native-fbank" >&2
     return 1
   fi
-  # What builds it stays out of the environment.
+  # The build tools stay out of the environment.
   python -m pip install --quiet --target "$work/tools" ninja wheel 'setuptools<82'
   export PYTHONPATH=$work/tools${PYTHONPATH:+:$PYTHONPATH} PATH=$work/tools/bin:$PATH
   python -m pip download --quiet --no-deps --no-build-isolation --no-binary :all: --dest "$work" kaldifeat==1.24
@@ -39,7 +39,7 @@ status=0
 python "$tools/wheel_pages.py" kaldifeat https://csukuangfj.github.io/kaldifeat "$@" || status=$?
 if [ "$status" -gt 1 ]; then exit "$status"; fi
 if [ "$status" -eq 1 ]; then
-  echo "So kaldifeat has to be compiled here, from the sources on PyPI: some minutes"
+  echo "kaldifeat has to be compiled here, from the sources on PyPI, which takes some minutes"
 fi
 case " $* " in *" --dry-run "*) exit ;; esac
 if [ "$status" -eq 1 ]; then

@@ -1,8 +1,8 @@
-"""Builds kaldifeat with torch's own extension builder; tools/install_kaldifeat.sh puts it into kaldifeat's sources.
+"""Build kaldifeat with torch's extension builder; tools/install_kaldifeat.sh copies this file into kaldifeat's sources.
 
-The setup.py that comes with them runs CMake, which looks for the whole CUDA toolkit if torch was built with CUDA,
-compiles for C++14, which a current torch refuses, and downloads pybind11. None of it is needed: kaldifeat itself
-has no CUDA code, and torch brings pybind11.
+kaldifeat's own setup.py runs CMake, which requires the whole CUDA toolkit if torch was built with CUDA, compiles for
+C++14, which current torch refuses, and downloads pybind11. torch's builder needs none of these: kaldifeat has no CUDA
+code, and torch includes pybind11.
 """
 
 import re
@@ -13,7 +13,7 @@ import torch
 from torch.utils.cpp_extension import BuildExtension, CppExtension
 
 version = re.search(r'kaldifeat_VERSION "([^"]+)"', Path("CMakeLists.txt").read_text())
-assert version, "CMakeLists.txt names no kaldifeat_VERSION"
+assert version, "CMakeLists.txt does not set kaldifeat_VERSION"
 package = Path("kaldifeat/python/kaldifeat")
 template = (package / "torch_version.py.in").read_text()
 (package / "torch_version.py").write_text(template.replace("@TORCH_VERSION@", torch.__version__))

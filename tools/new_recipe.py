@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
 """Make a recipe for a corpus: egs/NAME/ASR, whose run.sh prepares, trains and decodes.
 
-The corpus is a table of audio files and transcripts, Kaldi data folders, or lhotse manifests. Its audio is opened and
-its transcripts are read, what is wrong with them is told, and the sizes of model and training are chosen by the hours
-of training data.
+The corpus is a table of audio files and transcripts, Kaldi data folders, or lhotse manifests. This program opens the
+audio, reads the transcripts and reports problems. It chooses the sizes of model and training by the hours of training
+data.
 
 The table is a .tsv, .csv or .jsonl with the columns audio and text, and optionally
-  id                id of the utterance (made from the audio's name)
+  id                id of the utterance (default: from the audio's name)
   speaker           keeps each speaker in one split
-  split             train, dev or test; dev and test are taken from train where there are none
+  split             train, dev or test; missing dev and test splits are taken from train
   start, duration   in seconds, for utterances inside longer recordings
-  channel           from 0, for audio with several
+  channel           from 0, for multi-channel audio
   language
 """
 
@@ -27,7 +27,7 @@ from pathlib import Path
 try:
     from summarymix.cli import clear_errors
 except ModuleNotFoundError as missing:
-    sys.exit(f"{missing}: activate the environment first, with this repository's `. tools/setup.sh`")
+    sys.exit(f"{missing}: activate this repository's environment first with `. tools/setup.sh`")
 from summarymix.data.corpus.base import Corpus, Utterance, kind_of
 from summarymix.data.corpus.options import CorpusSource, add_source_options, prepare_corpus, source_of
 from summarymix.data.corpus.report import hours_by_rate
@@ -35,7 +35,7 @@ from summarymix.encoder.zipformer import ZipformerConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(__file__).parent / "recipe_template"
-# By name, because editors and Python leave files of their own in any folder.
+# Listed by name, because editors and Python leave other files in the folder.
 TEMPLATE_FILES = (
     "prepare.sh",
     "run.sh",
@@ -48,7 +48,7 @@ TEMPLATE_FILES = (
     "README.md",
 )
 
-# The zip-style encoder for little, more and much data: that of egs/mini, and icefall's S and M.
+# Zip-style encoders for below 20 h, below 200 h and more: sizes of egs/mini, and of icefall's Zipformer-S and M.
 ZIPFORMERS = (
     ZipformerConfig(
         downsampling=(1, 2, 4, 2),
@@ -76,7 +76,7 @@ MAX_CHARACTERS_FOR_PIECES = 200
 
 
 def choose_sizes(hours: float) -> dict[str, str]:
-    """Model and training for ``hours`` of training data.
+    """Choose the sizes of model and training for ``hours`` of training data.
 
     | hours | layers x width | parameters | zip-style | batch | updates | modelled on |
     |---|---|---|---|---|---|---|
@@ -84,8 +84,8 @@ def choose_sizes(hours: float) -> dict[str, str]:
     | < 200 | 12 x 256 | 19 M | 23 M | 200 s | 40 000 | egs/librispeech, conformer_small.yaml |
     | more | 12 x 512 | 75 M | 66 M | 600 s | 100 000 | egs/librispeech, conformer.yaml |
 
-    With little data the number of updates counts, so batches are small, and epochs are as many as give the updates
-    (between 5 and 60, or 10 and 60).
+    With little data the number of updates matters, so batches are small. The number of epochs follows from the updates,
+    within 5 to 60 below 20 hours and 10 to 60 above.
     """
     seconds = 3600 * hours * sum(1 / speed for speed in SPEEDS)
     if hours < 20:
@@ -120,7 +120,8 @@ def choose_sizes(hours: float) -> dict[str, str]:
         "mask_steps": updates // 2 if small else 2000,
         "average_period": 10 if small else 100,
         "speed_perturb": ",".join(str(speed) for speed in SPEEDS if speed != 1),
-        # icefall's recipes end at a tenth of the peak rate, and their regularisers' schedules after some hundred hours.
+        # In icefall's recipes the learning rate ends at a tenth of its peak, and the regularisers' schedules end after
+        # some hundred hours.
         "lr_batches": round(updates / 10),
         "lr_epochs": round(num_epochs / 8.6, 2),
     }
@@ -131,10 +132,10 @@ def choose_sizes(hours: float) -> dict[str, str]:
 
 
 def choose_tokens(texts: Iterable[str], hours: float) -> dict[str, str]:
-    """Characters or pieces of words, and the lattice of the loss that suits them.
+    """Choose characters or subword units, and the lattice of the loss.
 
-    With pieces and little data, training can stay for long on a plateau where the model has learnt the language but
-    not to listen. And of a few hundred words, or of thousands of characters, there are no useful 500 pieces.
+    With subword units and little data, training can stay long on a plateau where the model has learnt the label
+    statistics but not the acoustics. A few hundred words, or thousands of characters, do not yield 500 useful units.
     """
     words, characters = set[str](), set[str]()
     for text in texts:
@@ -146,33 +147,33 @@ def choose_tokens(texts: Iterable[str], hours: float) -> dict[str, str]:
             "model_type": "unigram",
             "vocab_size": str(VOCAB_SIZE),
             "lang": f"lang_bpe_{VOCAB_SIZE}",
-            "tokens_reason": f"pieces of words: {len(words)} different words are enough to find good ones",
+            "tokens_reason": f"subword units: {len(words)} different words are enough to learn them",
             "rnnt_type": "regular",
-            "rnnt_reason": "pieces of words hardly ever share a frame of 40 ms",
+            "rnnt_reason": "two subword units rarely fall into one frame of 40 ms",
         }
     return {
         "model_type": "char",
-        # the most that there may be; blank, unknown and the word boundary are among them
+        # upper limit; includes blank, unknown and the word boundary
         "vocab_size": str(max(VOCAB_SIZE, len(characters) + 3)),
         "lang": "lang_char",
-        "tokens_reason": "characters: with pieces of words, little data or few words are learnt by heart",
+        "tokens_reason": "characters: subword units overfit on little data or few words",
         "rnnt_type": "modified",
-        "rnnt_reason": "characters follow each other fast, and searches take one token a frame: so does training",
+        "rnnt_reason": "a token takes a frame, as in the searches: characters follow each other fast",
     }
 
 
 def choose_features(utterances: Iterable[Utterance]) -> dict[str, str]:
-    """Sample rate and mel bins: 8 kHz if most of the speech has less than 16 kHz, and is only resampled otherwise."""
+    """Choose sample rate and mel bins: 8 kHz if most of the speech is sampled below 16 kHz, otherwise 16 kHz."""
     hours = hours_by_rate(utterances)
     if sum(spoken for (rate, _), spoken in hours.items() if rate < 16000) > sum(hours.values()) / 2:
-        reason = "most of the audio has no more; 80 bins would leave some without a frequency of their own"
+        reason = "most of the audio is sampled below 16 kHz; some of 80 bins would have no frequency of their own"
         return {"sample_rate": "8000", "num_mel_bins": "40", "freq_mask_bins": "14", "rate_reason": reason}
-    reason = "other audio is resampled"
+    reason = "audio at other rates is resampled"
     return {"sample_rate": "16000", "num_mel_bins": "80", "freq_mask_bins": "27", "rate_reason": reason}
 
 
 def choose_max_seconds(utterances: Iterable[Utterance]) -> int:
-    """A limit in tens of seconds, 20 to 60, that leaves 99 % of the speech."""
+    """Choose the maximum training utterance, 20 to 60 s in steps of 10, that keeps 99 % of the speech."""
     durations = sorted((utterance.seconds for utterance in utterances), reverse=True)
     longer, allowed = 0.0, 0.01 * sum(durations)
     for duration in durations:
@@ -183,28 +184,30 @@ def choose_max_seconds(utterances: Iterable[Utterance]) -> int:
 
 
 def new_recipe(name: str, source: CorpusSource, egs_dir: Path = ROOT / "egs", num_jobs: int = 4) -> list[str]:
-    """Write ``{egs_dir}/{name}/ASR``, all of it or nothing.
+    """Write ``{egs_dir}/{name}/ASR``, completely or not at all.
 
     Args:
-        name: of the corpus and the recipe.
-        source: the corpus.
-        egs_dir: folder of the recipes; another one than this repository's is possible.
-        num_jobs: audio files to open at a time.
+        name: name of corpus and recipe.
+        source: source of the corpus.
+        egs_dir: folder of the recipes, in this repository or elsewhere.
+        num_jobs: audio files to open in parallel.
 
     Returns:
-        What to tell the user.
+        The lines to print.
 
     Raises:
-        ValueError: the name cannot be used, or the corpus is malformed or empty.
-        FileExistsError: there is such a recipe.
-        FileNotFoundError: the corpus is not there.
+        ValueError: the name is invalid, or the corpus is malformed or empty.
+        FileExistsError: the recipe exists.
+        FileNotFoundError: a file is missing.
     """
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-        raise ValueError(f"{name!r} cannot be a recipe's name: use letters, digits, dashes and underscores")
+        raise ValueError(
+            f"{name!r} cannot be a recipe's name: begin with a letter, and use letters, digits, dashes and underscores"
+        )
     source = source.absolute()
     recipe = egs_dir / name
     if recipe.exists():
-        raise FileExistsError(f"{recipe} is there already: choose another name, or remove that folder first")
+        raise FileExistsError(f"{recipe} is there already: choose another name, or remove the folder first")
     partial = recipe.with_name(f".{name}.{os.getpid()}.part")
     try:
         corpus, lines = prepare_corpus(source, name, partial / "ASR" / "data" / "manifests", num_jobs, fill=True)
@@ -218,7 +221,7 @@ def new_recipe(name: str, source: CorpusSource, egs_dir: Path = ROOT / "egs", nu
 
 
 def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> tuple[dict[str, str], list[str]]:
-    """What goes into the template, and what to tell about it."""
+    """Choose the values for the template. Return them, and the lines to print about them."""
     splits = corpus.splits()
     names = {kind: [split for split in splits if kind_of(split) == kind] for kind in ("train", "dev", "test")}
     training = [utterance for split in names["train"] for utterance in splits[split]]
@@ -250,21 +253,21 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
     ]
     if too_long:
         told.append(
-            f"Warning: {too_long} training utterances are longer than {max_seconds} s and will not be trained on: "
+            f"Warning: {too_long} training utterances are longer than {max_seconds} s and are not used: "
             "segment them (columns start and duration), or raise data.max_seconds and data.max_duration"
         )
     return values, told
 
 
 def _options(source: CorpusSource) -> list[str]:
-    """The command line of local/prepare_table.py that names the corpus."""
+    """Options of local/prepare_table.py for the corpus."""
     option = "--table" if source.table else "--kaldi-dir" if source.kaldi_dir else "--lhotse-manifests"
     options = [option, str(source.path), "--audio-dir", str(source.audio_dir), "--text", source.text]
     return options if source.channel is None else [*options, "--channel", str(source.channel)]
 
 
 def _contents(source: CorpusSource) -> str:
-    """A shell command that prints what the corpus is made of."""
+    """Shell command whose output changes when the corpus changes."""
     path = shlex.quote(str(source.path))
     if source.table:
         audio_dir = shlex.quote(str(source.audio_dir))
@@ -284,10 +287,10 @@ def _write(template: Path, path: Path, values: dict[str, str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", metavar="NAME", help="of the corpus and the recipe")
+    parser.add_argument("name", metavar="NAME", help="name of corpus and recipe")
     add_source_options(parser)
-    parser.add_argument("--egs-dir", type=Path, default=ROOT / "egs", metavar="DIR", help="folder of the recipes")
-    parser.add_argument("--nj", type=int, default=4, help="audio files to open at a time")
+    parser.add_argument("--egs-dir", type=Path, default=ROOT / "egs", metavar="DIR", help="folder of recipes (egs)")
+    parser.add_argument("--nj", type=int, default=4, help="audio files to open in parallel (4)")
     args = parser.parse_args()
     with clear_errors("new_recipe.py"):
         egs_dir = Path(os.path.relpath(args.egs_dir))

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""A page of what tools/benchmark.py has measured: tables and plots of its files, and the commands that made them.
+"""Make a page of files of tools/benchmark.py, with their tables, plots and commands.
 
     python tools/report.py benchmark/*.json --out benchmark/report
 
-The folder gets README.md and the plots.
+Writes README.md and the plots to the folder.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from summarymix.files import atomic_write
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="written by tools/benchmark.py --json")
+    parser.add_argument("files", type=Path, nargs="+", metavar="FILE", help="file written by tools/benchmark.py --json")
     parser.add_argument("--out", type=Path, required=True, help="folder for the page")
     args = parser.parse_args()
     with clear_errors("report.py"):
@@ -30,14 +30,14 @@ def main() -> None:
 
 
 def section(run: Run, path: Path, out: Path) -> str:
-    """What a file holds, in Markdown; its plots are written into ``out``.
+    """Render a file in Markdown, and write its plots into ``out``.
 
     Raises:
-        ValueError: no subcommand of this version has written it.
+        ValueError: this version does not have the benchmark.
     """
     module = SUBCOMMANDS.get(run["benchmark"])
     if module is None:
-        raise ValueError(f"{path} is of the benchmark {run['benchmark']!r}; there are {', '.join(SUBCOMMANDS)}")
+        raise ValueError(f"{path}: unknown benchmark {run['benchmark']!r}, expected one of {', '.join(SUBCOMMANDS)}")
     plots = write_plots(out, path.stem, module.plots(run))
     parts = [f"## {path.stem}: {run['benchmark']}", describe(run) + ".", f"```bash\n{run['command']}\n```"]
     parts += [table.render(markdown=True) for table in module.tables(run)]

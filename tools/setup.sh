@@ -1,6 +1,6 @@
-# Sourced by the recipes' run.sh and by tools/test.sh: leaves a Python environment active that has all
-# of requirements.txt. It makes .venv at the repository's root unless an environment is active already,
-# and installs only when requirements.txt has changed since the last time.
+# Sourced by the recipes' scripts and tools/test.sh: activates a Python environment with requirements.txt installed.
+# It creates .venv in the repository's root unless an environment is active, and installs only after a change of
+# requirements.txt or pyproject.toml.
 
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -9,10 +9,10 @@ if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
     _python=${PYTHON:-python3}
     if ! "$_python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'; then
       echo "$_python is $("$_python" --version 2>&1); this repository is tested with Python 3.10 to 3.12." \
-        "Name another one: PYTHON=python3.11 $0" >&2
+        "Choose another one: PYTHON=python3.11 $0" >&2
       exit 1
     fi
-    echo "Making a virtual environment in $_root/.venv"
+    echo "Creating a virtual environment in $_root/.venv"
     "$_python" -m venv "$_root/.venv"
   fi
   . "$_root/.venv/bin/activate"
@@ -29,7 +29,7 @@ if [ ! -e "$_stamp" ]; then
     cp "$_root/requirements.txt" "$_wanted"
   fi
   echo "Installing requirements.txt into $_env (with torch: some 5 GB, a minute or more)"
-  # From the root, because "-e ." in the list means the current folder.
+  # In the root, because "-e ." in the list is the current folder.
   (cd "$_root" && python -m pip install --quiet --disable-pip-version-check -r "$_wanted")
   rm -f "$_wanted"
   touch "$_stamp"

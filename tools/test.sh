@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs lint, the type checker and the tests. Further arguments go to pytest:
+# Runs lint, the type checker and the tests. Its arguments go to pytest:
 #   tools/test.sh tests/blocks/test_mixing.py -k padding
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -8,5 +8,5 @@ cd "$(dirname "$0")/.."
 ruff check .
 ruff format --check .
 mypy
-# One torch thread per pytest worker: two workers with two threads each would fight for two cores.
+# One torch thread per pytest worker: two workers with two threads each would compete for two cores.
 OMP_NUM_THREADS=1 python -m pytest -n "${PYTEST_WORKERS:-auto}" "$@"

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Installs a package whose wheels, one for each torch, CUDA and Python, are listed on web pages instead of on PyPI.
+"""Install a package whose wheels, one for each torch, CUDA and Python, are listed on web pages instead of PyPI.
 
-Used by install_k2.sh and install_kaldifeat.sh. From the page (cpu.html or cuda.html, as torch is) it takes the newest
-wheel that was built for exactly this environment. Nothing else is ever installed, and nothing from PyPI: what is
-there under the name k2 is for Python 3.9 and torch 1.13.
+Used by install_k2.sh and install_kaldifeat.sh. From the page for this torch (cpu.html or cuda.html) it installs the
+newest wheel built for exactly this environment, without dependencies. It installs nothing from PyPI, whose package k2
+is for Python 3.9 and torch 1.13.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from packaging.version import Version
 class Wheel:
     url: str
     version: Version
-    """Its local part is the build: ``cuda12.6.torch2.6.0`` or ``cpu.torch2.6.0``."""
+    """The local part is the build: ``cuda12.6.torch2.6.0`` or ``cpu.torch2.6.0``."""
     tags: frozenset[str]
 
 
 def main() -> None:
     args = parse_args()
-    import torch  # takes seconds, which a wrong option should not
+    import torch  # takes seconds; wrong options are reported before
 
     page = args.page or f"{args.site}/{'cuda' if torch.version.cuda else 'cpu'}.html"
     if "://" not in page:
@@ -41,7 +41,7 @@ def main() -> None:
         with urllib.request.urlopen(page, timeout=60) as response:
             listing = response.read().decode()
     except OSError as error:
-        sys.exit(f"Cannot read {page}, the list of {args.package}'s wheels: {error}. Is this machine connected?")
+        sys.exit(f"Cannot read {page}, the list of {args.package}'s wheels: {error}. Check the network connection")
 
     wheels = list_wheels(listing, page, args.package)
     build = build_label(torch.__version__, torch.version.cuda)
@@ -53,31 +53,31 @@ def main() -> None:
             f"{page} lists no {args.package} for {describe(build)} and {machine}. "
             f"For this Python and machine it lists {summary(wheels, tags)}"
         )
-    # Without index and dependencies: pip would take PyPI's wheel for a better one, or install another torch.
+    # Without index and dependencies: pip would prefer PyPI's wheel, or install another torch.
     command = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", wheel.url]
     print(" ".join(command), flush=True)
     if not args.dry_run:
-        sys.exit(1 if subprocess.run(command).returncode else 0)  # 2 is for wrong options
+        sys.exit(1 if subprocess.run(command).returncode else 0)  # 2 means a wrong option
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("package", help="its name")
+    parser.add_argument("package", help="name of the package")
     parser.add_argument("site", help="address of the folder with cpu.html and cuda.html")
-    parser.add_argument("--page", help="address or file of another page that lists wheels, such as a mirror's")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be installed")
+    parser.add_argument("--page", help="address or file of another page that lists wheels, such as a mirror")
+    parser.add_argument("--dry-run", action="store_true", help="print the pip command without running it")
     return parser.parse_args()
 
 
 def build_label(torch_version: str, cuda: str | None) -> str:
-    """What the wheels' versions call a torch: 2.11.0+cu130 with CUDA 13.0 is ``cuda13.0.torch2.11.0``."""
+    """Build in a wheel's version for a torch: ``cuda13.0.torch2.11.0`` for 2.11.0+cu130 with CUDA 13.0."""
     return f"{f'cuda{cuda}' if cuda else 'cpu'}.torch{torch_version.partition('+')[0]}"
 
 
 def list_wheels(listing: str, page: str, package: str) -> list[Wheel]:
-    """The wheels of ``package`` that the links of an HTML page lead to."""
+    """Wheels of ``package`` among the links of an HTML page."""
     wheels = []
     for link in re.findall(r"""href=["']([^"']+\.whl)""", listing):
         try:
@@ -90,19 +90,19 @@ def list_wheels(listing: str, page: str, package: str) -> list[Wheel]:
 
 
 def newest(wheels: list[Wheel], build: str, tags: set[str]) -> Wheel | None:
-    """The newest of those for this build and one of the interpreter's tags."""
+    """Newest wheel for this build and one of the interpreter's tags; None if there is none."""
     fitting = [wheel for wheel in wheels if wheel.version.local == build and tags & wheel.tags]
     return max(fitting, key=lambda wheel: wheel.version, default=None)
 
 
 def describe(build: str) -> str:
-    """``cuda12.6.torch2.6.0`` in words."""
+    """Build in words: ``torch 2.6.0 (CUDA 12.6)`` for ``cuda12.6.torch2.6.0``."""
     device, _, torch_version = build.partition(".torch")
     return f"torch {torch_version} ({device.replace('cuda', 'CUDA ').replace('cpu', 'CPU')})"
 
 
 def summary(wheels: list[Wheel], tags: set[str], most: int = 5) -> str:
-    """The newest torches that there are wheels for, with their kinds."""
+    """List the newest torch versions with wheels, each with its builds (CPU, CUDA 12.6)."""
     kinds: dict[Version, set[str]] = defaultdict(set)
     for wheel in wheels:
         build = re.fullmatch(r"(cpu|cuda[\d.]+)\.torch(\d[\d.]*)", wheel.version.local or "")  # no nightly builds

@@ -1,1 +1,1 @@
-"""Modules that encoders are built from. Those that look beyond their frame have one ``forward(x, grid, state)``."""
+"""Building blocks of encoders. Blocks that look beyond their frame share ``forward(x, grid, state)``."""

@@ -8,27 +8,27 @@ from summarymix.state import State
 
 
 class AttentionWeights(nn.Module):
-    """Weights of multi-head attention (arXiv 2005.08100) with the relative positions of Transformer-XL (1901.02860).
+    """Multi-head attention weights (arXiv 2005.08100) with the relative positions of Transformer-XL (1901.02860).
 
-    In each head of d features, frame t gives frame u, if it sees it, the score
+    In a head of d features, the score of frame u for frame t, which sees u, is
 
         ((q_t + b)·k_u + (q_t + c)·W r_{t-u}) / √d,
 
-    where r_δ is the sinusoid of the distance δ; b, c and W are learnt. There are no absolute positions, and
-    sinusoids are computed for the distances that occur, so there is no limit to the length. Time and memory grow with
-    the frames of a run times those that it sees, and the state with the left context.
+    where r_δ is the sinusoid of the distance δ; b, c and W are learnt. Positions are relative and sinusoids are
+    computed for the distances that occur, so the length is unlimited. Time and memory grow with the product of a run's
+    frames and the frames that it sees; the state grows with the left context.
 
     Args:
-        dim: D, features in.
+        dim: D, input features.
         num_heads: H.
         head_dim: d.
-        dropout: of the weights.
+        dropout: rate on the weights.
     """
 
     def __init__(self, dim: int, num_heads: int, head_dim: int, dropout: float) -> None:
         super().__init__()
         if dim % 2:
-            raise ValueError(f"relative positions take an even dim, not {dim}")
+            raise ValueError(f"attention of dim {dim} has no relative positions: choose an even dim")
         bound = head_dim**-0.5
         self.projection = nn.Linear(dim, 2 * num_heads * head_dim)
         self.position_projection = nn.Linear(dim, num_heads * head_dim, bias=False)
@@ -37,7 +37,7 @@ class AttentionWeights(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """Keys of the last L chunks, and which of their frames are valid: see :func:`past_frames`."""
+        """Keys of the last L chunks and validity of their frames: see :func:`past_frames`."""
         weight = self.projection.weight
         return {
             "key": past_frames(batch_size, chunk, weight, self.content_bias.numel()),
@@ -45,12 +45,12 @@ class AttentionWeights(nn.Module):
         }
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """x (N, T, D) to weights (N, H, T, S), and the state that follows.
+        """Map x (N, T, D) to weights (N, H, T, S); also return the next state.
 
-        The S frames are those of the P chunks in ``state`` and of the run. Padded frames get no weight; the weights
-        that they give mean nothing.
+        The S frames are the P chunks in ``state`` and then the run. Padded keys get weight 0; the weights of padded
+        queries are arbitrary.
         """
-        # A weight of zero does not silence what is not finite, so padding is zeroed as well as masked.
+        # 0 · inf is NaN, so padding is zeroed as well as masked.
         query, key = self.projection(grid.zero_padding(x)).chunk(2, dim=-1)  # (N, T, H·d) both
         keys, next_key = remember_frames(grid, state["key"], key)  # (N, S, H·d)
         valid, next_valid = remember_frames(grid, state["valid"], grid.valid[..., None])  # (N, S, 1)
@@ -60,9 +60,9 @@ class AttentionWeights(nn.Module):
         return weights, {"key": next_key, "valid": next_valid}
 
     def weigh(self, query: Tensor, key: Tensor, masked: Tensor, grid: ChunkGrid) -> Tensor:
-        """Queries (N, T, H·d) of the last T of the frames of key (N, S, H·d) to weights (N, H, T, S).
+        """Compute weights (N, H, T, S) from queries (N, T, H·d) of the last T frames and keys (N, S, H·d).
 
-        ``masked`` (N, T, S) is true where a frame does not see another.
+        ``masked`` (N, T, S) is True where frame t does not see frame s.
         """
         heads = self.content_bias.shape  # (H, d)
         query, key = (x.unflatten(-1, heads) for x in (query, key))
@@ -72,12 +72,12 @@ class AttentionWeights(nn.Module):
         scores = ((query + self.content_bias) * scale).transpose(1, 2) @ key.permute(0, 2, 3, 1)  # (N, H, T, S)
         by_distance = ((query + self.position_bias) * scale).transpose(1, 2) @ distances  # (N, H, T, W)
         scores.add_(by_frame(by_distance, num_keys))
-        # Finite: a frame that sees nothing, in the padding, must not give NaN.
+        # A finite value: with -inf, a padded frame that sees no frame would give NaN.
         scores.masked_fill_(masked[:, None], torch.finfo(scores.dtype).min)
         return self.dropout(scores.softmax(-1))
 
     def project_distances(self, num_keys: int, grid: ChunkGrid) -> Tensor:
-        """W r_δ for the distances δ = S, S-1 … 1-C that occur, in heads: (H, d, S+C). C is the grid's chunk size."""
+        """Compute W r_δ per head for the distances δ = S, S-1 … 1-C: (H, d, S+C). C is the grid's chunk size."""
         weight = self.position_projection.weight
         distances = grid.cached(
             ("sinusoids", num_keys, weight.size(1), weight.dtype),
@@ -89,12 +89,12 @@ class AttentionWeights(nn.Module):
 
 
 class AttentionValues(nn.Module):
-    """Means of values with given attention weights, in heads, and a linear map of them.
+    """Attention-weighted means of values, per head, and an output projection.
 
     Args:
         dim: D, features in and out.
         num_heads: H.
-        value_dim: v, features of a head's values.
+        value_dim: v, value features per head.
     """
 
     def __init__(self, dim: int, num_heads: int, value_dim: int) -> None:
@@ -108,7 +108,7 @@ class AttentionValues(nn.Module):
         return {"value": past_frames(batch_size, chunk, self.projection.weight, self.projection.out_features)}
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State, weights: Tensor) -> tuple[Tensor, State]:
-        """x (N, T, D) and weights (N, H, T, S) to (N, T, D), and the state that follows."""
+        """Map x (N, T, D) and weights (N, H, T, S) to (N, T, D); also return the next state."""
         projected = self.projection(grid.zero_padding(x))  # (N, T, H·v)
         values, next_value = remember_frames(grid, state["value"], projected)  # (N, S, H·v)
         heads = values.to(projected.dtype).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, H, S, v)
@@ -116,18 +116,18 @@ class AttentionValues(nn.Module):
 
 
 class RelativeAttention(nn.Module):
-    """The Conformer's multi-head self-attention: weights and values of the same frames.
+    """The Conformer's multi-head self-attention: :class:`AttentionWeights` and :class:`AttentionValues`.
 
     Args:
         dim: D, features in and out.
         num_heads: H.
-        dropout: of the attention weights.
+        dropout: rate on the attention weights.
     """
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"attention takes a dim that is a multiple of num_heads, not {dim} and {num_heads}")
+            raise ValueError(f"attention of dim {dim} cannot have {num_heads} heads: choose a divisor of dim")
         self.weights = AttentionWeights(dim, num_heads, dim // num_heads, dropout)
         self.values = AttentionValues(dim, num_heads, dim // num_heads)
 
@@ -136,42 +136,46 @@ class RelativeAttention(nn.Module):
         return self.weights.init_state(batch_size, chunk) | self.values.init_state(batch_size, chunk)
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """x (N, T, D) to (N, T, D), and the state that follows. Padded frames are not seen."""
+        """Map x (N, T, D) to (N, T, D); also return the next state. Padded frames are masked."""
         weights, weights_state = self.weights(x, grid, state)
         y, values_state = self.values(x, grid, state, weights)
         return y, weights_state | values_state
 
 
 def past_frames(batch_size: int, chunk: ChunkConfig, like: Tensor, width: int) -> Tensor:
-    """Room for ``width`` numbers of each frame of the last L chunks, oldest first: zeros (N, L, C, width).
+    """Make an empty cache of ``width`` numbers per frame for the last L chunks, oldest first: zeros (N, L, C, width).
 
-    With unlimited left context there is room for no chunk, and the state grows.
+    With unlimited left context it begins with 0 chunks and grows.
     """
     if chunk.chunk_size is None:
-        raise ValueError("self-attention keeps frames chunk by chunk, so its state takes a chunk size")
+        raise ValueError("self-attention caches whole chunks and cannot stream without a chunk size: set one")
     dtype = torch.promote_types(like.dtype, torch.float32)
     return like.new_zeros(batch_size, max(chunk.left_chunks, 0), chunk.chunk_size, width, dtype=dtype)
 
 
 def remember_frames(grid: ChunkGrid, past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """The frames of ``past`` (N, P, C, width) and of the run, ``new`` (N, T, width), in one row (N, S, width), and the
-    ``past`` of the next run, as :meth:`ChunkGrid.remember` has it.
+    """Append the run's frames ``new`` (N, T, width) to ``past`` (N, P, C, width), see :meth:`ChunkGrid.remember`.
+
+    Returns:
+        All frames (N, S, width), and ``past`` for the next run.
 
     Raises:
-        ValueError: the run has other chunks than those in ``past``. The left context is counted in chunks of one size.
+        ValueError: the chunk size differs from that of ``past``. The left context is counted in chunks of one size.
     """
     if grid.chunk_size != past.size(2):
         raise ValueError(
-            f"this stream began with chunks of {past.size(2)} frames, and self-attention cannot change their size: "
-            f"a chunk of {grid.chunk_size} takes a new state"
+            f"this stream began with chunks of {past.size(2)} frames, and self-attention cannot change the chunk size: "
+            f"start a new state for chunks of {grid.chunk_size} frames"
         )
     row, kept = grid.remember(past, grid.chunked(new))
     return row.flatten(1, 2), kept
 
 
 def sinusoids(distances: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
-    """Sines and cosines of (M,) distances at dim/2 wave lengths from 2π to 20000π, (M, dim); computed in float32 or
-    wider, whatever ``dtype`` they are returned in."""
+    """Compute sines and cosines (M, dim) of distances (M,) at dim/2 wavelengths from 2π to 20000π.
+
+    They are computed in float32 or wider and returned in ``dtype``.
+    """
     exact = torch.promote_types(dtype, torch.float32)
     frequencies = 10000 ** (-torch.arange(0, dim, 2, dtype=exact, device=distances.device) / dim)
     angles = distances[:, None] * frequencies  # (M, dim/2)
@@ -179,13 +183,13 @@ def sinusoids(distances: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
 
 
 def by_frame(by_distance: Tensor, num_keys: int) -> Tensor:
-    """Scores of the distances S, S-1 …, (N, H, T, W), seen as scores of the frames 0 … S-1: (N, H, T, S), no copy.
+    """View scores of the distances S, S-1 … (N, H, T, W) as scores of the frames 0 … S-1 (N, H, T, S), without a copy.
 
-    Query t is frame S-T+t, so frame u is at the distance S-T+t-u, in column T-t+u: one further left in each next
-    row. With all rows in one line, that is place T + t(W-1) + u: rows W-1 apart, beginning at T. Frames beyond the
-    last column read from the next row; they are later than the chunk, and masked.
+    Query t is frame S-T+t, so frame u is at distance S-T+t-u, in column T-t+u: one column further left in each row.
+    In the flattened rows this is index T + t(W-1) + u: offset T, row stride W-1. Frames beyond the last column read
+    from the next row; they lie after the chunk and are masked.
     """
-    by_distance = by_distance.contiguous()  # as products of matrices are already
+    by_distance = by_distance.contiguous()  # matrix products already are
     *outer, num_queries, width = by_distance.shape
     strides = (*by_distance.stride()[:-2], width - 1, 1)
     start = by_distance.storage_offset() + num_queries

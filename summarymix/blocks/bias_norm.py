@@ -1,4 +1,4 @@
-"""BiasNorm: the Zipformer's simpler LayerNorm, which need not take all length away (arXiv 2310.11230, section 3.3)."""
+"""BiasNorm (arXiv 2310.11230, section 3.3): a simpler LayerNorm that can keep some of the vector's length."""
 
 from typing import Any
 
@@ -13,19 +13,20 @@ FLOOR = 1e-8
 
 
 class BiasNorm(nn.Module):
-    """y = x / RMS(x - b) · exp(γ), with the root mean square over the channels of a frame.
+    """BiasNorm: y = x / RMS(x - b) · exp(γ), with the root mean square over the channels of a frame.
 
-    LayerNorm takes the length of each frame away, and networks are seen to get it back by giving one channel a large
-    constant value, which then rules the norm. Here b is for that: the larger it is, the less the divisor depends on x.
-    Means are not taken off, and all channels have one learnt scale. In training, γ is kept within ±1.5 by
-    :func:`summarymix.blocks.regularizers.limit_value`.
+    LayerNorm removes the length of each frame, and networks work around it by growing one large constant channel that
+    dominates the norm. Here b has this role: the larger it is, the less the divisor depends on x. The mean is not
+    subtracted, and all channels share one learnt scale. In training,
+    :func:`summarymix.blocks.regularizers.limit_value` keeps γ within ±1.5.
 
-    At first γ = 1, and b is of size 1e-4: were it 0, ScaledAdam, whose steps are relative, would hardly move it. To the
-    mean square is added 1e-8, which is what such a b makes of a frame of zeros; with a b of zeros it would divide by 0.
+    Initially γ = 1 and b is of size 1e-4: ScaledAdam, whose steps are relative, would hardly move a b of 0. The floor
+    of 1e-8 added to the mean square equals the contribution of such a b on a frame of zeros, where a b of 0 would
+    otherwise divide by 0.
 
-    The divisor is computed in float32 or wider, y is in the dtype of x. Kept for the backward pass are x, as it is, and
-    a number per frame: half of what PyTorch's operations keep (for 4 × 500 frames of 256 float32 channels on one core,
-    2.1 against 4.1 MB, and 1.9 against 2.2 ms for both passes).
+    The divisor is computed in float32 or wider; y has the dtype of x. The backward pass keeps x itself and one number
+    per frame, half as much as PyTorch's operations (for 4 × 500 frames of 256 float32 channels on one core, 2.1
+    against 4.1 MB, and 1.9 against 2.2 ms for both passes).
 
     Args:
         dim: D, channels.
@@ -37,16 +38,16 @@ class BiasNorm(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(1.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, D) to (…, D)."""
-        if not self.training:  # what follows cannot be exported
+        """Map (…, D) to (…, D)."""
+        if not self.training:  # the custom function below cannot be exported
             return (x * _factors(x, self.bias, self.log_scale)).to(x.dtype)
         log_scale = limit_value(self.log_scale, -LOG_SCALE_LIMIT, LOG_SCALE_LIMIT)
         return _BiasNorm.apply(x, self.bias, log_scale)
 
 
 def _factors(x: Tensor, bias: Tensor, log_scale: Tensor) -> Tensor:
-    """What the frames of x (…, D) are multiplied by, (…, 1)."""
-    # x - b is of the wider type of both, and parameters are float32 or wider.
+    """Compute the scale factors (…, 1) of the frames of x (…, D)."""
+    # x - b has the wider dtype of the two, and parameters are float32 or wider.
     return ((x - bias).square().mean(-1, keepdim=True) + FLOOR).rsqrt() * log_scale.exp()
 
 
@@ -60,10 +61,10 @@ class _BiasNorm(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # With a frame's factor s = exp(γ)/ρ, ρ² = mean (x - b)² + floor, and its a = s·(g·x) and k = a / (ρ²·D), the
-        # derivatives are s·g - k·(x - b) by x and, summed over frames, k·(x - b) by b and a by γ.
+        # Per frame, ρ² = mean (x - b)² + floor, s = exp(γ)/ρ, a = s·(g·x) and k = a / (ρ²·D). The gradients are
+        # s·g - k·(x - b) for x and, summed over frames, k·(x - b) for b and a for γ.
         x, bias, log_scale, factors = ctx.saved_tensors
-        scaled = grad * factors  # (…, D), no longer in half precision
+        scaled = grad * factors  # (…, D), float32 or wider
         a = (scaled * x).sum(-1, keepdim=True)  # (…, 1)
         k = a * (factors / log_scale.exp()).square() / x.size(-1)
         by_bias = (x - bias) * k  # (…, D)

@@ -18,8 +18,8 @@ class ChunkConvolution(nn.Module):
 
         y_t = b + Σ_{j=-h..h} w_j u_{t+j} · [t+j is a valid frame and chunk(t+j) ≤ chunk(t)],   h = (k-1)/2.
 
-    The past is always visible, whatever the left context. The kernel is applied in two parts, so that no input frame is
-    convolved twice: its past taps causally over the whole run, its future taps inside each chunk.
+    The past is always visible, whatever the left context. The kernel is applied in two parts, so that each input frame
+    is convolved once: the past taps causally over the whole run, the future taps inside each chunk.
 
     Args:
         channels: D.
@@ -29,29 +29,29 @@ class ChunkConvolution(nn.Module):
     def __init__(self, channels: int, kernel_size: int) -> None:
         super().__init__()
         if kernel_size % 2 == 0 or kernel_size < 3:
-            raise ValueError(f"the kernel is centred, so its size is odd and at least 3, not {kernel_size}")
+            raise ValueError(f"kernel_size {kernel_size} of a centred convolution must be odd and at least 3")
         self.reach = kernel_size // 2
         bound = kernel_size**-0.5
         self.weight = nn.Parameter(torch.empty(channels, kernel_size).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """The last h inputs, (N, h, D), zeros at first; the same for every chunk."""
+        """Cache of the last h inputs (N, h, D), initially zeros, whatever the chunk."""
         return {"cache": self.weight.new_zeros(batch_size, self.reach, self.weight.size(0))}
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """x (N, T, D) to (N, T, D), and the state that follows."""
+        """Map x (N, T, D) to (N, T, D); also return the next state."""
         x = grid.zero_padding(x)
         cache = state["cache"]
-        is_one = grid.num_chunks == 1  # which is convolved in one part, zeros behind it
+        is_one = grid.num_chunks == 1  # one chunk is padded with zeros and convolved in one part
         behind = x.new_zeros(x.size(0), self.reach if is_one else 0, x.size(2))
         row = torch.cat([cache.to(x.dtype), x, behind], dim=1)  # (N, h + T, D) or (N, h + T + h, D)
-        # A copy, for a slice would keep the whole row in memory.
+        # A copy: a slice would keep the whole row in memory.
         following = {"cache": row[:, x.size(1) : x.size(1) + self.reach].to(cache.dtype, copy=True)}
         if is_one:
             return depthwise(row, self.weight, self.bias), following
         past = depthwise(row, self.weight[:, : self.reach + 1], self.bias)  # (N, T, D)
-        ahead = F.pad(grid.chunked(x), (0, 0, -1, self.reach))  # (N, K, C-1+h, D): frame i is frame i + 1
+        ahead = F.pad(grid.chunked(x), (0, 0, -1, self.reach))  # (N, K, C-1+h, D): index i is frame i + 1
         future = depthwise(ahead.flatten(0, 1), self.weight[:, self.reach + 1 :], None)  # (N·K, C, D)
         return past + future.view_as(past), following
 
@@ -59,8 +59,8 @@ class ChunkConvolution(nn.Module):
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Correlate each channel of x (N, T, D) with its row of ``weight`` (D, k): (N, T - k + 1, D).
 
-    It is written as a 2-d convolution of height 1 in channels-last layout, which is the layout that x has already:
-    no transposition, and on CPU some 20 times faster than conv1d.
+    It runs as a 2-d convolution of height 1 in channels-last layout, which x already has: no transposition, and on CPU
+    about 20 times faster than conv1d.
     """
     if x.device.type == "cpu" and weight.requires_grad and torch.is_grad_enabled():
         out: Tensor = _Depthwise.apply(x, weight, bias)
@@ -75,8 +75,8 @@ def _correlate(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0)
 
 
 class _Depthwise(torch.autograd.Function):
-    """:func:`_correlate` with a backward pass of its own: on CPU torch's takes some 50 times the forward pass for the
-    kernel's gradient, k sums of products some 10 times."""
+    """:func:`_correlate` with a custom backward pass: on CPU torch's gradient of the kernel costs about 50 forward
+    passes, k dot products about 10."""
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu")
@@ -91,13 +91,15 @@ class _Depthwise(torch.autograd.Function):
         needs_x, _, needs_bias = ctx.needs_input_grad
         size, num_frames = weight.size(1), grad.size(1)
         grad_x = _correlate(grad, weight.flip(1), None, size - 1) if needs_x else None
-        products = [(x[:, j : j + num_frames] * grad).sum((0, 1)) for j in range(size)]  # k of (D,)
+        products = [(x[:, j : j + num_frames] * grad).sum((0, 1)) for j in range(size)]  # k times (D,)
         return grad_x, torch.stack(products, dim=1), grad.sum((0, 1)) if needs_bias else None
 
 
 class ConvolutionModule(nn.Module):
-    """Pointwise, GLU, chunk convolution, LayerNorm, Swish, pointwise: the Conformer's convolution module, with a
-    LayerNorm for its BatchNorm, so that a frame's output depends on no other utterance."""
+    """The Conformer's convolution module: pointwise, GLU, chunk convolution, LayerNorm, Swish, pointwise.
+
+    LayerNorm replaces BatchNorm, so that an utterance's output does not depend on other utterances.
+    """
 
     def __init__(self, dim: int, kernel_size: int, dropout: float) -> None:
         super().__init__()
@@ -109,11 +111,11 @@ class ConvolutionModule(nn.Module):
         self.dropout = Dropout(dropout)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """The state of the chunk convolution."""
+        """Initial state of the chunk convolution."""
         return self.depthwise.init_state(batch_size, chunk)
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """x (N, T, D) to (N, T, D), and the state that follows."""
+        """Map x (N, T, D) to (N, T, D); also return the next state."""
         x = in_pieces(lambda x: F.glu(self.expand(self.norm(x)), dim=-1), x)
         x, state = self.depthwise(x, grid, state)
         return in_pieces(lambda x: self.dropout(self.out(F.silu(self.middle_norm(x)))), x), state

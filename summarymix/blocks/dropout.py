@@ -1,19 +1,19 @@
-"""Dropout that takes a fifth of the time on CPU."""
+"""Dropout in a fifth of the usual time on CPU."""
 
 import torch
 from torch import Tensor, nn
 
-LEVELS = 256  # of a byte
+LEVELS = 256  # values of a byte
 
 
 class Dropout(nn.Dropout):
-    """As ``nn.Dropout``, but on CPU an element takes a byte of the random numbers, not two numbers of 32 bits.
+    """``nn.Dropout`` with one random byte per element on CPU instead of two 32-bit random numbers.
 
-    Drawing them takes a quarter of a Conformer's training step there. The probability is rounded to a 256th.
+    Drawing the 32-bit numbers took a quarter of a Conformer's training step. The probability is rounded to n/256.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (…) with elements set to zero, and the others made larger by as much as keeps the mean, in training."""
+        """In training, zero random elements of x (…) and scale the others up to keep the mean."""
         kept = round(LEVELS * (1 - self.p))
         if not self.training or kept == LEVELS:
             return x

@@ -2,7 +2,7 @@
 
     f_t = f(x_t),   s_t = s(x_t),   s̄_t = mean of s_u over the frames u that t sees,   h_t = c([f_t; s̄_t])
 
-The mean is the same for all frames of a chunk, so it costs O(T), and a stream carries one sum and one count.
+All frames of a chunk share the mean, so it costs O(T), and a stream carries one sum and one count.
 """
 
 import math
@@ -21,21 +21,21 @@ from summarymix.state import State
 
 @dataclass
 class MixingConfig:
-    """How the frames of an encoder's layer see each other."""
+    """Mixing of frames in an encoder layer."""
 
     mode: Literal["merged", "full", "lite", "local", "attention"] = "merged"
     """SummaryMixing (merged, full, lite), the control without a summary (local), or the baseline: self-attention with
     relative positions (attention)."""
     decay_seconds: float | None = None
-    """SummaryMixing: τ of a mean in which a chunk that ended t seconds before the end of the frame's own counts
-    exp(-t/τ), within the left context. With full context all is one chunk and nothing decays. null: all count alike."""
+    """SummaryMixing: decay time τ of the mean. A chunk that ends t seconds before the current chunk's end has weight
+    exp(-t/τ), within the left context. With full context there is one chunk and no decay. null: equal weights."""
 
     def __post_init__(self) -> None:
         if self.decay_seconds is not None and self.decay_seconds <= 0:
             raise ValueError(f"mixing.decay_seconds {self.decay_seconds} must be above 0")
         if self.decay_seconds is not None and self.mode in ("local", "attention"):
             raise ValueError(
-                f"mixing.decay_seconds {self.decay_seconds} is for a mean: mixing.mode {self.mode} has none"
+                f"mixing.decay_seconds {self.decay_seconds} does not apply to mixing.mode {self.mode}: set it to null"
             )
 
 
@@ -52,21 +52,21 @@ class GroupedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(output_dim).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, input_dim) to (…, output_dim)."""
+        """Map (…, input_dim) to (…, output_dim)."""
         groups, width, _ = self.weight.shape
         return torch.einsum("...gi,gio->...go", x.unflatten(-1, (groups, width)), self.weight).flatten(-2) + self.bias
 
 
 class SeenMean(nn.Module):
-    """The mean of the valid frames that each chunk sees. It has no weights.
+    """Mean of the valid frames that each chunk sees. It has no parameters.
 
-    With ``decay_seconds`` τ the frames of chunk j count in chunk k with weight exp(-(k-j)·d/τ), d being the duration of
-    a chunk. Sums and divisions are in float32 or wider, whatever autocast says. After an hour the running sum of a
-    stream is off by some 1e-6 of itself; its count is exact for a week (2^24 frames).
+    With ``decay_seconds`` τ, the frames of chunk j have weight exp(-(k-j)·d/τ) in the mean of chunk k, where d is the
+    duration of a chunk. Sums and divisions are in float32 or wider, even under autocast. After an hour the running sum
+    of a stream has a relative error of about 1e-6; its count is exact for a week (2^24 frames).
 
     Args:
         dim: P, features.
-        decay_seconds: τ; None: all count alike.
+        decay_seconds: τ; None: equal weights.
     """
 
     def __init__(self, dim: int, decay_seconds: float | None = None) -> None:
@@ -75,8 +75,10 @@ class SeenMean(nn.Module):
         self.decay_seconds = decay_seconds
 
     def init_state(self, batch_size: int, chunk: ChunkConfig, like: Tensor) -> State:
-        """Zeros: a running sum (N, P) and count (N, 1); with limited left context those of the last L chunks, (N, L, P)
-        and (N, L, 1). On the device of ``like``, in float32 or its wider type."""
+        """Running sum (N, P) and count (N, 1); with limited left context, one per chunk: (N, L, P) and (N, L, 1).
+
+        All are zeros, on the device of ``like``, in float32 or its wider dtype.
+        """
         ring = () if chunk.left_chunks < 0 else (chunk.left_chunks,)
         dtype = torch.promote_types(like.dtype, torch.float32)
         return {
@@ -85,11 +87,11 @@ class SeenMean(nn.Module):
         }
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """x (N, T, P) to the means of its K chunks (N, K, P), and the state that follows.
+        """Map x (N, T, P) to the means of its K chunks (N, K, P); also return the next state.
 
-        A chunk with a valid frame sees one or more; others get anything finite.
+        A chunk without a valid frame gets an arbitrary finite value.
         """
-        # With full context there is one chunk, which has nothing to decay, and in an exported graph any duration.
+        # Full context has one chunk, which does not decay; in an exported graph its duration is unknown.
         is_decaying = self.decay_seconds is not None and grid.config.chunk_size is not None
         decay = math.exp(-grid.chunk_seconds / self.decay_seconds) if is_decaying else 1.0  # type: ignore[operator]
         sums, next_sum = grid.sum_seen(state["sum"], grid.chunk_sums(x), decay)  # (N, K, P)
@@ -101,7 +103,7 @@ class Combiner(nn.Linear):
     """gelu(W [f_t; s̄_k]), computed as W_f f_t + W_s s̄_k: the second product once per chunk, not once per frame.
 
     Args:
-        local_dim: P, features of f and of s̄ each.
+        local_dim: P, features of f and of s̄.
         dim: D, features out.
     """
 
@@ -109,47 +111,47 @@ class Combiner(nn.Linear):
         super().__init__(2 * local_dim, dim)
 
     def forward(self, local: Tensor, summary: Tensor) -> Tensor:  # type: ignore[override]
-        """Frames (N, K·C, P) and the summaries of their chunks (N, K, P) to (N, K·C, D)."""
+        """Combine frames (N, K·C, P) with the summaries of their chunks (N, K, P) to (N, K·C, D)."""
         local_weight, summary_weight = self.weight.chunk(2, dim=1)
         shift = F.linear(summary.to(local.dtype), summary_weight)[:, :, None]  # (N, K, 1, D)
-        # As a matrix of N·T rows, so that the product takes half of the merged projection as it is, without a copy.
+        # Flattened to N·T rows, so that the product reads its half of the merged projection without a copy.
         out = F.linear(local.flatten(0, 1), local_weight, self.bias)  # (N·T, D)
         return F.gelu(out.view(*shift.shape[:2], -1, shift.size(-1)) + shift).flatten(1, 2)
 
 
 class CombinedMixing(nn.Module):
-    """Base of the two below: h_t = c([f_t; s̄_t])."""
+    """Base class of SummaryMixing with a combiner: h_t = c([f_t; s̄_t])."""
 
     mean: SeenMean
     combine: Combiner
 
     @property
     def out(self) -> nn.Linear:
-        """The linear map that the output comes from."""
+        """The linear layer that produces the output."""
         return self.combine
 
     def local_and_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """f and s of each frame: x (N, T, D) to (N, T, P) each."""
+        """Compute f and s, (N, T, P) each, of the frames x (N, T, D)."""
         raise NotImplementedError
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """The state of the mean before the first chunk."""
+        """Initial state of the mean."""
         return self.mean.init_state(batch_size, chunk, self.combine.weight)
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """x (N, T, D) to (N, T, D), and the state that follows."""
+        """Map x (N, T, D) to (N, T, D); also return the next state."""
         local, values = self.local_and_values(x)  # (N, T, P) each
         summary, state = self.mean(values, grid, state)  # (N, K, P)
         return self.combine(local, summary), state
 
 
 class MergedMixing(CombinedMixing):
-    """SummaryMixing in which f and s are the halves of one projection: the streaming models of 2409.07165.
+    """SummaryMixing with f and s as halves of one projection: the streaming models of arXiv 2409.07165.
 
     Args:
         dim: D, features in and out.
         summary_dim: P, features of f and of s.
-        decay_seconds: of the mean.
+        decay_seconds: see :class:`SeenMean`.
     """
 
     def __init__(self, dim: int, summary_dim: int, decay_seconds: float | None = None) -> None:
@@ -164,13 +166,13 @@ class MergedMixing(CombinedMixing):
 
 
 class FullMixing(CombinedMixing):
-    """SummaryMixing in which f and s are networks of two grouped layers each (2307.07421).
+    """SummaryMixing with f and s as networks of two grouped layers each (arXiv 2307.07421).
 
     Args:
         dim: D, features in and out.
         summary_dim: P, features of f and of s.
-        groups: block-diagonal groups of their layers.
-        decay_seconds: of the mean.
+        groups: number of block-diagonal groups in each layer.
+        decay_seconds: see :class:`SeenMean`.
     """
 
     def __init__(self, dim: int, summary_dim: int, groups: int = 4, decay_seconds: float | None = None) -> None:
@@ -189,11 +191,11 @@ class FullMixing(CombinedMixing):
 
 
 class LiteMixing(nn.Module):
-    """The mean alone, h_t = s̄_t: no f, and no combiner (2307.07421).
+    """SummaryMixing-lite (arXiv 2307.07421): the mean alone, h_t = s̄_t, without f and combiner.
 
     Args:
         dim: D, features in and out.
-        decay_seconds: of the mean.
+        decay_seconds: see :class:`SeenMean`.
     """
 
     def __init__(self, dim: int, decay_seconds: float | None = None) -> None:
@@ -203,23 +205,23 @@ class LiteMixing(nn.Module):
 
     @property
     def out(self) -> nn.Linear:
-        """The linear map that the output comes from."""
+        """The linear layer that produces the output."""
         linear = self.summary[0]
         assert isinstance(linear, nn.Linear)
         return linear
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """The state of the mean before the first chunk."""
+        """Initial state of the mean."""
         return self.mean.init_state(batch_size, chunk, self.out.weight)
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """x (N, T, D) to (N, T, D), and the state that follows."""
+        """Map x (N, T, D) to (N, T, D); also return the next state."""
         mean, state = self.mean(in_pieces(self.summary, x), grid, state)  # (N, K, D)
         return mean[:, :, None].expand(-1, -1, grid.chunk_size, -1).flatten(1, 2).to(x.dtype), state
 
 
 class LocalOnly(nn.Module):
-    """SummaryMixing without its summary, gelu(W f_t): the control that shows what the summary is worth.
+    """SummaryMixing without its summary, gelu(W f_t): the control that measures the summary's contribution.
 
     Args:
         dim: D, features in and out.
@@ -233,15 +235,15 @@ class LocalOnly(nn.Module):
 
     @property
     def out(self) -> nn.Linear:
-        """The linear map that the output comes from."""
+        """The linear layer that produces the output."""
         return self.combine
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """Nothing: a frame sees itself alone."""
+        """Empty state: a frame sees itself only."""
         return {}
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """x (N, T, D) to (N, T, D), and the state, which is empty."""
+        """Map x (N, T, D) to (N, T, D); also return the empty state."""
         return in_pieces(lambda x: F.gelu(self.combine(self.local(x))), x), state
 
 
@@ -251,14 +253,14 @@ SummaryMixing = MergedMixing | FullMixing | LiteMixing | LocalOnly
 def make_mixer(
     config: MixingConfig, dim: int, summary_dim: int, num_heads: int, dropout: float
 ) -> SummaryMixing | RelativeAttention:
-    """The mixer of a layer of width ``dim``.
+    """Make the mixing module of a layer of width ``dim``.
 
     Args:
-        config: which one.
+        config: mode and decay.
         dim: D, features in and out.
         summary_dim: width of the local and of the summary branch of SummaryMixing.
-        num_heads: of attention.
-        dropout: of attention's weights.
+        num_heads: attention heads.
+        dropout: rate on the attention weights.
     """
     if config.mode == "attention":
         return RelativeAttention(dim, num_heads, dropout)
@@ -266,10 +268,10 @@ def make_mixer(
 
 
 def make_summary_mixing(config: MixingConfig, dim: int, summary_dim: int) -> SummaryMixing:
-    """The SummaryMixing, or its control, that ``config`` names; see :func:`make_mixer`.
+    """Make the SummaryMixing module, or its control, for ``config``; see :func:`make_mixer`.
 
     Raises:
-        ValueError: lite mixing with another ``summary_dim`` than ``dim``.
+        ValueError: another mode, or lite mixing with ``summary_dim`` different from ``dim``.
     """
     match config.mode:
         case "merged":
@@ -278,8 +280,8 @@ def make_summary_mixing(config: MixingConfig, dim: int, summary_dim: int) -> Sum
             return FullMixing(dim, summary_dim, decay_seconds=config.decay_seconds)
         case "lite":
             if summary_dim != dim:
-                raise ValueError(f"lite mixing outputs the summary itself: summary_dim {summary_dim} must be dim {dim}")
+                raise ValueError(f"summary_dim {summary_dim} must be dim {dim} in lite mixing: it outputs the summary")
             return LiteMixing(dim, config.decay_seconds)
         case "local":
             return LocalOnly(dim, summary_dim)
-    raise ValueError(f"mixing.mode {config.mode!r} is none of merged, full, lite, local and attention")
+    raise ValueError(f"mixing.mode {config.mode!r} is unknown: choose merged, full, lite, local or attention")

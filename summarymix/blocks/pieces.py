@@ -1,35 +1,35 @@
-"""Long inputs a piece at a time, where frames do not depend on each other."""
+"""Piecewise evaluation of frame-local functions on long inputs."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-PIECE_FRAMES = 1024  # of all utterances together: some MiB, which caches hold and the allocator keeps
-LEAST_FRAMES = 64  # of an utterance, however many there are: pieces of many utterances are copied before each product
+PIECE_FRAMES = 1024  # over all utterances: a few MiB, which fit the caches and stay with the allocator
+LEAST_FRAMES = 64  # per utterance, at least: pieces of many utterances are copied before each product
 
 
 def is_recorded() -> bool:
-    """Whether operations are recorded, for gradients or for a graph: then the whole input is one piece."""
+    """True if operations are recorded, for gradients or a graph: then the whole input is one piece."""
     return torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 
 def piece_frames(batch_size: int) -> int:
-    """Frames of each utterance in a piece."""
+    """Return the frames per utterance in a piece."""
     return max(PIECE_FRAMES // batch_size, LEAST_FRAMES)
 
 
 def in_pieces(function: Callable[[Tensor], Tensor], x: Tensor, stride: int = 1, overlap: int = 0) -> Tensor:
-    """``function(x)``, of which row r depends on the frames r·stride … (r + 1)·stride + overlap - 1 of x alone.
+    """Compute ``function(x)``, whose row r depends only on frames r·stride … (r + 1)·stride + overlap - 1 of x.
 
-    In inference on CPU it is computed piece by piece, so that wide intermediate results take memory for one piece only.
-    That is also faster: they stay in the caches, and large blocks of memory go back to the system after each use.
+    CPU inference proceeds piece by piece, so that wide intermediate results take memory for one piece only. It is also
+    faster: they stay in the caches, while large blocks of memory go back to the system after each use.
 
     Args:
         function: (N, R·stride + overlap, F) to (N, R, D), for any R.
         x: (N, T, F).
         stride: frames from row to row.
-        overlap: frames beyond these that a row depends on.
+        overlap: further frames that a row depends on.
     """
     if is_recorded() or x.device.type != "cpu":
         return function(x)

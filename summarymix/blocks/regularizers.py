@@ -1,21 +1,21 @@
-"""What keeps activations and parameters in a healthy range: regularisers that act on gradients alone.
+"""Regularisers that act on gradients only, to keep activations and parameters in a healthy range.
 
-In the forward pass each is the identity; in the backward pass it adds to the gradient that of a penalty which is never
-part of the loss. They are the Zipformer's (arXiv 2310.11230; the penalties are those of icefall's scaling.py), with
-gradients in closed form. None has anything in the checkpoint.
+Each is the identity in the forward pass. In the backward pass it adds the gradient of a penalty, which is never part of
+the loss. They come from the Zipformer (arXiv 2310.11230); the penalties follow icefall's scaling.py, with gradients in
+closed form. They store nothing in checkpoints.
 
     - :func:`limit_value` keeps parameters between bounds.
-    - :class:`Balancer` keeps each channel's share of positive values and its magnitude within ranges: against units
-      that have died, or are never off, or so large that a softmax or sigmoid behind them is saturated.
-    - :class:`Whiten` keeps few directions from carrying all the variance.
+    - :class:`Balancer` keeps each channel's share of positive values and its magnitude within ranges. It prevents units
+      that are always or never off, and values so large that they saturate the next softmax or sigmoid.
+    - :class:`Whiten` prevents a few directions from carrying all the variance.
 
-To save time they act on part of the batches only, drawn from PyTorch's global generator on the CPU. In eval mode they
-return the very tensor that they are given. Where ``valid`` (N, T) is given, the other frames have no part in the
-statistics, and their gradients remain as they are. Statistics are in float32, or in float64 for such input. Where they
-act, they keep their input for the backward pass.
+To save time they act on a random part of the batches, drawn from PyTorch's global generator on the CPU. In eval mode
+they return their input tensor itself. Frames outside ``valid`` (N, T), where given, are left out of the statistics and
+keep their gradients. Statistics are in float32, or in float64 for float64 input. Where the regularisers act, they keep
+their input for the backward pass.
 
-On one core, for (4, 500, 256) float32, they add to the two passes: 1 ms for a Balancer, 3 for a Whiten within its limit
-and 6 beyond, where they act; 5 µs where they do not; 1 µs in eval mode. A linear layer takes 8 ms.
+Cost for both passes on one core, for (4, 500, 256) float32: 1 ms for a Balancer, 3 ms for a Whiten within its limit and
+6 ms beyond, in batches where they act; 5 µs in the others; 1 µs in eval mode. A linear layer takes 8 ms.
 """
 
 import math
@@ -29,11 +29,11 @@ from torch.autograd.function import once_differentiable
 
 from summarymix.blocks.scheduled import Schedulable, Scheduled
 
-TINY = 1e-20  # what is divided by is at least this
+TINY = 1e-20  # floor of divisors
 
 
 class _ChangeGradient(torch.autograd.Function):
-    """x itself, with a gradient of change(x, gradient of what is returned)."""
+    """Identity whose gradient for x is change(x, gradient of the output)."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -55,16 +55,16 @@ def _drawn(prob: Schedulable) -> bool:
 
 
 def limit_value(x: Tensor, low: float, high: float, training: bool = True, prob: float = 0.6) -> Tensor:
-    """Keep parameters between bounds: where x is beyond one and its gradient leads further away, the latter is negated.
+    """Keep parameters between bounds: negate a gradient that leads a value further beyond its bound.
 
-    Unlike clamping, this leaves no element without gradient, and unlike a penalty it has no strength to be tuned: a
-    value that the loss would have beyond the bound goes to and fro about it.
+    Clamping would leave elements without gradient, and a penalty would have a strength to tune. A value that the loss
+    drives beyond a bound oscillates around it.
 
     Args:
-        x: a parameter, or what is computed from one.
+        x: a parameter, or a function of one.
         low, high: the bounds.
         training: False returns ``x``.
-        prob: of acting at all, for each call. Above a half, so that inward steps prevail.
+        prob: probability of acting, per call; above a half, so that inward steps prevail.
     """
     if not (training and x.requires_grad and _drawn(prob)):
         return x
@@ -79,26 +79,26 @@ def limit_value(x: Tensor, low: float, high: float, training: bool = True, prob:
 class Balancer(nn.Module):
     """Keeps the share of positive values and the mean absolute value of each channel within ranges.
 
-    Neither has a useful derivative or is easily combined, so both are turned into statistics of a normal distribution
-    with the channel's mean μ and standard deviation σ: its share of positive values is Φ(μ/σ), and its mean absolute
-    value, were its mean zero, √(2/π)·r with r² = μ² + σ². The penalty of a channel is
+    Neither statistic has a useful derivative or combines easily with the other. Both are therefore modelled by a normal
+    distribution with the channel's mean μ and standard deviation σ: its share of positive values is Φ(μ/σ), and its
+    mean absolute value, as if its mean were zero, √(2/π)·r with r² = μ² + σ². The penalty of a channel is
 
         | μ/σ - clamp(μ/σ) |  +  | log r - log clamp(r) |
 
-    with the clamps to Φ⁻¹(min_positive)…Φ⁻¹(max_positive) and √(π/2)·min_abs…√(π/2)·max_abs. Its derivative by the
-    channel's values is brought to a root mean square of ``grad_scale`` over the frames, so that only its direction
-    matters; each element of it is then multiplied by the size of the gradient that is there, and added to that.
+    with clamps to Φ⁻¹(min_positive)…Φ⁻¹(max_positive) and √(π/2)·min_abs…√(π/2)·max_abs. Its derivative with respect to
+    the channel's values is scaled to a root mean square of ``grad_scale`` over the frames, so that only its direction
+    matters. Each element is then multiplied by the magnitude of the existing gradient and added to it.
 
-    icefall takes another function for Φ⁻¹, 0.81·artanh(2p - 1), which is nearer to zero: its ranges of shares are
-    narrower than they say. Where it has 0.025, 0.05, 0.1, 0.25, 0.3, 0.4 and 0.45, the same limits are here 0.068,
-    0.115, 0.186, 0.327, 0.365, 0.435 and 0.467, and the like on the other side of a half.
+    icefall approximates Φ⁻¹ by 0.81·artanh(2p - 1), which is nearer to zero, so its ranges are narrower than stated.
+    Its limits 0.025, 0.05, 0.1, 0.25, 0.3, 0.4 and 0.45 correspond to 0.068, 0.115, 0.186, 0.327, 0.365, 0.435 and
+    0.467 here, and symmetrically above a half.
 
     Args:
         dim: D, channels.
-        min_positive, max_positive: range of the share of positive values; 0 and 1 are no limits.
+        min_positive, max_positive: range of the share of positive values; 0 and 1 mean no limit.
         min_abs, max_abs: range of the mean absolute value.
-        grad_scale: size of what is added, relative to the gradient.
-        prob: of acting, for each batch.
+        grad_scale: size of the added term, relative to the gradient.
+        prob: probability of acting, per batch.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Balancer(nn.Module):
         self.prob = prob
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """x (N, T, D), with ``valid`` (N, T) bool or without, or (…, D) without: itself."""
+        """Return x (N, T, D), with an optional mask ``valid`` (N, T) bool, or x (…, D) without a mask, unchanged."""
         if not (self.training and x.requires_grad and _drawn(self.prob)):
             return x
         if x.size(-1) != self.dim:
@@ -136,13 +136,13 @@ class Balancer(nn.Module):
             variance = centred.square().flatten(0, -2).sum(0) / count  # (D,)
             square = variance + mean.square()
             rms = square.clamp(min=TINY).sqrt()
-            # Of a channel that is constant, but for rounding, the latter must not be blown up.
+            # The floor keeps the rounding noise of a constant channel from being amplified.
             sigma = variance.clamp(min=TINY).maximum(1e-6 * square).sqrt()
             ratio = mean / sigma
             # 1 where a value is above its range, -1 where it is below.
             ratio_sign = (ratio - ratio.clamp(*ratios)).sign()
             size_sign = (rms - rms.clamp(*sizes)).sign()
-            # The derivative by x, times σ·frames, is level + slope·(x - μ)/σ.
+            # The derivative with respect to x, times σ·frames, is level + slope·(x - μ)/σ.
             relative = size_sign * sigma / rms.square()
             level = ratio_sign + relative * mean
             slope = relative * sigma - ratio_sign * ratio
@@ -154,12 +154,12 @@ class Balancer(nn.Module):
 
 
 def _ratio(share: float) -> float:
-    """μ/σ of the normal distribution of which ``share`` is positive."""
+    """Return Φ⁻¹(share): μ/σ of a normal distribution with this share of positive values."""
     return NormalDist().inv_cdf(share) if 0 < share < 1 else math.copysign(math.inf, share - 0.5)
 
 
 def _centred(x: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, int | Tensor]:
-    """Means of the channels (D,), x without them, zero in frames that do not count, and the number of those that do."""
+    """Return channel means (D,), x minus the means with invalid frames zeroed, and the number of valid frames."""
     count = max(x.numel() // x.size(-1), 1) if valid is None else valid.sum().clamp(min=1)
     mean = _zero_others(x, valid).flatten(0, -2).sum(0) / count
     return mean, _zero_others(x - mean, valid), count
@@ -170,25 +170,25 @@ def _zero_others(x: Tensor, valid: Tensor | None) -> Tensor:
 
 
 class Whiten(nn.Module):
-    """Keeps the covariance of the channels near to a multiple of the identity.
+    """Keeps the covariance of the channels near a multiple of the identity.
 
-    Of their covariance C, with λ its eigenvalues, the measure of the distance is
+    With the covariance C and its eigenvalues λ, the distance is measured by
 
         m = E[λ²] / E[λ]² = D·‖C‖² / (tr C)²,
 
-    which is 1 if all are equal and D if one direction has all the variance; it needs no eigenvalues. Where m is above
-    its limit, a multiple of its derivative by the frames X, 4·D/(tr C)²·X·(C - ‖C‖²/tr C)/frames, is added to the
-    gradient: such that its norm is ``grad_scale`` times that of the gradient. Means are taken off before, and are not
-    changed by it.
+    which is 1 if all eigenvalues are equal and D if one direction has all the variance; the right-hand side needs no
+    eigenvalues. Where m is above its limit, its derivative with respect to the frames X,
+    4·D/(tr C)²·X·(C - ‖C‖²/tr C)/frames, is added to the gradient, scaled to ``grad_scale`` times the gradient's norm.
+    The means are subtracted first and stay unchanged.
 
-    icefall looks at few batches while the limit is kept, ten times as many when it was not at the last look. That is
-    a state which a resumed run would have to know, in each process; here a batch's look depends on nothing. It costs
-    one product of D·D per frame, as much as the forward pass of a linear layer, and as much again beyond the limit.
+    icefall checks few batches while the limit is kept, and ten times as many if the last check exceeded it. A resumed
+    run would have to restore this state in each process; here each check is drawn independently. A check costs one
+    product of D·D per frame, as much as the forward pass of a linear layer, and as much again beyond the limit.
 
     Args:
-        whitening_limit: of m, above 1.
-        prob: of looking, for each batch.
-        grad_scale: size of what is added, relative to the gradient.
+        whitening_limit: limit of m, at least 1.
+        prob: probability of a check, per batch.
+        grad_scale: size of the added term, relative to the gradient.
     """
 
     def __init__(
@@ -199,13 +199,13 @@ class Whiten(nn.Module):
     ) -> None:
         super().__init__()
         if float(whitening_limit) < 1:
-            raise ValueError(f"a whitening limit is 1 or more, not {float(whitening_limit)}: nothing is whiter than 1")
+            raise ValueError(f"whitening_limit {float(whitening_limit)} must be at least 1, the value of white input")
         self.whitening_limit = whitening_limit
         self.prob = prob
         self.grad_scale = grad_scale
 
     def forward(self, x: Tensor, valid: Tensor | None = None) -> Tensor:
-        """x (N, T, D), with ``valid`` (N, T) bool or without, or (…, D) without: itself."""
+        """Return x (N, T, D), with an optional mask ``valid`` (N, T) bool, or x (…, D) without a mask, unchanged."""
         if not (self.training and x.requires_grad and _drawn(self.prob)):
             return x
         limit, grad_scale = float(self.whitening_limit), float(self.grad_scale)
@@ -216,7 +216,7 @@ class Whiten(nn.Module):
             covariance = frames.T @ frames / count  # (D, D)
             trace = covariance.trace()
             square = covariance.square().sum()
-            if not x.size(-1) * square > limit * trace.square():  # nor where it is NaN
+            if not x.size(-1) * square > limit * trace.square():  # also true for NaN
                 return grad
             covariance.diagonal().sub_(square / trace)
             penalty = (frames @ covariance).reshape(x.shape)

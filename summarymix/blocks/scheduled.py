@@ -1,14 +1,14 @@
-"""Numbers inside modules that change in the course of training, such as the probability of a regulariser.
+"""Scheduled values: numbers in modules that change during training, such as the probability of a regulariser.
 
     self.skip_rate = Scheduled((0, 0.5), (4000, 0.02))        # in a module's constructor
     if torch.rand(()) < float(self.skip_rate): …              # in its forward pass, in training mode only
 
-    scheduled = find_scheduled(model)                         # once, when all modules are there
-    set_progress(scheduled, seconds / ref_duration)           # before each step of training
+    scheduled = find_scheduled(model)                         # once, when the model is complete
+    set_progress(scheduled, seconds / ref_duration)           # before each training step
 
-The idea is that of icefall's ``ScheduledFloat``, which counts steps and is changed in place. These values count audio,
-as the learning rate does (:func:`summarymix.training.schedule.eden_factor`), and never change: ``set_progress`` puts
-new ones in their places. So two modules may have the same one, of a default argument say, and share nothing by it.
+The idea comes from icefall's ``ScheduledFloat``, which counts steps and changes in place. These values count audio,
+like the learning rate (:func:`summarymix.training.schedule.eden_factor`), and are immutable: ``set_progress`` replaces
+them. Two modules may therefore hold the same value, for example from a default argument, without side effects.
 """
 
 from bisect import bisect_right
@@ -21,14 +21,14 @@ from torch import nn
 
 @dataclass(frozen=True, init=False)
 class Scheduled:
-    """A piecewise linear function of the batches trained on, and where on it training stands.
+    """A piecewise linear function of the number of batches trained on, and the current position on it.
 
-    ``float(value)`` is the value there; before the first point it is that of the first, beyond the last that of the
-    last. A function of progress alone, it has no place in a checkpoint.
+    ``float(value)`` is its value at this position; it is constant before the first and after the last point. It depends
+    on progress alone, so checkpoints do not store it.
 
     Args:
         points: (batches, value), batches increasing.
-        batches: where training stands. A batch is ``ref_duration`` seconds of audio.
+        batches: current position. A batch is ``ref_duration`` seconds of audio.
 
     Raises:
         ValueError: there are no points, or their batches do not increase.
@@ -39,12 +39,12 @@ class Scheduled:
 
     def __init__(self, *points: tuple[float, float], batches: float = 0.0) -> None:
         if not points or any(right[0] <= left[0] for left, right in pairwise(points)):
-            raise ValueError(f"a schedule has points (batches, value), one or more, batches increasing; not {points}")
+            raise ValueError(f"a schedule needs points (batches, value), one or more, batches increasing; not {points}")
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "batches", batches)
 
     def at(self, batches: float) -> "Scheduled":
-        """The same schedule, with training elsewhere on it."""
+        """Return this schedule at position ``batches``."""
         return Scheduled(*self.points, batches=batches)
 
     def __float__(self) -> float:
@@ -56,13 +56,13 @@ class Scheduled:
 
 
 Schedulable = float | Scheduled
-"""What a module takes where a number may be scheduled; ``float(…)`` of either is the number."""
+"""A constant or scheduled number; ``float(…)`` gives its current value."""
 
 
 def find_scheduled(model: nn.Module) -> list[tuple[nn.Module, str, Scheduled]]:
-    """All scheduled values of ``model``: the module, the name of its attribute, and the value.
+    """List all scheduled values of ``model``: the module, the name of its attribute, and the value.
 
-    Found are those that are attributes of a module in the tree; not those in lists, dictionaries or other objects.
+    It finds attributes of modules in the tree only, not values in lists, dictionaries or other objects.
     """
     return [
         (module, name, value)
@@ -73,6 +73,6 @@ def find_scheduled(model: nn.Module) -> list[tuple[nn.Module, str, Scheduled]]:
 
 
 def set_progress(scheduled: Iterable[tuple[nn.Module, str, Scheduled]], batches: float) -> None:
-    """Tell the values that :func:`find_scheduled` has found that ``batches`` have been trained on."""
+    """Move the values found by :func:`find_scheduled` to position ``batches``."""
     for module, name, value in scheduled:
         setattr(module, name, value.at(batches))

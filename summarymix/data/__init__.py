@@ -1,1 +1,1 @@
-"""Features, tokens, and the way from manifests to batches (lhotse)."""
+"""Features, tokens, and batches made from lhotse manifests."""

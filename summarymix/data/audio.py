@@ -1,7 +1,7 @@
 """Recordings of any length, format and rate, read block by block in bounded memory.
 
-Resampling is lhotse's, as in the preparation of data: a windowed sinc of finite length. So the blocks of a stream
-resample to what the whole recording does.
+Resampling uses lhotse's filter, as data preparation does: a windowed sinc of finite length. So the blocks of a stream
+give the same samples as the whole recording.
 """
 
 import math
@@ -16,16 +16,18 @@ from lhotse.augmentation.resample import Resample
 from torch import Tensor
 
 BLOCK_SECONDS = 1.0
-# Seconds by which audio may be shorter than its header or its transcript says: ends of segments are often rounded, or
-# were measured on another decoder's output.
+# Audio may be this many seconds shorter than its header or its segments state: segment ends are often rounded, or were
+# measured on another decoder's output.
 END_TOLERANCE = 0.1
-# The filter of two rates a and b without their common divisor has about a·b numbers; those of usual rates, 300,000.
+# Rates a and b, divided by their common divisor, need a filter of about a·b taps: up to 300,000 for usual rates.
 _MAX_FILTER = 1 << 24
 
 
 class _ForwardFile(soundfile.SoundFile):
-    """soundfile would seek to where it stands after each read, at which MP3 and Opus lose the thread: a few samples
-    at the beginning of each block are wrong then.
+    """A sound file without seeking.
+
+    soundfile seeks to the current position after each read. In MP3 and Opus this corrupts the first samples of the next
+    block.
     """
 
     def seekable(self) -> bool:
@@ -33,15 +35,15 @@ class _ForwardFile(soundfile.SoundFile):
 
 
 class AudioReader:
-    """A recording's samples, block by block, as one channel.
+    """Reads a recording block by block as one channel.
 
     Args:
         path: a file in any format that libsndfile reads: WAV, FLAC, OGG, Opus, MP3 and more.
-        channel: which one, from 0; None for the mean of all.
+        channel: number of the channel, from 0; None for the mean of all channels.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: it cannot be read, or has no such channel; names the file and the remedy.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file cannot be read or lacks the channel; the message names the file and the remedy.
     """
 
     def __init__(self, path: Path | str, channel: int | None = None) -> None:
@@ -56,17 +58,17 @@ class AudioReader:
         self.sample_rate: int = self._file.samplerate
         if channel is not None and not 0 <= channel < self._file.channels:
             self._file.close()
-            raise ValueError(f"{path}: no channel {channel}; they are counted from 0, and it has {self._file.channels}")
+            raise ValueError(f"{path}: no channel {channel}: the file has {self._file.channels}, counted from 0")
         self._channel = channel
 
     def blocks(self, sample_rate: int | None = None) -> Iterator[Tensor]:
-        """All samples, (n,) float32 at a time, n being those of :data:`BLOCK_SECONDS` or a few more or less.
+        """Yield all samples in blocks (n,) float32 of about :data:`BLOCK_SECONDS` each.
 
         Args:
-            sample_rate: in Hz; None for the file's own.
+            sample_rate: output sample rate in Hz; None for the file's own.
 
         Raises:
-            ValueError: damage is found on the way, the file ends before its end, or it cannot be resampled.
+            ValueError: the file is damaged or truncated, or cannot be resampled.
         """
         try:
             resampler = Resampler(self.sample_rate, sample_rate or self.sample_rate)
@@ -77,7 +79,7 @@ class AudioReader:
             raise ValueError(f"{self.path}: {error}") from error
 
     def _read(self) -> Iterator[np.ndarray]:
-        """Samples (n, channels)."""
+        """Yield blocks (n, channels) at the file's own sample rate."""
         size = round(BLOCK_SECONDS * self.sample_rate)
         done = 0
         with self._file as file:
@@ -96,21 +98,21 @@ class AudioReader:
 
 
 def _reason(error: Exception) -> str:
-    """What libsndfile says, without the file's name."""
+    """Return libsndfile's message without the file name."""
     return str(getattr(error, "error_string", error)).rstrip(".")
 
 
 def to_mono(samples: Tensor | np.ndarray, channel: int | None = None) -> Tensor:
-    """One channel in [-1, 1] of samples, (n,) or (n, channels) as soundfile reads them, to (n,) float32.
+    """Convert samples (n,) or (n, channels), as soundfile reads them, to one channel (n,) float32 in [-1, 1].
 
     Args:
-        samples: floating, or integers, whose range then becomes [-1, 1).
-        channel: which one; None for the mean of all.
+        samples: floating point, or integers, which are scaled to [-1, 1).
+        channel: number of the channel; None for the mean of all channels.
 
     Raises:
-        ValueError: some are not finite, or they have another shape.
+        ValueError: a sample is not finite, or the shape is wrong.
     """
-    # Copied, because arrays that cannot be written to make torch complain.
+    # A copy, because torch warns about read-only arrays.
     mono = samples if isinstance(samples, Tensor) else torch.tensor(samples)
     if not mono.is_floating_point():
         mono = mono / (torch.iinfo(mono.dtype).max + 1)
@@ -119,39 +121,39 @@ def to_mono(samples: Tensor | np.ndarray, channel: int | None = None) -> Tensor:
     if mono.dim() != 1:
         raise ValueError(f"expected samples (n,) or (n, channels), got {tuple(mono.shape)}")
     if not mono.isfinite().all():
-        raise ValueError("some samples are infinite or no numbers")
+        raise ValueError("some samples are infinite or NaN")
     return mono.float()
 
 
 class Resampler:
-    """Samples of one rate to another, in blocks of any size, equal to the whole resampled by lhotse.
+    """Resamples a stream in blocks of any size. The output equals lhotse's for the whole recording.
 
     Args:
-        source: rate of what comes in, in Hz.
-        target: rate of what goes out.
+        source: input sample rate in Hz.
+        target: output sample rate in Hz.
 
     Raises:
-        ValueError: the rates have so little in common that the filter would be huge.
+        ValueError: ``source`` is below 1, or the common divisor of the rates is so small that the filter would be huge.
     """
 
     def __init__(self, source: int, target: int) -> None:
         if source < 1:
-            raise ValueError(f"a sample rate of {source} Hz")
+            raise ValueError(f"the sample rate is {source} Hz: it must be at least 1 Hz")
         self._source, self._target = source, target
         divisor = math.gcd(source, target)
-        # Of each group of samples in comes a group of samples out.
+        # Each group of input samples gives a group of output samples.
         self._group_in, self._group_out = source // divisor, target // divisor
         if self._group_in * self._group_out > _MAX_FILTER:
-            raise ValueError(f"{source} Hz cannot be resampled to {target} Hz: first convert it to a usual rate")
+            raise ValueError(f"{source} Hz cannot be resampled to {target} Hz: first convert the audio to a usual rate")
         self._received = self._sent = 0
         if source != target:
             resample = Resample(source, target)
             self._kernel: Tensor = resample.kernel  # (group_out, 1, group_in + 2·width)
             self._width: int = resample.width
-            self._samples = torch.zeros(self._width)  # received, and still needed
+            self._samples = torch.zeros(self._width)  # received and still needed
 
     def accept(self, samples: Tensor) -> Tensor:
-        """Push samples (n,); returns (m,), those that follow from what has come so far."""
+        """Push samples (n,); return the output samples (m,) that are complete."""
         self._received += len(samples)
         if self._source == self._target:
             return samples
@@ -166,7 +168,7 @@ class Resampler:
         return out.T.flatten()  # of (group_out, groups)
 
     def finish(self) -> Tensor:
-        """The last ones: in all round(duration · target) have come then."""
+        """Return the last samples; the stream then has round(duration · target) in all."""
         if self._source == self._target:
             return torch.zeros(0)
         missing = (2 * self._received * self._target + self._source) // (2 * self._source) - self._sent

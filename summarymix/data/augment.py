@@ -14,30 +14,30 @@ class SpecAugmentConfig:
     """Strength of the masking."""
 
     time_warp: int = 80
-    """Largest shift of a time warp in feature frames; utterances shorter than twice that are not warped. 0: none."""
+    """Largest shift of a time warp in feature frames; utterances shorter than twice this are not warped. 0: no warp."""
     freq_masks: int = 2
     """Number of masked frequency bands; 0: none."""
     freq_mask_bins: int = 27
-    """Largest width of such a band in features."""
+    """Mel bins; masked bands are narrower."""
     time_masks: int = 10
     """Largest number of masked time spans; 0: none."""
     time_mask_frames: int = 100
-    """Largest length of such a span in feature frames."""
+    """Feature frames; masked spans are shorter."""
     time_mask_fraction: float = 0.15
-    """Largest masked part of an utterance: short ones get fewer and shorter spans."""
+    """Largest masked fraction of an utterance; short utterances get fewer and shorter spans."""
     probability: float = 0.9
-    """Part of the utterances that are augmented."""
+    """Fraction of the utterances that is augmented."""
     warmup_steps: int = 2000
-    """Training steps over which that part grows from none. With masked frequencies from the first step on, training on
-    a few hours stays for long where it knows how frequent each token is, and nothing else."""
+    """Training steps over which ``probability`` grows from 0. With frequency masks from the first step on, training on
+    a few hours of speech stays long on the plateau where the model has learnt only the token frequencies."""
 
 
 def spec_augment(config: SpecAugmentConfig) -> Callable[[Tensor, Tensor, int, int], list[Tensor]]:
-    """A function of features (N, T, F), their lengths (N,), the training step and a number of views to as many of them.
+    """Return a function from features (N, T, F), lengths (N,), the training step and the number of views to the views.
 
-    Each view (N, T, F) has masks of its own; the time warp is one, so that their frames belong together. Each utterance
-    is augmented by itself, without its padding, which stays as it is. Random numbers come from the global generators of
-    Python, NumPy and PyTorch alone.
+    Each view (N, T, F) has its own masks; all share one time warp, so that their frames correspond. Each utterance is
+    augmented separately, and its padding is left unchanged. Random numbers come only from the global generators of
+    Python, NumPy and PyTorch.
     """
     with_time = _masks(config, config.time_masks)
     without_time = _masks(config, 0)
@@ -51,7 +51,7 @@ def spec_augment(config: SpecAugmentConfig) -> Callable[[Tensor, Tensor, int, in
             utterance = features[i, :length]  # (T, F)
             if config.time_warp:
                 utterance = time_warp(utterance, config.time_warp)
-            # lhotse cannot draw a span from less than one frame.
+            # lhotse fails if the longest allowed span is shorter than one frame.
             mask = with_time if int(length * config.time_mask_fraction) >= 1 else without_time
             for view in views:
                 view[i : i + 1, :length] = mask(utterance[None])
@@ -61,7 +61,7 @@ def spec_augment(config: SpecAugmentConfig) -> Callable[[Tensor, Tensor, int, in
 
 
 def _masks(config: SpecAugmentConfig, time_masks: int) -> SpecAugment:
-    # lhotse divides by the number of spans, so "none" is one span shorter than one frame.
+    # lhotse divides by the number of spans, so 0 spans are replaced by one span of 0 frames.
     spans = (
         {
             "num_frame_masks": time_masks,
@@ -75,6 +75,6 @@ def _masks(config: SpecAugmentConfig, time_masks: int) -> SpecAugment:
         time_warp_factor=None,
         num_feature_masks=config.freq_masks,
         features_mask_size=config.freq_mask_bins,
-        p=1.0,  # it is drawn above
+        p=1.0,  # ``probability`` is applied above
         **spans,
     )

@@ -1,4 +1,4 @@
-"""How the batches of an epoch are shared among processes: every one gets as many, and no cut comes twice or never."""
+"""Sharing of an epoch's batches among processes: all get equally many, and every cut comes exactly once."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -8,11 +8,11 @@ from lhotse.cut import Cut
 
 
 def share(batches: Iterable[CutSet], rank: int, world_size: int) -> Iterator[CutSet]:
-    """Every ``world_size``-th batch, with the incomplete last round split among all ranks."""
+    """Yield every ``world_size``-th batch; an incomplete last round is split among all ranks."""
     if world_size == 1:
         yield from batches
         return
-    held: list[list[Cut]] = []  # the last complete round, held back because an incomplete one may need cuts of it
+    held: list[list[Cut]] = []  # the last complete round, held back because an incomplete one may need some of its cuts
     for batch_group in _rounds(batches, world_size):
         if len(batch_group) < world_size:
             held, batch_group = _complete(held, batch_group, world_size)
@@ -24,7 +24,7 @@ def share(batches: Iterable[CutSet], rank: int, world_size: int) -> Iterator[Cut
 
 
 def _rounds(batches: Iterable[CutSet], world_size: int) -> Iterator[list[list[Cut]]]:
-    # A generator, because iter() of an iterating lhotse sampler starts it anew, and islice() calls that.
+    # A generator, because islice() calls iter(), which restarts a lhotse sampler.
     iterator = (batch for batch in batches)
     while group := [list(batch) for batch in itertools.islice(iterator, world_size)]:
         yield group
@@ -33,12 +33,12 @@ def _rounds(batches: Iterable[CutSet], world_size: int) -> Iterator[list[list[Cu
 def _complete(
     previous: list[list[Cut]], last: list[list[Cut]], world_size: int
 ) -> tuple[list[list[Cut]], list[list[Cut]]]:
-    """Make one batch for each rank of an incomplete last round; too few cuts are made up from the previous one."""
+    """Split an incomplete last round into one batch per rank; if cuts are too few, the previous round gives some."""
     cuts = [cut for batch in last for cut in batch]
     while len(cuts) < world_size and any(len(batch) > 1 for batch in previous):
         cuts.append(max(previous, key=len).pop())
     if len(cuts) < world_size:
-        # Batches of one cut each: rather make some of two than repeat or lose a cut.
+        # All batches have one cut: give some of them a second one rather than repeat or drop a cut.
         for batch, cut in zip(previous, cuts, strict=False):
             batch.append(cut)
         return [], previous

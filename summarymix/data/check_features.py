@@ -1,4 +1,4 @@
-"""Whether a feature backend agrees with lhotse: ``python -m summarymix.data.check_features kaldifeat``."""
+"""Compare a feature backend with lhotse: ``python -m summarymix.data.check_features kaldifeat``."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ SETTINGS = ((16000, 80), (16000, 23), (8000, 80), (8000, 40), (8000, 23))  # (sa
 
 
 def generated_audio(seconds: float, sample_rate: int) -> Tensor:
-    """(n,) in [-1, 1]: syllables of noise and of a gliding tone, faint and loud, between stretches of silence."""
+    """Generate audio (n,) in [-1, 1]: syllables of noise and a gliding tone, faint and loud, separated by silence."""
     generator = torch.Generator().manual_seed(0)
     n = int(seconds * sample_rate)
     time = torch.arange(n, dtype=torch.float64) / sample_rate
@@ -26,7 +26,7 @@ def generated_audio(seconds: float, sample_rate: int) -> Tensor:
 
 
 def difference_to_lhotse(samples: Tensor, options: FbankOptions) -> float:
-    """Largest absolute difference of the features (natural logarithm), of the whole recording and in a stream."""
+    """Largest absolute difference of the features (natural logarithm), for the whole recording and for a stream."""
     expected = FbankExtractor(FbankOptions(options.sample_rate, options.num_mel_bins)).extract(samples)
     extractor = FbankExtractor(options)
     stream = extractor.online()

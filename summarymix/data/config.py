@@ -1,4 +1,4 @@
-"""The options ``--data.*``: what is read, what of it is left out, and how it is batched."""
+"""The options ``--data.*``: reading, filtering and batching of the data."""
 
 from dataclasses import dataclass, field
 
@@ -15,14 +15,14 @@ from summarymix.data.silence import SilenceConfig
 
 @dataclass
 class DataConfig:
-    """What is read, what of it is left out, and how it is batched."""
+    """Reading, filtering and batching of the data."""
 
     prefix: str = "mini"
     """Name of the corpus in the names of its manifests."""
     manifest_dir: str = "data/fbank"
     """Folder of the manifests {prefix}_cuts_{split}.jsonl.gz."""
     shar_dir: str | None = None
-    """Folder or URL of the splits as local/export_shar.py writes them, read instead of manifest_dir."""
+    """Folder or URL of an export by local/export_shar.py, read instead of manifest_dir."""
     lang_dir: str = "data/lang"
     """Folder of bpe.model and tokens.txt."""
     train: list[str] = field(default_factory=lambda: ["train"])
@@ -31,40 +31,40 @@ class DataConfig:
     """Splits to validate on."""
 
     max_duration: float = 200.0
-    """Seconds of audio in a batch, for each process."""
+    """Seconds of audio in a batch, per process."""
     num_buckets: int = 30
-    """Groups of similar duration from which batches are drawn; fewer if there are fewer cuts."""
+    """Duration buckets from which batches are drawn; fewer if there are fewer cuts."""
     shuffle_buffer: int = 20000
-    """Cuts held ready for drawing. Larger shuffles better and needs more memory."""
+    """Cuts in the shuffle buffer. A larger one shuffles better and needs more memory."""
     num_workers: int = 2
-    """Processes that load data; 0 loads in the main process. It does not change the batches."""
+    """Processes that load data; 0 loads in the main process. The batches do not depend on it."""
 
     on_the_fly: bool = False
-    """Compute features from the audio while training, instead of reading those of the manifests."""
+    """Compute features from the audio during training, instead of reading stored features."""
     feature_backend: FeatureBackend = "lhotse"
-    """What computes features on the fly."""
+    """Backend that computes features on the fly."""
     sample_rate: int = 16000
-    """Sample rate of the audio in Hz; on the fly, other audio is resampled to it."""
+    """Sample rate of the audio in Hz; with on_the_fly, other audio is resampled to it."""
     num_mel_bins: int = 80
-    """Number of features."""
+    """Mel bins of the features."""
 
     min_seconds: float = 0.3
-    """Shorter utterances are not trained on."""
+    """Shortest training utterance in seconds."""
     max_seconds: float = 20.0
-    """Longer utterances are not trained on."""
+    """Longest training utterance in seconds."""
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     """Masking of features in training."""
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     """Noise mixed into the training utterances."""
     silence: SilenceConfig = field(default_factory=SilenceConfig)
-    """Silence around the training utterances, and between some that are joined."""
+    """Silence around training utterances, and between joined ones."""
 
     def fbank_options(self) -> FbankOptions:
-        """The features' definition."""
+        """The definition of the features."""
         return FbankOptions(self.sample_rate, self.num_mel_bins, self.feature_backend)
 
     def location(self, split: str) -> str:
-        """Where the cuts of a split are."""
+        """The path or URL of a split's cuts."""
         if self.shar_dir is not None:
             return index_location(self.shar_dir, split)
         return str(cuts_path(self.manifest_dir, self.prefix, split))
@@ -73,15 +73,15 @@ class DataConfig:
         """Open the cuts of a split lazily.
 
         Raises:
-            FileNotFoundError: there is no such split.
-            ValueError: it has been exported without what is needed.
+            FileNotFoundError: the split does not exist.
+            ValueError: the Shar export lacks the features, or with on_the_fly the audio.
         """
         if self.shar_dir is not None:
             return read_shar(self.shar_dir, split, "recording" if self.on_the_fly else "features")
         return read_cuts(cuts_path(self.manifest_dir, self.prefix, split))
 
     def num_frames(self, cut: Cut) -> int:
-        """The feature frames that a cut has, or will have when they are computed."""
+        """Number of feature frames of a cut, stored or to be computed."""
         if not self.on_the_fly and cut.has_features:
             return cut.num_frames
         return self.fbank_options().num_frames(round(cut.duration * self.sample_rate))

@@ -1,4 +1,4 @@
-"""Which cuts cannot be used, and why: too short, too long, or with a transcript that does not fit."""
+"""Filter for unusable cuts: too short, too long, or with a transcript that does not fit."""
 
 import operator
 from collections.abc import Callable, Sequence
@@ -12,21 +12,21 @@ from summarymix.data.tokens import Tokenizer
 
 
 class CutProblems:
-    """Says what is wrong with a cut. Nothing of it is loaded."""
+    """Finds the problem of a cut from its manifest, without loading data."""
 
     def __init__(self, config: DataConfig, tokenizer: Tokenizer, output_lengths: Callable[[int], int]) -> None:
         """
         Args:
-            config: the limits, and what the features are.
-            tokenizer: makes the token ids.
-            output_lengths: the encoder's frames for a number of feature frames.
+            config: duration limits and feature options.
+            tokenizer: turns transcripts into token ids.
+            output_lengths: number of encoder frames for a number of feature frames.
         """
         self._config = config
         self._tokenizer = tokenizer
         self._output_lengths = output_lengths
 
     def for_training(self, cut: Cut) -> Skipped | None:
-        """Why this cut cannot be trained on, or None."""
+        """The problem that excludes this cut from training, or None."""
         seconds = f"{cut.duration:.2f} s"
         if cut.duration < self._config.min_seconds:
             return skipped_cut(cut, "too short", seconds, "lower --data.min_seconds to use it")
@@ -35,12 +35,12 @@ class CutProblems:
         return self.for_loss(cut)
 
     def for_loss(self, cut: Cut) -> Skipped | None:
-        """Why no loss is defined for this cut, or None."""
+        """The problem that leaves this cut's loss undefined, or None."""
         frames = self._encoder_frames(cut)
         return self._no_encoder_frame(cut, frames) or self._transcript_problem(cut, frames)
 
     def for_decoding(self, cut: Cut) -> Skipped | None:
-        """Why this cut cannot be recognised, or None."""
+        """The problem that prevents recognition of this cut, or None."""
         return self._no_encoder_frame(cut, self._encoder_frames(cut))
 
     def _encoder_frames(self, cut: Cut) -> int:
@@ -49,21 +49,21 @@ class CutProblems:
     def _no_encoder_frame(self, cut: Cut, frames: int) -> Skipped | None:
         if frames >= 1:
             return None
-        detail = f"{self._config.num_frames(cut)} feature frames give none of the encoder"
+        detail = f"{self._config.num_frames(cut)} feature frames give no encoder frame"
         return skipped_cut(cut, "too short for the encoder", detail, "use longer audio")
 
     def _transcript_problem(self, cut: Cut, frames: int) -> Skipped | None:
         text = transcript(cut)
         if not text:
             return skipped_cut(cut, "empty transcript", "", "add the transcript, or remove the utterance")
-        # No tokens need more frames than the characters and the mark before the first word: a token takes one frame,
-        # and one more after an equal one, which as many characters of their own take as well. So most need not be made.
+        # Tokens never need more frames than the characters and the mark before the first word: a token takes a frame,
+        # and one more after an equal token; its characters take at least as many. So most texts need no tokenising.
         if self._tokenizer.covers(text) and len(text) + 1 + _repetitions(text) <= frames:
             return None
         tokens = self._tokenizer.encode(text)
         if self._tokenizer.unk_id in tokens:
             unknown = " ".join(f"{c!r}" for c in self._tokenizer.unknown_characters(text))
-            detail, remedy = f"{unknown} in {text!r}", "normalise the transcript, or make the tokens anew"
+            detail, remedy = f"{unknown} in {text!r}", "normalise the transcript, or train the tokens again"
             return skipped_cut(cut, "unknown characters", detail, remedy)
         needed = ctc_frames_needed(tokens)
         if frames < needed:
@@ -77,7 +77,7 @@ class CutProblems:
 
 
 def ctc_frames_needed(tokens: list[int]) -> int:
-    """Encoder frames that CTC needs at least: one for each token and one blank between equal neighbours."""
+    """Fewest encoder frames that CTC needs: one per token, and one blank between equal neighbours."""
     return max(len(tokens) + _repetitions(tokens), 1)
 
 

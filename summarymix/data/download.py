@@ -1,4 +1,4 @@
-"""Corpora as they are published: archives behind a URL."""
+"""Download of published corpora: archives at a URL."""
 
 import argparse
 import gzip
@@ -24,29 +24,29 @@ class Archive:
 
     url: str
     num_bytes: int
-    """Its size; where it is published in rounded megabytes, about."""
+    """Size of the archive; approximate if published in rounded megabytes."""
     md5: str | None
-    """The sum published beside it. None: there is none; then ``num_bytes`` is exact, and gzip's own sum is checked."""
+    """Published MD5 sum. None: no sum is published; then ``num_bytes`` is exact, and gzip's checksum is verified."""
     unpacked_bytes: int
-    """About what comes out of it."""
+    """Approximate size after unpacking."""
 
 
 def fetch(archive: Archive, dl_dir: Path, folder: str) -> bool:
-    """Download and unpack, unless ``dl_dir / folder`` is there: what is there is used as it is, and never touched.
+    """Download and unpack an archive, unless ``dl_dir / folder`` exists; an existing folder is never changed.
 
-    An interrupted download goes on where it stopped. The folder appears whole or not at all.
+    An interrupted download is resumed. The folder appears whole or not at all.
 
     Args:
-        archive: what to get. Its file stays in ``dl_dir``.
-        dl_dir: where it goes.
-        folder: what the archive holds, such as ``LibriSpeech/dev-clean``. Other files beside it, such as a license, are
-            unpacked as well unless they are there.
+        archive: the archive; its file stays in ``dl_dir``.
+        dl_dir: download folder.
+        folder: folder in the archive, such as ``LibriSpeech/dev-clean``. Other files next to it, such as a licence, are
+            unpacked as well unless they exist.
 
     Returns:
-        Whether there was anything to do.
+        True if the archive was unpacked, False if the folder existed.
 
     Raises:
-        OSError: a server cannot be reached, the disk is too small, or the archive is incomplete or damaged.
+        OSError: the server cannot be reached, the disk is too small, or the archive is incomplete or damaged.
     """
     target = dl_dir / folder
     if target.exists():
@@ -58,10 +58,10 @@ def fetch(archive: Archive, dl_dir: Path, folder: str) -> bool:
     resumable_download(archive.url, file)
     if problem := _damage(file, archive):
         raise OSError(
-            f"{file} is incomplete or damaged ({problem}): run the same command again, to go on where the download "
-            "stopped. If that does not help, delete the file first"
+            f"{file} is incomplete or damaged ({problem}): run the same command again to resume the download. "
+            "If that does not help, delete the file first"
         )
-    # In the same folder, hence on the same disk: unpacked things are renamed into place, the folder itself last.
+    # In the same folder, so on the same disk: unpacked files are renamed into place, the folder itself last.
     temporary = dl_dir / f".{file.name}.part"
     shutil.rmtree(temporary, ignore_errors=True)
     with tarfile.open(file) as tar:
@@ -78,17 +78,17 @@ def fetch(archive: Archive, dl_dir: Path, folder: str) -> bool:
 
 
 def fetch_command(description: str | None, path: str, folder: str, **published: Any) -> None:
-    """A command line that fetches an archive of OpenSLR, unless ``folder`` is in its ``--dl-dir`` already.
+    """Run a command line that fetches an archive of OpenSLR, unless ``folder`` is in its ``--dl-dir`` already.
 
     Args:
-        description: of the command.
-        path: of the archive, behind OpenSLR's address or that of a mirror.
-        folder: what the archive holds.
+        description: help text of the command.
+        path: path of the archive below the base URL of OpenSLR or a mirror.
+        folder: folder in the archive.
         published: the other fields of :class:`Archive`.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dl-dir", type=Path, required=True)
-    parser.add_argument("--base-url", default=OPENSLR, help="of OpenSLR or a mirror of it (default: %(default)s)")
+    parser.add_argument("--base-url", default=OPENSLR, help="URL of OpenSLR or a mirror (default: %(default)s)")
     args = parser.parse_args()
     try:
         new = fetch(Archive(f"{args.base_url}/{path}", **published), args.dl_dir, folder)
@@ -98,7 +98,7 @@ def fetch_command(description: str | None, path: str, folder: str, **published: 
 
 
 def _damage(file: Path, archive: Archive) -> str:
-    """In what a downloaded file differs from what is published; nothing if in nothing."""
+    """The difference between a downloaded file and the published archive; empty if they match."""
     if archive.md5 is not None:
         found = _md5(file)
         return "" if found == archive.md5 else f"MD5 {found} instead of {archive.md5}"
@@ -108,7 +108,7 @@ def _damage(file: Path, archive: Archive) -> str:
         with gzip.open(file) as stream:
             while stream.read(1 << 20):
                 pass
-    except (OSError, EOFError, zlib.error) as error:  # the sum stands at the end
+    except (OSError, EOFError, zlib.error) as error:  # the checksum is at the end of the file
         return f"{error}"
     return ""
 

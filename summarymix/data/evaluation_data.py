@@ -1,4 +1,4 @@
-"""Dev and test data: everything that can be decoded, in a fixed order."""
+"""Dev and test data: every utterance that can be decoded, in a fixed order."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,7 +13,7 @@ from summarymix.data.tokens import Tokenizer
 
 
 class EvalData:
-    """A dev or test split in a fixed order, batched by duration. Everything is kept that can be decoded at all."""
+    """A dev or test split in a fixed order, batched by duration. Every cut that can be decoded is kept."""
 
     def __init__(
         self,
@@ -26,16 +26,16 @@ class EvalData:
     ) -> None:
         """
         Args:
-            config: what to read.
-            tokenizer: makes the token ids; characters that it does not know become ``<unk>``.
+            config: data options.
+            tokenizer: turns transcripts into token ids; unknown characters become ``<unk>``.
             split: name of the split.
-            output_lengths: the encoder's frames for a number of feature frames.
+            output_lengths: number of encoder frames for a number of feature frames.
             max_duration: seconds of audio in a batch; None: as in training.
-            for_loss: also leave out what a loss is not defined for, as in training, except for long utterances.
+            for_loss: also leave out cuts whose loss is undefined, as in training. Long utterances are kept.
 
         Raises:
             FileNotFoundError: the manifest is missing.
-            ValueError: nothing of it is left.
+            ValueError: no cut is left.
         """
         self.config = config
         self.split = split
@@ -46,21 +46,21 @@ class EvalData:
         kept, self.skipped_items = separate(problem(cut) or cut for cut in config.read_cuts(split))
         if not kept:
             raise ValueError(f"No cut of {config.location(split)} can be evaluated; {self.skipped_items.summary()}")
-        # Of equal length, by name: the order must not depend on that of the manifest.
+        # Cuts of equal duration are sorted by id, so that the order does not depend on the manifest.
         self._cuts = sorted(kept, key=lambda cut: (cut.duration, cut.id))
         self.num_cuts = len(kept)
         self.total_seconds = sum(cut.duration for cut in kept)
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Number of cuts left out so far by reason; unreadable ones are found while iterating."""
+        """Number of cuts left out so far, by reason; unreadable cuts are found during iteration."""
         return self.skipped_items.counts
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches, from the shortest utterances to the longest.
+        """Iterate over the batches, from the shortest utterances to the longest.
 
         Raises:
-            RuntimeError: not a single cut can be read.
+            RuntimeError: no cut can be read.
         """
         sampler = SimpleCutSampler(
             CutSet.from_cuts(self._cuts), max_duration=self._max_duration, shuffle=False, rank=0, world_size=1

@@ -1,10 +1,10 @@
-"""From recordings and supervisions to cuts with stored features, in parallel, restartable, the same every time.
+"""Extraction of features: recordings and supervisions become cuts with stored features.
 
-Noise for augmentation goes the same way, from recordings alone.
+It runs in parallel, can be restarted and is reproducible. Noise for augmentation is extracted from recordings alone.
 
-The cuts are dealt into shards. A shard's manifest is written after all of its features, under a name that holds a
-fingerprint of everything that went into it. So a run that was killed takes up the finished shards of the last one,
-changed data or options take up none, and the number of jobs does not matter.
+The cuts are divided into shards. A shard's manifest is written after all of its features, and its name holds a
+fingerprint of the cuts, audio files and options. So a restarted run reuses finished shards, a run with changed data or
+options reuses none, and the number of jobs does not affect the result.
 """
 
 import gzip
@@ -38,31 +38,31 @@ from summarymix.files import atomic_write, check_disk_space
 
 Storage = Literal["numpy_files", "lilcom_chunky", "none"]
 
-# lilcom's is measured on speech.
+# The value for lilcom is measured on speech.
 _BYTES_PER_VALUE: dict[Storage, float] = {"numpy_files": 4, "lilcom_chunky": 1.2, "none": 0}
 
-# Order of the cuts in a manifest. Training reads manifests from front to back through a limited buffer,
-# and neighbours in a corpus share speaker and book.
+# Seed of the order of a manifest's cuts. They are shuffled, because training reads manifests from front to back through
+# a limited buffer, and neighbours in a corpus share speaker and book.
 _ORDER_SEED = 0
 
 
 @dataclass(frozen=True)
 class ExtractionOptions:
-    """How the cuts of a split are made."""
+    """Options for making the cuts of a split."""
 
     fbank: FbankOptions = field(default_factory=FbankOptions)
     storage: Storage = "numpy_files"
-    """One exact file per cut; lhotse's compressed archives (lossy, needs lilcom); or none: computed while training."""
+    """One exact file per cut; lhotse's compressed archives (lossy, needs lilcom); or none, for features on the fly."""
     speeds: tuple[float, ...] = ()
-    """Copies at other speeds, such as 0.9 and 1.1."""
+    """Speeds of additional copies, such as 0.9 and 1.1."""
     shard_size: int = 250
 
 
 def load_cuts(manifest_dir: Path, prefix: str, split: str) -> CutSet:
-    """One cut for each supervision in ``{prefix}_{recordings,supervisions}_{split}.jsonl.gz``, with its id.
+    """Load a cut for each supervision in ``{prefix}_{recordings,supervisions}_{split}.jsonl.gz``, with the same id.
 
     Raises:
-        FileNotFoundError: one of the two is missing.
+        FileNotFoundError: one of the manifests is missing.
     """
     paths = [Path(manifest_dir) / f"{prefix}_{kind}_{split}.jsonl.gz" for kind in ("recordings", "supervisions")]
     for path in paths:
@@ -75,9 +75,9 @@ def load_cuts(manifest_dir: Path, prefix: str, split: str) -> CutSet:
 
 
 def noise_windows(manifest_dir: Path, prefix: str, parts: Sequence[str], seconds: float) -> list[Cut]:
-    """The recordings of ``{prefix}_recordings_{part}.jsonl.gz`` in windows of ``seconds``, without transcripts.
+    """Cut the recordings of ``{prefix}_recordings_{part}.jsonl.gz`` into windows of ``seconds`` without transcripts.
 
-    What is left at a recording's end is a window of its own if it is longer than half of the others.
+    The remainder of a recording is kept if it is longer than half a window.
 
     Raises:
         FileNotFoundError: a manifest is missing.
@@ -90,7 +90,7 @@ def noise_windows(manifest_dir: Path, prefix: str, parts: Sequence[str], seconds
             raise FileNotFoundError(f"No manifest {path}: make it with local/prepare_musan.py, or correct the options")
         for recording in RecordingSet.from_jsonl_lazy(path):
             if recording.num_channels != 1:
-                raise ValueError(f"{path}: the recording {recording.id} has {recording.num_channels} channels, not one")
+                raise ValueError(f"{path}: recording {recording.id} has {recording.num_channels} channels instead of 1")
             windows += recording.to_cut().cut_into_windows(seconds).filter(lambda window: window.duration > seconds / 2)
     return windows
 
@@ -101,12 +101,12 @@ def extract_split(
     """Make ``{out_dir}/{prefix}_cuts_{split}.jsonl.gz`` and the features it refers to.
 
     Args:
-        manifest_dir: where recordings and supervisions are.
-        out_dir: where cuts and features go.
+        manifest_dir: folder of the recordings' and supervisions' manifests.
+        out_dir: output folder of cuts and features.
         prefix: name of the corpus.
         split: name of the split.
-        options: what to compute.
-        executor: runs the shards, here or elsewhere. Workers have to see the same files under the same absolute paths.
+        options: extraction options.
+        executor: runs the shards, here or on other machines. Workers need the same files under the same absolute paths.
 
     Returns:
         The cuts whose audio cannot be read. They are also listed in ``{out_dir}/skipped-{prefix}-{split}-audio.tsv``.
@@ -114,8 +114,8 @@ def extract_split(
     Raises:
         FileNotFoundError: a manifest is missing.
         ValueError: no cut is left.
-        ImportError: the storage needs a package that is not there.
-        OSError: there is not enough room on the disk.
+        ImportError: the storage needs a package that is not installed.
+        OSError: the disk has too little free space.
     """
     return _extract(load_cuts(manifest_dir, prefix, split), out_dir, prefix, split, options, executor)
 
@@ -129,9 +129,9 @@ def extract_noise(
     options: ExtractionOptions,
     executor: Executor,
 ) -> SkippedItems:
-    """Make ``{out_dir}/{prefix}_cuts.jsonl.gz``, the :func:`noise_windows` of all parts, as :func:`extract_split` does.
+    """Make ``{out_dir}/{prefix}_cuts.jsonl.gz`` from the :func:`noise_windows` of all parts, as :func:`extract_split`.
 
-    What cannot be read is listed in ``{out_dir}/skipped-{prefix}-audio.tsv``.
+    Unreadable windows are listed in ``{out_dir}/skipped-{prefix}-audio.tsv``.
     """
     return _extract(noise_windows(manifest_dir, prefix, parts, seconds), out_dir, prefix, None, options, executor)
 
@@ -193,7 +193,7 @@ def _with_id_of_supervision(cut: Cut) -> Cut:
 
 
 def _in_order(cuts: Iterable[Cut], speeds: Sequence[float]) -> list[Cut]:
-    # Sorted first: corpora are listed in the order of the file system.
+    # Sorted first, because corpora are listed in file-system order.
     originals = sorted(cuts, key=lambda cut: cut.id)
     copies = originals + [cut.perturb_speed(speed) for speed in speeds for cut in originals]
     random.Random(_ORDER_SEED).shuffle(copies)
@@ -214,36 +214,36 @@ def _fingerprint(cuts: Sequence[Cut], options: ExtractionOptions) -> str:
 def _extract_shard(
     name: str, cuts: Sequence[Cut], folder: Path, shard_dir: Path, feature_dir: Path, options: ExtractionOptions
 ) -> None:
-    """Compute one shard. ``folder`` is what paths are relative to; a worker may have been started elsewhere."""
+    """Compute one shard. Paths are relative to ``folder``, because a worker may have been started elsewhere."""
     if not (folder / shard_dir).is_dir():
         raise FileNotFoundError(
-            f"The worker on {socket.gethostname()} does not see {folder / shard_dir}: work on a disk that all workers "
-            "have under the same path"
+            f"The worker on {socket.gethostname()} cannot find {folder / shard_dir}: use a disk that all workers mount "
+            "under the same path"
         )
     manifest = folder / shard_dir / f"{name}.jsonl.gz"
     if manifest.exists():
         return
-    torch.set_num_threads(1)  # the shards run side by side
+    torch.set_num_threads(1)  # the shards run in parallel
     skipped = SkippedItems()
     kept: list[Cut] = []
     if options.storage == "none":
         kept = list(cuts)
     else:
         extractor = FbankExtractor(options.fbank)
-        archive = name.split("-")[0]  # without the fingerprint: the same name for the same place
+        archive = name.split("-")[0]  # without the fingerprint, so that it depends on the position only
         storage_path = feature_dir if options.storage == "numpy_files" else feature_dir / archive
         (folder / storage_path).parent.mkdir(parents=True, exist_ok=True)
         with get_writer(options.storage)(str(folder / storage_path)) as writer:
-            # As it was given, relative or not, with the suffix that lhotse may have added.
+            # The path as given, relative or absolute, with the suffix that lhotse may have added.
             stored_path = storage_path.with_name(Path(writer.storage_path).name)
             for cut in cuts:
                 try:
                     cut, features = _compute(cut, folder, extractor)
-                # What a broken file raises differs between formats and libraries; the text goes into the list.
+                # The exception for a broken file depends on format and library; its message goes into the list.
                 except Exception as error:
                     files = " ".join(source.source for source in cut.recording.sources)
                     detail = f"{type(error).__name__}: {error}"
-                    skipped.add(Skipped(cut.id, files, "unreadable audio", detail, "restore the file, run anew"))
+                    skipped.add(Skipped(cut.id, files, "unreadable audio", detail, "restore the file, then run again"))
                     continue
                 kept.append(_store(cut, features, extractor.options, writer, stored_path))
     skipped.write(folder / shard_dir / f"{name}.tsv")
@@ -259,13 +259,13 @@ def _compute(cut: Cut, folder: Path, extractor: FbankExtractor) -> tuple[Cut, np
 
 def _store(cut: Cut, features: np.ndarray, options: FbankOptions, writer: FeaturesWriter, stored_path: Path) -> Cut:
     try:
-        # lhotse's own way of storing invents random keys.
+        # lhotse's own method of storing uses random keys.
         key = writer.write(quote(cut.id, safe=""), features)
     except OSError as error:
         raise OSError(
             error.errno,
             f"Cannot write the features of {cut.id} to {writer.storage_path} ({error.strerror}). "
-            "What is finished will be used when the same command is run again",
+            "Correct this and run the same command again: it reuses finished shards",
         ) from error
     return fastcopy(
         cut,

@@ -2,8 +2,8 @@
 
 The definition is lhotse's ``Fbank(FbankConfig(num_mel_bins=80))``, which is Kaldi's with ``snip_edges=False``:
 25 ms windows every 10 ms, centred so that n samples give round(n / 160) frames, with the signal mirrored at
-both ends. Mirroring is done here, once, and the back ends only ever see whole windows. That is what
-makes features pushed in blocks of any size equal to those of the whole file, whatever computes them.
+both ends. Mirroring is done here, once, and the backends only compute whole windows. So features pushed in blocks
+of any size equal the features of the whole file, with every backend.
 """
 
 import warnings
@@ -22,23 +22,24 @@ from torch import Tensor
 FeatureBackend = Literal["lhotse", "kaldifeat", "kaldi-native-fbank"]
 
 _LOW_FREQUENCY = 20.0
-_HIGH_FREQUENCY = -400.0  # counted from the Nyquist frequency. Kaldi's own default is 0
+_HIGH_FREQUENCY = -400.0  # relative to the Nyquist frequency. Kaldi's own default is 0
 _FRAMES_AT_ONCE = 1000
 
 
 @dataclass(frozen=True)
 class FbankOptions:
-    """What the features are. ``backend`` is only who computes them.
+    """Definition of the features. ``backend`` only selects the implementation.
 
-    Back ends agree within 2e-3. In 50 minutes of LibriSpeech one value in two million exceeds that, by up to 4e-3:
-    bins that are nearly silent beside loud ones, where float32 rounds lhotse's own values by 3e-3.
+    Backends agree within 2e-3. In 50 minutes of LibriSpeech one value in two million exceeds this, by up to 4e-3: in
+    nearly silent bins next to loud ones, where float32 rounds lhotse's own values by 3e-3.
 
-    Telephone speech has a ``sample_rate`` of 8000 Hz. 80 bins work there, but 16 of them are a single frequency of the
-    Fourier transform, some of them the same one; 40 bins say as much.
+    Telephone speech has a ``sample_rate`` of 8000 Hz. 80 bins work there, but 40 carry the same information: 16 of the
+    80 are a single FFT frequency, some of them the same one.
 
     Raises:
-        ValueError: mel bins lie between two frequencies (more than 124 bins at 16000 Hz, 90 at 8000 Hz). lhotse and
-            kaldi-native-fbank would fill them with a constant, kaldifeat would abort the whole process.
+        ValueError: there are fewer than 4 mel bins, or some lie between two FFT frequencies (more than 124 bins at
+            16000 Hz, 90 at 8000 Hz). lhotse and kaldi-native-fbank fill those with a constant, kaldifeat aborts the
+            process.
     """
 
     sample_rate: int = 16000
@@ -50,54 +51,54 @@ class FbankOptions:
             raise ValueError(f"num_mel_bins must be at least 4, not {self.num_mel_bins}")
         if empty := _count_empty_bins(self.num_mel_bins, self.window, self.sample_rate):
             raise ValueError(
-                f"{empty} of {self.num_mel_bins} mel bins are empty at {self.sample_rate} Hz: make num_mel_bins "
-                "smaller (80 is usual at 16000 Hz, 40 at 8000 Hz)"
+                f"{empty} of {self.num_mel_bins} mel bins are empty at {self.sample_rate} Hz: reduce num_mel_bins "
+                "(80 is usual at 16000 Hz, 40 at 8000 Hz)"
             )
 
     @property
     def window(self) -> int:
-        """Samples in a frame (25 ms)."""
+        """Window length in samples (25 ms)."""
         return self.sample_rate * 25 // 1000
 
     @property
     def shift(self) -> int:
-        """Samples from one frame to the next (10 ms)."""
+        """Frame shift in samples (10 ms)."""
         return self.sample_rate // 100
 
     @property
     def left_padding(self) -> int:
-        """Mirrored samples before the first one, which centre frame t on its 10 ms."""
+        """Number of mirrored samples before the first one; they centre frame t on its 10 ms."""
         return (self.window - self.shift) // 2
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames of an audio of ``num_samples``: its duration in units of 10 ms, rounded half up."""
+        """Number of frames for ``num_samples``: the duration in units of 10 ms, rounded half up."""
         return (num_samples + self.shift // 2) // self.shift
 
 
-# Remembered, because such options are made for every cut while features are computed on the fly.
+# Cached, because with features on the fly such options are made for every cut.
 @cache
 def _count_empty_bins(num_mel_bins: int, window: int, sample_rate: int) -> int:
-    """How many mel bins lie between two frequencies of the Fourier transform."""
+    """Number of mel bins that lie between two FFT frequencies."""
     padded_window = 2 ** (window - 1).bit_length()
     banks, _ = get_mel_banks(num_mel_bins, padded_window, sample_rate, _LOW_FREQUENCY, _HIGH_FREQUENCY)
-    return int((banks.sum(dim=1) == 0).sum())  # of (num_mel_bins, padded_window / 2)
+    return int((banks.sum(dim=1) == 0).sum())  # banks: (num_mel_bins, padded_window / 2)
 
 
 class FbankExtractor:
-    """Computes log-mel filter banks of whole recordings, or through :meth:`online` of a stream."""
+    """Computes log-mel filter banks of whole recordings, or of a stream with :meth:`online`."""
 
     def __init__(self, options: FbankOptions | None = None) -> None:
         self.options = options or FbankOptions()
         self._windows_to_fbank = _BACKENDS[self.options.backend](self.options)
 
     def extract(self, samples: Tensor | np.ndarray) -> Tensor:
-        """Features of a whole recording.
+        """Compute the features of a whole recording.
 
         Args:
             samples: (n,) in [-1, 1], at ``options.sample_rate``.
 
         Returns:
-            (T, num_mel_bins) float32 with T = ``options.num_frames(n)``: audio shorter than half a frame gives none.
+            (T, num_mel_bins) float32 with T = ``options.num_frames(n)``: audio shorter than 5 ms gives no frame.
 
         Raises:
             ValueError: the samples are not one-dimensional.
@@ -109,10 +110,10 @@ class FbankExtractor:
         return self.whole_windows(_mirror(samples, left, max(right, 0)), num_frames)
 
     def whole_windows(self, samples: Tensor, num_frames: int) -> Tensor:
-        """Features (num_frames, num_mel_bins) of the first whole windows in ``samples``, nothing mirrored."""
+        """Compute features (num_frames, num_mel_bins) of the first windows in ``samples``, without mirroring."""
         if num_frames == 0:
             return torch.zeros(0, self.options.num_mel_bins)
-        # In pieces: what is computed on the way then takes no more memory for an hour than for ten seconds.
+        # In pieces, so that intermediate tensors take no more memory for an hour than for ten seconds.
         pieces = []
         for begin in range(0, num_frames, _FRAMES_AT_ONCE):
             end = min(begin + _FRAMES_AT_ONCE, num_frames)
@@ -121,32 +122,32 @@ class FbankExtractor:
         return torch.cat(pieces)
 
     def online(self) -> "OnlineFbank":
-        """A new stream, whose concatenated frames equal :meth:`extract` of the concatenated samples."""
+        """Start a stream; its concatenated frames equal :meth:`extract` of the concatenated samples."""
         return OnlineFbank(self)
 
     def lhotse(self) -> FeatureExtractor:
-        """This extractor in lhotse's interface, for anything of lhotse that computes or stores features."""
+        """This extractor with lhotse's interface, for functions of lhotse that compute or store features."""
         return _LhotseFbank(self)
 
 
 class OnlineFbank:
-    """Features of one stream, pushed in blocks of any size. A frame is handed out once its last sample is there."""
+    """Features of one stream, pushed in blocks of any size. A frame is returned once its last sample has arrived."""
 
     def __init__(self, extractor: FbankExtractor) -> None:
         self._extractor = extractor
         self._options = extractor.options
-        self._samples = torch.zeros(0)  # not yet used up; mirrored on the left once the stream has begun
+        self._samples = torch.zeros(0)  # still needed; mirrored on the left once the first window is complete
         self._received = 0
         self._frames = 0
 
     def accept(self, samples: Tensor | np.ndarray) -> Tensor:
-        """Push samples (n,) in [-1, 1]; returns the new frames (t, num_mel_bins), possibly none."""
+        """Push samples (n,) in [-1, 1]; return the new frames (t, num_mel_bins), possibly none."""
         samples = _as_samples(samples)
         self._samples = torch.cat([self._samples, samples])
         self._received += len(samples)
         options = self._options
         if self._frames == 0:
-            # Until the first window is whole nothing is mirrored: a very short stream needs all of it at the end.
+            # Mirrored only once the first window is complete: finish() mirrors a very short stream as a whole.
             if self._received < options.window - options.left_padding:
                 return self._extractor.whole_windows(samples, 0)
             self._samples = _mirror(self._samples, options.left_padding, 0)
@@ -154,13 +155,13 @@ class OnlineFbank:
         if num_frames <= 0:
             return self._extractor.whole_windows(samples, 0)
         features = self._extractor.whole_windows(self._samples, num_frames)
-        # What stays is at least window - shift = 240 samples, more than the at most 200 that are mirrored at the end.
+        # At least window - shift = 240 samples remain, and at most 200 are mirrored at the end.
         self._samples = self._samples[num_frames * options.shift :]
         self._frames += num_frames
         return features
 
     def finish(self) -> Tensor:
-        """The frames (t, num_mel_bins) whose windows reach past the end. The stream takes no more samples."""
+        """Return the frames (t, num_mel_bins) whose windows reach past the end. The stream accepts no more samples."""
         options = self._options
         remaining = options.num_frames(self._received) - self._frames
         if self._frames == 0:
@@ -170,7 +171,7 @@ class OnlineFbank:
 
 
 class _LhotseFbank(lhotse.Fbank):
-    """lhotse's interface around :class:`FbankExtractor`; also takes audio too short for lhotse's own mirroring."""
+    """lhotse's interface around :class:`FbankExtractor`; also accepts audio too short for lhotse's own mirroring."""
 
     def __init__(self, extractor: FbankExtractor) -> None:
         super().__init__(_lhotse_config(extractor.options, snip_edges=False))
@@ -179,7 +180,7 @@ class _LhotseFbank(lhotse.Fbank):
     def extract(self, samples: Any, sampling_rate: int) -> Any:
         if sampling_rate != self._fbank.options.sample_rate:
             raise ValueError(
-                f"The features are made for {self._fbank.options.sample_rate} Hz, but the audio has {sampling_rate}: "
+                f"The features need {self._fbank.options.sample_rate} Hz, but the audio has {sampling_rate} Hz: "
                 "resample the cuts, or set the sample rate of the features"
             )
         features = self._fbank.extract(samples.squeeze(0) if samples.ndim == 2 else samples)
@@ -188,12 +189,12 @@ class _LhotseFbank(lhotse.Fbank):
 
 def _as_samples(samples: Tensor | np.ndarray) -> Tensor:
     if samples.ndim != 1:
-        raise ValueError(f"Features need one channel, samples of shape (n,), but got {tuple(samples.shape)}")
+        raise ValueError(f"Features need one channel (n,), but got samples {tuple(samples.shape)}")
     return torch.as_tensor(samples, dtype=torch.float32)
 
 
 def _mirror(samples: Tensor, left: int, right: int) -> Tensor:
-    """Mirror (n,) at both ends, the edge sample included: x1 x0 | x0 x1 … Goes to and fro where n is too short."""
+    """Mirror (n,) at both ends, the edge sample included: x1 x0 | x0 x1 … It is repeated if n is too short."""
     n = len(samples)
 
     def reflected(begin: int, end: int) -> Tensor:
@@ -207,7 +208,7 @@ def _mirror(samples: Tensor, left: int, right: int) -> Tensor:
 
 def _lhotse_config(options: FbankOptions, snip_edges: bool) -> lhotse.FbankConfig:
     with warnings.catch_warnings():
-        # It warns that snip_edges=True changes the number of frames, which is the point here.
+        # lhotse warns that snip_edges=True changes the number of frames, which is intended here.
         warnings.simplefilter("ignore")
         return lhotse.FbankConfig(
             sampling_rate=options.sample_rate,
@@ -235,7 +236,7 @@ def _kaldifeat_backend(options: FbankOptions) -> Callable[[Tensor], Tensor]:
         import kaldifeat
     except ImportError as error:
         raise ImportError(
-            f"The feature backend 'kaldifeat' was asked for, but cannot be used: {error}. "
+            f"The feature backend 'kaldifeat' cannot be used: {error}. "
             "Install it with tools/install_kaldifeat.sh, or choose 'lhotse' or 'kaldi-native-fbank'"
         ) from error
     fbank = kaldifeat.Fbank(_kaldi_options(kaldifeat.FbankOptions(), options))
@@ -260,9 +261,9 @@ def _kaldi_native_backend(options: FbankOptions) -> Callable[[Tensor], Tensor]:
 
 
 def _kaldi_options(config: Any, options: FbankOptions) -> Any:
-    """``config``, the FbankOptions of a port of Kaldi, with everything that differs from lhotse's defaults set.
+    """Set ``config``, the FbankOptions of a port of Kaldi, to lhotse's values where the defaults differ.
 
-    Kaldi's tools scale samples to 16-bit integers; its ports take them as they are, so [-1, 1] as lhotse does.
+    Kaldi's tools scale samples to 16-bit integers; its ports do not scale, so samples lie in [-1, 1] as in lhotse.
     """
     config.frame_opts.samp_freq = options.sample_rate
     config.frame_opts.dither = 0.0

@@ -1,22 +1,22 @@
-"""The last batches of an epoch, made of what is left in each bucket."""
+"""The last batches of an epoch, made from the leftovers of all buckets."""
 
 from collections.abc import Iterable, Iterator
 
 from lhotse import CutSet
 from lhotse.cut import Cut
 
-SMALL = 0.5  # of what a batch may have
+SMALL = 0.5  # a batch is small below this fraction of the largest duration
 
 
 def fill_batches(batches: Iterable[CutSet], max_seconds: float) -> Iterator[CutSet]:
-    """The same cuts, with small batches joined into full ones, which come last.
+    """Join small batches into full ones, which come last; every cut is kept.
 
-    A bucketing sampler ends with the leftovers of each bucket, down to single utterances. An optimiser's steps are as
-    large for those as for others: dozens of them in a row spoil the weights just before an epoch's checkpoint.
+    A bucketing sampler ends with the leftovers of each bucket, down to single utterances. An optimiser's step is as
+    large for a small batch as for a full one: dozens of them in a row degrade the weights just before a checkpoint.
 
     Args:
-        batches: of similar durations each.
-        max_seconds: that a batch may have, padding included.
+        batches: batches of cuts of similar duration.
+        max_seconds: largest duration of a batch in seconds, padding included.
 
     Yields:
         Batches; at most one of them has less than half of ``max_seconds``.

@@ -1,6 +1,6 @@
-"""From cuts to batches of tensors, in worker processes if wanted. What cannot be read is left out and named.
+"""Loading of cuts into batches of tensors, optionally in worker processes. Unreadable cuts are skipped and listed.
 
-No random numbers are drawn here: hence any number of workers gives the same batches.
+No random numbers are drawn here, so the batches do not depend on the number of workers.
 """
 
 from collections.abc import Iterable, Iterator
@@ -24,27 +24,27 @@ from summarymix.data.silence import WhiteNoise
 from summarymix.data.skipped import Skipped, SkippedItems, separate
 from summarymix.data.tokens import Tokenizer
 
-# If so many cuts fail to load and none before them did, it is not single files that are bad.
+# If this many cuts fail and none has been read, the cause is not a few bad files.
 FAILURES_THAT_ARE_FATAL = 50
 
 
 @dataclass
 class Batch:
-    """A batch of utterances on the CPU. It has no utterance at all when none of its cuts could be read."""
+    """A batch of utterances on the CPU; empty if none of its cuts could be read."""
 
     features: Tensor  # (N, T, F) float32, padded with log(1e-10)
     feature_lengths: Tensor  # (N,) int64
     tokens: list[list[int]]
     texts: list[str]
     cut_ids: list[str]
-    seconds: float  # of the utterances, padding and silence that was added not counted
+    seconds: float  # duration of the utterances, without padding and added silence
 
     def __len__(self) -> int:
         return len(self.cut_ids)
 
 
 class BatchLoader(Dataset):
-    """Loads the cuts of a batch. What cannot be read is left out and handed back as a list."""
+    """Loads the cuts of a batch. Unreadable cuts are left out of it and returned as a list."""
 
     def __init__(self, config: DataConfig, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -72,11 +72,10 @@ class BatchLoader(Dataset):
         return batch, failures.items
 
     def _load(self, cut: Cut) -> list[tuple[Cut, Tensor] | Skipped]:
-        """A cut with its features (T, F), or why there are none. Of utterances that have been joined, those remain that
-        can be read."""
+        """Load a cut and its features (T, F), or return its problem. Of joined utterances, the readable ones remain."""
         try:
             return [(cut, self._features(cut))]
-        # What a broken file raises differs between formats and libraries; the text goes into the list.
+        # The exception for a broken file depends on format and library; its message goes into the list.
         except Exception as error:
             joined = utterances(cut)
             loaded = [one for part in joined for one in self._load(part)] if len(joined) > 1 else []
@@ -91,11 +90,11 @@ class BatchLoader(Dataset):
         elif cut.has_features:
             features = torch.from_numpy(cut.load_features()).float()
         else:
-            raise ValueError("the manifest has no features: set --data.on_the_fly true, or compute them")
+            raise ValueError("the manifest has no features: set --data.on_the_fly true, or compute the features")
         if features.shape[1] != self._num_mel_bins:
-            raise ValueError(f"{features.shape[1]} features instead of {self._num_mel_bins}: see --data.num_mel_bins")
+            raise ValueError(f"{features.shape[1]} mel bins instead of {self._num_mel_bins}: see --data.num_mel_bins")
         if not torch.isfinite(features).all():
-            raise ValueError("the features are not finite")
+            raise ValueError("some features are infinite or NaN")
         if self._white_noise is not None:
             self._white_noise.fill(features, cut)
         return features  # (T, F)
@@ -112,15 +111,15 @@ def load_batches(
     """Load batches in turn.
 
     Args:
-        loader: loads one.
-        batches: the cuts of each.
+        loader: loads one batch.
+        batches: the cuts of each batch.
         num_workers: processes that load ahead; 0 loads in this one.
-        num_cuts: at most so many are in all batches together.
-        unreadable: gets the cuts that cannot be read, unless they are in it.
-        listing: where to write ``unreadable`` whenever it gets more.
+        num_cuts: upper bound of the number of cuts in all batches.
+        unreadable: list to which each unreadable cut is added once.
+        listing: file to which ``unreadable`` is written whenever it grows.
 
     Raises:
-        RuntimeError: not a single cut can be read.
+        RuntimeError: no cut can be read.
     """
     data_loader = DataLoader(
         loader,
@@ -128,7 +127,7 @@ def load_batches(
         batch_size=None,
         num_workers=num_workers,
         collate_fn=_as_it_is,
-        # Of its own, because a DataLoader draws from the global generator, which training reseeds for each batch.
+        # By default a DataLoader draws from the global generator, which training reseeds for each batch.
         generator=torch.Generator().manual_seed(0),
     )
     listed = {item.id for item in unreadable.items}
@@ -150,7 +149,7 @@ def _nothing_readable(count: int, example: Skipped, listing: Path | None) -> Run
     where = f" All are listed in {listing}." if listing else ""
     return RuntimeError(
         f"None of the first {count} cuts could be read, for example {example.id}, {example.file}: {example.detail}."
-        f"{where} Relative paths count from the recipe's folder: start from there, or run ./prepare.sh anew"
+        f"{where} Relative paths start in the recipe's folder: run the command there, or run ./prepare.sh again"
     )
 
 
@@ -165,7 +164,7 @@ def _place_of_data(cut: Cut) -> str | None:
 
 
 def _unreadable(cut: Cut, error: Exception) -> Skipped:
-    # lhotse appends the call with all its arguments.
+    # lhotse appends the failed call with all its arguments.
     detail = f"{type(error).__name__}: {str(error).split('[extra info]')[0].strip()}"
     places = [place for part in parts(cut) if (place := _place_of_data(part))]
     if places:

@@ -18,8 +18,8 @@ class _Item(Protocol):
 def write_manifest(items: Iterable[_Item], path: Path) -> int:
     """Write recordings, supervisions or cuts to ``path`` and return their number.
 
-    lhotse's own writers leave half a file behind when they are killed, and their gzip header holds the time.
-    This writes whole files, and the same bytes for the same items.
+    lhotse's own writers leave a partial file when they are killed, and their gzip header holds the time.
+    This function writes whole files, and the same bytes for the same items.
     """
     count = 0
     with (
@@ -33,21 +33,21 @@ def write_manifest(items: Iterable[_Item], path: Path) -> int:
 
 
 def cuts_path(manifest_dir: Path | str, prefix: str, split: str | None) -> Path:
-    """Where the cuts of a split are, ``{prefix}_cuts_{split}.jsonl.gz``; of noise, which has no splits, without it."""
+    """The path ``{prefix}_cuts_{split}.jsonl.gz`` of a split's cuts; noise has no splits, so no ``_{split}``."""
     return Path(manifest_dir) / f"{prefix}_cuts{f'_{split}' if split else ''}.jsonl.gz"
 
 
 def read_cuts(path: Path) -> CutSet:
-    """Open the cuts lazily: nothing is held in memory, every iteration reads the file anew.
+    """Open the cuts lazily: they are not kept in memory, and every iteration reads the file again.
 
     Raises:
-        FileNotFoundError: there is no such file; the message lists the splits that there are.
+        FileNotFoundError: the file does not exist; the message lists the manifests in its folder.
     """
     path = Path(path)
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*_cuts_*.jsonl.gz"))
         raise FileNotFoundError(
-            f"No manifest {path}. In that folder there are: {', '.join(there) or 'none'}. "
+            f"No manifest {path}. Its folder has: {', '.join(there) or 'none'}. "
             "Run ./prepare.sh, or correct --data.manifest_dir, --data.prefix or the names of the splits"
         )
     return CutSet.from_jsonl_lazy(path)

@@ -1,4 +1,4 @@
-"""Noise mixed into training utterances: lhotse's CutMix, with random numbers of its own for each batch."""
+"""Noise mixed into training utterances: lhotse's CutMix, with a separate random generator for each batch."""
 
 import math
 import random
@@ -16,46 +16,46 @@ from summarymix.data.manifests import read_cuts
 
 @dataclass
 class NoiseConfig:
-    """Noise to train with."""
+    """Noise mixed into training utterances."""
 
     manifest: str | None = None
-    """Cuts of noise, such as data/fbank/musan_cuts.jsonl.gz; null: none is mixed in."""
+    """Manifest of noise cuts, such as data/fbank/musan_cuts.jsonl.gz; null: no noise."""
     probability: float = 0.5
-    """Part of the utterances that get noise."""
+    """Fraction of the utterances that gets noise."""
     snr: tuple[float, float] = (10.0, 20.0)
-    """Lowest and highest ratio of the utterance's energy to that of its noise, in dB."""
+    """Lowest and highest signal-to-noise ratio in dB."""
 
     def summary(self) -> str:
-        """What is mixed in, in a few words."""
+        """A short description for the log."""
         if self.manifest is None:
             return "no noise mixed in (--data.noise.manifest)"
         low, high = self.snr
-        return f"noise of {self.manifest} in {self.probability:.0%} of them, {low:g} to {high:g} dB below"
+        return f"noise from {self.manifest} in {self.probability:.0%} of them at {low:g} to {high:g} dB SNR"
 
 
 class NoiseMixer:
-    """Mixes noise into batches of cuts: their manifests only, the data are mixed when they are loaded."""
+    """Mixes noise into the manifests of a batch; the data are mixed when they are loaded."""
 
     def __init__(self, config: NoiseConfig, seed: int, on_the_fly: bool, sample_rate: int, num_features: int) -> None:
         """
         Args:
-            config: what to mix, with ``config.manifest`` given.
-            seed: of what is drawn.
-            on_the_fly: whether audio is mixed, or else stored features: their energies are added, which is what the
-                audio's would be without interference, and the ratio is that of the energies in the filter bank.
-            sample_rate: to which audio is resampled in Hz.
-            num_features: of the utterances.
+            config: noise options; ``config.manifest`` must be given.
+            seed: random seed.
+            on_the_fly: True to mix audio, False to mix stored features: their energies are added, which equals mixing
+                audio without interference, and the SNR is the ratio of filter-bank energies.
+            sample_rate: sample rate in Hz to which audio is resampled.
+            num_features: number of features of the utterances.
 
         Raises:
-            FileNotFoundError: there is no such manifest.
-            ValueError: it is empty or lacks what is to be mixed, or an option is out of range.
+            FileNotFoundError: the manifest does not exist.
+            ValueError: the manifest is empty, its features have another dimension, or an option is out of range.
         """
         assert config.manifest is not None
         low, high = config.snr
         if not 0 <= config.probability <= 1 or low > high:
             raise ValueError(
-                f"--data.noise.probability {config.probability} has to lie in 0…1, and "
-                f"--data.noise.snr [{low}, {high}] has to be a range"
+                f"--data.noise.probability {config.probability} must lie in 0…1, and "
+                f"--data.noise.snr [{low}, {high}] must be in ascending order"
             )
         path = Path(config.manifest)
         if not path.is_file():
@@ -67,26 +67,26 @@ class NoiseMixer:
         self._seed = seed
         self._on_the_fly = on_the_fly
         self._sample_rate = sample_rate
-        # Transcripts are those of the utterances, whatever is said in the background.
+        # Speech in the noise is not part of the transcripts.
         self._noise: list[Cut] = [cut.drop_supervisions() for cut in read_cuts(path)]
         if not self._noise:
-            raise ValueError(f"{path} is empty: prepare the noise anew, or leave --data.noise.manifest out")
+            raise ValueError(f"{path} is empty: prepare the noise again, or leave out --data.noise.manifest")
         if on_the_fly:
             self._noise = [cut.drop_features() for cut in self._noise]
         elif unfit := next((cut for cut in self._noise if cut.num_features != num_features), None):
             raise ValueError(
-                f"The noise {unfit.id} of {path} has {unfit.num_features or 'no'} features instead of {num_features}: "
+                f"Noise cut {unfit.id} of {path} has {unfit.num_features or 'no'} features instead of {num_features}: "
                 "compute them with local/compute_fbank.py --noise-windows 10, or set --data.on_the_fly true"
             )
 
     def mix(self, cuts: CutSet, epoch: int, batch: int) -> CutSet:
-        """The batch with noise in some of its cuts, whose ids, durations and transcripts stay.
+        """Mix noise into some cuts of a batch; their ids, durations and transcripts are kept.
 
-        What is drawn depends on the seed, ``epoch`` and ``batch``, the number of the batch, alone.
+        The random choice depends only on the seed, ``epoch`` and ``batch``, the number of the batch.
         """
         rng = random.Random(f"{self._seed} {epoch} {batch}")
-        # CutMix shuffles all its noise for each batch. This is enough for cuts four times as long as the noise, and
-        # for longer ones it is used again.
+        # A sample, because CutMix shuffles all its noise for each batch. Four noise cuts per cut suffice for cuts four
+        # times as long as the noise; longer cuts reuse it.
         noise = rng.sample(self._noise, min(len(self._noise), 4 * len(cuts)))
         if self._on_the_fly:
             cuts = cuts.map(self._audio_alone)
@@ -109,14 +109,14 @@ class NoiseMixer:
 
 
 def _by_mean_energy(cut: Cut) -> Cut:
-    """Mend the ratios of stored features, which lhotse takes of sums over frames: half as much noise, twice as loud."""
+    """Correct the SNR of stored features: lhotse sums energies over frames, so half as much noise is twice as loud."""
     if not isinstance(cut, MixedCut):
         return cut
     reference = utterances(cut)[0]
 
-    def mended(track: MixTrack) -> MixTrack:
+    def corrected(track: MixTrack) -> MixTrack:
         if track.snr is None:
             return track
         return fastcopy(track, snr=track.snr + 10 * math.log10(reference.num_frames / track.cut.num_frames))
 
-    return fastcopy(cut, tracks=[mended(track) for track in cut.tracks])
+    return fastcopy(cut, tracks=[corrected(track) for track in cut.tracks])

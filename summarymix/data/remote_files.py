@@ -1,4 +1,4 @@
-"""Bytes of a file, wherever it is: on disk, behind http(s), or in an object store."""
+"""Reading of files on disk, over http(s), or in an object store."""
 
 import time
 import urllib.error
@@ -8,21 +8,21 @@ from typing import cast
 
 import fsspec
 
-# Seconds to wait before another attempt, when something that is not on disk cannot be read.
+# Seconds to wait before each further attempt to read a remote file.
 _PAUSES = (1.0, 5.0, 25.0)
 
 
 def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes:
-    """``size`` bytes from ``offset``, or all of the file.
+    """Read ``size`` bytes from ``offset``, or to the end of the file.
 
     Args:
-        location: a path, ``http(s)://…``, or anything that fsspec understands, such as ``s3://…`` with s3fs installed.
+        location: a path, ``http(s)://…``, or any URL that fsspec supports, such as ``s3://…`` with s3fs installed.
         offset: number of the first byte.
         size: number of bytes; None: to the end.
 
     Raises:
-        OSError: it cannot be read, or is too short. Behind a network that is after several attempts.
-        ImportError: the kind of location needs another package; the message names it.
+        OSError: the file cannot be read (if remote, after several attempts), or is too short.
+        ImportError: this kind of URL needs another package; the message names it.
     """
     for pause in (*_PAUSES, None):
         try:
@@ -39,7 +39,7 @@ def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes
 
 
 def is_remote(location: str) -> bool:
-    """Whether a location is no path."""
+    """True if a location is a URL."""
     return "://" in location
 
 
@@ -52,14 +52,14 @@ def _read(location: str, offset: int, size: int | None) -> bytes:
     if not location.startswith(("http://", "https://")):
         files, path = fsspec.core.url_to_fs(location)
         return cast(bytes, files.cat_file(path, start=offset, end=end))
-    # Without fsspec, which would need another package for it.
+    # Without fsspec, which needs another package for http(s).
     request = urllib.request.Request(location)
     if end is not None:
         request.add_header("Range", f"bytes={offset}-{end - 1}")
     with urllib.request.urlopen(request, timeout=60) as response:
         if end is not None and response.status != 206:
             raise _NoRanges(
-                f"The server of {location} sends whole files only, not parts of them: use another server (most can), "
+                f"The server of {location} does not support range requests: use another server (most support them), "
                 "or copy the folder to disk"
             )
         return cast(bytes, response.read())

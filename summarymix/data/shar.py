@@ -1,10 +1,10 @@
-"""Cuts with their data in a few large files: lhotse's Shar format, on disk or behind a URL.
+"""Cuts with their data in a few large files: lhotse's Shar format, on disk or at a URL.
 
-A split is a folder of shards, each of them ``cuts.NNNNNN.jsonl.gz`` and for every kind of data a tar file such as
-``features.NNNNNN.tar``. lhotse reads it with ``CutSet.from_shar``, from front to back, data and all. Training here does
-not: cuts carry the place of their data in the tar files, batches are made up from the cuts alone as from any manifest,
-and a batch's bytes are fetched when it is loaded. So a batch is the same as without Shar, memory does not grow with the
-shuffle buffer, no process reads what another one trains on, and resuming reads nothing that was trained on before.
+A split is a folder of shards. A shard is ``cuts.NNNNNN.jsonl.gz`` and a tar file for each kind of data, such as
+``features.NNNNNN.tar``. lhotse's ``CutSet.from_shar`` reads cuts and data from front to back. Training here does not:
+cuts carry the location of their data in the tar files, batches are drawn from the cuts alone, as from any manifest, and
+a batch's bytes are fetched when it is loaded. So batches are the same as without Shar, memory does not grow with the
+shuffle buffer, and a process reads only the batches that it trains on, also after resuming.
 """
 
 import gzip
@@ -35,7 +35,7 @@ from summarymix.files import atomic_write
 
 Field = Literal["features", "recording"]
 
-# Where a cut's custom data say which bytes of which tar file hold its features or audio.
+# Key in a cut's custom data for the tar file and bytes of its features or audio.
 _PLACE = "shar"
 
 
@@ -50,15 +50,15 @@ def export_split(
 ) -> SkippedItems:
     """Write ``{out_dir}/{split}/*`` and then ``{out_dir}/{split}.json``, which lists them.
 
-    Killed half-way, the next call goes on after the last whole shard. The same cuts give the same bytes.
+    A call after an interrupted one reuses its complete shards. The same cuts give the same bytes.
 
     Args:
-        manifest_dir: where ``{prefix}_cuts_{split}.jsonl.gz`` is.
+        manifest_dir: folder of ``{prefix}_cuts_{split}.jsonl.gz``.
         prefix: name of the corpus.
         split: name of the split.
-        out_dir: where the shards go.
-        fields: what is put in and how: ``features`` as lhotse's ``numpy`` (exact) or ``lilcom``, ``recording`` as
-            ``flac``, ``opus`` or ``wav``.
+        out_dir: output folder.
+        fields: kinds of data to export, with their formats: ``features`` as lhotse's ``numpy`` (exact) or ``lilcom``,
+            ``recording`` as ``flac``, ``opus`` or ``wav``.
         shard_size: cuts in a shard.
         executor: runs the shards.
 
@@ -67,15 +67,15 @@ def export_split(
 
     Raises:
         FileNotFoundError: the manifest is missing.
-        ValueError: the cuts have not what is to be put in, or none is left.
+        ValueError: a cut lacks the data to export, or no cut is left.
     """
     manifest, out_dir = cuts_path(manifest_dir, prefix, split), Path(out_dir)
     index, listing = out_dir / f"{split}.json", out_dir / f"skipped-{split}-shar.tsv"
     cuts = list(read_cuts(manifest))
     for field in fields:
         if lacking := next((cut for cut in cuts if not getattr(cut, f"has_{field}")), None):
-            raise ValueError(f"The cut {lacking.id} of {manifest} has no {field}: compute them, or leave them out")
-    # With the time: features computed anew may have the same manifest.
+            raise ValueError(f"The cut {lacking.id} of {manifest} has no {field}: add the data, or set --{field} none")
+    # With the modification time, because recomputed features may have the same manifest.
     settings = json.dumps([fields, shard_size, manifest.stat().st_mtime_ns]).encode()
     fingerprint = hashlib.sha256(settings + manifest.read_bytes()).hexdigest()[:16]
     done = out_dir / f".{split}.done"
@@ -94,7 +94,7 @@ def export_split(
         (work_dir / f".{name}.tsv").unlink()
     skipped.write(listing)
     if len(skipped) == len(cuts):
-        raise ValueError(f"Nothing of {manifest} can be read; the reasons are in {listing}")
+        raise ValueError(f"No cut of {manifest} can be read; the reasons are in {listing}")
     done.unlink(missing_ok=True)
     index.unlink(missing_ok=True)
     shutil.rmtree(out_dir / split, ignore_errors=True)
@@ -110,21 +110,21 @@ def export_split(
 
 
 def index_location(base: str, split: str) -> str:
-    """Where the list of a split's shards is."""
+    """The path or URL of the list of a split's shards."""
     return f"{base}/{split}.json"
 
 
 def read_shar(base: str, split: str, field: Field) -> CutSet:
-    """Open the cuts of a split lazily, with the places of one kind of data; :func:`with_data` fetches these.
+    """Open the cuts of a split lazily, with the locations of one kind of data; :func:`with_data` reads the data.
 
     Args:
-        base: the folder or URL that :func:`export_split` wrote, or that it was copied to.
+        base: folder or URL with the output of :func:`export_split`.
         split: name of the split.
-        field: what will be asked for.
+        field: kind of data to read.
 
     Raises:
-        FileNotFoundError: there is no such split.
-        ValueError: it has no such field.
+        FileNotFoundError: the split does not exist.
+        ValueError: the split was exported without this field.
     """
     location = index_location(base, split)
     try:
@@ -143,10 +143,10 @@ def read_shar(base: str, split: str, field: Field) -> CutSet:
 
 
 def with_data(cut: Cut) -> Cut:
-    """The cut with its bytes in memory, where it comes from :func:`read_shar`; any other as it is.
+    """Read the data of a cut from :func:`read_shar` into memory; any other cut is returned unchanged.
 
     Raises:
-        OSError: they cannot be read.
+        OSError: the data cannot be read.
     """
     if isinstance(cut, MixedCut):
         return fastcopy(cut, tracks=[fastcopy(track, cut=with_data(track.cut)) for track in cut.tracks])
@@ -154,25 +154,25 @@ def with_data(cut: Cut) -> Cut:
     if place is None:
         return cut
     manifest = getattr(cut, place.field)
-    # A copy, for lhotse fills in the bytes in place.
-    manifest = fastcopy(manifest, sources=[fastcopy(manifest.sources[0])]) if place.audio else fastcopy(manifest)
+    # A copy, because lhotse fills in the bytes in place.
+    manifest = fastcopy(manifest, sources=[fastcopy(manifest.sources[0])]) if place.is_audio else fastcopy(manifest)
     fill_shar_placeholder(manifest, read_bytes(place.tar, place.offset, place.size), place.tar + place.suffix)
     return fastcopy(cut, **{place.field: manifest})
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the data of a cut are."""
+    """The location of a cut's data in a tar file."""
 
     field: Field
     tar: str
     offset: int
     size: int
-    suffix: str  # of the file in the tar, which says what it is
+    suffix: str  # suffix of the file in the tar, which shows the format
 
     @property
-    def audio(self) -> bool:
-        """Whether it is audio."""
+    def is_audio(self) -> bool:
+        """True if the data are audio."""
         return self.field == "recording"
 
     def __str__(self) -> str:
@@ -180,7 +180,7 @@ class Place:
 
 
 def place_in_shar(cut: Cut) -> Place | None:
-    """Where the data of a cut of :func:`read_shar` are; None for any other."""
+    """The location of the data of a cut from :func:`read_shar`; None for any other cut."""
     return (cut.custom or {}).get(_PLACE)
 
 
@@ -211,14 +211,14 @@ def _export_shard(name: str, cuts: Sequence[Cut], folder: Path, fields: dict[Fie
     with writer:
         for cut in cuts:
             try:
-                # All of it first: once a part is written, the cut can no longer be left out.
+                # Load all data first: once a part is written, the cut can no longer be left out.
                 whole = cut.move_to_memory(
                     load_audio="recording" in fields, load_features="features" in fields, load_custom=False
                 )
-            # What a broken file raises differs between formats and libraries; the text goes into the list.
+            # The exception for a broken file depends on format and library; its message goes into the list.
             except Exception as error:
                 detail = f"{type(error).__name__}: {error}"
-                skipped.add(Skipped(cut.id, "", "unreadable", detail, "restore the file, then export anew"))
+                skipped.add(Skipped(cut.id, "", "unreadable", detail, "restore the file, then export again"))
                 continue
             writer.write(whole)
     if len(skipped) < len(cuts):
@@ -229,21 +229,21 @@ def _export_shard(name: str, cuts: Sequence[Cut], folder: Path, fields: dict[Fie
         for field in fields:
             os.replace(partial_dir / f"{field}.{name}.tar", folder / f"{field}.{name}.tar")
     shutil.rmtree(partial_dir)
-    skipped.write(listing)  # last of all: it says that the shard is whole
+    skipped.write(listing)  # last, because it marks the shard as complete
 
 
 def _places(tar: Path) -> dict[str, list[Any]]:
-    """Of each cut, by its id: the tar file's name, the first byte, the number of bytes and the suffix of its data."""
+    """Map each cut's id to the location of its data: tar file name, first byte, number of bytes, suffix."""
     places = {}
     with tarfile.open(tar) as archive:
-        for member in archive.getmembers()[::2]:  # each is followed by a manifest of its own
+        for member in archive.getmembers()[::2]:  # each data file is followed by its manifest
             cut_id, _, suffix = member.name.rpartition(".")
             places[cut_id] = [tar.name, member.offset_data, member.size, f".{suffix}"]
     return places
 
 
 def _with_places(cut: Cut, places: dict[Field, dict[str, list[Any]]]) -> Cut:
-    """The cut without the data that stay behind, with the place of the others."""
+    """Add the locations of the exported data to a cut, and remove the other data."""
     left_behind: dict[str, None] = {field: None for field in ("features", "recording") if field not in places}
     custom = {**(cut.custom or {}), _PLACE: {field: of_field[cut.id] for field, of_field in places.items()}}
     return fastcopy(cut, custom=custom, **left_behind)

@@ -1,8 +1,7 @@
-"""Silence around training utterances, and utterances joined with pauses, for models that will hear long recordings.
+"""Silence around training utterances, and utterances joined with pauses, for recognition of long recordings.
 
-Utterances of a corpus are cut closely. A model that has heard nothing else takes the pauses of a recording for
-something that it is not. Both are done with lhotse's cuts: what is drawn is in the manifests before batches are made
-of them, so that batches have the duration that they are meant to have.
+Corpus utterances are tightly trimmed. A model trained only on them misrecognises the pauses of a recording. Silence is
+added to lhotse's cuts before they are batched, so that batches have the intended duration.
 """
 
 import math
@@ -18,46 +17,46 @@ from torch import Tensor
 
 from summarymix.data.features import FbankExtractor
 
-# The features of digital silence are the logarithm of this: no energy is less. (lhotse pads with log(1e-10), which no
-# audio has.)
+# Lowest energy; its logarithm is the feature value of digital silence. (lhotse pads with log(1e-10), which no audio
+# reaches.)
 _FLOOR = torch.finfo(torch.float32).eps
 SILENCE = math.log(_FLOOR)
 _NOISE_SECONDS = 10
-_NOISE = "white_noise"  # in the custom data of a silence: its level in dB and the first frame
+_NOISE = "white_noise"  # key in the custom data of a silence: noise level in dB, first noise frame
 
 
 @dataclass
 class SilenceConfig:
-    """Silence to train with."""
+    """Silence added to training utterances."""
 
     probability: float = 0.0
-    """Part of the utterances, joined or not, that get silence before and after."""
+    """Fraction of the utterances, joined or not, that gets silence before and after."""
     join_probability: float = 0.0
-    """Part of the utterances that are joined to the one before, with silence in between, as long as the whole lasts no
-    longer than data.max_seconds."""
+    """Fraction of the utterances that is joined to the previous one, with silence in between, up to data.max_seconds
+    in total."""
     max_pause: float = 1.0
-    """Longest silence in seconds; all lengths from 0 on are as likely."""
+    """Longest silence in seconds; the length is uniform from 0."""
     first_epoch: int = 1
-    """Epoch from which on silence is added. Little data may not be enough for a model to learn from long utterances; it
-    learns what silence is once it knows words."""
+    """First epoch with added silence. With little data, training on long utterances may fail from scratch and work
+    once the model recognises words."""
     noise_db: tuple[float, float] = (-100.0, -50.0)
-    """Lowest and highest level of the white noise in it, in dB relative to full scale; at -100 there is hardly any."""
+    """Lowest and highest level of white noise in the silence, in dB relative to full scale; -100 is nearly none."""
 
     def __post_init__(self) -> None:
         probabilities = self.probability, self.join_probability
         if not all(0 <= p <= 1 for p in probabilities) or self.max_pause < 0 or self.noise_db[0] > self.noise_db[1]:
             raise ValueError(
-                f"--data.silence.probability {self.probability} and join_probability {self.join_probability} have to "
-                f"lie in 0…1, max_pause {self.max_pause} has to be 0 or more, and noise_db {self.noise_db} a range"
+                f"--data.silence.probability {self.probability} and join_probability {self.join_probability} must "
+                f"lie in 0…1, max_pause {self.max_pause} must be 0 or more, noise_db {self.noise_db} in ascending order"
             )
 
     @property
     def enabled(self) -> bool:
-        """Whether there is anything to do."""
+        """True if some utterances are padded or joined."""
         return self.probability > 0 or self.join_probability > 0
 
     def summary(self) -> str:
-        """What is added, in a few words."""
+        """A short description for the log."""
         if not self.enabled:
             return "no silence added (--data.silence.probability)"
         low, high = self.noise_db
@@ -68,13 +67,13 @@ class SilenceConfig:
 
 
 class WithSilence:
-    """Cuts with silence around some and others joined, as a lazy manifest.
+    """A lazy manifest in which some cuts are joined and some have silence around them.
 
     Args:
-        cuts: in a random order, because neighbours are joined.
-        config: what to add.
-        seed: of what is drawn; another one for each epoch.
-        fits: whether a cut can be trained on. What would not be is not made.
+        cuts: cuts in random order, because neighbours are joined.
+        config: silence options.
+        seed: random seed; another one for each epoch.
+        fits: returns True if a cut can be used for training; others are not made.
     """
 
     def __init__(self, cuts: CutSet, config: SilenceConfig, seed: str, fits: Callable[[Cut], bool]) -> None:
@@ -95,7 +94,7 @@ class WithSilence:
         held: Cut | None = None
         for cut in self._cuts:
             if held is not None:
-                # The features of one matrix have one sample rate.
+                # A feature matrix has one sample rate.
                 if rng.random() < self._config.join_probability and held.sampling_rate == cut.sampling_rate:
                     joined = self._pad(held, "right", rng).append(cut).with_id(f"{held.id}+{cut.id}")
                     if self._fits(joined):
@@ -112,7 +111,7 @@ class WithSilence:
         if direction == "left":
             duration = cut.duration + round(seconds, 2)
         else:
-            # What follows begins with a frame then, and features and audio are joined at the same place.
+            # Rounded up to a whole frame, so that features and audio are joined at the same place.
             duration = math.ceil(round(100 * (cut.duration + seconds), 6)) / 100
         return cut.pad(
             round(duration, 8),
@@ -124,13 +123,13 @@ class WithSilence:
 
 
 class WhiteNoise:
-    """Fills silence with its noise, once features have been loaded or computed. It draws no random numbers."""
+    """Adds white noise to the silence in loaded or computed features. It draws no random numbers."""
 
     def __init__(self, extractor: FbankExtractor) -> None:
         samples = torch.randn(
             _NOISE_SECONDS * extractor.options.sample_rate, generator=torch.Generator().manual_seed(0)
         )
-        self._energies = extractor.extract(samples).exp()  # (T, F), of level 0 dB
+        self._energies = extractor.extract(samples).exp()  # (T, F), at 0 dB
 
     def fill(self, features: Tensor, cut: Cut) -> None:
         """Add noise to the silence in the features (T, F) of ``cut``, in place."""

@@ -1,4 +1,4 @@
-"""Data that is left out: never fatal, never silent. Every item is counted and listed with its remedy."""
+"""Skipped data: never fatal, never silent. Every item is counted and listed with its remedy."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,18 +13,18 @@ ItemT = TypeVar("ItemT")
 
 @dataclass(frozen=True)
 class Skipped:
-    """One item that was left out."""
+    """One skipped item."""
 
     id: str
     file: str
-    reason: str  # a few words, the same for all items of its kind: they are counted by it
+    reason: str  # a few words, the same for all items of a kind; items are counted by reason
     detail: str
     remedy: str
 
 
 @dataclass
 class SkippedItems:
-    """What was left out so far, in order."""
+    """The items skipped so far, in order."""
 
     items: list[Skipped] = field(default_factory=list)
 
@@ -45,12 +45,12 @@ class SkippedItems:
         return dict(Counter(item.reason for item in self.items).most_common())
 
     def summary(self) -> str:
-        """One line for a person: ``skipped 3: 2 empty transcript, 1 unreadable audio``."""
+        """One line for the log: ``skipped 3: 2 empty transcript, 1 unreadable audio``."""
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.counts.items())
         return f"skipped {len(self)}" + (f": {reasons}" if reasons else "")
 
     def write(self, path: Path) -> None:
-        """Write a table: a heading, then one line for each item, columns separated by tabs."""
+        """Write a tab-separated table: a header, then one line per item."""
         with atomic_write(path) as file:
             print(*(column.name for column in fields(Skipped)), sep="\t", file=file)
             for item in self.items:
@@ -59,13 +59,13 @@ class SkippedItems:
 
     @classmethod
     def read(cls, path: Path) -> "SkippedItems":
-        """Read what :meth:`write` wrote."""
+        """Read a table that :meth:`write` wrote."""
         lines = Path(path).read_text(encoding="utf-8").splitlines()[1:]
         return cls([Skipped(*line.split("\t")) for line in lines])
 
 
 def separate(items: Iterable[ItemT | Skipped]) -> tuple[list[ItemT], SkippedItems]:
-    """What is kept of ``items``, and what is left out, both in order."""
+    """Separate ``items`` into kept and skipped ones, both in order."""
     kept: list[ItemT] = []
     skipped = SkippedItems()
     for item in items:

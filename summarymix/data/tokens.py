@@ -1,4 +1,4 @@
-"""Transcript units: a sentencepiece model and the table of its pieces (the "lang dir")."""
+"""Subword units of transcripts: a sentencepiece model and the table of its pieces (the "lang dir")."""
 
 import io
 import re
@@ -17,7 +17,7 @@ ModelType = Literal["unigram", "bpe", "char"]
 
 
 class Tokenizer:
-    """Turns transcripts into token ids and back. Id 0 is the blank, id 1 any unknown character."""
+    """Turns transcripts into token ids and back. Id 0 is the blank, id 1 stands for unknown characters."""
 
     def __init__(self, model: bytes) -> None:
         """``model`` is a serialised sentencepiece model as :meth:`train` makes it.
@@ -42,24 +42,24 @@ class Tokenizer:
 
         Args:
             texts: transcripts.
-            vocab_size: number of tokens, blank and unknown included. ``char`` takes all characters, at most so many.
+            vocab_size: number of tokens, blank and unknown included; for ``char``, an upper bound.
             model_type: sentencepiece's ``unigram`` (Kudo 2018), ``bpe`` or ``char``.
 
         Raises:
-            ValueError: the texts are empty, or allow only a smaller or need a larger vocabulary.
+            ValueError: the texts are empty, or ``vocab_size`` is too large or too small for them.
         """
         texts = [text for text in texts if text.strip()]
         if not texts:
-            raise ValueError("All transcripts are empty: there is nothing to make tokens from")
+            raise ValueError("All transcripts are empty: tokens cannot be trained without text")
         buffer = io.BytesIO()
         try:
             sentencepiece.SentencePieceTrainer.train(
-                # An iterator and a writer, because names of files would become part of the model.
+                # An iterator and a writer, because file names would become part of the model.
                 sentence_iterator=iter(texts),
                 model_writer=buffer,
                 model_type=model_type,
                 vocab_size=vocab_size,
-                # For characters there is no choice to be made: all of them are taken.
+                # ``char`` takes all characters, even if they are fewer than vocab_size.
                 hard_vocab_limit=model_type != "char",
                 character_coverage=1.0,
                 normalization_rule_name="identity",
@@ -83,7 +83,7 @@ class Tokenizer:
 
         Raises:
             FileNotFoundError: the folder has no ``bpe.model``.
-            ValueError: the two files do not belong together.
+            ValueError: the two files do not match.
         """
         lang_dir = Path(lang_dir)
         model, table = lang_dir / "bpe.model", lang_dir / "tokens.txt"
@@ -91,11 +91,11 @@ class Tokenizer:
             raise FileNotFoundError(f"No token model {model}: run ./prepare.sh, or correct --data.lang_dir")
         tokenizer = cls(model.read_bytes())
         if not table.is_file() or table.read_text(encoding="utf-8") != tokenizer._table():
-            raise ValueError(f"{table} is not the table of {model}: make both anew with local/train_bpe.py")
+            raise ValueError(f"{table} does not match {model}: make both again with local/train_bpe.py")
         return tokenizer
 
     def write(self, lang_dir: Path | str) -> None:
-        """Write ``bpe.model``, ``bpe.vocab`` (piece, score) and ``tokens.txt`` (piece, id), the last of all last."""
+        """Write ``bpe.model``, ``bpe.vocab`` (piece, score) and, last, ``tokens.txt`` (piece, id)."""
         lang_dir = Path(lang_dir)
         with atomic_write(lang_dir / "bpe.model", "wb") as file:
             file.write(self._model)
@@ -109,12 +109,12 @@ class Tokenizer:
         return "".join(f"{piece} {i}\n" for i, piece in enumerate(self.tokens))
 
     def state(self) -> dict[str, Any]:
-        """All there is to it, for a checkpoint; :meth:`from_state` reads it."""
+        """The tokenizer as a dictionary for a checkpoint; :meth:`from_state` reads it."""
         return {"bpe_model": self._model, "tokens": list(self.tokens)}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Tokenizer":
-        """The tokenizer whose :meth:`state` was kept."""
+        """Restore a tokenizer from its :meth:`state`."""
         return cls(state["bpe_model"])
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -127,37 +127,37 @@ class Tokenizer:
 
     @property
     def unk_id(self) -> int:
-        """The id that any unknown character gets."""
+        """The id of unknown characters."""
         return UNKNOWN_ID
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a transcript; none for an empty one."""
+        """Token ids of a transcript; empty for an empty one."""
         return self._processor.encode(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of token ids; blanks in it count for nothing."""
+        """The text of token ids; blanks are ignored."""
         return self._processor.decode(list(ids))
 
     def covers(self, text: str) -> bool:
-        """Whether every character has a token of its own, so that none of the transcript becomes unknown."""
+        """True if every character has a token of its own, so that no token of the transcript is unknown."""
         return self._characters.issuperset(text)
 
     def unknown_characters(self, text: str) -> list[str]:
-        """The characters of ``text`` for which there is no token, each once, in order."""
+        """The characters of ``text`` that occur in no token, each once, in order."""
         known = set("".join(self.tokens[2:]))
         return [character for character in dict.fromkeys(text) if not character.isspace() and character not in known]
 
 
 def _explain(message: str, vocab_size: int) -> str:
-    """Say what sentencepiece means, in terms of the option."""
+    """Rephrase an error message of sentencepiece in terms of the option."""
     if found := re.search(r"too high \(\d+\).*?<= (\d+)", message):
         return (
             f"--vocab-size {vocab_size} is too large for these transcripts, which allow at most {found.group(1)} "
-            "tokens: choose that or less, or give more text"
+            "tokens: reduce it, or add more text"
         )
     if found := re.search(r"smaller than required_chars. (\d+) vs (\d+)", message):
         return (
             f"--vocab-size {vocab_size} is too small: the characters of these transcripts alone need {found.group(2)} "
-            "tokens. Choose more, or clean the transcripts of rare characters"
+            "tokens. Increase it, or remove rare characters from the transcripts"
         )
-    return f"sentencepiece could not make {vocab_size} tokens of these transcripts: {message}"
+    return f"sentencepiece could not make {vocab_size} tokens from these transcripts: {message}"

@@ -1,8 +1,7 @@
-"""The training data: which cuts are trained on, and the batches that they are drawn into.
+"""The training data: selection of the cuts, and their batches.
 
-Which cuts make up which batch is decided by lhotse's sampler in the main process, from manifests alone, and so is
-which noise is mixed into them. Loading comes after that and draws no random numbers, so resuming skips batches without
-touching any audio.
+lhotse's sampler draws the batches in the main process, from manifests alone, and the noise for them is drawn there as
+well. Loading follows and draws no random numbers, so resuming skips batches without reading audio.
 """
 
 import itertools
@@ -28,7 +27,7 @@ from summarymix.data.tokens import Tokenizer
 
 
 class TrainData:
-    """The training splits. Constructing it reads the manifests once and decides which cuts are trained on."""
+    """The training splits. The constructor reads the manifests once and selects the cuts."""
 
     def __init__(
         self,
@@ -40,16 +39,16 @@ class TrainData:
     ) -> None:
         """
         Args:
-            config: what to read.
-            tokenizer: makes the token ids.
-            output_lengths: the encoder's frames for a number of feature frames.
-            seed: of shuffling.
-            skipped_path: where to list the cuts left out. Those that turn out unreadable later are listed beside it,
-                in ``*-unreadable.tsv``.
+            config: data options.
+            tokenizer: turns transcripts into token ids.
+            output_lengths: number of encoder frames for a number of feature frames.
+            seed: seed of shuffling, noise and silence.
+            skipped_path: list of the skipped cuts. Cuts that prove unreadable later are listed next to it, in
+                ``*-unreadable.tsv``.
 
         Raises:
             FileNotFoundError: a manifest is missing.
-            ValueError: a cut occurs twice, or none is left.
+            ValueError: a cut occurs twice, or no cut is left.
         """
         self.config = config
         self.seed = seed
@@ -61,7 +60,7 @@ class TrainData:
         self._noise = None
         if config.noise.manifest is not None:
             self._noise = NoiseMixer(config.noise, seed, config.on_the_fly, config.sample_rate, config.num_mel_bins)
-        self._kept: dict[str, int] = {}  # cuts of each split
+        self._kept: dict[str, int] = {}  # number of cuts of each split
         durations = self._select()
         self._skipped_ids = {item.id for item in self.skipped_items.items}
         self.num_cuts = len(durations)
@@ -72,23 +71,23 @@ class TrainData:
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Number of cuts left out by reason."""
+        """Number of skipped cuts by reason."""
         return self.skipped_items.counts
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, with noise but unmasked; the same for the same (seed, epoch, rank, world_size).
+        """Yield an epoch's batches with noise, without SpecAugment, determined by (seed, epoch, rank, world_size).
 
         Every cut comes once, on one rank, and every rank gets the same number of batches.
 
         Args:
             epoch: number of the epoch; another epoch has another order.
-            rank: this process.
+            rank: number of this process.
             world_size: number of processes.
-            skip_batches: batches of this rank that were consumed before; they are skipped without being loaded.
+            skip_batches: number of batches that this rank has consumed before; they are skipped without loading.
 
         Raises:
             ValueError: there are fewer cuts than ranks.
-            RuntimeError: not a single cut can be read.
+            RuntimeError: no cut can be read.
         """
         batches: Iterator[CutSet] = itertools.islice(self._batches(epoch, rank, world_size), skip_batches, None)
         if self._noise is not None:
@@ -102,15 +101,15 @@ class TrainData:
         )
 
     def worst_batches(self) -> Iterator[tuple[str, Batch]]:
-        """The batches of the first epoch, and of the first one with silence, that take most memory, one for each of
-        several reasons.
+        """Yield the batches that need most memory, one for each of several reasons.
 
-        They are found from the manifests; only they are loaded. A batch that is worst for several reasons comes once.
+        They are found from the manifests of the first epoch and of the first epoch with silence; only these batches are
+        loaded. A batch that is worst for several reasons comes once.
 
         Yields:
-            The reasons, in words, and the batch.
+            The reasons as text, and the batch.
         """
-        worst: dict[str, tuple[int, CutSet]] = {}  # of each reason: its measure, and the batch
+        worst: dict[str, tuple[int, CutSet]] = {}  # reason: size and batch
         epochs = sorted({1, self.config.silence.first_epoch})
         for cuts in itertools.chain.from_iterable(self._batches(epoch, rank=0, world_size=1) for epoch in epochs):
             for reason, size in self._sizes(cuts).items():
@@ -122,7 +121,7 @@ class TrainData:
                 yield ", ".join(reason for reason, (_, other) in worst.items() if other is cuts), batch
 
     def _select(self) -> list[float]:
-        """Decide which cuts are trained on, and return how many seconds each takes."""
+        """Select the training cuts and return their durations in seconds."""
         durations: list[float] = []
         seen: set[str] = set()
         for split in self.config.train:
@@ -148,8 +147,8 @@ class TrainData:
         return durations
 
     def _sizes(self, cuts: CutSet) -> dict[str, int]:
-        """What a batch takes memory for, by the reason to call it the worst."""
-        frames = max(map(self.config.num_frames, cuts))  # as padded
+        """Sizes on which the memory of a batch depends, by reason."""
+        frames = max(map(self.config.num_frames, cuts))  # after padding
         tokens = max(len(self._tokenizer.encode(transcript(cut))) for cut in cuts)
         return {
             "longest utterance": frames,
@@ -168,7 +167,7 @@ class TrainData:
             buffer_size=self.config.shuffle_buffer,
             shuffle=True,
             seed=self.seed,
-            # The ranks share its batches: lhotse's own way of sharing repeats cuts when few are left at the end.
+            # share() distributes the batches: lhotse's own distribution repeats cuts when few are left at the end.
             rank=0,
             world_size=1,
         )
@@ -176,7 +175,7 @@ class TrainData:
         return share(fill_batches((batch for batch in sampler), self.config.max_duration), rank, world_size)
 
     def _cuts(self, epoch: int) -> CutSet:
-        """What is trained on in an epoch."""
+        """The training cuts of an epoch."""
         weights = {split: kept for split, kept in self._kept.items() if kept}
         splits = [self.config.read_cuts(split) for split in weights]
         cuts = (
@@ -198,7 +197,7 @@ class TrainData:
     def _with_noise(
         self, noise: NoiseMixer, batches: Iterable[CutSet], epoch: int, first: int, step: int
     ) -> Iterator[CutSet]:
-        # Batches of all ranks are counted together, so that no two get the same noise.
+        # Batches of all ranks are numbered together, so that no two get the same noise.
         for number, cuts in zip(itertools.count(first, step), batches, strict=False):
             yield noise.mix(cuts, epoch, number)
 
@@ -207,14 +206,14 @@ class TrainData:
 
 
 def _duration_bins(durations: list[float], num_buckets: int) -> list[float]:
-    """Limits between buckets that hold about equally many seconds each."""
+    """Limits of buckets with about equal total duration."""
     num_buckets = min(num_buckets, len(durations))
     bins = estimate_duration_buckets(durations, num_buckets, _Identity()) if num_buckets > 1 else []
     return bins or [max(durations)]
 
 
 class _Identity:
-    """Lets lhotse's estimate work on durations instead of cuts."""
+    """Makes lhotse's estimate accept durations instead of cuts."""
 
     def measure_length(self, duration: float) -> float:
         return duration

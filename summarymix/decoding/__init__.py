@@ -1,1 +1,1 @@
-"""From encoder frames to words: searches, streams, the recogniser, and the decode and transcribe commands."""
+"""Decoding: searches, streams, the recogniser, and the decode and transcribe commands."""

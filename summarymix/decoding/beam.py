@@ -15,27 +15,27 @@ from summarymix.state import State, copy_state, nest, select_slots, write_slots
 
 @dataclass
 class ScoredPath(BeamPath):
-    """A hypothesis between two frames."""
+    """A beam path with its running score and the scorers' states."""
 
-    score_without_final: float = 0.0  # the score so far, without what the scorers add at the end
+    score_without_final: float = 0.0  # score so far, without the scorers' final scores
     scorer_state: tuple[Any, ...] = ()
 
 
 class ModifiedBeamSearch(BeamSearch, TransducerSearch):
     """Beam search over a batch of streams, a frame at a time.
 
-    Each frame extends each hypothesis by blank or one token, keeps the ``beam_size`` best extensions of each stream,
-    and merges those with the same tokens: their probabilities are added, and the times of the better one are kept.
-    Scorers then add theirs, which thus counts in the choices of later frames. The best hypothesis is that of the
-    greatest score per token, the tokens counted including the predictor's context at the start. All this is what
-    icefall and sherpa-onnx do.
+    Each frame extends each hypothesis by blank or one token and keeps the ``beam_size`` best extensions of each stream.
+    The scorers' scores are added after this pruning, so they count from the next frame on. Hypotheses with equal tokens
+    are merged: their probabilities are added, and the times of the better one are kept. The best hypothesis has the
+    greatest score per token, where the predictor's initial context counts as tokens. icefall and sherpa-onnx do the
+    same.
 
-    Row b of a stream's state belongs to path b of its hypothesis, so that tensors of the state are (N, beam_size, …).
+    Row b of a stream's state belongs to path b of its hypothesis: state tensors are (N, beam_size, …).
     """
 
     @torch.inference_mode()
     def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
-        """The state of ``batch_size`` streams at the start of an utterance; only path 0 is there."""
+        """Return the state of ``batch_size`` streams at the start of an utterance; only path 0 is in use."""
         state = super().init_state(batch_size * self.beam_size, device)
         return {name: tensor.unflatten(0, (batch_size, self.beam_size)) for name, tensor in state.items()}
 
@@ -56,19 +56,19 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
         return {name: tensor.unflatten(0, (-1, self.beam_size)) for name, tensor in rows.items()}
 
     def _search_frame(self, frame: Tensor, streams: list[int], rows: State, hypotheses: list[Hypothesis]) -> None:
-        """Search one frame, (N, J), of some of the streams."""
-        # M paths of all the streams together: the stream and the row of each.
+        """Search one frame (N, J) of the given streams."""
+        # The stream and the state row of each of the M paths in these streams.
         owners = [n for n in streams for _ in hypotheses[n].paths]
         sources = [n * self.beam_size + b for n in streams for b in range(len(hypotheses[n].paths))]
         contexts = rows["predictor_proj"][torch.tensor(sources, device=frame.device)]  # (M, J)
         logits = self.model.joiner(frame[torch.tensor(owners, device=frame.device)], contexts)  # (M, V)
         log_probs = self.scaling(logits).log_softmax(1)
-        # The best extensions of a stream are among the best of each path; one more, to see how close the next one was.
+        # A stream's best extensions are among the beam_size best of each path; one more gives the margin.
         best = log_probs.topk(min(self.beam_size + 1, log_probs.size(1)), dim=1)
         values, tokens = best.values.tolist(), best.indices.tolist()  # M × (beam_size + 1)
 
-        moved: list[tuple[int, int]] = []  # source and target row of paths that emitted nothing
-        read: list[tuple[int, int, int]] = []  # source and target row of those that emitted, and the token
+        moved: list[tuple[int, int]] = []  # (source row, target row) of paths extended by blank
+        read: list[tuple[int, int, int]] = []  # (source row, target row, token) of the other paths
         m = 0
         for n in streams:
             hypothesis, first = hypotheses[n], n * self.beam_size
@@ -88,12 +88,12 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
     def _extend(
         self, hypothesis: Hypothesis, values: list[list[float]], tokens: list[list[int]]
     ) -> list[tuple[int, int]]:
-        """Replace a stream's paths by their best extensions. Returns the parent's number and the token of each.
+        """Replace a stream's paths by their best extensions, and return the parent's index and the token of each.
 
         Args:
-            hypothesis: of the stream.
+            hypothesis: the stream's hypothesis.
             values: log-probabilities of the best tokens of each path.
-            tokens: these tokens.
+            tokens: ids of these tokens.
         """
         candidates = [
             (path.score_without_final + value, b, token, value)
@@ -114,7 +114,7 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
                 added, state = self.scorer.step(state, token)
                 score += added
             if same := extended.get(key):
-                margin = min(margin, abs(same.score_without_final - score))  # whose times are kept
+                margin = min(margin, abs(same.score_without_final - score))  # decides which times are kept
                 same.score_without_final = log_add(same.score_without_final, score)
             else:
                 extended[key] = ScoredPath(end, key, score_without_final=score, scorer_state=state)
@@ -125,7 +125,7 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
         return kept
 
     def _follow(self, rows: State, moved: list[tuple[int, int]], read: list[tuple[int, int, int]]) -> None:
-        """Bring the state's rows (N·B, …) in the order of the new paths, and let predictors read what was emitted."""
+        """Reorder the state rows (N·B, …) for the new paths, and feed the emitted tokens to the predictor."""
         device = rows["predictor_proj"].device
         changes = []
         if moved:
@@ -134,7 +134,7 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
         if read:
             sources, targets, tokens = torch.tensor(read, device=device).unbind(1)
             changes.append((targets, self._advance(tokens, nest(select_slots(rows, sources))["predictor"])))
-        for targets, part in changes:  # only now, as sources of one may be targets of the other
+        for targets, part in changes:  # after both reads: a source of one may be a target of the other
             write_slots(rows, targets, part)
 
     def _rank(self, hypothesis: Hypothesis) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import torch
 
@@ -33,7 +33,6 @@ from summarymix.decoding.words import write_ctm, write_hyps
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.export.onnx_transducer import OnnxTransducer
 from summarymix.files import atomic_write
-from summarymix.model import Transducer
 from summarymix.runs import choose_epoch, epoch_path, list_epochs, load_model
 from summarymix.scoring.results import (
     ErrorStats,
@@ -50,38 +49,36 @@ from summarymix.version import commit
 
 EPILOG = """examples:
   ./decode.py --select                                     choose (epoch, avg) on the dev splits
-  ./decode.py --mode offline streaming --chunk-ms 640 320  decode with what was chosen
-  ./decode.py --method modified_beam_search --nbest 5      another search, and lists of the five best hypotheses
-  ./decode.py --compare --chunk-ms 640 --left-chunks 4     simulated against streaming, utterance by utterance
+  ./decode.py --mode offline streaming --chunk-ms 640 320  decode with the selected checkpoint
+  ./decode.py --method modified_beam_search --nbest 5      beam search, with the five best hypotheses
+  ./decode.py --compare --chunk-ms 640 --left-chunks 4     compare simulated and streaming by utterance
   ./decode.py --table                                      all results so far"""
 
-FILES = """Writes for each split and way of decoding, into EXP/METHOD:
+FILES = """Writes for each split and mode, into EXP/METHOD:
   recogs-*.txt   references and hypotheses     hyps-*.jsonl  tokens and words with times and confidences
-  errs-*.txt     errors                        ctm-*.ctm     these words in NIST's format, for scoring tools"""
+  errs-*.txt     errors                        ctm-*.ctm     words in NIST's CTM format, for scoring tools"""
 
 
 @dataclass
 class DecodeJob:
-    """A loaded model and what is needed to decode with it. ``files`` are the exported ones that take its place."""
+    """Everything needed to decode. ``exported`` is the model of ``search`` if that was exported."""
 
     recipe: str
     args: argparse.Namespace
-    model: Transducer
     tokenizer: Tokenizer
     info: dict[str, Any]
     data: DataConfig
     search: Search
-    device: torch.device
-    files: OnnxTransducer | None
+    exported: OnnxTransducer | None
 
 
 def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] = ("test",)) -> None:
-    """Decode, select, compare or tabulate as the command line says, in the recipe's folder.
+    """Run ``decode.py`` in the recipe's folder: decode, select, compare or tabulate.
 
     Args:
         recipe: name of the corpus.
-        argv: arguments without the program's name; None takes the process's own.
-        splits: what is decoded without ``--splits``.
+        argv: arguments without the program's name; None for ``sys.argv``.
+        splits: default of ``--splits``.
 
     Raises:
         SystemExit: 2 on a wrong option, 1 if something is missing or ``--compare`` finds a difference.
@@ -105,7 +102,7 @@ def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] =
 
 def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=f"Decode with a model of the recipe {recipe}. Takes its checkpoints and the manifests.\n{FILES}",
+        description=f"Decode with a model of the recipe {recipe}. Reads its checkpoints and manifests.\n{FILES}",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -114,46 +111,46 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     option = parser.add_argument
     option("--exp-dir", type=Path, default=Path("exp"), help="folder of the training run (exp)")
     add_epoch_options(parser)
-    option("--mode", nargs="+", choices=modes, help="one or several (offline)")
+    option("--mode", nargs="+", choices=modes, help="decoding modes (offline; see --select and --compare)")
     option("--chunk-ms", nargs="+", type=int, default=[640], help="chunk sizes, multiples of 40 ms (640)")
     option("--left-chunks", nargs="+", type=int, default=[-1], help="left contexts in chunks, -1: unlimited (-1)")
-    option("--splits", nargs="+", help=f"what to decode ({' '.join(splits)}; for --select the dev splits)")
-    option("--max-duration", type=float, default=200.0, help="seconds of audio in a batch (200)")
-    option("--num-streams", type=int, default=16, help="streams decoded side by side in streaming mode (16)")
-    option("--manifest-dir", help="folder of the manifests, if they have been moved since training")
-    option("--onnx", type=Path, help="decode with the files in this folder, which export.py has made, in their mode")
-    option("--int8", action="store_true", help="with --onnx: those that have weights in int8")
+    option("--splits", nargs="+", help=f"splits to decode ({' '.join(splits)}; --select: the dev splits)")
+    option("--max-duration", type=float, default=200.0, help="maximum seconds of audio in a batch (200)")
+    option("--num-streams", type=int, default=16, help="streaming: number of streams decoded in parallel (16)")
+    option("--manifest-dir", help="folder of the manifests, if they have moved since training")
+    option("--onnx", type=Path, help="decode with the exported model in this folder (from export.py), in its mode")
+    option("--int8", action="store_true", help="with --onnx: use the files with int8 weights")
     option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
     actions = parser.add_mutually_exclusive_group()
     actions.add_argument(
         "--select",
         action="store_true",
-        help="try several (epoch, avg) on the dev splits, in the given modes or else offline and simulated, and "
-        "write the best to EXP/selected.json, which later calls without --epoch and --avg use",
+        help="try several (epoch, avg) on the dev splits (default --mode: offline simulated) and write the best to "
+        "EXP/selected.json, which later calls without --epoch and --avg use",
     )
     actions.add_argument(
         "--compare",
         action="store_true",
-        help="also list the utterances that simulated and streaming recognise differently; the exit status is 1 "
-        f"if one of them is not a tie closer than {TIE:g}",
+        help="also list the utterances in which simulated and streaming differ (default --mode: both); the exit status "
+        f"is 1 if a difference is not a tie (margin below {TIE:g})",
     )
     actions.add_argument(
         "--table", choices=["terminal", "markdown"], nargs="?", const="terminal", help="print all results so far"
     )
-    option("--epochs", nargs="+", type=int, help="epochs that --select tries (the last one)")
-    option("--avgs", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="and averages (1 2 4 8 16)")
+    option("--epochs", nargs="+", type=int, help="--select: epochs to try (the last one)")
+    option("--avgs", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="--select: averages to try (1 2 4 8 16)")
     SearchOptions.add_to(parser)
     parser.set_defaults(default_splits=list(splits))
     return parser
 
 
 def _settings(args: argparse.Namespace) -> list[DecodeSetting]:
-    """Every mode with every chunk size and left context; offline once. None for exported files, which have one."""
+    """Return every mode with every chunk size and left context, offline once; no setting for exported models."""
     modes = args.mode
     if args.onnx is not None:
         if modes or args.compare or args.select or (args.epoch, args.avg) != (None, None):
             raise ValueError(
-                "--onnx has the mode and the epoch of its files: leave --mode, --epoch, --avg, --select, --compare out"
+                "--onnx uses the mode and the epoch of its files: leave out --mode, --epoch, --avg, --select, --compare"
             )
         return []
     if args.int8:
@@ -161,7 +158,7 @@ def _settings(args: argparse.Namespace) -> list[DecodeSetting]:
     if modes is None:
         modes = ["offline", "simulated"] if args.select else ["simulated", "streaming"] if args.compare else ["offline"]
     if args.compare and not {"simulated", "streaming"} <= set(modes):
-        raise ValueError("--compare takes both modes: --mode simulated streaming")
+        raise ValueError("--compare needs both modes: --mode simulated streaming")
     chunks = [ChunkConfig.from_ms(ms, left) for ms, left in product(args.chunk_ms, args.left_chunks)]
     settings = []
     for mode in dict.fromkeys(modes):
@@ -179,13 +176,13 @@ def _load(
     settings: list[DecodeSetting],
     epoch: int | None,
     avg: int,
-    files: OnnxTransducer | None = None,
+    exported: OnnxTransducer | None = None,
 ) -> DecodeJob:
-    """Load a model, or take exported files in its place. Its tokens and its data come from the checkpoint.
+    """Load a model, or use an exported one. Tokens and data configuration come from the checkpoint.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`load_model`; or the checkpoint is of another recipe, or cannot stream
-            as the settings ask.
+        FileNotFoundError, ValueError: see :func:`load_model`; or the checkpoint belongs to another recipe, or cannot
+            stream with these settings.
     """
     model, tokenizer, info = load_model(args.exp_dir, epoch, avg, recipe)
     config = evaluation_data(info["config"]["data"], args.manifest_dir)
@@ -193,27 +190,25 @@ def _load(
     for setting in settings:
         model.encoder.check_chunk(setting.chunk)
         if setting.mode == "streaming":
-            model.encoder.init_state(1, setting.chunk)  # before hours of decoding in other modes
-    if files is not None:
-        model, args.device = cast(Transducer, files), "cpu"
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    # TensorFloat-32 keeps three digits: ties would no longer be closer than TIE.
+            model.encoder.init_state(1, setting.chunk)  # fail before hours of decoding in other modes
+    # TensorFloat-32 keeps three digits: rounding would exceed TIE.
     torch.backends.cudnn.allow_tf32 = False
-    model.to(device)
-    search = args.search.build(model, tokenizer, record_margins=args.compare)
+    if exported is None:
+        model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    search = args.search.build(exported or model, tokenizer, record_margins=args.compare)
     if any(setting.mode == "streaming" for setting in settings):
         search.check_streaming()
-    return DecodeJob(recipe, args, model, tokenizer, info, config, search, device, files)
+    return DecodeJob(recipe, args, tokenizer, info, config, search, exported)
 
 
 def _decode(recipe: str, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
     with clear_errors("decode.py"):
-        files = None if args.onnx is None else OnnxTransducer(args.onnx, args.int8, recipe)
-        if files is not None:
-            args.epoch, args.avg = files.epoch, files.avg
-            settings = [DecodeSetting("offline" if files.chunk.chunk_size is None else "streaming", files.chunk)]
+        exported = None if args.onnx is None else OnnxTransducer(args.onnx, args.int8, recipe)
+        if exported is not None:
+            args.epoch, args.avg = exported.epoch, exported.avg
+            settings = [DecodeSetting("offline" if exported.chunk.chunk_size is None else "streaming", exported.chunk)]
         epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
-        job = _load(recipe, args, settings, epoch, avg, files)
+        job = _load(recipe, args, settings, epoch, avg, exported)
         splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
     info = job.info
     if reason:
@@ -249,16 +244,15 @@ def _decode_with_bar(job: DecodeJob, setting: DecodeSetting, split: str, data: E
         total=round(data.total_seconds),
         bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}",
     ) as bar:
-        batches = data if job.files is None else job.files.with_tails(data)
-        return decode_split(
-            job.model, job.tokenizer, job.search, setting, batches, job.args.num_streams, on_progress=bar.update
-        )
+        batches = data if job.exported is None else job.exported.with_tails(data)
+        return decode_split(job.search, setting, batches, job.args.num_streams, on_progress=bar.update)
 
 
 def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded, data: EvalData) -> Result:
-    """Score a decoded split, write its reports and its line of results.jsonl."""
+    """Score a decoded split, write its reports, and append its line to results.jsonl."""
     utterances = decoded.utterances(job.tokenizer)
     stats = ErrorStats.from_utterances(utterances)
+    device = job.search.model.device
     epoch, avg = job.info["epoch"], job.info["avg"]
     exp_dir, chunk = job.args.exp_dir, setting.chunk
     method = job.args.method + ("" if job.args.onnx is None else "-onnx-int8" if job.args.int8 else "-onnx")
@@ -287,10 +281,10 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
         commit=commit(),
         seconds=decoded.audio,
         latency_ms=latency_ms(chunk, job.data.fbank_options()),
-        state_bytes=stream_state_bytes(job.model, job.search, chunk),
+        state_bytes=stream_state_bytes(job.search, chunk),
         num_streams=job.args.num_streams if setting.mode == "streaming" else None,
         threads=torch.get_num_threads(),
-        device=torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else job.device.type,
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         recogs=f"{method}/recogs-{name}.txt",
         errs=f"{method}/errs-{name}.txt",
         hyps=f"{method}/hyps-{name}.jsonl",
@@ -311,7 +305,7 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
 
 
 def _compare(job: DecodeJob, split: str, by_setting: dict[DecodeSetting, Decoded]) -> int:
-    """Print where streaming and simulated differ, and return how many differences are not ties."""
+    """Print the differences between streaming and simulated, and return the number that are not ties."""
     unexplained = 0
     for setting, streamed in by_setting.items():
         if setting.mode != "streaming":
@@ -335,7 +329,7 @@ def _compare(job: DecodeJob, split: str, by_setting: dict[DecodeSetting, Decoded
 
 
 def _select(recipe: str, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
-    """Try (epoch, avg) on the dev splits; the lowest mean WER over splits and settings wins."""
+    """Select the (epoch, avg) with the lowest mean WER over the dev splits and settings."""
     with clear_errors("decode.py"):
         candidates = _candidates(args)
         splits = args.splits or load_model(args.exp_dir, candidates[0][0], 0)[2]["config"]["data"]["dev"]
@@ -344,7 +338,7 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[DecodeSetting]
         try:
             job = _load(recipe, args, settings, epoch, avg)
         except ValueError as error:
-            say(f"epoch {epoch}, avg {avg}: left out, {error}")
+            say(f"epoch {epoch}, avg {avg}: skipped, {error}")
             continue
         with clear_errors("decode.py"):
             data = {split: _open_split(job, split) for split in splits}
@@ -353,15 +347,15 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[DecodeSetting]
             decoded = _decode_with_bar(job, setting, split, data[split])
             stats = ErrorStats.from_utterances(decoded.utterances(job.tokenizer))
             if stats.wer is None:
-                _fail(f"{split} has no words to measure an error rate on: give other --splits")
+                _fail(f"{split} has no reference words, so no error rate: give other --splits")
             wers[f"{split}, {setting.name}"] = stats.wer
         mean = sum(wers.values()) / len(wers)
         tried.append({"epoch": epoch, "avg": avg, "mean_wer": mean, "wer": wers})
         each = ", ".join(map(format_percent, wers.values()))
         say(f"epoch {epoch}, avg {avg}: mean WER {mean:.2f}%  ({each})")
     if not tried:
-        _fail(f"none of the checkpoints in {args.exp_dir} can be used")
-    # Of equal ones, the longest average.
+        _fail(f"no checkpoint in {args.exp_dir} can be used, for the reasons above")
+    # Ties go to the longest average.
     best = min(tried, key=lambda candidate: (candidate["mean_wer"], -candidate["avg"]))
     path = args.exp_dir / "selected.json"
     choice = {key: best[key] for key in ("epoch", "avg")}
@@ -378,10 +372,10 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[DecodeSetting]
 
 
 def _candidates(args: argparse.Namespace) -> list[tuple[int, int]]:
-    """The (epoch, avg) for which there are checkpoints.
+    """Return the (epoch, avg) to try for which checkpoints exist.
 
     Raises:
-        FileNotFoundError: there are none.
+        FileNotFoundError: no checkpoint exists for any of them.
     """
     there = list_epochs(args.exp_dir)
     epochs = args.epochs or there[-1:]
@@ -392,8 +386,8 @@ def _candidates(args: argparse.Namespace) -> list[tuple[int, int]]:
     ]
     if not candidates:
         raise FileNotFoundError(
-            f"No checkpoints in {args.exp_dir} for epochs {epochs} and averages {args.avgs} (there are those of the "
-            f"epochs {there}): train first, or correct --exp-dir, --epochs, --avgs"
+            f"No checkpoints in {args.exp_dir} for epochs {epochs} and averages {args.avgs} (existing: {there}): "
+            "train first, or correct --exp-dir, --epochs, --avgs"
         )
     return candidates
 

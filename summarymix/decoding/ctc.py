@@ -10,15 +10,17 @@ from torch import Tensor
 
 from summarymix.chunking import length_mask
 from summarymix.decoding.search import BeamPath, BeamSearch, Emission, Hypothesis, Search, log_add
-from summarymix.model import BLANK
+from summarymix.model import BLANK, Transducer
 from summarymix.state import State
 
 
 class CTCSearch(Search):
-    """A search that reads each frame's distribution over tokens."""
+    """A search over the token distribution of each frame."""
+
+    model: Transducer
 
     def log_probs(self, encoder_out: Tensor) -> Tensor:
-        """Encoder frames (N, T, D) to scaled log-probabilities of the CTC head (N, T, V); ``<unk>``'s is blank's."""
+        """Map encoder frames (N, T, D) to scaled CTC log-probabilities (N, T, V); ``<unk>`` is added to blank."""
         log_probs = self.scaling(self.model.ctc_log_probs(encoder_out)).log_softmax(-1)
         blank_ids = list(self.blank_ids)
         blank = log_probs[..., blank_ids].logsumexp(-1)
@@ -28,13 +30,13 @@ class CTCSearch(Search):
 
 
 class CTCGreedySearch(CTCSearch):
-    """The best token of each frame, repetitions and blanks removed. Its state is the last frame's token.
+    """Greedy search: the best token of each frame, without repetitions and blanks. The state is the last frame's token.
 
-    A token is emitted at the first of the frames that it is the best of.
+    A token is emitted at the first frame of its run.
     """
 
     def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
-        """The state of ``batch_size`` streams at the start of an utterance: as if behind a blank."""
+        """Return the state of ``batch_size`` streams at the start of an utterance, as after a blank."""
         return {"last": torch.full((batch_size,), BLANK, dtype=torch.int64, device=device)}
 
     @torch.inference_mode()
@@ -59,15 +61,15 @@ class CTCGreedySearch(CTCSearch):
 
 @dataclass
 class Prefix(BeamPath):
-    """A hypothesis between two frames, its alignments divided by their last frame."""
+    """A hypothesis with separate scores of the alignments that end in blank and in its last token."""
 
     blank: float = -math.inf  # log-probability of the alignments that end in blank
-    token: float = -math.inf  # and of those that end in the last token
-    greatest: float = -math.inf  # part of these, the one that the times are from
-    gap: float = math.inf  # between parts with different times
-    acoustic: float = -math.inf  # of blank and token together
-    score_without_final: float = -math.inf  # with what the scorers have added so far
-    added: float = 0.0  # that
+    token: float = -math.inf  # log-probability of the alignments that end in the last token
+    greatest: float = -math.inf  # greatest part added so far; the times are from it
+    gap: float = math.inf  # smallest gap between the greatest part and a part with other times
+    acoustic: float = -math.inf  # log-sum of blank and token
+    score_without_final: float = -math.inf  # acoustic + added
+    added: float = 0.0  # the scorers' scores so far
     scorer_state: tuple[Any, ...] = ()
 
     @property
@@ -76,7 +78,7 @@ class Prefix(BeamPath):
         return BLANK if self.end is None else self.end.token
 
     def add(self, part: float, end: Emission | None, ends_in_blank: bool) -> None:
-        """Add alignments of the same tokens, of log-probability ``part``."""
+        """Add alignments of these tokens with log-probability ``part``."""
         if ends_in_blank:
             self.blank = log_add(self.blank, part)
         else:
@@ -90,15 +92,14 @@ class Prefix(BeamPath):
 
 
 class CTCPrefixBeamSearch(BeamSearch, CTCSearch):
-    """Prefix beam search: probabilities of all alignments in the beam are added up.
+    """Prefix beam search, which sums the probabilities of all alignments in the beam.
 
-    As in icefall, each frame extends the hypotheses by its ``beam_size`` best tokens, blank among them or not, and
-    the ``beam_size`` token sequences of the greatest scores are kept. All that is remembered is in the hypotheses; the
-    state is empty.
+    As in icefall, each frame extends the hypotheses by its ``beam_size`` best tokens, blank or not, and keeps the
+    ``beam_size`` token sequences with the greatest scores. The hypotheses hold everything; the state is empty.
     """
 
     def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
-        """Nothing."""
+        """Return an empty state."""
         return {}
 
     @torch.inference_mode()
@@ -125,7 +126,7 @@ class CTCPrefixBeamSearch(BeamSearch, CTCSearch):
         return state
 
     def _search_frame(self, hypothesis: Hypothesis, best: list[tuple[float, int]]) -> None:
-        """Read a frame's best tokens, one more than are used, each behind its log-probability."""
+        """Search a frame, given as (log-probability, token) of its ``beam_size + 1`` best tokens."""
         size = self.beam_size
         extended: dict[int, Prefix] = {}  # by key
 
@@ -136,7 +137,7 @@ class CTCPrefixBeamSearch(BeamSearch, CTCSearch):
                     if path.key not in extended:
                         extended[path.key] = Prefix(key=path.key, added=path.added, scorer_state=path.scorer_state)
                     extended[path.key].add(same, path.end, ends_in_blank=token == BLANK)
-                # A token is another one only behind a blank, or behind a token that differs.
+                # A repetition is a new token only after a blank.
                 longer = (path.blank if token == path.last else path.acoustic) + value
                 if token != BLANK and longer > -math.inf:
                     end, key = path.emit(token, hypothesis.num_frames, value)

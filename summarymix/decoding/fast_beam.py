@@ -1,4 +1,4 @@
-"""Fast beam search by k2: a lattice over a graph of what may be said, one token per frame at most, as in icefall."""
+"""Fast beam search with k2, as in icefall: a lattice over a decoding graph, at most one token per frame."""
 
 import math
 from dataclasses import dataclass, field
@@ -15,19 +15,19 @@ from summarymix.model import BLANK, Transducer
 from summarymix.predictor import StatelessPredictor
 from summarymix.state import State
 
-PARTIAL = -1e4  # added to the score of paths that have not come to the graph's end, so that those that have are better
+PARTIAL = -1e4  # added to the score of paths that have not reached the graph's end, so that complete paths are better
 
 
 @dataclass(frozen=True)
 class FastBeamOptions:
-    """What is kept in the lattice, and how many hypotheses are drawn from it; names and meanings are icefall's.
+    """Pruning of the lattice, and sampling of hypotheses from it; names and meanings are icefall's.
 
     Args:
-        beam: states of a frame whose score is this much below the best one's are dropped.
-        max_contexts: so many histories (the predictor's last tokens) of a stream are kept at most.
-        max_states: so many pairs of a history and a state of the graph.
-        num_paths: hypotheses drawn from the lattice at random, of which the best are found; 0: the best path alone.
-        nbest_scale: scores are multiplied by it for the drawing; smaller: more different hypotheses.
+        beam: states of a frame that score this far below the best one are dropped.
+        max_contexts: maximum number of histories (the predictor's last tokens) per stream and frame.
+        max_states: maximum number of pairs of a history and a graph state per stream and frame.
+        num_paths: number of paths sampled from the lattice to find the best hypotheses; 0: only the best path.
+        nbest_scale: scale of the scores for sampling; smaller values give more diverse hypotheses.
     """
 
     beam: float = 20.0
@@ -39,33 +39,34 @@ class FastBeamOptions:
 
 @dataclass
 class Lattice:
-    """What k2 has kept of a stream's frames."""
+    """The k2 lattice of a stream."""
 
     stream: Any  # k2.RnntDecodingStream
-    frames: list[int] = field(default_factory=list)  # the encoder frame of each of the lattice's; see _close
+    frames: list[int] = field(default_factory=list)  # encoder frame of each lattice frame; see _close
 
 
 class FastBeamSearch(Search):
-    """Search over a batch of streams by ``k2.RnntDecodingStreams``.
+    """Search over a batch of streams with ``k2.RnntDecodingStreams``.
 
     The best path of the lattice is the best alignment of frames to tokens (Viterbi), not the most probable token
-    sequence. With ``num_paths`` token sequences are drawn from the lattice, and the scores of each one's alignments
+    sequence. With ``num_paths``, token sequences are sampled from the lattice, and the scores of each one's alignments
     are summed; this is icefall's ``fast_beam_search_nbest``, and with a ``graph`` its ``fast_beam_search_nbest_LG``.
 
-    Every call reads the lattice of all that has been heard, so its time grows: this is for utterances, not for hours.
+    Every call reads the whole lattice so far, so its time grows: use it for utterances, not for hours of audio.
 
     Args:
-        model: must have a stateless predictor.
-        options: see there.
-        graph: a ``k2.Fsa`` of the token sequences that may be said, with their scores, such as :func:`read_lg` gives;
-            it is for whole utterances. By default any sequence may be said.
-        unk_id: this token is not emitted.
+        model: transducer with a stateless predictor.
+        options: pruning and sampling.
+        graph: ``k2.Fsa`` of the allowed token sequences with their scores, such as :func:`read_lg` returns; requires
+            whole utterances. By default any sequence is allowed.
+        unk_id: id of ``<unk>``, which is never emitted.
         record_margins, scaling: see :class:`~summarymix.decoding.search.Search`.
 
     Raises:
-        ValueError: no k2, or a model or options that it cannot search with.
+        ValueError: k2 is missing, the predictor is not stateless, or the graph does not fit the model.
     """
 
+    model: Transducer
     constant_state = False  # the lattice grows
 
     def __init__(
@@ -80,18 +81,18 @@ class FastBeamSearch(Search):
         super().__init__(model, unk_id, record_margins, scaling)
         if not isinstance(model.predictor, StatelessPredictor):
             raise ValueError(
-                "fast beam search needs a predictor that sees a few tokens only, --model.predictor stateless, and this "
-                "model has another: use --method modified_beam_search"
+                "fast beam search needs a stateless predictor (--model.predictor stateless), which this model does not "
+                "have: use --method modified_beam_search"
             )
         self.predictor = model.predictor
         self.k2 = optional_k2.require("--method fast_beam_search")
         self.options = options
         self.whole_utterances = graph is not None
         vocab_size = model.config.vocab_size
-        self.end = vocab_size  # a token more, for graphs that end
-        with torch.inference_mode(False):  # see below
+        self.end = vocab_size  # one more token, for the end of a graph
+        with torch.inference_mode(False):  # see __call__
             self.graph = self.k2.Fsa(self._any_sequence() if graph is None else self._with_end(graph))
-            self.graph.graph_scores = self.graph.scores.clone()  # on the lattice's arcs, to tell the model's share
+            self.graph.graph_scores = self.graph.scores.clone()  # copied to the lattice, to separate the model's scores
         self._config = self.k2.RnntDecodingConfig(
             vocab_size=vocab_size + 1,
             decoder_history_len=self.predictor.context_size,
@@ -101,10 +102,10 @@ class FastBeamSearch(Search):
         )
 
     def _any_sequence(self) -> Tensor:
-        """The graph of all token sequences, with one state; arcs (A, 4), int32.
+        """Return the graph of all token sequences, with one state; arcs (A, 4), int32.
 
-        It has no way to end. k2 tells between streams that can end and those that cannot, and in this one all paths are
-        alike. But k2 wants a final state, so there is one that is never reached.
+        k2 requires a final state, but no path reaches it: k2 treats paths that can end differently from others, and
+        here all paths are alike.
         """
         tokens = torch.tensor([i for i in range(self.model.config.vocab_size) if i not in self.blank_ids])
         arcs = torch.zeros(len(tokens) + 1, 4, dtype=torch.int32)  # from, to, label, score
@@ -113,16 +114,16 @@ class FastBeamSearch(Search):
         return arcs
 
     def _with_end(self, graph: Any) -> Tensor:
-        """A graph whose final arcs have a token of their own: arcs (A, 4), int32.
+        """Return ``graph`` with an end token on its final arcs; arcs (A, 4), int32.
 
-        In the lattice, k2 drops the scores of final arcs, and in them may be much of a last word's.
+        k2 drops the scores of final arcs from the lattice, and these may hold much of the last word's score.
         """
-        arcs: Tensor = graph.arcs.values()[:, :4].cpu().clone()  # the scores' bits in the last column
+        arcs: Tensor = graph.arcs.values()[:, :4].cpu().clone()  # the last column holds the scores' bits
         labels = arcs[:, 2]
         if bool((labels == 0).any()) or labels.max() >= self.end:
             raise ValueError(
                 f"the graph has labels from {int(labels[labels >= 0].min())} to {int(labels.max())}, and the model "
-                f"tokens from 1 to {self.end - 1}: the graph was made for other tokens, or has epsilons"
+                f"tokens from 1 to {self.end - 1}: compile the graph for the model's tokens, without epsilons"
             )
         labels[labels == -1] = self.end
         last = graph.shape[0] - 1
@@ -131,20 +132,20 @@ class FastBeamSearch(Search):
     def check_streaming(self) -> None:
         """See :meth:`Search.check_streaming <summarymix.decoding.search.Search.check_streaming>`."""
         if self.whole_utterances:
-            raise ValueError("a search over a graph (--lg) is for whole utterances: --mode offline, or simulated")
+            raise ValueError("a search with a graph (--lg) needs whole utterances: use --mode offline or simulated")
 
     def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
-        """Nothing: all of it is in the hypotheses."""
+        """Return an empty state: the hypotheses hold the lattices."""
         return {}
 
-    # k2 asks for the versions of its tensors, which those of inference mode do not have; callers may be in that.
+    # k2 reads the versions of its tensors, which inference mode does not keep; callers may be in inference mode.
     @torch.inference_mode(False)
     @torch.no_grad()
     def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> State:
         """See :meth:`Search.__call__ <summarymix.decoding.search.Search.__call__>`.
 
         Raises:
-            ValueError: further frames of an utterance that is searched with a graph.
+            ValueError: an utterance searched with a graph arrives in parts.
         """
         frames = self.model.joiner.encoder_proj(encoder_out)  # (N, T, J)
         limits: list[int] = lengths.tolist()
@@ -156,7 +157,7 @@ class FastBeamSearch(Search):
             if hypothesis.memory is None:
                 hypothesis.memory = Lattice(self.k2.RnntDecodingStream(self.graph))
         begin = 0
-        for end in sorted(set(limits) - {0}):  # the lengths of shorter streams, one after the other
+        for end in sorted(set(limits) - {0}):  # the lengths of the streams, shortest first
             rows = [n for n, limit in enumerate(limits) if limit >= end]
             self._search([hypotheses[n] for n in rows], frames[rows, begin:end])
             begin = end
@@ -178,13 +179,13 @@ class FastBeamSearch(Search):
         for hypothesis in hypotheses:
             first, hypothesis.num_frames = hypothesis.num_frames, hypothesis.num_frames + frames.size(1)
             hypothesis.memory.frames += range(first, hypothesis.num_frames)
-            # k2 does not tell how close its decisions were: no difference can be called a tie.
+            # k2 does not report margins: no difference counts as a tie.
             hypothesis.margins += [math.inf] * frames.size(1) if self.record_margins else []
 
     def _contexts(self, contexts: Tensor) -> Tensor:
-        """The predictor's output for histories (C, context_size), projected for the joiner: (C, J).
+        """Return the predictor's output for histories (C, context_size), projected for the joiner: (C, J).
 
-        k2 fills an utterance's start with blanks; the predictor knows one blank, and nothing before it.
+        k2 fills an utterance's start with blanks; the predictor expects a single blank with padding before it.
         """
         tokens = contexts.long()
         tokens[:, :-1].masked_fill_(tokens[:, 1:] == BLANK, -1)
@@ -194,11 +195,11 @@ class FastBeamSearch(Search):
         return self.k2.RnntDecodingStreams([hypothesis.memory.stream for hypothesis in hypotheses], self._config)
 
     def _close(self, hypotheses: list[Hypothesis]) -> Any:
-        """The lattices (a ``k2.Fsa`` of M) of all that has been heard.
+        """Return the lattices of all frames so far, a ``k2.Fsa`` of M.
 
-        In the lattice k2 makes of the last frame nothing but the way to the end, without labels and scores. So there
-        is a frame more, at which blank is certain: it changes no score, and no state is new. Before it, if there is a
-        graph, comes one at which it is to end.
+        k2 turns the lattice's last frame into final arcs without labels and scores. So one more frame is appended, at
+        which blank is certain; it changes no score and adds no state. With a graph, a frame for the end token precedes
+        it.
         """
         streams = self._streams(hypotheses)
         closing = [{self.end: 0.0, BLANK: PARTIAL}] if self.whole_utterances else []
@@ -217,9 +218,9 @@ class FastBeamSearch(Search):
         draw = self.options.num_paths > 0
         owners, lattice = self._draw(lattice) if draw else (list(range(len(hypotheses))), lattice)
         best = self.k2.shortest_path(lattice, use_double_scores=True)
-        summed = lattice if draw else best  # of a drawn sequence all alignments count
+        summed = lattice if draw else best  # the score of a sampled sequence is the sum over its alignments
         totals = summed.get_tot_scores(use_double_scores=True, log_semiring=True).tolist()
-        ends = [0, *((best.labels == -1).nonzero().flatten() + 1).tolist()]  # of each path's arcs
+        ends = [0, *((best.labels == -1).nonzero().flatten() + 1).tolist()]  # bounds of each path's arcs
         labels = best.labels.tolist()
         log_probs = (best.scores - best.graph_scores).tolist()
         for hypothesis in hypotheses:
@@ -236,7 +237,7 @@ class FastBeamSearch(Search):
             hypothesis.set_best_path()
 
     def _draw(self, lattice: Any) -> tuple[list[int], Any]:
-        """Draw paths from M lattices: of each token sequence a lattice of its alignments, and whose it is."""
+        """Sample token sequences from M lattices, and return each one's stream and the lattice of its alignments."""
         k2 = self.k2
         scores = lattice.scores.clone()
         lattice.scores *= self.options.nbest_scale

@@ -1,28 +1,28 @@
-"""Greedy transducer search (A. Graves, arXiv 1211.3711), one implementation for every mode of decoding."""
+"""Greedy transducer search (A. Graves, arXiv 1211.3711), one implementation for every decoding mode."""
 
 import torch
 from torch import Tensor
 
 from summarymix.decoding.search import UNSCALED, Hypothesis, Scaling, TransducerSearch
-from summarymix.model import Transducer
+from summarymix.model import TransducerParts
 from summarymix.state import State, copy_state, nest, select_slots, write_slots
 
 
 class GreedySearch(TransducerSearch):
     """Frame-synchronous greedy search over a batch of streams.
 
-    Every stream starts from the predictor's initial state fed with blank, as training does. A frame emits its
-    best token and, while that is a real one, asks again, at most ``max_symbols_per_frame`` times; the default
-    of one is what sherpa-onnx does, so that figures carry over to deployment.
+    Every stream starts with the predictor state after one blank, as in training. A frame emits its best token until
+    that is blank, at most ``max_symbols_per_frame`` times. The default of one is sherpa-onnx's, so error rates carry
+    over to deployment.
 
     Args:
-        max_symbols_per_frame: upper limit of tokens emitted at one frame.
+        max_symbols_per_frame: maximum number of tokens emitted at one frame.
         model, unk_id, record_margins, scaling: see :class:`~summarymix.decoding.search.Search`.
     """
 
     def __init__(
         self,
-        model: Transducer,
+        model: TransducerParts,
         max_symbols_per_frame: int = 1,
         unk_id: int | None = None,
         record_margins: bool = False,
@@ -74,7 +74,7 @@ class GreedySearch(TransducerSearch):
         state: State,
         hypotheses: list[Hypothesis],
     ) -> None:
-        """Append the tokens of the rows ``emitting`` of ``logits`` and let their predictors read them, in ``state``."""
+        """Append the tokens of the rows ``emitting`` of ``logits``, and advance these predictors in ``state``."""
         log_probs = logits[emitting].log_softmax(1)  # (E, V)
         tokens = torch.tensor([best[m] for m in emitting], device=logits.device)  # (E,)
         chosen: list[float] = log_probs.gather(1, tokens[:, None]).flatten().tolist()

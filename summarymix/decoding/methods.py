@@ -1,4 +1,4 @@
-"""The searches by name, and their options on a command line."""
+"""Search methods by name, and their command-line options."""
 
 import argparse
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from summarymix.lm.ngram import NgramLM
 from summarymix.lm.rnn import load_rnn_lm
 from summarymix.lm.rnn_scorer import RnnLMScorer
 from summarymix.lm.scorers import TokenScorer
-from summarymix.model import Transducer
+from summarymix.model import Transducer, TransducerParts
 
 METHODS = (
     "greedy_search",
@@ -30,25 +30,26 @@ METHODS = (
 )
 BEAM = ("modified_beam_search", "ctc_prefix_beam_search")
 FAST_BEAM = ("fast_beam_search", "fast_beam_search_nbest")
+NEED_MODEL = (*FAST_BEAM, "ctc_greedy_search", "ctc_prefix_beam_search")
 HELP_PREFIXES = {METHODS: "", BEAM: "beam searches: ", FAST_BEAM: "fast beam searches: "}
-# The option on the left says something about the one on the right.
+# (option, other option that it requires)
 NEEDED = (("hotwords_score", "hotwords_file"), ("rnn_lm_scale", "rnn_lm"), ("lg_scale", "lg"))
 METHOD_HELP = (
     "greedy_search: the best token at each step (the default). modified_beam_search: several hypotheses, at most one "
     "token per frame. fast_beam_search: the best path of k2's lattice; fast_beam_search_nbest: the best of several "
-    "paths that are drawn from it. ctc_greedy_search, ctc_prefix_beam_search: searches with the auxiliary CTC head"
+    "paths sampled from it. ctc_greedy_search, ctc_prefix_beam_search: searches with the auxiliary CTC head"
 )
 
 
 def option(default: Any, help: str, kind: type, methods: Sequence[str] = METHODS, least: float | None = None) -> Any:
-    """A field of :class:`SearchOptions` and its option on the command line.
+    """Return a field of :class:`SearchOptions` with its command-line option.
 
     Args:
-        default: a tuple for an option that takes several values.
+        default: default value; a tuple for an option that takes several values.
         help: text for ``--help``.
-        kind: of a value.
+        kind: type of a value.
         methods: searches that have this option.
-        least: smallest value.
+        least: smallest allowed value.
     """
     return field(default=default, metadata={"help": help, "type": kind, "methods": methods, "least": least})
 
@@ -74,37 +75,37 @@ class SearchOptions:
         FAST_BEAM,
     )
     max_contexts: int = option(
-        FastBeamOptions.max_contexts, "maximum number of last tokens per stream and frame (8)", int, FAST_BEAM, least=1
+        FastBeamOptions.max_contexts, "maximum number of histories per stream and frame (8)", int, FAST_BEAM, least=1
     )
     max_states: int = option(
         FastBeamOptions.max_states, "maximum number of states per stream and frame (64)", int, FAST_BEAM, least=1
     )
     num_paths: int = option(
-        200, "number of paths drawn from the lattice (200)", int, ("fast_beam_search_nbest",), least=1
+        200, "number of paths sampled from the lattice (200)", int, ("fast_beam_search_nbest",), least=1
     )
     nbest_scale: float = option(
         FastBeamOptions.nbest_scale,
-        "scale of the scores when paths are drawn (0.5); a smaller one gives more different paths",
+        "scale of the scores for sampling (0.5); smaller values give more diverse paths",
         float,
         ("fast_beam_search_nbest",),
     )
-    lg: Path | None = option(None, "words and language model, compiled by local/compile_lg.py", Path, FAST_BEAM)
+    lg: Path | None = option(None, "graph of lexicon and language model, from local/compile_lg.py", Path, FAST_BEAM)
     lg_scale: float = option(0.01, "scale of the log-probabilities of --lg (0.01)", float, FAST_BEAM)
-    blank_penalty: float = option(0.0, "subtracted from the logit of blank (0); more: fewer deletions", float)
-    temperature: float = option(1.0, "divides logits (1); more: beam searches keep more alternatives", float)
+    blank_penalty: float = option(0.0, "subtracted from the blank logit (0); above 0: fewer deletions", float)
+    temperature: float = option(1.0, "divisor of the logits (1); above 1: beam searches keep more alternatives", float)
     hotwords_file: Path | None = option(
         None, "words or phrases to prefer, one per line, optionally with a score: HELLO WORLD :2.5", Path, BEAM
     )
-    hotwords_score: float = option(1.5, "added for each token of a hotword (1.5)", float, BEAM)
+    hotwords_score: float = option(1.5, "bonus for each token of a hotword (1.5)", float, BEAM)
     rnn_lm: Path | None = option(None, "RNN language model, trained by local/train_rnn_lm.py", Path, BEAM)
     rnn_lm_scale: float = option(0.3, "scale of the log-probabilities of --rnn-lm (0.3)", float, BEAM)
     ngram_lm: tuple[Path, ...] = option(
-        (), "n-gram language models of tokens in ARPA format, such as local/train_ngram.py makes", Path, BEAM
+        (), "n-gram language models of tokens in ARPA format, e.g. from local/train_ngram.py", Path, BEAM
     )
     ngram_lm_scale: tuple[float, ...] = option(
         (0.2,),
-        "scale of the log-probabilities of each --ngram-lm (0.2). Below 0 for a model of the training transcripts "
-        "(LODR): --rnn-lm lm.pt --ngram-lm transcripts-2gram.arpa --ngram-lm-scale -0.1",
+        "scale of the log-probabilities of each --ngram-lm (0.2). For LODR, add a low-order n-gram of the training "
+        "transcripts with a negative scale: --rnn-lm lm.pt --ngram-lm transcripts-2gram.arpa --ngram-lm-scale -0.1",
         float,
         BEAM,
     )
@@ -123,10 +124,10 @@ class SearchOptions:
 
     @classmethod
     def from_args(cls, args: argparse.Namespace) -> "SearchOptions":
-        """The options that were given.
+        """Read the options from parsed arguments.
 
         Raises:
-            ValueError: one of them is not for this method.
+            ValueError: an option does not apply to the method, is too small, or lacks another option.
         """
         given: dict[str, Any] = {"method": args.method}
         for one in _options():
@@ -136,38 +137,38 @@ class SearchOptions:
             methods, least = one.metadata["methods"], one.metadata["least"]
             if args.method not in methods:
                 raise ValueError(
-                    f"--{_dashed(one.name)} is an option of --method {', '.join(methods)}, not of {args.method}"
+                    f"--{_dashed(one.name)} applies to --method {', '.join(methods)}, not to {args.method}"
                 )
             if least is not None and value < least:
                 raise ValueError(f"--{_dashed(one.name)} must be {least} or more")
             given[one.name] = tuple(value) if isinstance(one.default, tuple) else value
         for name, file in NEEDED:
             if name in given and file not in given:
-                raise ValueError(f"--{_dashed(name)} is for a --{_dashed(file)}, which is missing")
+                raise ValueError(f"--{_dashed(name)} needs --{_dashed(file)}")
         options = cls(**given)
         if "ngram_lm" in given or "ngram_lm_scale" in given:
             models, scales = len(options.ngram_lm), len(options.ngram_lm_scale)
             if models != scales:
                 raise ValueError(
-                    f"--ngram-lm has {models} and --ngram-lm-scale {scales}: give one scale for each model"
+                    f"--ngram-lm has {models} values, --ngram-lm-scale has {scales}: give one scale for each model"
                 )
         return options
 
     def check_lattice(self, rnnt_type: str) -> None:
-        """Refuse what a model that was trained with this lattice has not learnt.
+        """Check that the search fits the lattice of the model's training.
 
         Raises:
-            ValueError: more than one token per frame, where training had a token take a frame of its own.
+            ValueError: more than one token per frame is allowed, but each token took a frame of its own in training.
         """
         if self.max_sym_per_frame > 1 and rnnt_type != "regular":
             raise ValueError(
                 f"--max-sym-per-frame {self.max_sym_per_frame}: this model was trained with --loss.rnnt-type "
-                f"{rnnt_type}, one token per frame at most; leave the option out"
+                f"{rnnt_type}, at most one token per frame; leave out the option"
             )
 
     @property
     def label(self) -> str:
-        """What tells results of this method apart, for file names: ``beam-size-4-temperature-1.2``."""
+        """Label of the options, for file names: ``beam-size-4-temperature-1.2``."""
         parts = []
         for one in _options():
             value = getattr(self, one.name)
@@ -177,27 +178,30 @@ class SearchOptions:
                 parts += [_dashed(one.name), *map(_short, values)]
         return "-".join(parts)
 
-    def build(self, model: Transducer, tokenizer: Tokenizer, record_margins: bool = False) -> Search:
-        """The search.
+    def build(self, model: TransducerParts, tokenizer: Tokenizer, record_margins: bool = False) -> Search:
+        """Make the search.
 
         Raises:
-            ValueError, OSError: an option's value is impossible, or a file that it names is.
+            ValueError, OSError: the value of an option is invalid, or its file is missing or invalid.
         """
         unk_id, scaling = tokenizer.unk_id, Scaling(self.blank_penalty, self.temperature)
         if self.method == "greedy_search":
             return GreedySearch(model, self.max_sym_per_frame, unk_id, record_margins, scaling)
-        if self.method == "ctc_greedy_search":
-            return CTCGreedySearch(model, unk_id, record_margins, scaling)
-        if self.method in FAST_BEAM:
-            num_paths = self.num_paths if self.method == "fast_beam_search_nbest" else 0
-            options = FastBeamOptions(self.beam, self.max_contexts, self.max_states, num_paths, self.nbest_scale)
-            graph = None if self.lg is None else read_lg(self.lg, tokenizer.tokens, self.lg_scale)
-            return FastBeamSearch(model, options, graph, unk_id, record_margins, scaling)
+        if self.method in NEED_MODEL:
+            if not isinstance(model, Transducer):
+                raise ValueError(f"--method {self.method} needs the trained model: leave out --onnx")
+            if self.method == "ctc_greedy_search":
+                return CTCGreedySearch(model, unk_id, record_margins, scaling)
+            if self.method in FAST_BEAM:
+                num_paths = self.num_paths if self.method == "fast_beam_search_nbest" else 0
+                options = FastBeamOptions(self.beam, self.max_contexts, self.max_states, num_paths, self.nbest_scale)
+                graph = None if self.lg is None else read_lg(self.lg, tokenizer.tokens, self.lg_scale)
+                return FastBeamSearch(model, options, graph, unk_id, record_margins, scaling)
         scorers: list[TokenScorer] = []
         if self.hotwords_file:
             scorers.append(ContextGraph(read_hotwords(self.hotwords_file, tokenizer, self.hotwords_score)))
         if self.rnn_lm:
-            lm = load_rnn_lm(self.rnn_lm, tokenizer.tokens).to(next(model.parameters()).device)
+            lm = load_rnn_lm(self.rnn_lm, tokenizer.tokens).to(model.device)
             scorers.append(RnnLMScorer(lm, self.rnn_lm_scale))
         for path, scale in zip(self.ngram_lm, self.ngram_lm_scale, strict=False):
             scorers.append(NgramLM(path, tokenizer.tokens, scale))
@@ -206,12 +210,12 @@ class SearchOptions:
 
 
 def _options() -> list[Field[Any]]:
-    """The fields of :class:`SearchOptions` besides the method."""
+    """Return the fields of :class:`SearchOptions`, except the method."""
     return [one for one in fields(SearchOptions) if one.name != "method"]
 
 
 def _short(value: Any) -> str:
-    """A value for a label; of a file its name without what is behind the first dot."""
+    """Format a value for a label; a file gives its name up to the first dot."""
     return value.name.partition(".")[0] if isinstance(value, Path) else str(value)
 
 

@@ -11,7 +11,7 @@
     for segment in stream.finish():
         print(segment.text)
 
-Here ``microphone`` gives blocks of samples, and ``show`` is what shows a line that may still change.
+``microphone`` yields blocks of samples, and ``show`` displays a line that may still change.
 """
 
 from bisect import bisect_left
@@ -43,8 +43,8 @@ _FRAME = FRAME_MS / 1000
 
 @dataclass(frozen=True)
 class Endpointing:
-    """Where a stream's text is cut into segments. Nothing is forgotten there: encoder and search go on. What a beam
-    search would still have changed of an ended segment stays as it was.
+    """Rules that cut a stream's text into segments. Encoder and search continue across a cut. The text of an ended
+    segment is final, even if a beam search would still have changed it.
 
     Args:
         silence: seconds without a token that end a segment.
@@ -56,19 +56,19 @@ class Endpointing:
 
     def __post_init__(self) -> None:
         if min(self.silence, self.max_seconds) <= 0:
-            raise ValueError(f"segments end after more than 0 seconds, not {min(self.silence, self.max_seconds):g}")
+            raise ValueError(f"endpointing needs more than 0 seconds, not {min(self.silence, self.max_seconds):g}")
 
 
 class Recognizer:
-    """A model that is ready to recognise audio. :func:`summarymix.load` makes it.
+    """A model that is ready to recognise audio, made by :func:`summarymix.load`.
 
     Args:
         model: in evaluation mode, on the device to compute on.
-        tokenizer: of the model.
-        extractor: of the features that the model was trained on.
-        left_chunks: left context of streams that ask for none, -1 for unlimited.
-        search: of the model; by default greedy search with one symbol per frame.
-        rnnt_type: the lattice that the model was trained with.
+        tokenizer: the model's tokenizer.
+        extractor: extractor of the features that the model was trained on.
+        left_chunks: default left context of streams, -1 for unlimited.
+        search: search with the model; by default greedy search with one symbol per frame.
+        rnnt_type: lattice that the model was trained with.
     """
 
     def __init__(
@@ -93,25 +93,25 @@ class Recognizer:
     ) -> "Recognizer":
         """See :func:`summarymix.load`."""
         model, tokenizer, info = load_run_or_checkpoint(path, epoch, avg)
-        return cls.of_run(model, tokenizer, info["config"], device)
+        return cls.from_run(model, tokenizer, info["config"], device)
 
     @classmethod
-    def of_run(
+    def from_run(
         cls, model: Transducer, tokenizer: Tokenizer, config: dict[str, Any], device: str | None = None
     ) -> "Recognizer":
-        """The recogniser of a model that has been loaded, with the configuration of its training."""
+        """Make a recogniser from a loaded model and the configuration of its training."""
         model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
         data = config["data"]
-        # Computed by lhotse whatever computed them in training: it is always there.
+        # lhotse computes the features, whatever computed them in training: it is always installed.
         extractor = FbankExtractor(FbankOptions(data["sample_rate"], data["num_mel_bins"]))
         left_chunks = default_left_chunks(DynamicChunkConfig(**config["chunk"]))
         return cls(model, tokenizer, extractor, left_chunks, rnnt_type=config["loss"]["rnnt_type"])
 
     def set_search(self, options: SearchOptions) -> None:
-        """Search so from now on.
+        """Set the search of later calls.
 
         Raises:
-            ValueError, OSError: see :meth:`SearchOptions.check_lattice` and :meth:`SearchOptions.make`.
+            ValueError, OSError: see :meth:`SearchOptions.check_lattice` and :meth:`SearchOptions.build`.
         """
         options.check_lattice(self.rnnt_type)
         self.search = options.build(self.model, self.tokenizer)
@@ -134,17 +134,17 @@ class Recognizer:
         Args:
             audio: a file, read in blocks; or samples, (n,) or (n, channels) as soundfile reads them, in [-1, 1] or
                 integers.
-            sample_rate: of samples, in Hz; None for the model's own.
+            sample_rate: sampling rate of the samples in Hz; None for the model's.
             mode: ``streaming``, chunk by chunk as :meth:`stream` does, or ``offline``, with full context in windows.
             chunk_ms: see :meth:`stream`.
-            left_chunks: likewise.
-            window_seconds: of the offline windows; a shorter recording is recognised as a whole.
-            overlap_seconds: of a window and the next.
-            channel: from 0; None for the mean of all.
+            left_chunks: see :meth:`stream`.
+            window_seconds: length of the offline windows; a shorter recording is recognised as a whole.
+            overlap_seconds: overlap of consecutive windows.
+            channel: channel, counted from 0; None for the mean of all.
             reset_after_silence: see :meth:`stream`.
 
         Raises:
-            FileNotFoundError, ValueError: the audio cannot be read, or an option cannot be; names the file or option.
+            FileNotFoundError, ValueError: the audio cannot be read, or an option is invalid; the message names it.
         """
         rate = self.extractor.options.sample_rate
         blocks: Iterable[Tensor]
@@ -159,8 +159,8 @@ class Recognizer:
             segments = [segment for block in blocks for segment in stream.accept(block)] + stream.finish()
             return joined(segments, stream.seconds)
         if mode != "offline":
-            raise ValueError(f"the mode is streaming or offline, not {mode}")
-        windowed = WindowedRecognizer(self.model, self.search, self.tokenizer.tokens, window_seconds, overlap_seconds)
+            raise ValueError(f"the mode must be streaming or offline, not {mode}")
+        windowed = WindowedRecognizer(self.search, self.tokenizer.tokens, window_seconds, overlap_seconds)
         counted = _Counted(blocks)
         hypothesis = windowed.recognize(self._features(counted, sample_rate))
         return joined([make_transcript(hypothesis, self.tokenizer, 0)], counted.num_samples / sample_rate)
@@ -173,25 +173,24 @@ class Recognizer:
         endpointing: Endpointing | None = Endpointing(),
         reset_after_silence: float | None = None,
     ) -> "LiveStream":
-        """Begin a stream, which is recognised while its samples arrive.
+        """Open a stream, which is recognised while its samples arrive.
 
         Args:
-            sample_rate: of the samples, in Hz; None for the model's own.
-            chunk_ms: results come after so much audio each, a multiple of 40 ms.
-            left_chunks: so many chunks are remembered; -1 for all since the stream's beginning, whose running mean
-                hardly moves any more after some minutes. None: :attr:`left_chunks`, limited for models that were
-                trained so.
-            endpointing: where segments end; None for a single one.
-            reset_after_silence: after so many seconds without a token, and a whole chunk, the encoder's memory is
-                emptied and the search begins anew, as in a new stream that begins with the last chunk: so no word is
-                cut that begins in it. Servers in the manner of sherpa reset the search alone; but it is the encoder's
-                mean that a long past or a long silence weighs on.
+            sample_rate: sampling rate of the samples in Hz; None for the model's.
+            chunk_ms: chunk size, a multiple of 40 ms; results come chunk by chunk.
+            left_chunks: left context in chunks; -1 for all since the stream's start, whose running mean hardly changes
+                after some minutes. None: :attr:`left_chunks`, limited for models trained with limited left context.
+            endpointing: rules that end segments; None for a single segment.
+            reset_after_silence: after this many seconds, and at least one chunk, without a token, encoder and search
+                are reset as if a new stream began with the last chunk; a word that begins in this chunk stays whole.
+                Servers such as sherpa's reset the search only, but a long past or a long silence distorts the
+                encoder's mean.
 
         Raises:
-            ValueError: the model cannot stream so.
+            ValueError: the model cannot stream with these values.
         """
         if reset_after_silence is not None and reset_after_silence <= 0:
-            raise ValueError(f"--reset-after-silence {reset_after_silence:g} is not above 0")
+            raise ValueError(f"--reset-after-silence must be above 0, not {reset_after_silence:g}")
         left = self.left_chunks if left_chunks is None else left_chunks
         chunk = ChunkConfig.from_ms(chunk_ms, left)
         self.model.encoder.check_chunk(chunk)
@@ -209,7 +208,7 @@ class Recognizer:
 
 
 class LiveStream:
-    """A recording that is recognised while it goes on. :meth:`Recognizer.stream` makes it."""
+    """A recording that is recognised while it arrives, made by :meth:`Recognizer.stream`."""
 
     def __init__(
         self,
@@ -228,25 +227,25 @@ class LiveStream:
         self._endpointing = endpointing
         self._reset_after_silence = reset_after_silence
         self._num_samples = 0
-        self._offset = 0  # frames before the hypothesis' first
-        self._begin = 0  # of the segment, a frame of the hypothesis
+        self._offset = 0  # encoder frames before the hypothesis
+        self._begin = 0  # first frame of the segment, counted in the hypothesis
 
     @property
     def seconds(self) -> float:
-        """How much audio has come so far."""
+        """Seconds of audio so far."""
         return self._num_samples / self._sample_rate
 
     @property
     def partial(self) -> str:
-        """The text so far of the segment that has not ended."""
+        """Text of the current segment so far."""
         return self._segment().text
 
     def accept(self, samples: Tensor | np.ndarray) -> list[Transcript]:
-        """Push samples, (n,) or (n, channels), in [-1, 1] or integers; returns the segments that end with them.
+        """Add samples (n,) or (n, channels), in [-1, 1] or integers, and return the segments that end with them.
 
         Raises:
             RuntimeError: the stream has been finished.
-            ValueError: some samples are no numbers.
+            ValueError: some samples are not finite.
         """
         mono = to_mono(samples)
         self._num_samples += len(mono)
@@ -254,7 +253,7 @@ class LiveStream:
         return self._decode()
 
     def finish(self) -> list[Transcript]:
-        """Say that the input has ended; returns the last segments."""
+        """End the input and return the last segments."""
         self._stream.accept_samples(self._resampler.finish())
         self._stream.finish()
         segments = [*self._decode(), *self._end_segment()]
@@ -262,7 +261,7 @@ class LiveStream:
         return segments
 
     def _decode(self) -> list[Transcript]:
-        """Decode what has come, chunk by chunk: so it does not matter in what blocks it came."""
+        """Decode all whole chunks, with an endpoint check after each: results do not depend on the sizes of blocks."""
         segments = []
         while self._recognizer.step():
             segments += self._check_endpoint()
@@ -287,24 +286,25 @@ class LiveStream:
         tokens, frames = hypothesis.tokens[first:], hypothesis.frames[first:]
         if (hypothesis.num_frames - next(self._sounds(tokens, frames))) * _FRAME < self._endpointing.max_seconds:
             return []
-        # The last word may go on, unless there is no other.
+        # The last word may be incomplete, so cut before it if there is another one.
         starts = word_starts([self._tokenizer.tokens[i] for i in tokens])
         return self._end_segment(frames[starts[-1]] if len(starts) > 1 else None)
 
     def _may_reset(self) -> bool:
-        """Whether the last chunk, which is heard again after a reset, emitted nothing and has not been heard again
-        itself. At the end of the input there is nothing to reset for."""
+        """True if the last chunk, which a reset decodes again, emitted no token and has not been decoded twice already.
+        False at the end of the input.
+        """
         hypothesis, chunk_size = self._stream.hypothesis, self._recognizer.chunk_size
         earliest = max(chunk_size, hypothesis.frames[-1] + 1 if hypothesis.frames else 0)
         return hypothesis.num_frames - chunk_size >= earliest and not self._stream.finished
 
     def _sounds(self, tokens: Iterable[int], frames: Iterable[int]) -> Iterator[int]:
-        """The frames of tokens that are not only a space, which may be emitted long before or after a word."""
+        """Yield the frames of all tokens except lone spaces, which may be emitted long before or after a word."""
         pieces = self._tokenizer.tokens
         return (frame for token, frame in zip(tokens, frames, strict=True) if pieces[token] != SPACE)
 
     def _end_segment(self, end: int | None = None) -> list[Transcript]:
-        """The segment up to frame ``end``, or as far as there is; none, and it goes on, if nothing was said in it."""
+        """End the segment before frame ``end``, or at the last one, and return it. A segment without text continues."""
         segment = self._segment(end)
         if not segment.text:
             return []
@@ -316,7 +316,7 @@ class LiveStream:
 
 
 class _Counted:
-    """Blocks as they are, and how many samples have gone by."""
+    """Iterable of blocks that counts their samples."""
 
     def __init__(self, blocks: Iterable[Tensor]) -> None:
         self._blocks = blocks
@@ -329,7 +329,7 @@ class _Counted:
 
 
 def joined(segments: Iterable[Transcript], seconds: float) -> Transcript:
-    """Segments in a row as one transcript of ``seconds`` of audio."""
+    """Join consecutive segments into one transcript of ``seconds`` of audio."""
     segments = list(segments)
     return Transcript(
         text=" ".join(segment.text for segment in segments if segment.text),
@@ -341,5 +341,5 @@ def joined(segments: Iterable[Transcript], seconds: float) -> Transcript:
 
 
 def default_left_chunks(chunk: DynamicChunkConfig) -> int:
-    """The left context of streams for a model trained with this distribution, -1 for unlimited."""
+    """Return the default left context for a model trained with this distribution, -1 for unlimited."""
     return chunk.max_left if chunk.limited_left_prob > 0 and chunk.full_context_prob < 1 else -1

@@ -1,9 +1,9 @@
-"""What all searches have in common: hypotheses, and how a search is called.
+"""Base classes of all searches, and their hypotheses.
 
-A search is fed with encoder frames, all of an utterance's or a chunk's at a time, of many streams side by side. What
-it remembers of a stream between two calls is one row of a :data:`~summarymix.state.State` and one
-:class:`Hypothesis`. Feeding the frames of an utterance in one call or in many therefore runs the same operations, and
-offline, simulated and streaming decoding cannot drift apart.
+A search reads the encoder frames of many streams in parallel, a whole utterance or a chunk per call. Between two calls,
+it keeps one row of a :data:`~summarymix.state.State` and one :class:`Hypothesis` per stream. So the same operations run
+whether the frames of an utterance arrive in one call or in many, and offline, simulated and streaming decoding cannot
+drift apart.
 """
 
 import math
@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 
 from summarymix.lm.scorers import Scorers, TokenScorer
-from summarymix.model import BLANK, Transducer
+from summarymix.model import BLANK, TransducerParts
 from summarymix.state import State, flatten
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Emission:
-    """A token as it was emitted. Hypotheses that begin alike share their emissions."""
+    """An emitted token with its history. Hypotheses with a common prefix share its emissions."""
 
     token: int
     frame: int  # encoder frame
@@ -33,13 +33,13 @@ class Emission:
 
 @dataclass
 class BeamPath:
-    """One of the hypotheses in a beam."""
+    """A hypothesis in a beam."""
 
-    end: Emission | None = None  # the last token, and with it those before
-    # Equal tokens have equal keys. That different ones have is a matter of 64 bits, and of a beam's few paths.
+    end: Emission | None = None  # last emission, linked to the earlier ones
+    # 64-bit hash of the tokens: collisions among the few paths of a beam are negligible.
     key: int = 0
-    score: float = 0.0  # all that counts, summed over the alignments in the beam, as if the input ended here
-    normalized_score: float = 0.0  # what hypotheses are sorted by, the best having the greatest
+    score: float = 0.0  # total score, summed over the alignments in the beam, as if the input ended here
+    normalized_score: float = 0.0  # sort key of hypotheses; the greatest is best
 
     @property
     def length(self) -> int:
@@ -47,30 +47,28 @@ class BeamPath:
         return 0 if self.end is None else self.end.length
 
     def emit(self, token: int, frame: int, log_prob: float) -> tuple[Emission, int]:
-        """The end and the key of the path that has one token more."""
+        """Return the end and the key of the path extended by ``token``."""
         return Emission(token, frame, log_prob, self.end, self.length + 1), hash((self.key, token))
 
 
 @dataclass
 class Hypothesis:
-    """What one stream has been recognised as so far; of a beam search, the best of its hypotheses."""
+    """Recognition result of one stream so far; in a beam search, its best hypothesis."""
 
     tokens: list[int] = field(default_factory=list)
     frames: list[int] = field(default_factory=list)  # encoder frame at which each token was emitted
     log_probs: list[float] = field(default_factory=list)  # of each token, given the history
     num_frames: int = 0  # encoder frames searched
-    # For each frame the margin of the closest decision: the gap between two logits or two scores. On request only.
+    # Margin of the closest decision of each frame: the gap between two logits or scores. On request only.
     margins: list[float] = field(default_factory=list)
-    # Of a beam search only:
+    # Beam searches only:
     score: float = 0.0  # of the best path
-    paths: list[Any] = field(
-        default_factory=list, repr=False, compare=False
-    )  # the beam: the search's own kind of BeamPath, in no order
-    memory: Any = field(default=None, repr=False, compare=False)  # what else the search keeps, if it is no tensor
-    _emissions: list[Emission] = field(default_factory=list, repr=False, compare=False)  # those of the tokens above
+    paths: list[Any] = field(default_factory=list, repr=False, compare=False)  # unordered; BeamPath or a subclass
+    memory: Any = field(default=None, repr=False, compare=False)  # further state of the search that is not a tensor
+    _emissions: list[Emission] = field(default_factory=list, repr=False, compare=False)  # emissions of ``tokens``
 
     def nbest(self, limit: int) -> list["Hypothesis"]:
-        """Up to ``limit`` hypotheses, the best first, as they would be if the input ended here."""
+        """Return up to ``limit`` hypotheses, best first, as if the input ended here."""
         if not self.paths:
             return [self]
         hypotheses = []
@@ -80,9 +78,9 @@ class Hypothesis:
         return hypotheses
 
     def margin(self, frame: int) -> float:
-        """The margin of the closest decision that ``frame`` depends on.
+        """Return the margin of the closest decision that ``frame`` depends on.
 
-        In a beam these are all, and the choice of the best hypothesis.
+        In a beam search, a frame depends on all decisions and on the choice of the best hypothesis.
         """
         if not self.paths:
             return self.margins[frame]
@@ -90,11 +88,11 @@ class Hypothesis:
         return min([*self.margins, *(best[1:] and [best[1] - best[0]])])
 
     def set_best_path(self) -> None:
-        """Show the path of the greatest rank."""
+        """Set the result to the path with the greatest normalised score."""
         self.set_path(max(self.paths, key=lambda path: path.normalized_score))
 
     def set_path(self, path: BeamPath) -> None:
-        """Let tokens, frames, log_probs and score be those of ``path``. Takes as long as there are changes."""
+        """Set tokens, frames, log_probs and score from ``path``. The time depends on the number of changed tokens."""
         tail = []
         emission = path.end
         while emission is not None and emission not in self._emissions[emission.length - 1 : emission.length]:
@@ -111,11 +109,11 @@ class Hypothesis:
 
 @dataclass(frozen=True)
 class Scaling:
-    """What is done to logits before they become log-probabilities, as in icefall and sherpa-onnx.
+    """Scaling of logits before log-softmax, as in icefall and sherpa-onnx.
 
     Args:
-        blank_penalty: subtracted from blank's logit; above 0, fewer tokens are deleted and more inserted.
-        temperature: logits are divided by it, the penalty included; above 1, a beam keeps more alternatives.
+        blank_penalty: subtracted from the blank logit; above 0: fewer deletions, more insertions.
+        temperature: divisor of the logits, penalty included; above 1, a beam keeps more alternatives.
     """
 
     blank_penalty: float = 0.0
@@ -126,7 +124,7 @@ class Scaling:
             raise ValueError(f"the temperature must be above 0, not {self.temperature}")
 
     def __call__(self, logits: Tensor) -> Tensor:
-        """(…, V) to (…, V), also for log-probabilities, which become logits."""
+        """Scale logits or log-probabilities (…, V); the result is logits (…, V)."""
         if self.blank_penalty:
             logits = logits.clone()
             logits[..., BLANK] -= self.blank_penalty
@@ -142,32 +140,36 @@ class Search(ABC):
     ``<unk>`` counts as blank, as in icefall's and sherpa-onnx's searches.
 
     Args:
-        model: should be in evaluation mode.
-        unk_id: id of ``<unk>``, None if the tokens have none.
+        model: transducer in evaluation mode.
+        unk_id: id of ``<unk>``, None for tokens without ``<unk>``.
         record_margins: fill :attr:`Hypothesis.margins` (a little slower).
-        scaling: of the logits.
+        scaling: scaling of the logits.
     """
 
-    constant_state = True  # whether it keeps nothing of earlier frames but its state and the hypotheses
+    constant_state = True  # False if the search also keeps data of all earlier frames
 
     def __init__(
-        self, model: Transducer, unk_id: int | None = None, record_margins: bool = False, scaling: Scaling = UNSCALED
+        self,
+        model: TransducerParts,
+        unk_id: int | None = None,
+        record_margins: bool = False,
+        scaling: Scaling = UNSCALED,
     ) -> None:
         self.model = model
         self.blank_ids = {BLANK} if unk_id is None else {BLANK, unk_id}
         self.scaling = scaling
         self.record_margins = record_margins
 
-    def check_streaming(self) -> None:  # noqa: B027 -- most can
-        """Refuse to be fed with an utterance in parts.
+    def check_streaming(self) -> None:  # noqa: B027 -- most searches can stream
+        """Check that the search accepts an utterance in parts.
 
         Raises:
-            ValueError: this search is for whole utterances.
+            ValueError: the search needs whole utterances.
         """
 
     @abstractmethod
     def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
-        """The state of ``batch_size`` streams at the start of an utterance."""
+        """Return the state of ``batch_size`` streams at the start of an utterance."""
 
     @abstractmethod
     def __call__(self, encoder_out: Tensor, lengths: Tensor, state: State, hypotheses: list[Hypothesis]) -> State:
@@ -175,35 +177,35 @@ class Search(ABC):
 
         Args:
             encoder_out: (N, T, D) the next encoder frames of N streams.
-            lengths: (N,) int64, how many of the T frames belong to each stream; 0 is legal.
+            lengths: (N,) int64, number of frames of each stream, at most T; 0 is legal.
             state: from :meth:`init_state`, rows in the order of ``encoder_out``.
-            hypotheses: N of them, in the same order; changed in place.
+            hypotheses: N hypotheses in the same order; changed in place.
 
         Returns:
-            The state that follows.
+            The next state.
         """
 
     def decode(self, encoder_out: Tensor, lengths: Tensor) -> list[Hypothesis]:
-        """Search whole utterances: (N, T, D) and (N,) to N hypotheses."""
+        """Search whole utterances (N, T, D) with lengths (N,), and return N hypotheses."""
         hypotheses = [Hypothesis() for _ in range(encoder_out.size(0))]
         self(encoder_out, lengths, self.init_state(encoder_out.size(0), encoder_out.device), hypotheses)
         return hypotheses
 
 
 class TransducerSearch(Search):
-    """A search with predictor and joiner. Its state is the predictor's and ``predictor_proj``, its last output,
-    projected for the joiner.
+    """A search with predictor and joiner. Its state is the predictor's state and ``predictor_proj``, the predictor's
+    last output projected for the joiner.
     """
 
     @torch.inference_mode()
     def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:
-        """The state of ``batch_size`` streams at the start of an utterance: the predictor has read one blank."""
+        """Return the state of ``batch_size`` streams at the start of an utterance: the predictor has read one blank."""
         state = self.model.predictor.init_state(batch_size, torch.device(device))
         blank = torch.full((batch_size,), BLANK, dtype=torch.int64, device=device)  # (N,)
         return self._advance(blank, state)
 
     def _advance(self, tokens: Tensor, predictor_state: State) -> State:
-        """Let the predictors read ``tokens`` (E,); the new state of these E streams."""
+        """Feed ``tokens`` (E,) to the predictor, and return the next state of these E streams."""
         out, predictor_state = self.model.predictor.step(tokens, predictor_state)  # (E, P)
         return {
             "predictor_proj": self.model.joiner.predictor_proj(out),  # (E, J)
@@ -212,17 +214,17 @@ class TransducerSearch(Search):
 
 
 class BeamSearch(Search):
-    """A search that keeps several hypotheses of a stream.
+    """A search that keeps several hypotheses per stream.
 
     Args:
-        beam_size: so many.
-        scorers: what else adds to the scores of tokens.
+        beam_size: number of hypotheses per stream.
+        scorers: scorers of tokens in addition to the model.
         model, unk_id, record_margins, scaling: see :class:`Search`.
     """
 
     def __init__(
         self,
-        model: Transducer,
+        model: TransducerParts,
         beam_size: int = 4,
         unk_id: int | None = None,
         record_margins: bool = False,
@@ -237,6 +239,6 @@ class BeamSearch(Search):
 
 
 def log_add(a: float, b: float) -> float:
-    """log(exp(a) + exp(b))."""
+    """Return log(exp(a) + exp(b))."""
     high, low = (a, b) if a > b else (b, a)
     return high if low == -math.inf else high + math.log1p(math.exp(low - high))

@@ -1,10 +1,9 @@
-"""Streaming recognition: many streams, each carried chunk by chunk, decoded side by side.
+"""Streaming recognition of many streams in parallel, chunk by chunk.
 
 Chunk k of a stream holds its encoder frames kC … kC+C-1, which need the feature frames 4kC … 4kC+4C+2. As
-soon as these have arrived the chunk is encoded and searched, and 4C feature frames are dropped. When the
-input ends, what is left is encoded as a partial chunk: the encoder is told how many of its frames are real,
-so nothing has to be guessed or appended, and the result equals that of the whole utterance under chunk masks
-(the ``simulated`` mode).
+soon as these have arrived the chunk is encoded and searched, and 4C feature frames are dropped. At the end of
+the input, the remaining frames are encoded as a partial chunk with its length, so nothing has to be guessed or
+appended, and the result equals the ``simulated`` mode: the whole utterance under chunk masks.
 """
 
 from collections import deque
@@ -25,28 +24,26 @@ Key = TypeVar("Key")
 
 
 class FeatureQueue:
-    """Feature frames that have arrived and are still needed. Blocks come in any size and leave chunk by
-    chunk.
-    """
+    """Queue of feature frames that are still needed. Blocks of any size enter; chunks leave."""
 
     def __init__(self) -> None:
         self._blocks: deque[Tensor] = deque()
         self.num_frames = 0
 
     def append(self, features: Tensor) -> None:
-        """Add (t, F) frames behind the others."""
+        """Add (t, F) frames at the end."""
         if features.size(0):
             self._blocks.append(features)
             self.num_frames += features.size(0)
 
     def put_back(self, features: Tensor) -> None:
-        """Add (t, F) frames before the others."""
+        """Add (t, F) frames at the front."""
         if features.size(0):
             self._blocks.appendleft(features)
             self.num_frames += features.size(0)
 
     def take(self, size: int, advance: int) -> Tensor:
-        """Return the first ``size`` frames, or all there are if fewer, and drop the first ``advance``."""
+        """Return the first ``size`` frames, or all if there are fewer, and drop the first ``advance``."""
         head = []
         missing = size
         while self._blocks and missing > 0:
@@ -60,14 +57,14 @@ class FeatureQueue:
 
 
 class Stream:
-    """One recording that is being recognised. :meth:`StreamingRecognizer.open` makes it."""
+    """A recording that is being recognised, made by :meth:`StreamingRecognizer.open`."""
 
     def __init__(self, slot: int, feature_dim: int, extractor: FbankExtractor | None) -> None:
         self.slot = slot
         self.hypothesis = Hypothesis()
         self.finished = False  # the input has ended
         self.queue = FeatureQueue()
-        self.last_chunk = torch.zeros(0, feature_dim)  # its features (4C, F), which the queue no longer has
+        self.last_chunk = torch.zeros(0, feature_dim)  # its features (4C, F), already dropped from the queue
         self._feature_dim = feature_dim
         self._online = None if extractor is None else extractor.online()
 
@@ -76,13 +73,11 @@ class Stream:
 
         Raises:
             RuntimeError: the stream has been finished.
-            ValueError: not the number of features the model was trained with.
+            ValueError: the model was trained with another number of features.
         """
         self._check_open()
         if features.dim() != 2 or features.size(1) != self._feature_dim:
-            raise ValueError(
-                f"features of shape {tuple(features.shape)}: this model reads (frames, {self._feature_dim})"
-            )
+            raise ValueError(f"expected features (frames, {self._feature_dim}), got {tuple(features.shape)}")
         self.queue.append(features)
 
     def accept_samples(self, samples: Tensor | np.ndarray) -> None:
@@ -97,7 +92,7 @@ class Stream:
         self.queue.append(self._online.accept(samples))
 
     def finish(self) -> None:
-        """Say that the input has ended: what is left is decoded as a partial chunk."""
+        """End the input: the remaining frames are decoded as a partial chunk."""
         self._check_open()
         if self._online is not None:
             self.queue.append(self._online.finish())
@@ -109,16 +104,16 @@ class Stream:
 
 
 class StreamingRecognizer:
-    """Recognises up to ``num_streams`` streams at the same time, a chunk of each per :meth:`step`.
+    """Recognises up to ``num_streams`` streams in parallel, a chunk of each per :meth:`step`.
 
-    Streams come and go at any time. Each holds a slot, that is, a row of one batched state; a slot is reset
-    when a stream enters it. The memory of a stream is its slot, the features of one chunk, and its tokens.
+    Streams are opened and closed at any time. Each holds a slot, that is, a row of the batched state, which is reset
+    when the stream is opened. The memory of a stream is its slot, the features of one chunk, and its tokens.
 
     Args:
-        search: with a model in evaluation mode, on the device to compute on.
+        search: search whose model is in evaluation mode, on the device to compute on.
         chunk: chunk size and left context; the chunk size must be finite.
         num_streams: number of slots.
-        extractor: computes features of streams that are fed with audio; None for streams fed with features.
+        extractor: extractor of features for streams of audio; None for streams of features.
 
     Raises:
         ValueError: ``chunk`` has no finite size, ``num_streams`` is not positive, or the search cannot stream.
@@ -139,9 +134,7 @@ class StreamingRecognizer:
         self.search = search
         self.model = model = search.model
         self.extractor = extractor
-        parameter = next(model.parameters())
-        self._device, self._dtype = parameter.device, parameter.dtype
-        self._feature_dim = model.config.feature_dim
+        self._device, self._dtype, self._feature_dim = model.device, model.dtype, model.feature_dim
         self.chunk_size = chunk.chunk_size
         self._chunk_features = features_needed(chunk.chunk_size)  # 4C + 3
         self._shift = FEATURES_PER_FRAME * chunk.chunk_size
@@ -152,12 +145,12 @@ class StreamingRecognizer:
 
     @property
     def num_free(self) -> int:
-        """Number of streams that can be opened now."""
+        """Number of free slots."""
         return self._streams.count(None)
 
     @torch.inference_mode()
     def open(self) -> Stream:
-        """Begin a stream.
+        """Open a stream.
 
         Raises:
             RuntimeError: all slots are taken.
@@ -173,8 +166,8 @@ class StreamingRecognizer:
 
     @torch.inference_mode()
     def restart(self, stream: Stream) -> None:
-        """Forget what has been heard: the last chunk is recognised once more, like the first one of a recording, with a
-        new hypothesis. So a word that has begun in it is heard whole, if it had not been emitted yet.
+        """Reset the stream: its last chunk is recognised again as the first one of a recording, with a new hypothesis.
+        A word that began in this chunk and has not been emitted yet stays whole.
         """
         stream.queue.put_back(stream.last_chunk)
         stream.last_chunk = stream.last_chunk[:0]
@@ -184,28 +177,27 @@ class StreamingRecognizer:
         stream.hypothesis = Hypothesis()
 
     def close(self, stream: Stream) -> None:
-        """Give the stream's slot back. Its result stays readable; input that has not been decoded is dropped."""
+        """Free the stream's slot. Its result stays readable; input that has not been decoded is dropped."""
         if self._streams[stream.slot] is not stream:
             raise RuntimeError("this stream has been closed already")
         stream.finished = True
         self._streams[stream.slot] = None
 
     def done(self, stream: Stream) -> bool:
-        """Whether the stream's input has ended and all of it has been decoded."""
+        """True if the stream's input has ended and all of it has been decoded."""
         return stream.finished and self._frames_ready(stream) == 0
 
     @torch.inference_mode()
     def step(self) -> int:
-        """Decode one chunk of every stream that has one, and return how many had one.
+        """Decode one chunk of every ready stream, and return the number of ready streams.
 
-        A stream has one when the features of a whole chunk are there, or when its input has ended with frames
-        left.
+        A stream is ready when the features of a whole chunk have arrived, or when its input has ended with frames left.
         """
         ready = [s for s in self._streams if s is not None and self._frames_ready(s) > 0]
         if not ready:
             return 0
         lengths = torch.tensor([self._frames_ready(s) for s in ready], device=self._device)  # (M,)
-        # Zeros behind the end of a stream make frames that are masked out. (M, 4C+3, F)
+        # (M, 4C+3, F); zeros after the end of a stream give frames that are masked out.
         features = torch.zeros(len(ready), self._chunk_features, self._feature_dim, dtype=self._dtype)
         for row, stream in zip(features, ready, strict=True):
             block = stream.queue.take(self._chunk_features, self._shift)
@@ -232,7 +224,7 @@ class StreamingRecognizer:
     def decode_all(self, utterances: Iterable[tuple[Key, Tensor]]) -> Iterator[tuple[Key, Hypothesis]]:
         """Recognise recordings given as (key, features (T, F)), as many at a time as there are free slots.
 
-        A recording enters as soon as another one leaves; results come in the order in which recordings end.
+        A recording starts as soon as another one ends; results come in the order in which recordings end.
 
         Raises:
             RuntimeError: other streams hold all slots.
@@ -261,7 +253,7 @@ class StreamingRecognizer:
                     yield key, stream.hypothesis
 
     def _frames_ready(self, stream: Stream) -> int:
-        """Encoder frames that the next step can compute: a whole chunk, or what is left at the end."""
+        """Return the number of encoder frames that the next step can compute: a whole chunk, or the rest at the end."""
         if stream.queue.num_frames >= self._chunk_features:
             return self.chunk_size
         return output_lengths(stream.queue.num_frames) if stream.finished else 0

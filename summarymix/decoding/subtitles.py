@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from summarymix.decoding.words import Word
 
-PAUSE = 0.8  # seconds without a word, at which a cue always ends
-LINGER = 0.5  # seconds that a cue stays after its last word, if the next one lets it
+PAUSE = 0.8  # seconds without a word that always end a cue
+LINGER = 0.5  # seconds that a cue stays after its last word, at most until the next cue
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Cue:
 
 
 def make_cues(words: Sequence[Word], max_chars: int, max_seconds: float) -> list[Cue]:
-    """Words as cues of at most so many characters and seconds, broken at pauses. A longer word is a cue of its own."""
+    """Group words into cues of limited characters and seconds, broken at pauses. A longer word is its own cue."""
     groups: list[list[Word]] = []
     for word in words:
         if groups:
@@ -43,7 +43,7 @@ def _text(words: Iterable[Word]) -> str:
 
 
 def srt(cues: Iterable[Cue]) -> str:
-    """SubRip: numbered cues, commas before milliseconds."""
+    """Format cues as SubRip: numbered, with commas before milliseconds."""
     return "".join(
         f"{number}\n{_clock(cue.start, ',')} --> {_clock(cue.end, ',')}\n{cue.text}\n\n"
         for number, cue in enumerate(cues, 1)
@@ -51,13 +51,13 @@ def srt(cues: Iterable[Cue]) -> str:
 
 
 def vtt(cues: Iterable[Cue]) -> str:
-    """WebVTT: a heading, periods before milliseconds, and in the text ``&amp;``, ``&lt;``, ``&gt;``."""
+    """Format cues as WebVTT: a header, periods before milliseconds, and ``&``, ``<``, ``>`` of the text escaped."""
     return "WEBVTT\n\n" + "".join(
         f"{_clock(cue.start, '.')} --> {_clock(cue.end, '.')}\n{html.escape(cue.text, quote=False)}\n\n" for cue in cues
     )
 
 
 def _clock(seconds: float, point: str) -> str:
-    """``01:02:03,456``"""
+    """Format a time: ``01:02:03,456``."""
     minutes, milliseconds = divmod(round(1000 * seconds), 60_000)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{milliseconds // 1000:02d}{point}{milliseconds % 1000:03d}"

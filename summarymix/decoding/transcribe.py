@@ -26,18 +26,18 @@ EPILOG = """examples:
 
 
 def main(argv: Sequence[str] | None = None, program: str = "./transcribe.py") -> None:
-    """Transcribe what the command line names.
+    """Run ``transcribe.py``: transcribe audio files, or a live stream.
 
     Args:
-        argv: arguments without the program's name; None takes the process's own.
-        program: how the command is called.
+        argv: arguments without the program's name; None for ``sys.argv``.
+        program: name of the command.
 
     Raises:
         SystemExit: 2 on a wrong option, 1 if the model or a file cannot be read.
     """
     parser = _make_parser(program)
     arguments = [dashed(argument) for argument in (sys.argv[1:] if argv is None else argv)]
-    args = parser.parse_intermixed_args(arguments)  # options may stand before and behind the files
+    args = parser.parse_intermixed_args(arguments)  # options before and after the files
     try:
         search = SearchOptions.from_args(args)
         _check(args)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None, program: str = "./transcribe.py") ->
         if args.stdin:
             _transcribe_live(recognizer, args)
             return
-        # Wrong options are found before the first file.
+        # An empty recording, to report wrong options before the first file.
         recognizer.transcribe(np.zeros(0), **_options(args))
     failed = [path for path in args.files if not _transcribe_file(recognizer, path, args)]
     if failed:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None, program: str = "./transcribe.py") ->
 def _make_parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
-        description="Transcribe audio files of any length and format (WAV, FLAC, OGG, Opus, MP3, …), or a stream.",
+        description="Transcribe audio files of any length and format (WAV, FLAC, OGG, Opus, MP3, …), or a live stream.",
         epilog=EPILOG.format(program=program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -70,58 +70,62 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
     option("files", nargs="*", help="audio files")
     add_epoch_options(parser)
     option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
-    option("--mode", choices=["streaming", "offline"], default="streaming", help="(streaming)")
+    option("--mode", choices=["streaming", "offline"], default="streaming", help="decoding mode (streaming)")
     option("--chunk-ms", type=int, default=640, help="streaming: chunk size, a multiple of 40 ms (640)")
     option(
         "--left-chunks",
         type=int,
-        help="streaming: left context in chunks, -1 for unlimited (the largest that the model was trained with)",
+        help="streaming: left context in chunks, -1 for unlimited (the largest one in training)",
     )
     option(
         "--reset-after-silence",
         type=float,
         metavar="SECONDS",
-        help="streaming: after so long without a word, empty the encoder's memory and begin the search anew (never)",
+        help="streaming: reset encoder and search after SECONDS without a word (never)",
     )
-    option("--window-seconds", type=float, default=30.0, help="offline: longer audio is cut into such windows (30)")
-    option("--overlap-seconds", type=float, default=4.0, help="offline: that overlap by so much (4)")
-    option("--channel", type=int, help="which channel, from 0 (the mean of all)")
-    option("--format", choices=["text", "json", "srt", "vtt"], default="text", help="(text)")
-    option("--out-dir", type=Path, help="write a file for each audio file there (standard output)")
-    option("--cue-chars", type=int, default=84, help="most characters of a subtitle (84)")
-    option("--cue-seconds", type=float, default=7.0, help="and most seconds (7)")
+    option("--window-seconds", type=float, default=30.0, help="offline: length of the windows of longer audio (30)")
+    option("--overlap-seconds", type=float, default=4.0, help="offline: overlap of consecutive windows (4)")
+    option("--channel", type=int, help="channel to transcribe, counted from 0 (the mean of all)")
+    option("--format", choices=["text", "json", "srt", "vtt"], default="text", help="output format (text)")
+    option("--out-dir", type=Path, help="folder for one output file per audio file (standard output)")
+    option("--cue-chars", type=int, default=84, help="maximum characters of a subtitle (84)")
+    option("--cue-seconds", type=float, default=7.0, help="maximum seconds of a subtitle (7)")
     SearchOptions.add_to(parser)
     live = parser.add_argument_group("live")
-    live.add_argument("--stdin", action="store_true", help="transcribe raw 16-bit PCM of one channel as it arrives")
-    live.add_argument("--sample-rate", type=int, help="of it, in Hz (the model's own)")
-    live.add_argument("--endpoint-silence", type=float, default=1.2, help="seconds without a word end a segment (1.2)")
-    live.add_argument("--max-segment-seconds", type=float, default=20.0, help="as does so long a segment (20)")
+    live.add_argument("--stdin", action="store_true", help="transcribe raw 16-bit mono PCM as it arrives")
+    live.add_argument("--sample-rate", type=int, help="sampling rate of --stdin, in Hz (the model's)")
+    live.add_argument(
+        "--endpoint-silence", type=float, default=1.2, help="seconds without a word to end a segment (1.2)"
+    )
+    live.add_argument("--max-segment-seconds", type=float, default=20.0, help="maximum seconds of a segment (20)")
     return parser
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Refuse options that do not go together.
+    """Check that the options go together.
 
     Raises:
-        ValueError: they do not.
+        ValueError: two options exclude each other, or one is missing.
     """
     if args.stdin == bool(args.files):
-        raise ValueError("give audio files, or --stdin")
+        raise ValueError("give either audio files or --stdin")
     if args.stdin and (args.format in ("srt", "vtt") or args.mode == "offline" or args.out_dir):
-        raise ValueError("--stdin goes with --mode streaming and --format text or json, without --out-dir")
+        raise ValueError("--stdin needs --mode streaming and --format text or json, without --out-dir")
     if args.nbest is not None:
-        raise ValueError("--nbest is an option of decode.py")
+        raise ValueError("--nbest only applies to decode.py: leave it out")
     if args.format in ("srt", "vtt") and len(args.files) > 1 and not args.out_dir:
-        raise ValueError(f"{len(args.files)} files of subtitles: give --out-dir")
+        raise ValueError(f"subtitles of {len(args.files)} files need a folder: give --out-dir")
     outputs: dict[Path, str] = {}
     for file in args.files if args.out_dir else ():
         other = outputs.setdefault(_output(args, file), file)
         if other != file:
-            raise ValueError(f"{other} and {file} would both become {_output(args, file)}: give each its own --out-dir")
+            raise ValueError(
+                f"{other} and {file} would both become {_output(args, file)}: use another --out-dir for one"
+            )
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
-    """Of :meth:`Recognizer.transcribe`."""
+    """Return the options of :meth:`Recognizer.transcribe`."""
     names = ("mode", "chunk_ms", "left_chunks", "window_seconds", "overlap_seconds", "reset_after_silence")
     return {name: getattr(args, name) for name in names}
 
@@ -131,7 +135,7 @@ def _output(args: argparse.Namespace, file: str) -> Path:
 
 
 def _transcribe_file(recognizer: Recognizer, file: str, args: argparse.Namespace) -> bool:
-    """Transcribe a file and write the result; False, and a line, if it cannot be read."""
+    """Transcribe a file and write the result. If the file cannot be read, print an error and return False."""
     start = perf_counter()
     try:
         transcript = recognizer.transcribe(file, channel=args.channel, **_options(args))
@@ -157,7 +161,7 @@ def _transcribe_file(recognizer: Recognizer, file: str, args: argparse.Namespace
 
 
 def _transcribe_live(recognizer: Recognizer, args: argparse.Namespace) -> None:
-    """Segments on standard output as they end, and what is heard meanwhile on standard error."""
+    """Write segments to standard output as they end, and the current segment so far to standard error."""
     stream = recognizer.stream(
         args.sample_rate,
         args.chunk_ms,
@@ -176,13 +180,13 @@ def _transcribe_live(recognizer: Recognizer, args: argparse.Namespace) -> None:
     try:
         for samples in _read_pcm(sys.stdin.buffer):
             write(stream.accept(samples))
-    except KeyboardInterrupt:  # how a microphone ends
+    except KeyboardInterrupt:  # the usual end of a microphone stream
         pass
     write(stream.finish())
 
 
 def _read_pcm(file: IO[bytes]) -> Iterator[np.ndarray]:
-    """16-bit samples (n,) as they arrive, in blocks of any size."""
+    """Yield 16-bit samples (n,) as they arrive, in blocks of any size."""
     rest = b""
     while block := os.read(file.fileno(), 1 << 13):
         block = rest + block
@@ -192,14 +196,14 @@ def _read_pcm(file: IO[bytes]) -> Iterator[np.ndarray]:
 
 
 class _Partial:
-    """A line that is written over on a terminal, and a line for each change elsewhere."""
+    """Display of partial text: one overwritten line on a terminal, a line for each change elsewhere."""
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
         self._shown = ""
 
     def show(self, text: str) -> None:
-        """Show ``text`` instead of what was shown."""
+        """Replace the shown text by ``text``."""
         if text == self._shown:
             return
         self._shown = text

@@ -1,4 +1,4 @@
-"""Tokens as words with times and confidences, for whatever shows or stores a transcript."""
+"""Transcripts: tokens and words with times and confidences."""
 
 import json
 import math
@@ -17,13 +17,13 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.search import Hypothesis
 from summarymix.files import atomic_write
 
-SPACE = "\u2581"  # sentencepiece's
+SPACE = "\u2581"  # sentencepiece's mark of a space
 _FRAME = FRAME_MS / 1000
 
 
 @dataclass(frozen=True)
 class Token:
-    """A token with the second at which it was emitted, and its probability given the tokens before."""
+    """A token with its emission time in seconds, and its probability given the previous tokens."""
 
     token: str
     start: float
@@ -32,8 +32,8 @@ class Token:
 
 @dataclass(frozen=True)
 class Word:
-    """A word, the seconds from its first token to the end of its last one's frame, and the geometric mean of their
-    probabilities. In scripts without spaces each character is a word.
+    """A word with its times in seconds, from its first token to the end of its last token's frame, and the geometric
+    mean of its tokens' probabilities. In scripts without spaces each character is a word.
     """
 
     word: str
@@ -41,12 +41,12 @@ class Word:
     end: float
     confidence: float
     spaced: bool
-    """Whether a space stands before it."""
+    """True if a space precedes the word."""
 
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was said from ``start`` to ``end``, in seconds from the audio's beginning."""
+    """Recognised text from ``start`` to ``end``, in seconds from the start of the audio."""
 
     text: str
     start: float
@@ -58,14 +58,14 @@ class Transcript:
 def make_transcript(
     hypothesis: Hypothesis, tokenizer: Tokenizer, begin: int, end: int | None = None, offset: int = 0
 ) -> Transcript:
-    """The part of a hypothesis that was emitted from frame ``begin`` on, and before frame ``end`` if it is given.
+    """Make the transcript of a hypothesis from frame ``begin`` on, up to but without frame ``end``.
 
     Args:
-        hypothesis: of a stream.
-        tokenizer: of the model.
+        hypothesis: hypothesis of a stream.
+        tokenizer: the model's tokenizer.
         begin: encoder frame.
-        end: encoder frame, None for all that there are.
-        offset: frames of the audio before the hypothesis' first.
+        end: encoder frame, None for the end of the hypothesis.
+        offset: number of encoder frames of the audio before the hypothesis.
     """
     end = hypothesis.num_frames if end is None else end
     part = slice(bisect_left(hypothesis.frames, begin), bisect_left(hypothesis.frames, end))
@@ -92,7 +92,7 @@ def make_transcript(
 
 
 def to_json(transcript: Transcript, **more: Any) -> str:
-    """One line: ``more``, text, start, end, tokens and words, numbers to four places."""
+    """Format one line of JSON: ``more``, text, start, end, tokens and words, numbers to four places."""
 
     def rounded(value: Any) -> Any:
         if isinstance(value, float):
@@ -105,17 +105,17 @@ def to_json(transcript: Transcript, **more: Any) -> str:
 
 
 def write_hyps(path: Path, transcripts: Mapping[str, Transcript]) -> None:
-    """Write the transcript of every cut, sorted by cut id: its ``id`` and what :func:`to_json` has, a line each."""
+    """Write a line for each cut, sorted by cut id: its ``id`` and the fields of :func:`to_json`."""
     with atomic_write(path) as file:
         for cut_id, said in sorted(transcripts.items()):
             file.write(to_json(said, id=cut_id))
 
 
 def write_ctm(path: Path, transcripts: Mapping[str, Transcript]) -> None:
-    """Write the words of every cut in NIST's CTM format, in the order that sclite asks for.
+    """Write the words of every cut in NIST's CTM format, in the order that sclite requires.
 
-    Lines of cut id, channel, start and duration in seconds, word, confidence. As in Kaldi's CTM files of utterances,
-    the channel is 1 and times are from the utterance's start. White space in ids becomes underscores. A cut without
+    A line has cut id, channel, start and duration in seconds, word, confidence. As in Kaldi's CTM files of utterances,
+    the channel is 1 and times are relative to the utterance. White space in ids becomes underscores. A cut without
     words has no line.
     """
     named = [("_".join(cut_id.split()), said.words) for cut_id, said in transcripts.items()]
@@ -127,7 +127,7 @@ def write_ctm(path: Path, transcripts: Mapping[str, Transcript]) -> None:
 
 
 class WordTokens(NamedTuple):
-    """A word, and the places of its first token, of its first sound, and of its last token."""
+    """A word with the indices of its first token, its first token that is not a lone space, and its last token."""
 
     text: str
     first: int
@@ -136,7 +136,7 @@ class WordTokens(NamedTuple):
 
 
 def words_of(ids: Sequence[int], tokenizer: Tokenizer) -> list[WordTokens]:
-    """The words that tokens spell."""
+    """Return the words that the tokens spell."""
     pieces = [tokenizer.tokens[i] for i in ids]
     return [
         WordTokens(text, first, spoken(pieces, first), end - 1)
@@ -146,21 +146,21 @@ def words_of(ids: Sequence[int], tokenizer: Tokenizer) -> list[WordTokens]:
 
 
 def word_starts(pieces: Sequence[str]) -> list[int]:
-    """The places in ``pieces`` of the tokens at which words begin."""
+    """Return the indices in ``pieces`` at which words begin."""
     starts = []
     for i, piece in enumerate(pieces):
-        lone_space = i > 0 and pieces[i - 1] == SPACE  # it has begun the word
+        lone_space = i > 0 and pieces[i - 1] == SPACE  # the word began with it
         if i == 0 or piece.startswith(SPACE) or (_is_word(piece) and not lone_space) or _is_word(pieces[i - 1]):
             starts.append(i)
     return starts
 
 
 def spoken(pieces: Sequence[str], start: int) -> int:
-    """The place of a word's first sound: a space that is a token of its own may come long before."""
+    """Return the index of a word's first token, skipping a lone space, which may be emitted long before."""
     return start + (pieces[start] == SPACE and start + 1 < len(pieces))
 
 
 def _is_word(piece: str) -> bool:
-    """Whether the piece is of a script that writes no spaces: Chinese characters, kana."""
+    """True if the piece is in a script without spaces: Chinese characters, kana."""
     name = unicodedata.name(piece.lstrip(SPACE)[:1] or " ", "")
     return name.startswith(("CJK UNIFIED", "HIRAGANA", "KATAKANA"))

@@ -1,1 +1,1 @@
-"""Encoders: feature frames at 100 Hz to encoder frames at 25 Hz, offline and chunk by chunk with the same weights."""
+"""Encoders map features at 100 Hz to frames at 25 Hz, offline and chunk by chunk with the same weights."""

@@ -1,4 +1,4 @@
-"""The interface of all encoders: whole utterances, or chunk by chunk with a state; both are runs of chunks."""
+"""The interface of all encoders: whole utterances, or chunk by chunk with a state. Both are runs of chunks."""
 
 from collections.abc import Iterator
 
@@ -11,20 +11,20 @@ from summarymix.chunking import FRAME_MS, ChunkConfig
 from summarymix.encoder.subsampling import FEATURE_OVERLAP, FEATURES_PER_FRAME, features_needed, output_lengths
 from summarymix.state import State, StateTree, flatten, kind_of, nest
 
-GPU_FACTOR = 32  # frames of a run on a GPU, relative to CPU: enough to keep it busy
+GPU_FACTOR = 32  # length of a run on a GPU, relative to CPU: enough to keep it busy
 
 
 class Encoder(nn.Module):
-    """Features at 100 Hz to encoder frames at 25 Hz.
+    """Base class of encoders, which map features at 100 Hz to encoder frames at 25 Hz.
 
     The same weights serve :meth:`forward` (whole utterances, any chunk grid) and :meth:`step` (chunk by chunk, with
-    a state); both give the same frames up to rounding. Features are normalised here, with the mean and the standard
-    deviation of each mel bin over the training data, which are part of the weights.
+    a state); both give the same frames up to rounding. The encoder normalises features by the mean and the standard
+    deviation of each mel bin over the training data; both are stored with the weights.
 
     Args:
         feature_dim: F, mel bins.
         dim: D, features of the encoder frames.
-        chunk_multiple: a chunk has a multiple of so many frames.
+        chunk_multiple: chunk sizes are multiples of this number of frames.
     """
 
     feature_mean: Tensor
@@ -38,7 +38,7 @@ class Encoder(nn.Module):
         self.register_buffer("feature_scale", torch.ones(feature_dim))
 
     def set_feature_stats(self, mean: Tensor, std: Tensor) -> None:
-        """Normalise features by these: mean and standard deviation of each mel bin, (F,)."""
+        """Set the mean and standard deviation of each mel bin, (F,), that normalise the features."""
         self.feature_mean.copy_(mean)
         self.feature_scale.copy_(1 / std.clamp(min=1e-3))
 
@@ -46,15 +46,15 @@ class Encoder(nn.Module):
         """Encode whole utterances.
 
         Args:
-            features: (N, T, F) log-mel features at 100 Hz; what stands behind an utterance's end does not matter.
-            lengths: (N,) int64, feature frames of each utterance. One shorter than 7 has no encoder frame.
-            chunk: what each frame may see.
+            features: (N, T, F) log-mel features at 100 Hz; padding may have any values.
+            lengths: (N,) int64, feature frames of each utterance. Fewer than 7 make no encoder frame.
+            chunk: chunk size and left context.
 
         Returns:
-            Frames (N, T', D) at 25 Hz, T' = ((T-1)//2 - 1)//2 and at least 1, and their numbers (N,).
+            Frames (N, T', D) at 25 Hz, T' = ((T-1)//2 - 1)//2 and at least 1, and their number per utterance (N,).
 
         Raises:
-            ValueError: the encoder cannot have chunks of that size.
+            ValueError: the encoder does not support this chunk size.
         """
         self.check_chunk(chunk)
         missing = features_needed(1) - features.size(1)
@@ -62,7 +62,7 @@ class Encoder(nn.Module):
             features = F.pad(features, (0, 0, 0, missing))
         num_frames, frames = output_lengths(features.size(1)), output_lengths(lengths)
         out = []
-        # Nothing comes before a whole utterance, so its state has room for no chunk and grows to the left context.
+        # The state of a whole utterance begins with 0 chunks and grows to the left context.
         size = chunk.chunk_size or -(-num_frames // self.chunk_multiple) * self.chunk_multiple
         state = self.init_tree(features.size(0), ChunkConfig(size, min(chunk.left_chunks, 0)))
         for start, stop in runs(num_frames, chunk, features):
@@ -73,17 +73,17 @@ class Encoder(nn.Module):
         return out[0] if len(out) == 1 else torch.cat(out, dim=1), frames
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """The state of streams before their first chunk: all zeros, batch first, its shapes hold the left context.
+        """Initial state of streams: all zeros, batch first; its shapes determine the left context.
 
         Raises:
-            ValueError: attention with unlimited left context, which has no state of fixed size.
+            ValueError: unsupported chunk size, or attention with unlimited left context, whose state would grow.
         """
         self.check_chunk(chunk)
         state = flatten(self.init_tree(batch_size, chunk))
         if chunk.left_chunks < 0 and "attention" in map(kind_of, state):
             raise ValueError(
-                f"self-attention cannot stream with {chunk}: it keeps the keys and values of all frames of a chunk's "
-                "left context. Limit it with --left-chunks N; only SummaryMixing streams with unlimited left context"
+                f"self-attention cannot stream with {chunk}: it caches the keys and values of the whole left context. "
+                "Limit it with --left-chunks N; only SummaryMixing streams with unlimited left context"
             )
         return state
 
@@ -93,15 +93,15 @@ class Encoder(nn.Module):
         Args:
             features: (N, 4·C + 3, F); the next call's features begin 4·C frames later. C may change between calls,
                 but not with attention.
-            state: that of the chunks before.
+            state: state after the previous chunk.
             lengths: (N,) int64, valid encoder frames of this chunk; fewer than C in a stream's last chunk only.
-                None: C.
+                None: C for all.
 
         Returns:
-            Frames (N, C, D), and the state that follows.
+            Frames (N, C, D), and the next state.
 
         Raises:
-            ValueError: the number of features makes no whole chunk, or with attention a chunk of another size.
+            ValueError: the features do not make a whole chunk or, with attention, the chunk size changes.
         """
         num_frames = output_lengths(features.size(1))
         if num_frames < 1 or features.size(1) != features_needed(num_frames):
@@ -110,41 +110,41 @@ class Encoder(nn.Module):
         all_valid = True if lengths is None else None
         if lengths is None:
             lengths = torch.full((features.size(0),), num_frames, device=features.device)
-        # Its state alone says how far a stream looks back.
+        # The left context of a stream depends on its state alone.
         chunk = ChunkConfig(num_frames, left_chunks=0)
         out, following = self.encode(self.normalize(features), lengths, chunk, nest(state), all_valid)
         return out, flatten(following)
 
     def init_tree(self, batch_size: int, chunk: ChunkConfig) -> StateTree:
-        """The state that has seen nothing, by module; with attention and unlimited left context one that grows."""
+        """Initial state as a tree; with attention and unlimited left context it grows."""
         raise NotImplementedError
 
     def encode(
         self, features: Tensor, lengths: Tensor, chunk: ChunkConfig, state: StateTree, all_valid: bool | None = None
     ) -> tuple[Tensor, StateTree]:
-        """Encode a run of chunks that follow those which ``state`` has seen.
+        """Encode a run of chunks, which follow the chunks in ``state``.
 
         Args:
-            features: normalised, (N, 4·T' + 3, F). All but an utterance's last run have whole chunks.
+            features: normalised, (N, 4·T' + 3, F). Only an utterance's last run may end within a chunk.
             lengths: (N,) int64, valid encoder frames of each utterance in this run.
-            chunk: what each frame may see.
-            state: of the chunks before.
-            all_valid: as for a :class:`ChunkGrid`.
+            chunk: chunk size and left context.
+            state: state after the previous run.
+            all_valid: see :class:`ChunkGrid`.
 
         Returns:
-            Frames (N, K·C, D) of whole chunks, and the state that follows.
+            Frames (N, K·C, D) of whole chunks, and the next state.
         """
         raise NotImplementedError
 
     def normalize(self, features: Tensor) -> Tensor:
-        """(N, T, F), with the training data's mean of 0 and standard deviation of 1."""
+        """Normalise features (N, T, F) to mean 0 and standard deviation 1 over the training data."""
         return (features - self.feature_mean) * self.feature_scale
 
     def check_chunk(self, chunk: ChunkConfig) -> None:
-        """Refuse a chunk size that this encoder cannot have.
+        """Check that this encoder supports the chunk size.
 
         Raises:
-            ValueError: names the nearest that it can.
+            ValueError: it does not; the message names the nearest supported sizes.
         """
         size, multiple = chunk.chunk_size, self.chunk_multiple
         if size is not None and size % multiple:
@@ -156,10 +156,10 @@ class Encoder(nn.Module):
 
 
 def runs(num_frames: int, chunk: ChunkConfig, features: Tensor) -> Iterator[tuple[int, int]]:
-    """The runs in which whole utterances are encoded: first frame, and the one after the last.
+    """Yield the runs in which whole utterances are encoded: the first frame, and the frame after the last.
 
-    In inference they are of some chunks each: activations then take memory for one run, through all layers, and stay in
-    the caches.
+    In inference a run has a limited number of chunks: activations of all layers then take memory for one run only and
+    stay in the caches.
     """
     if chunk.chunk_size is None or is_recorded():
         yield 0, num_frames

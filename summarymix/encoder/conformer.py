@@ -21,7 +21,7 @@ class ConformerConfig:
     frontend_channels: tuple[int, int] = (64, 32)
     """Channels of the front end's two convolutions."""
     num_layers: int = 12
-    """Conformer layers."""
+    """Number of layers."""
     dim: int = 256
     """Width D of the residual stream."""
     feedforward_dim: int = 1024
@@ -31,11 +31,11 @@ class ConformerConfig:
     summary_dim: int = 256
     """SummaryMixing: width of the local and of the summary branch."""
     num_heads: int = 4
-    """Attention: heads."""
+    """Attention: number of heads."""
 
 
 class ConformerLayer(nn.Module):
-    """Half a feed-forward step, mixing, convolution, half a feed-forward step, LayerNorm."""
+    """Conformer layer: half a feed-forward step, mixing, convolution, half a feed-forward step, LayerNorm."""
 
     def __init__(self, config: ConformerConfig, mixing: MixingConfig, dropout: float) -> None:
         super().__init__()
@@ -49,12 +49,12 @@ class ConformerLayer(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> StateTree:
-        """The states of mixing and convolution before the first chunk."""
+        """Initial states of mixing and convolution."""
         parts = {"mixing": self.mixing, "convolution": self.convolution}
         return init_parts(parts.items(), batch_size, chunk)
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: StateTree) -> tuple[Tensor, StateTree]:
-        """Encode a run of whole chunks: x (N, K·C, D), K chunks that follow those which ``state`` has seen."""
+        """Encode a run of K whole chunks x (N, K·C, D), which follow the chunks in ``state``."""
         x = x.add(self.feedforward1(x), alpha=0.5)
         mixed, mixing = self.mixing(self.mixing_norm(x), grid, state["mixing"])
         x = x + self.mixing_dropout(mixed)
@@ -65,13 +65,13 @@ class ConformerLayer(nn.Module):
 
 
 class Conformer(Encoder):
-    """Front end and layers. No positional encoding, so no limit to the length.
+    """Conformer encoder: front end and layers. It has no absolute positions, so the length is unlimited.
 
     Args:
         config: sizes.
-        mixing: how frames see each other.
+        mixing: mixing of frames in each layer.
         feature_dim: F, mel bins.
-        dropout: after each module, inside the feed-forward modules, and of attention's weights.
+        dropout: rate after each module, inside the feed-forward modules, and on the attention weights.
     """
 
     def __init__(self, config: ConformerConfig, mixing: MixingConfig, feature_dim: int, dropout: float) -> None:

@@ -1,7 +1,7 @@
 """Front ends: features at 100 Hz to frames at 25 or 50 Hz, without padding in time and so without state.
 
-Both take the same features for a chunk of C encoder frames of 40 ms, 4·C + 3, and advance by 4·C. So nothing outside of
-the encoder has to know at what rate it works inside.
+Both take the same 4·C + 3 features for a chunk of C encoder frames of 40 ms, and advance by 4·C. The internal frame
+rate of an encoder is therefore invisible outside.
 """
 
 from typing import TypeVar
@@ -21,21 +21,21 @@ IntOrTensor = TypeVar("IntOrTensor", int, Tensor)
 
 
 def output_lengths(num_features: IntOrTensor) -> IntOrTensor:
-    """Encoder frames that come of ``num_features`` feature frames: ((T-1)//2 - 1)//2; fewer than 7 make none."""
+    """Return the number of encoder frames for T = ``num_features`` features: ((T-1)//2 - 1)//2, 0 for T below 7."""
     frames = ((num_features - 1) // 2 - 1) // 2
     return frames.clamp(min=0) if isinstance(frames, Tensor) else max(frames, 0)
 
 
 def features_needed(num_frames: int) -> int:
-    """Feature frames that make ``num_frames`` encoder frames: 4·C + 3."""
+    """Return the number of feature frames for C = ``num_frames`` encoder frames: 4·C + 3."""
     return FEATURES_PER_FRAME * num_frames + FEATURE_OVERLAP
 
 
 class ConvSubsampling(nn.Module):
     """Two 3×3 convolutions of stride 2 over time and frequency, then a projection.
 
-    In time nothing is padded, so a chunk of C frames needs its own 4·C + 3 feature frames and nothing else: no cache,
-    and no special first chunk. Frequency is padded by one on both sides.
+    Time is not padded, so a chunk of C frames needs only its own 4·C + 3 feature frames: no cache, and no special first
+    chunk. Frequency is padded by one on both sides.
 
     Args:
         feature_dim: F, mel bins.
@@ -53,11 +53,11 @@ class ConvSubsampling(nn.Module):
         self.norm = nn.LayerNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (N, T, F) to (N, ((T-1)//2 - 1)//2, D). T is at least 7."""
+        """Map features (N, T, F), T at least 7, to (N, ((T-1)//2 - 1)//2, D)."""
         return in_pieces(self.convolve, x, stride=FEATURES_PER_FRAME, overlap=FEATURE_OVERLAP)
 
     def convolve(self, x: Tensor) -> Tensor:
-        """:meth:`forward` of one piece."""
+        """Apply :meth:`forward` to one piece."""
         x = as_image(x)  # (N, 1, T, F)
         x = F.silu(self.conv1(x))  # (N, c1, T', F')
         x = F.silu(self.conv2(x))  # (N, c2, T'', F'')
@@ -65,12 +65,12 @@ class ConvSubsampling(nn.Module):
 
 
 class HalfSubsampling(nn.Module):
-    """Three convolutions to 50 Hz and an eighth of the frequencies, then a projection: for multi-rate encoders.
+    """Three convolutions to 50 Hz and an eighth of the mel bins, then a projection: for multi-rate encoders.
 
     It is the front end of arXiv 2310.11230 without its ConvNeXt layer, and in time only the first two convolutions have
-    three taps. So frame u sees the features 2u … 2u+4, frames 2t and 2t+1 together just what an encoder frame t of
-    :class:`ConvSubsampling` sees, and there is no look-ahead beyond the chunk, where that paper's has 90 ms. What this
-    window lacks the first stack's convolutions have.
+    three taps. Frame u sees features 2u … 2u+4; frames 2t and 2t+1 together see the same features as encoder frame t of
+    :class:`ConvSubsampling`. There is no look-ahead beyond the chunk; the paper's front end looks 90 ms ahead. The
+    convolutions of the first stack compensate for the shorter window.
 
     Args:
         feature_dim: F, mel bins.
@@ -89,11 +89,11 @@ class HalfSubsampling(nn.Module):
         self.norm = BiasNorm(dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (N, T, F) to (N, (T-3)//2, D). T is at least 5."""
+        """Map features (N, T, F), T at least 5, to (N, (T-3)//2, D)."""
         return in_pieces(self.convolve, x, stride=2, overlap=FEATURE_OVERLAP)
 
     def convolve(self, x: Tensor) -> Tensor:
-        """:meth:`forward` of one piece."""
+        """Apply :meth:`forward` to one piece."""
         x = as_image(x)  # (N, 1, T, F)
         x = swoosh_r(self.conv1(x))  # (N, c1, T-2, F/2)
         x = swoosh_r(self.conv2(x))  # (N, c2, (T-3)//2, F/4)
@@ -102,16 +102,16 @@ class HalfSubsampling(nn.Module):
 
 
 def as_image(x: Tensor) -> Tensor:
-    """Features (N, T, F) as an image of one channel, (N, 1, T, F), in channels-last layout.
+    """View features (N, T, F) as an image of one channel, (N, 1, T, F), in channels-last layout.
 
-    With one channel both layouts are the same bytes, and what tells them apart are the strides that ``permute`` leaves
-    and ``contiguous`` does not. Without them the backward pass copies everything to the other layout and back: on CPU a
-    front end's step then takes 1.5 times as long.
+    With one channel both layouts have the same bytes and differ only in their strides, which ``permute`` keeps and
+    ``contiguous`` does not. Without these strides the backward pass copies everything to the other layout and back: on
+    CPU a training step of the front end then takes 1.5 times as long.
     """
     return x[..., None].permute(0, 3, 1, 2)
 
 
 def channels_last(*convolutions: nn.Conv2d) -> None:
-    """Lay the weights out so. On CPU this takes some 40 % less time, and the output flattens without a copy."""
+    """Store the weights in channels-last layout: about 40 % less CPU time, and the output flattens without a copy."""
     for convolution in convolutions:
         convolution.weight.data = convolution.weight.data.contiguous(memory_format=torch.channels_last)

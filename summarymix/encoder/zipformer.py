@@ -1,5 +1,5 @@
 """The zip-style encoder: the Zipformer's stacks at several frame rates (arXiv 2310.11230), with SummaryMixing in place
-of attention, so that time is linear in the audio and a stream's state constant."""
+of attention, so that time is linear in the audio and the streaming state constant."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -22,14 +22,14 @@ FRAMES_50HZ = 2  # per encoder frame; the stacks begin and end at 50 Hz
 
 @dataclass
 class ZipformerConfig:
-    """Sizes of the zip-style encoder, one number for each stack; the defaults are those of icefall's Zipformer-M."""
+    """Sizes of the zip-style encoder, one number for each stack. The defaults are icefall's Zipformer-M."""
 
     downsampling: tuple[int, ...] = (1, 2, 4, 8, 4, 2)
-    """Frames at 50 Hz in a frame of the stack. Chunks are multiples of the largest, in time."""
+    """Frames at 50 Hz per frame of the stack. Chunk durations are multiples of the slowest stack's frame."""
     num_layers: tuple[int, ...] = (2, 2, 3, 4, 3, 2)
-    """Layers."""
+    """Number of layers."""
     dims: tuple[int, ...] = (192, 256, 384, 512, 384, 256)
-    """Width D of the residual stream. The encoder's output has the largest of them."""
+    """Width D of the residual stream. The encoder's output has the largest width."""
     feedforward_dims: tuple[int, ...] = (512, 768, 1024, 1536, 1024, 768)
     """Inner width of a layer's second feed-forward module; the first has 3/4 of it, the third 5/4."""
     kernel_sizes: tuple[int, ...] = (31, 31, 15, 15, 15, 31)
@@ -37,35 +37,36 @@ class ZipformerConfig:
     summary_dims: tuple[int, ...] = (64, 64, 96, 128, 96, 64)
     """SummaryMixing: width of the local and of the summary branch of each module."""
     num_heads: tuple[int, ...] = (4, 4, 4, 8, 4, 4)
-    """Attention: heads."""
+    """Attention: number of heads."""
     frontend_channels: tuple[int, int, int] = (8, 32, 128)
     """Channels of the front end's three convolutions."""
     ref_duration: float = 600.0
-    """Seconds of audio that make a batch in the schedules of bypasses and regularisers, which end after 4000 to 50000
-    of them: hundreds of hours. For a small corpus make it smaller."""
+    """Seconds of audio per batch in the schedules of bypasses and regularisers, which end after 4000 to 50000 batches:
+    hundreds of hours. Reduce it for a small corpus."""
 
     def check(self) -> None:
-        """Refuse lists of different lengths.
+        """Check that all lists have the same length.
 
         Raises:
-            ValueError: names them.
+            ValueError: they do not; the message names the lengths.
         """
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "frontend_channels"}
         lengths = {name: len(value) for name, value in values.items() if isinstance(value, list | tuple)}
         if len(set(lengths.values())) > 1:
             counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise ValueError(
-                f"model.zipformer has one number for each stack, so all its lists are of one length, not {counts}"
+                f"the lists of model.zipformer have different lengths ({counts}): give one number per stack in each"
             )
 
 
 class Stack(nn.Module):
-    """Layers at one frame rate. If that is lower than 50 Hz they are bypassed, with a learnt scale for each channel, by
-    what they were given: the fast changes that they cannot see.
+    """Layers at one frame rate.
+
+    Below 50 Hz a bypass with a learnt scale per channel carries fast changes of the input, which the layers cannot see.
 
     Args:
-        factor: frames at 50 Hz in a frame of the stack.
-        layers: of the stack.
+        factor: frames at 50 Hz per frame of the stack.
+        layers: layers of the stack.
         dim: D.
     """
 
@@ -79,12 +80,12 @@ class Stack(nn.Module):
             self.bypass = Bypass(dim)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> StateTree:
-        """The states of the layers before the first chunk; ``chunk`` is in encoder frames."""
+        """Initial states of the layers; ``chunk`` is in encoder frames."""
         chunk = at_rate(chunk, self.factor)
         return StateTree(layers=init_parts(self.layers.named_children(), batch_size, chunk))
 
     def forward(self, x: Tensor, grids: dict[int, ChunkGrid], state: StateTree) -> tuple[Tensor, StateTree]:
-        """Encode a run at 50 Hz: x (N, T, D) to (N, T, D). ``grids`` has the grid of each factor."""
+        """Encode a run at 50 Hz: x (N, T, D) to (N, T, D). ``grids`` maps each factor to its grid."""
         original, following = x, StateTree()
         if self.factor > 1:
             x = self.downsample(x, grids[1])
@@ -96,18 +97,18 @@ class Stack(nn.Module):
 
 
 class Zipformer(Encoder):
-    """Front end at 50 Hz, stacks, and a last step to 25 Hz.
+    """Zip-style encoder: front end to 50 Hz, stacks, and downsampling to 25 Hz.
 
     Args:
         config: sizes.
-        mixing: how frames see each other.
-        feature_dim: mel bins.
-        dropout: of the feed-forward modules, and of attention's weights; three times as much at the beginning.
+        mixing: mixing of frames in each layer.
+        feature_dim: F, mel bins.
+        dropout: rate in the feed-forward modules, which begin with three times as much, and on the attention weights.
     """
 
     def __init__(self, config: ZipformerConfig, mixing: MixingConfig, feature_dim: int, dropout: float) -> None:
         config.check()
-        slowest = lcm(FRAMES_50HZ, *config.downsampling)  # frames at 50 Hz of which every rate has whole ones
+        slowest = lcm(FRAMES_50HZ, *config.downsampling)  # frames at 50 Hz that make whole frames at every rate
         super().__init__(feature_dim, max(config.dims), chunk_multiple=slowest // FRAMES_50HZ)
         self.dims = config.dims
         self.factors = sorted({1, *config.downsampling})
@@ -152,9 +153,9 @@ class Zipformer(Encoder):
     def make_grids(
         self, lengths: Tensor, num_frames: int, chunk: ChunkConfig, all_valid: bool | None = None
     ) -> dict[int, ChunkGrid]:
-        """The grid of each frame rate, by its factor. All begin at 0, and all have the same chunks.
+        """Make the grid of each frame rate, by its factor. All begin at frame 0 and have the same chunks.
 
-        A frame of a slow stack is valid if one of its frames at 50 Hz is. ``lengths`` (N,) and ``num_frames`` are in
+        A frame of a slow stack is valid if it has a valid frame at 50 Hz. ``lengths`` (N,) and ``num_frames`` are in
         encoder frames.
         """
         total = FRAMES_50HZ * self.chunk_multiple * -(-max(num_frames, 1) // self.chunk_multiple)  # frames at 50 Hz
@@ -171,19 +172,19 @@ class Zipformer(Encoder):
 
 
 def at_rate(chunk: ChunkConfig, factor: int) -> ChunkConfig:
-    """A chunk of encoder frames, in frames of which each has ``factor`` at 50 Hz."""
+    """Convert a chunk from encoder frames to frames of a stack with ``factor`` frames at 50 Hz each."""
     size = chunk.chunk_size
     return ChunkConfig(None if size is None else FRAMES_50HZ * size // factor, chunk.left_chunks)
 
 
 def resize(x: Tensor, dim: int) -> Tensor:
-    """(…, D) to (…, dim): the first channels, or zeros behind them."""
+    """Map (…, D) to (…, dim): keep the first channels, or append zeros."""
     missing = dim - x.size(-1)
     return torch.nn.functional.pad(x, (0, missing)) if missing > 0 else x[..., :dim]
 
 
 def last_channels(outputs: Sequence[Tensor]) -> Tensor:
-    """Each channel from the last stack that has it: (N, T, D_i) of the stacks to (N, T, max D_i)."""
+    """Take each channel from the last stack that has it: stack outputs (N, T, D_i) to (N, T, max D_i)."""
     width, parts = 0, []
     for output in reversed(outputs):
         if output.size(-1) > width:

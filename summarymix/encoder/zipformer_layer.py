@@ -20,23 +20,25 @@ from summarymix.encoder.zipformer_modules import (
 )
 from summarymix.state import StateTree, init_parts
 
-WARMUP = 4000  # batches in which layers come into use, one after the other
-QUERY_DIM, VALUE_DIM = 32, 12  # of a head of attention, as in icefall's Zipformers
+WARMUP = 4000  # batches over which layers come into use, one after the other
+QUERY_DIM, VALUE_DIM = 32, 12  # per attention head, as in icefall's Zipformers
 
 
 class ZipformerLayer(nn.Module):
-    """Feed-forward, gated summary, mixing, convolution, feed-forward; bypass; mixing, convolution, feed-forward;
-    BiasNorm; bypass (arXiv 2310.11230, figure 2).
+    """Layer of the zip-style encoder (arXiv 2310.11230, figure 2).
+
+    Feed-forward, gated summary, mixing, convolution, feed-forward; bypass; mixing, convolution, feed-forward; BiasNorm;
+    bypass.
 
     Args:
         dim: D.
         feedforward_dim: inner width of the second feed-forward module; the first has 3/4 of it, the third 5/4.
         kernel_size: taps of the convolutions.
-        summary_dim: of the mixing modules.
-        num_heads: of attention, where that is what mixes: one set of weights, which the three modules share.
-        mixing: how frames see each other. The local control has no gated summary, which would be zero.
-        dropout: of the feed-forward modules, and of attention's weights; three times as much at the beginning.
-        depth: where the layer is among all, from 0 to 1: deeper ones come into use later.
+        summary_dim: summary width of the mixing modules.
+        num_heads: attention heads, in mode attention: three modules share one set of weights.
+        mixing: mixing of frames. The local control has no gated summary, which would be zero.
+        dropout: rate in the feed-forward modules, which begin with three times as much, and on the attention weights.
+        depth: relative depth of the layer, from 0 to 1; deeper layers come into use later.
     """
 
     def __init__(
@@ -76,10 +78,10 @@ class ZipformerLayer(nn.Module):
         begin, end = WARMUP * depth, WARMUP * (depth + 0.25)
         self.bypass = Bypass(dim, skip_rate=Scheduled((begin, 0.5), (end, 0.05)))
 
-        # Modules are left out for some utterances at first, so that none takes over before the others have learnt.
+        # At first modules are skipped for some utterances, so that none dominates before the others have learnt.
         self.mixing_skip_rate = Scheduled((0, 0.2), (4000, 0.05), (16000, 0.0))
         self.feedforward_skip_rate = Scheduled((0, 0.1), (4000, 0.01), (50000, 0.0))
-        # Rare problems, which may be mended slowly: outputs that stay too small, or grow too large.
+        # Outputs that stay too small or grow too large are rare, so slow correction suffices.
         self.gated_balancer = rare_balancer(dim, min_abs=Scheduled((0, 0.004), (4000, 0.02)), max_abs=100.0)
         self.feedforward2_balancer = rare_balancer(dim, min_abs=Scheduled((0, 0.0), (4000, 0.1)), max_abs=2.0)
         self.feedforward3_balancer = rare_balancer(dim, min_abs=Scheduled((0, 0.0), (4000, 0.2)), max_abs=4.0)
@@ -90,13 +92,13 @@ class ZipformerLayer(nn.Module):
         self.out_whiten = Whiten(whitening_limit(4.0, 3.0))
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> StateTree:
-        """The states of the modules that look beyond their frame, before the first chunk."""
+        """Initial states of the modules that look beyond their frame."""
         names = ("attention", "gated", "mixing1", "convolution1", "mixing2", "convolution2")
         parts = [(name, part) for name in names if (part := getattr(self, name)) is not None]
         return init_parts(parts, batch_size, chunk)
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: StateTree) -> tuple[Tensor, StateTree]:
-        """Encode a run of whole chunks: x (N, K·C, D), K chunks that follow those which ``state`` has seen."""
+        """Encode a run of K whole chunks x (N, K·C, D), which follow the chunks in ``state``."""
         mask, original, following = grid.mask, x, StateTree()
         weights: tuple[Tensor, ...] = ()
         if self.attention is not None:
@@ -122,11 +124,11 @@ class ZipformerLayer(nn.Module):
         return self.out_whiten(self.out_balancer(x, mask), mask), following
 
     def skip(self, x: Tensor, rate: Scheduled) -> Tensor:
-        """In training, zeros for a share of the utterances."""
+        """In training, zero x for a random share ``rate`` of the utterances."""
         share = float(rate)
         return x * keep_mask(x, share) if self.training and share > 0 else x
 
 
 def rare_balancer(dim: int, min_abs: Scheduled, max_abs: float) -> Balancer:
-    """A balancer that seldom acts."""
+    """Make a balancer that acts on 5 % of the batches."""
     return Balancer(dim, min_positive=0.3, max_positive=0.7, min_abs=min_abs, max_abs=max_abs, prob=0.05)

@@ -1,8 +1,9 @@
-"""The parts of a layer of the zip-style encoder. What each is for, and its sizes and ranges, are those of the Zipformer
-(arXiv 2310.11230) and of icefall's measurements. Balancers and whiteners have the limits that icefall's code gives;
-:class:`Balancer` says in what shares of positive values differ.
+"""Modules of a layer of the zip-style encoder.
 
-Each begins with a small output, so that a new layer does little, and ScaledAdam gives its scale a speed of its own.
+Their purposes, sizes and ranges follow the Zipformer (arXiv 2310.11230) and icefall's measurements. Balancers and
+whiteners have the limits of icefall's code; :class:`Balancer` explains how the shares of positive values differ.
+
+Each module begins with a small output, so that a new layer does little; ScaledAdam learns its scale at a separate rate.
 """
 
 import torch
@@ -20,14 +21,14 @@ from summarymix.state import State
 
 
 class Bypass(nn.Module):
-    """x₀ + c ⊙ (x - x₀): how much of what modules have made of x₀ is kept, learnt for each channel.
+    """Learnt interpolation, per channel, between the input x₀ and the output x of some modules: x₀ + c ⊙ (x - x₀).
 
-    At first c may not fall below 0.9, so that all modules have to learn something; the limit falls to 0.2. With
-    ``skip_rate`` the modules are left out altogether for some utterances: stochastic depth.
+    The lower limit of c is 0.9 at first, which forces all modules to learn, and falls to 0.2. With ``skip_rate`` the
+    modules are skipped for some utterances: stochastic depth.
 
     Args:
         dim: D.
-        skip_rate: share of utterances, in training.
+        skip_rate: share of utterances skipped in training.
     """
 
     def __init__(self, dim: int, skip_rate: Schedulable = 0.0) -> None:
@@ -37,7 +38,7 @@ class Bypass(nn.Module):
         self.skip_rate = skip_rate
 
     def forward(self, original: Tensor, x: Tensor) -> Tensor:
-        """Both (N, T, D), as is the result."""
+        """Interpolate between ``original`` and x, both (N, T, D), to (N, T, D)."""
         scale = limit_value(self.scale, float(self.scale_min), 1.0, self.training)
         skip_rate = float(self.skip_rate)
         if self.training and skip_rate > 0:
@@ -46,15 +47,15 @@ class Bypass(nn.Module):
 
 
 def keep_mask(x: Tensor, skip_rate: float) -> Tensor:
-    """(N, 1, 1) of ones, and of zeros for the share ``skip_rate`` of the utterances of x (N, …)."""
+    """Draw a mask (N, 1, 1) for x (N, …): 0 for the share ``skip_rate`` of the utterances, 1 for the others."""
     return (torch.rand(x.size(0), 1, 1, device=x.device) >= skip_rate).to(x.dtype)
 
 
 class UtteranceDropout(nn.Module):
-    """Dropout of whole channels of an utterance: the mask is the same in all its frames.
+    """Dropout of whole channels of an utterance: all its frames share the mask.
 
     Args:
-        rate: in training; a number, or scheduled.
+        rate: dropout rate in training, constant or scheduled.
     """
 
     def __init__(self, rate: Schedulable) -> None:
@@ -62,7 +63,7 @@ class UtteranceDropout(nn.Module):
         self.rate = rate
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, T, D) to (N, T, D)."""
+        """Map (N, T, D) to (N, T, D)."""
         rate = float(self.rate)
         if not self.training or rate == 0:
             return x
@@ -71,12 +72,12 @@ class UtteranceDropout(nn.Module):
 
 
 class ZipFeedForward(nn.Module):
-    """Expansion, SwooshL, contraction, frame by frame.
+    """Feed-forward module: expansion, SwooshL, contraction, frame by frame.
 
     Args:
         dim: D.
         hidden_dim: inner width.
-        dropout: of the inner features.
+        dropout: rate on the inner features.
     """
 
     def __init__(self, dim: int, hidden_dim: int, dropout: Schedulable) -> None:
@@ -88,17 +89,17 @@ class ZipFeedForward(nn.Module):
         self.whiten = Whiten(whitening_limit(7.5))
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """x (N, T, D) to (N, T, D)."""
+        """Map x (N, T, D) to (N, T, D)."""
         return in_pieces(lambda x: self.forward_piece(x, grid.mask), x)
 
     def forward_piece(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """:meth:`forward` of one piece. The mask has all frames: training uses it, and has one piece."""
+        """Apply :meth:`forward` to one piece. The mask covers all frames: only training uses it, with one piece."""
         inner = self.balancer(self.expand(x), mask)
         return self.whiten(self.contract(self.dropout(swoosh_l(inner))), mask)
 
 
 class GatedMean(nn.Module):
-    """Base of the two below: W (y_t ⊙ mean of (v_u ⊙ tanh s_u) over the frames u seen by t).
+    """Base class of gated means: W (y_t ⊙ mean of (v_u ⊙ tanh s_u) over the frames u seen by t).
 
     Args:
         dim: D.
@@ -108,7 +109,7 @@ class GatedMean(nn.Module):
     def __init__(self, dim: int, hidden_dim: int) -> None:
         super().__init__()
         self.project = nn.Linear(dim, 3 * hidden_dim)  # s, v and y
-        # Well before tanh saturates, a small s learns nothing: icefall saw good models begin at an absolute value of 3.
+        # icefall: absolute values of s begin at about 3 in well-trained models and are smaller in poorly trained ones.
         self.balancer = Balancer(
             hidden_dim,
             min_positive=Scheduled((0, 0.25), (20000, 0.05)),
@@ -121,24 +122,25 @@ class GatedMean(nn.Module):
         self.whiten = Whiten(whitening_limit(5.0, 3.0))
 
     def values_and_gate(self, x: Tensor, grid: ChunkGrid) -> tuple[Tensor, Tensor]:
-        """v ⊙ tanh s and y of x (N, T, D), (N, T, P) each."""
+        """Compute v ⊙ tanh s and y, (N, T, P) each, of x (N, T, D)."""
         scale, values, gate = self.project(x).chunk(3, dim=-1)
         return self.value_whiten(values, grid.mask) * self.balancer(scale, grid.mask).tanh(), gate
 
     def project_out(self, x: Tensor, grid: ChunkGrid) -> Tensor:
-        """The last map: (N, T, P) to (N, T, D)."""
+        """Project (N, T, P) to the output (N, T, D)."""
         return self.whiten(self.out(x), grid.mask)
 
 
 class GatedSummary(GatedMean):
-    """In place of the Zipformer's non-linear attention: a mean in which all frames count alike, so that it is the same
-    in a whole chunk; the gate y_t makes it the frame's own. Where SummaryMixing adds its summary to what a frame is,
-    this multiplies the two.
+    """Gated mean of the frames seen, in place of the Zipformer's non-linear attention.
+
+    All frames of a chunk share the mean; the gate y_t makes the result specific to the frame. SummaryMixing adds its
+    summary to the frame; this module multiplies the two.
 
     Args:
         dim: D.
         hidden_dim: P, width of y, v and s.
-        decay_seconds: of the mean, see :class:`SeenMean`.
+        decay_seconds: see :class:`SeenMean`.
     """
 
     def __init__(self, dim: int, hidden_dim: int, decay_seconds: float | None) -> None:
@@ -146,11 +148,11 @@ class GatedSummary(GatedMean):
         self.mean = SeenMean(hidden_dim, decay_seconds)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """The state of the mean before the first chunk."""
+        """Initial state of the mean."""
         return self.mean.init_state(batch_size, chunk, self.out.weight)
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """x (N, T, D) to (N, T, D), and the state that follows."""
+        """Map x (N, T, D) to (N, T, D); also return the next state."""
         values, gate = self.values_and_gate(x, grid)
         mean, state = self.mean(values, grid, state)  # (N, K, P)
         gated = grid.chunked(gate) * mean.to(gate.dtype)[:, :, None]  # (N, K, C, P)
@@ -158,21 +160,21 @@ class GatedSummary(GatedMean):
 
 
 class GatedAttention(GatedMean):
-    """The Zipformer's non-linear attention: a mean with attention weights, those of the first head."""
+    """The Zipformer's non-linear attention: a gated mean with the attention weights of the first head."""
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """Values of the last L chunks: see :func:`past_frames`."""
         return {"value": past_frames(batch_size, chunk, self.out.weight, self.out.in_features)}
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State, weights: Tensor) -> tuple[Tensor, State]:
-        """x (N, T, D) and weights (N, H, T, S) to (N, T, D), and the state that follows."""
+        """Map x (N, T, D) and weights (N, H, T, S) to (N, T, D); also return the next state."""
         values, gate = self.values_and_gate(x, grid)
         seen, kept = remember_frames(grid, state["value"], grid.zero_padding(values))  # (N, S, P)
         return self.project_out(weights[:, 0] @ seen.to(x.dtype) * gate, grid), {"value": kept}
 
 
 class ZipConvolution(nn.Module):
-    """Gated linear unit, convolution on the chunk grid, SwooshR, projection.
+    """Convolution module: gated linear unit, convolution on the chunk grid, SwooshR, projection.
 
     Args:
         dim: D.
@@ -182,7 +184,7 @@ class ZipConvolution(nn.Module):
     def __init__(self, dim: int, kernel_size: int) -> None:
         super().__init__()
         self.expand = nn.Linear(dim, 2 * dim)
-        # In first layers icefall saw gates of 50 to 100, which pass all or nothing and learn no more.
+        # icefall saw inputs of 50 to 100 to the gates of first layers: such gates are saturated and stop learning.
         self.gate_balancer = Balancer(
             dim,
             min_positive=Scheduled((0, 0.05), (8000, 0.025)),
@@ -202,32 +204,32 @@ class ZipConvolution(nn.Module):
         self.out = scale_initial_weights(nn.Linear(dim, dim), 0.05)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """The state of the convolution before the first chunk."""
+        """Initial state of the convolution."""
         return self.depthwise.init_state(batch_size, chunk)
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
-        """x (N, T, D) to (N, T, D), and the state that follows."""
+        """Map x (N, T, D) to (N, T, D); also return the next state."""
         x = in_pieces(lambda x: self.gated_input(x, grid.mask), x)
         x, state = self.depthwise(x, grid, state)
         return in_pieces(lambda x: self.project_out(x, grid.mask), x), state
 
     def gated_input(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """The gated linear unit, frame by frame: (N, T, D)."""
+        """Apply the gated linear unit, frame by frame: (N, T, D) to (N, T, D)."""
         x, gate = self.expand(x).chunk(2, dim=-1)
         return x * self.gate_balancer(gate, mask).sigmoid()
 
     def project_out(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """SwooshR and the projection, frame by frame: (N, T, D)."""
+        """Apply SwooshR and the projection, frame by frame: (N, T, D) to (N, T, D)."""
         return self.out(swoosh_r(self.inner_whiten(self.balancer(x, mask), mask)))
 
 
 def whitening_limit(limit: float, ratio: float = 2.0) -> Scheduled:
-    """The limit of a whitener, which grows to ``ratio`` times as much: strictest at the beginning."""
+    """Schedule a whitening limit that grows to ``ratio`` times ``limit``: strictest at the beginning."""
     return Scheduled((0, limit), (20000, ratio * limit))
 
 
 def scale_initial_weights(linear: nn.Linear, scale: float) -> nn.Linear:
-    """The layer with its initial weights times ``scale``, and a bias that is small beside what they give."""
+    """Scale the initial weights of ``linear`` by ``scale`` and draw a small bias, in place; return the layer."""
     with torch.no_grad():
         linear.weight *= scale
         nn.init.uniform_(linear.bias, -0.1 * scale, 0.1 * scale)

@@ -1,1 +1,1 @@
-"""Trained models as files for other programs: ONNX for sherpa-onnx, and TorchScript."""
+"""Export of trained models for other programs: ONNX for sherpa-onnx, TorchScript for libtorch."""

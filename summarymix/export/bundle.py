@@ -1,4 +1,4 @@
-"""A folder with everything that another program needs to recognise with a model."""
+"""Folder of an exported model: everything that another program needs to recognise speech with it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,21 +20,21 @@ Format = Literal["onnx-streaming", "onnx", "torchscript"]
 
 @dataclass(frozen=True)
 class Export:
-    """What is exported, and how.
+    """A model and the settings of its export.
 
     Args:
         model: in evaluation mode, on the CPU.
-        tokenizer: of the model.
-        fbank: the features it was trained on.
-        recipe: of the run.
-        epoch: of the run.
-        avg: epochs that were averaged.
-        format: onnx-streaming and onnx are for sherpa-onnx; torchscript is the streaming one for libtorch.
-        chunk: size and left context of streams; full context for onnx.
-        int8: ONNX files with weights in int8 as well.
+        tokenizer: the model's tokenizer.
+        fbank: the training features.
+        recipe: recipe of the run.
+        epoch: last averaged epoch.
+        avg: number of averaged epochs.
+        format: onnx-streaming and onnx for sherpa-onnx; torchscript for libtorch, streaming.
+        chunk: chunk size and left context; full context for onnx.
+        int8: also write ONNX files with int8 weights.
 
     Raises:
-        ValueError: options that exclude each other.
+        ValueError: options exclude each other.
     """
 
     model: Transducer
@@ -49,34 +49,36 @@ class Export:
 
     def __post_init__(self) -> None:
         if self.int8 and self.format == "torchscript":
-            raise ValueError("--int8 is for ONNX: choose --format onnx or onnx-streaming")
+            raise ValueError("--int8 only applies to ONNX: choose --format onnx or onnx-streaming")
         if (self.chunk.chunk_size is None) != (self.format == "onnx"):
-            raise ValueError(f"--format {self.format} and chunks exclude each other: {self.chunk}")
+            raise ValueError(
+                f"--format {self.format} does not allow {self.chunk}: onnx has full context, other formats have chunks"
+            )
         if self.tokenizer.vocab_size != self.model.config.vocab_size:
             raise ValueError(
-                f"{self.tokenizer.vocab_size} tokens, but the model knows {self.model.config.vocab_size}: "
-                "the checkpoint is damaged"
+                f"the checkpoint is damaged: its tokenizer has {self.tokenizer.vocab_size} tokens, "
+                f"its model {self.model.config.vocab_size}"
             )
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Recipe, epoch and number of averaged epochs, for display."""
         return f"{self.recipe}, epoch {self.epoch}, avg {self.avg}"
 
     def write(self, out: Path) -> list[str]:
-        """Make the folder, whole or not at all.
+        """Write the folder, completely or not at all.
 
         Args:
-            out: the folder, which must not be there yet.
+            out: the folder; must not exist yet.
 
         Returns:
-            Warnings for people.
+            Warnings to print.
 
         Raises:
-            ValueError: the model has something that cannot be exported.
-            ImportError: a package is missing; names it.
-            FileExistsError: the folder is there.
-            RuntimeError: what was written does not compute what the model computes.
+            ValueError: the model cannot be exported.
+            ImportError: a package is missing; the message names it.
+            FileExistsError: the folder exists.
+            RuntimeError: the files do not compute what the model computes.
         """
         graphs = self.graphs()
         with new_folder(out) as folder:
@@ -95,7 +97,7 @@ class Export:
         return [BYTES_WARNING] if taken_for_bytes(self.tokenizer.tokens) else []
 
     def graphs(self) -> list[Graph]:
-        """Encoder, decoder and joiner."""
+        """Graphs of encoder, decoder and joiner."""
         about = {
             "version": "1",
             "model_author": "summarymix",
@@ -111,10 +113,10 @@ class Export:
         return streaming_graphs(self.model, self.chunk, about)
 
     def check(self, folder: Path, graphs: list[Graph]) -> None:
-        """Check everything that was written.
+        """Check the written files.
 
         Raises:
-            RuntimeError: says what is wrong.
+            RuntimeError: a file is wrong; the message names the defect.
         """
         lines = (folder / "tokens.txt").read_text(encoding="utf-8").splitlines()
         if [line.rsplit(" ", 1)[1] for line in lines] != [str(i) for i in range(self.model.config.vocab_size)]:
@@ -129,7 +131,7 @@ class Export:
             self.compare(graphs, {name: load_onnx(path) for name, path in paths.items()}, is_exact=ending == ".onnx")
 
     def compare(self, graphs: list[Graph], functions: Graphs, is_exact: bool = True) -> None:
-        """Compare the files' numbers with the model's; if they are not exact, only their shapes."""
+        """Compare the outputs of the files with the model's; only their shapes unless ``is_exact``."""
         comparison = ExportCheck(self.model, functions, **({} if is_exact else {"tolerance": float("inf")}))
         encoder = graphs[0].module
         if isinstance(encoder, StreamingEncoder):
@@ -139,12 +141,12 @@ class Export:
 
 
 BYTES_WARNING = (
-    "warning: sherpa-onnx will take these tokens for byte-level BPE, for the highest byte in them is 0xC6, and print "
-    "rubbish. Keep the letters U+0180 to U+01BF out of the transcripts"
+    "warning: sherpa-onnx will take these tokens for byte-level BPE and print garbage, because their highest byte is "
+    "0xC6. Remove the letters U+0180 to U+01BF from the transcripts"
 )
 
 
 def taken_for_bytes(tokens: list[str]) -> bool:
-    """Whether sherpa-onnx (2.0) thinks that tokens are of a byte-level BPE, which nothing in a file can tell it."""
+    """True if sherpa-onnx (2.0) mistakes the tokens for byte-level BPE. It guesses from the tokens alone."""
     text = "".join(token.removeprefix("\u2581") for token in tokens)
     return max(text.encode(), default=0) == 0xC6

@@ -1,4 +1,4 @@
-"""What every export is checked for before it is handed over: that its files compute what the model computes."""
+"""Check of an export: its files must compute what the model computes."""
 
 from collections.abc import Callable
 
@@ -9,20 +9,20 @@ from summarymix.chunking import ChunkConfig
 from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed
 from summarymix.model import Transducer
 
-MAX_ERROR = 1e-4  # of numbers up to one, and in proportion beyond
+MAX_ERROR = 1e-4  # absolute for values up to one, relative to the largest value above
 NUM_CHUNKS = 5
 
 Graphs = dict[str, Callable[..., list[Tensor]]]
-"""Encoder, decoder and joiner of an export, as functions."""
+"""Encoder, decoder and joiner of an export as functions, by name."""
 
 
 class ExportCheck:
-    """Compares what files compute with what the model computes.
+    """Compares the outputs of exported files with the model's.
 
     Args:
-        model: that was exported, on the CPU.
-        graphs: what it was exported to.
-        tolerance: largest error; infinity where only shapes are to be right, as for int8.
+        model: the exported model, on the CPU.
+        graphs: its exported graphs.
+        tolerance: largest error; with infinity only shapes are checked, as for int8.
     """
 
     def __init__(self, model: Transducer, graphs: Graphs, tolerance: float = MAX_ERROR) -> None:
@@ -33,10 +33,10 @@ class ExportCheck:
 
     @torch.inference_mode()
     def streaming(self, chunk: ChunkConfig, state_sizes: tuple[int, int]) -> None:
-        """Five chunks of one and of three streams, against whole utterances under the chunk mask.
+        """Check five chunks of one stream and of three streams against whole utterances under the chunk mask.
 
         Raises:
-            RuntimeError: they differ.
+            RuntimeError: the outputs differ.
         """
         assert chunk.chunk_size is not None
         total, shift = NUM_CHUNKS * chunk.chunk_size, FEATURES_PER_FRAME * chunk.chunk_size
@@ -55,10 +55,10 @@ class ExportCheck:
 
     @torch.inference_mode()
     def offline(self) -> None:
-        """One utterance and a batch of three of different lengths, against each of them alone.
+        """Check one utterance, and a batch of three with different lengths, against each utterance alone.
 
         Raises:
-            RuntimeError: they differ.
+            RuntimeError: the outputs differ.
         """
         for lengths in ([150], [98, 7, 333]):
             features = self.features(len(lengths), max(lengths))
@@ -68,16 +68,19 @@ class ExportCheck:
                     features[n : n + 1, :length], torch.tensor([length]), ChunkConfig()
                 )
                 if int(frames[n]) != int(num_frames):
-                    raise RuntimeError(f"the exported encoder makes {frames[n]} frames of {length} features")
+                    raise RuntimeError(
+                        f"the exported encoder gives {frames[n]} frames for {length} features, "
+                        f"the model {int(num_frames)}"
+                    )
                 self.compare("encoder", out[n, : int(num_frames)], self.model.joiner.encoder_proj(alone)[0])
         self.tokens()
 
     def tokens(self) -> None:
-        """Decoder and joiner, against the predictor token by token from the beginning of an utterance on."""
+        """Check decoder and joiner against the model, token by token from the start of an utterance."""
         predictor, joiner = self.model.predictor, self.model.joiner
         vocab_size, context_size = self.model.config.vocab_size, self.model.config.context_size
         for batch_size in (1, 3):
-            # Blank first, before it none; then any tokens, the last of the table among them.
+            # Blank first, with no token before it; then random tokens, with the last token of the vocabulary.
             history = [torch.full((batch_size,), -1)] * (context_size - 1)
             state = predictor.init_state(batch_size)
             tokens = torch.randint(vocab_size, (context_size + 2, batch_size), generator=self.generator)
@@ -93,13 +96,13 @@ class ExportCheck:
                 self.compare("joiner", logits, joiner(frame, decoder_out))
 
     def features(self, batch_size: int, num_frames: int) -> Tensor:
-        """Noise (N, T, F) such as the model was trained on: in each mel bin with its mean and standard deviation."""
+        """Noise (N, T, F) with the mean and standard deviation of the training features in each mel bin."""
         encoder = self.model.encoder
         noise = torch.randn(batch_size, num_frames, self.model.config.feature_dim, generator=self.generator)
         return noise / encoder.feature_scale + encoder.feature_mean
 
     def compare(self, name: str, found: Tensor, expected: Tensor) -> None:
-        """Raise a RuntimeError if they differ."""
+        """Raise a RuntimeError if shapes or values differ."""
         if found.shape != expected.shape:
             raise RuntimeError(f"the exported {name} gives {tuple(found.shape)}, the model {tuple(expected.shape)}")
         error = float((found - expected).abs().max())

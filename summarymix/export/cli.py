@@ -21,21 +21,21 @@ DEFAULT_CHUNK_MS, DEFAULT_LEFT_CHUNKS = 640, 4
 
 
 def main(recipe: str | None, argv: Sequence[str] | None = None, program: str = "./export.py") -> None:
-    """Export a model.
+    """Export a model from the command line.
 
     Args:
-        recipe: name of the corpus; models of others are refused. None takes any.
-        argv: arguments without the program's name; None takes the process's own.
-        program: how the command is called.
+        recipe: name of the recipe; models of other recipes are refused. None allows any model.
+        argv: command line arguments; None takes ``sys.argv``.
+        program: name of the program in messages.
 
     Raises:
-        SystemExit: 2 on a wrong option, 1 if the model cannot be exported so, with a message.
+        SystemExit: with a message; 2 for a wrong option, 1 if the export fails.
     """
     name = program.removeprefix("./")
     parser = argparse.ArgumentParser(
         prog=program,
-        description="Export a model for sherpa-onnx, or for C++ programs with libtorch. "
-        "Makes a folder with encoder, decoder, joiner, tokens and a README that says how to use them.",
+        description="Export a model for sherpa-onnx, or for C++ programs with libtorch. Writes a folder with encoder,\n"
+        "decoder, joiner, tokens and a README with the commands to use them.",
         epilog=EPILOG.format(program=program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -43,11 +43,11 @@ def main(recipe: str | None, argv: Sequence[str] | None = None, program: str = "
     option = parser.add_argument
     option("--exp-dir", type=Path, default=Path("exp"), help="folder of the training run (exp)")
     add_epoch_options(parser)
-    option("--format", choices=get_args(Format), required=True, help="onnx is for whole recordings")
-    option("--out", type=Path, required=True, help="folder to make")
+    option("--format", choices=get_args(Format), required=True, help="onnx: whole recordings; the others: streaming")
+    option("--out", type=Path, required=True, help="folder to write; must not exist yet")
     option("--chunk-ms", type=int, help=f"chunk size, a multiple of 40 ms ({DEFAULT_CHUNK_MS})")
     option("--left-chunks", type=int, help=f"left context in chunks, -1: unlimited ({DEFAULT_LEFT_CHUNKS})")
-    option("--int8", action="store_true", help="ONNX files with weights in int8 as well")
+    option("--int8", action="store_true", help="also write ONNX files with int8 weights")
     args = parser.parse_args([dashed(argument) for argument in (sys.argv[1:] if argv is None else argv)])
     try:
         chunk = _chunk(args)
@@ -69,14 +69,14 @@ def main(recipe: str | None, argv: Sequence[str] | None = None, program: str = "
 
 
 def _chunk(args: argparse.Namespace) -> ChunkConfig:
-    """The chunks asked for.
+    """Chunk configuration from the options.
 
     Raises:
-        ValueError: there are none in this format, or none of this size.
+        ValueError: the format has no chunks, or the chunk size is impossible.
     """
     if args.format != "onnx":
         left_chunks = DEFAULT_LEFT_CHUNKS if args.left_chunks is None else args.left_chunks
         return ChunkConfig.from_ms(DEFAULT_CHUNK_MS if args.chunk_ms is None else args.chunk_ms, left_chunks)
     if (args.chunk_ms, args.left_chunks) != (None, None):
-        raise ValueError("--format onnx has full context: --chunk-ms and --left-chunks are for the other formats")
+        raise ValueError("--format onnx has full context: omit --chunk-ms and --left-chunks, or choose another format")
     return ChunkConfig()

@@ -1,8 +1,8 @@
-"""What is exported: the transducer as three graphs, with the inputs and outputs that sherpa-onnx gives them.
+"""The exported graphs: encoder, decoder and joiner, with the inputs and outputs of sherpa-onnx.
 
-sherpa-onnx binds inputs and outputs by position, so their order here is a contract. It keeps the states of a stream as
-float32 tensors that are zeros at first, stacks those of several streams, and never looks into them. Of its model types
-``lstm`` has two, (layers, N, a) and (layers, N, b), of any sizes: a state of this library, with one layer.
+sherpa-onnx binds inputs and outputs by position, so their order is a contract. It keeps a stream's states as float32
+tensors that begin as zeros, stacks the states of several streams, and does not read their contents. Its model type
+``lstm`` has two states of any size, (layers, N, a) and (layers, N, b), which hold this library's state as one layer.
 """
 
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ from summarymix.state import kind_of, pack_state, unpack_state
 
 @dataclass(frozen=True)
 class Graph:
-    """A module and what an exporter has to know about it.
+    """A module with the names, shapes and metadata of its export.
 
     Args:
-        name: of the file: encoder, decoder or joiner.
+        name: stem of the file name: encoder, decoder or joiner.
         module: in evaluation mode.
-        inputs: examples, a batch of two, by name, in order.
-        outputs: names, in order.
-        dynamic: for each input, which axes may have another size, and what it counts.
-        metadata: what sherpa-onnx reads in the file, and what people may want to know.
+        inputs: example inputs with batch size two, by name, in order.
+        outputs: names of the outputs, in order.
+        dynamic: for each input, its dynamic axes and the name of their size.
+        metadata: keys that sherpa-onnx reads, and information about the model.
     """
 
     name: str
@@ -40,14 +40,14 @@ class Graph:
 
 
 class StreamingEncoder(nn.Module):
-    """One chunk of each stream, up to the joiner's projection.
+    """Encoder for one chunk of each stream, with the joiner's encoder projection.
 
-    The state is split into the summaries and the inputs of convolutions. Without summaries, as for the local control,
+    The state is split into the summaries and the inputs of convolutions. Without summaries, as in the local baseline,
     the first part gets one number of the second, because some runtimes mishandle empty tensors.
 
     Args:
-        model: with a state of fixed size.
-        chunk: size and left context, which sherpa-onnx cannot change.
+        model: a model with a state of fixed size.
+        chunk: chunk size and left context, fixed in the graph.
     """
 
     def __init__(self, model: Transducer, chunk: ChunkConfig) -> None:
@@ -56,13 +56,13 @@ class StreamingEncoder(nn.Module):
         self.projection = model.joiner.encoder_proj
         state = model.encoder.init_state(1, chunk)
         summaries = {name: tensor for name, tensor in state.items() if kind_of(name) != "convolutions"}
-        self.state = summaries | state  # the same, convolutions last
+        self.state = summaries | state  # convolutions last
         total = pack_state(self.state).size(1)
         self.summary_size = max(sum(tensor.numel() for tensor in summaries.values()), 1)
         self.convolution_size = total - self.summary_size
 
     def forward(self, x: Tensor, summary: Tensor, convolution: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (N, 4·C + 3, F) and the states (1, N, a), (1, N, b) to (N, C, J) and the states that follow."""
+        """x (N, 4·C + 3, F) and the states (1, N, a), (1, N, b) to (N, C, J) and the next states."""
         state = unpack_state(torch.cat([summary[0], convolution[0]], dim=1), self.state)
         frames, following = self.encoder.step(x, state)  # (N, C, D)
         packed = pack_state({name: following[name] for name in self.state})[None]  # (1, N, a + b)
@@ -70,10 +70,10 @@ class StreamingEncoder(nn.Module):
 
 
 class OfflineEncoder(nn.Module):
-    """Whole utterances with full context, up to the joiner's projection.
+    """Encoder for whole utterances with full context, with the joiner's encoder projection.
 
     Args:
-        model: any.
+        model: any transducer.
     """
 
     def __init__(self, model: Transducer) -> None:
@@ -82,9 +82,9 @@ class OfflineEncoder(nn.Module):
         self.projection = model.joiner.encoder_proj
 
     def forward(self, x: Tensor, x_lens: Tensor) -> tuple[Tensor, Tensor]:
-        """x (N, T, F) and the lengths (N,) int64 to (N, T', J), T' being a little more than needed, and (N,)."""
-        # Padded to what makes 4·T' + 3 features with T' a multiple of the slowest frame, so that the exporter finds all
-        # sizes inside without rounding. And at least two of these: to it, a size that may be one is another graph.
+        """x (N, T, F) and lengths (N,) int64 to frames (N, T', J), padded at the end, and their lengths (N,)."""
+        # Pad to 4·T' + 3 features, T' a multiple of the slowest stack's frame, so that the exporter derives all inner
+        # sizes without rounding. T' is at least two such frames: the exporter would specialise on a size of one.
         multiple = self.encoder.chunk_multiple
         frames = multiple * ((x.size(1) + 2 * FEATURES_PER_FRAME * multiple - 1) // (FEATURES_PER_FRAME * multiple))
         x = F.pad(x, (0, 0, 0, FEATURES_PER_FRAME * frames + FEATURE_OVERLAP - x.size(1)))
@@ -93,11 +93,11 @@ class OfflineEncoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The predictor, up to the joiner's projection; -1 stands for no token.
+    """Stateless predictor with the joiner's predictor projection; token -1 stands for no token.
 
     Args:
-        predictor: stateless.
-        projection: the joiner's.
+        predictor: the model's predictor.
+        projection: the joiner's predictor projection.
     """
 
     def __init__(self, predictor: StatelessPredictor, projection: nn.Module) -> None:
@@ -111,10 +111,10 @@ class Decoder(nn.Module):
 
 
 class Joiner(nn.Module):
-    """Both projections to logits.
+    """Joiner of projected frames and projected predictor outputs.
 
     Args:
-        model: any.
+        model: any transducer.
     """
 
     def __init__(self, model: Transducer) -> None:
@@ -122,20 +122,20 @@ class Joiner(nn.Module):
         self.joiner = model.joiner
 
     def forward(self, encoder_out: Tensor, decoder_out: Tensor) -> Tensor:
-        """(N, J) and (N, J) to (N, V)."""
+        """Encoder output (N, J) and decoder output (N, J) to logits (N, V)."""
         return self.joiner(encoder_out, decoder_out)
 
 
 def streaming_graphs(model: Transducer, chunk: ChunkConfig, about: dict[str, str]) -> list[Graph]:
-    """The graphs of a stream.
+    """Graphs for streaming.
 
     Args:
-        model: to export.
-        chunk: size and left context.
+        model: the model to export.
+        chunk: chunk size and left context.
         about: further metadata.
 
     Raises:
-        ValueError: what this model has cannot be exported, or its chunks cannot be of that size.
+        ValueError: the model cannot be exported, or not with this chunk size.
     """
     if chunk.chunk_size is None:
         raise ValueError("streaming needs a chunk size: give --chunk-ms, for instance 640")
@@ -170,7 +170,7 @@ def streaming_graphs(model: Transducer, chunk: ChunkConfig, about: dict[str, str
 
 
 def offline_graphs(model: Transducer, about: dict[str, str]) -> list[Graph]:
-    """The graphs for whole utterances; see :func:`streaming_graphs`."""
+    """Graphs for whole utterances; see :func:`streaming_graphs`."""
     check_supported(model)
     inputs = {"x": torch.zeros(2, 100, model.config.feature_dim), "x_lens": torch.tensor([100, 57])}
     graph = Graph(
@@ -179,14 +179,14 @@ def offline_graphs(model: Transducer, about: dict[str, str]) -> list[Graph]:
         inputs,
         ("encoder_out", "encoder_out_lens"),
         {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}},
-        # Conformer or not: sherpa-onnx's offline types are all read alike, and it takes none without one.
+        # For any encoder: sherpa-onnx requires an offline model type, and reads all of them alike.
         {"model_type": "conformer"} | about,
     )
     return [graph, *token_graphs(model, about)]
 
 
 def token_graphs(model: Transducer, about: dict[str, str]) -> list[Graph]:
-    """Decoder and joiner, which are the same for both."""
+    """Graphs of decoder and joiner, for streaming and whole utterances."""
     assert isinstance(model.predictor, StatelessPredictor)
     context_size, joiner_dim = model.predictor.context_size, model.config.joiner_dim
     decoder = Graph(
@@ -209,17 +209,15 @@ def token_graphs(model: Transducer, about: dict[str, str]) -> list[Graph]:
 
 
 def check_supported(model: Transducer) -> None:
-    """Refuse what sherpa-onnx has no place for.
+    """Refuse models that sherpa-onnx cannot run.
 
     Raises:
-        ValueError: says what.
+        ValueError: the predictor is not stateless, or the mixing is attention.
     """
     if model.config.predictor != "stateless":
         raise ValueError(
-            f"the predictor {model.config.predictor} cannot be exported: sherpa-onnx's are stateless. "
+            f"the predictor {model.config.predictor} cannot be exported: sherpa-onnx needs a stateless one. "
             "Train with --model.predictor stateless"
         )
     if model.config.mixing.mode == "attention":
-        raise ValueError(
-            "self-attention cannot be exported: this is for SummaryMixing. Train with --model.mixing.mode merged"
-        )
+        raise ValueError("self-attention cannot be exported: train with --model.mixing.mode merged")

@@ -1,4 +1,4 @@
-"""Graphs to ONNX files, in float32 and in int8."""
+"""Export of graphs to ONNX files, in float32 and int8."""
 
 import logging
 import warnings
@@ -12,17 +12,17 @@ from torch import Tensor
 
 from summarymix.export.graphs import Graph
 
-OPSET = 20  # torch's own choice; sherpa-onnx 2.0 reads up to 26
-LAST_IR_VERSION = 10  # sherpa-onnx 2.0 reads up to 13, older ones less
-# What has its weights in int8. Convolutions and states stay in float32.
+OPSET = 20  # torch's default; sherpa-onnx 2.0 reads up to 26
+LAST_IR_VERSION = 10  # sherpa-onnx 2.0 reads up to 13, older versions less
+# Operators with int8 weights. Convolutions and states stay in float32.
 QUANTIZED = {"encoder": ["MatMul"], "decoder": ["MatMul", "Gather"], "joiner": ["MatMul"]}
 
 
 def import_onnx() -> tuple[ModuleType, ModuleType]:
-    """onnx and onnxruntime.
+    """Import onnx and onnxruntime.
 
     Raises:
-        ImportError: names the command that installs what is missing.
+        ImportError: a package is missing; the message has the command that installs it.
     """
     try:
         import onnx
@@ -34,9 +34,9 @@ def import_onnx() -> tuple[ModuleType, ModuleType]:
 
 
 def write_onnx(graph: Graph, path: Path) -> None:
-    """Export a graph.
+    """Write a graph as an ONNX file.
 
-    It is torch.export's: the older exporter, of traces, makes a wrong graph of the convolutions here without a word.
+    This uses torch.export: the older exporter, which traces, silently exports a wrong graph of the convolutions.
     """
     onnx, _ = import_onnx()
     axes = {name: torch.export.Dim(name) for name in ("N", "T")}
@@ -59,7 +59,7 @@ def write_onnx(graph: Graph, path: Path) -> None:
 
 
 def _name_axes(value: "onnx.ValueInfoProto", graph: Graph) -> None:  # type: ignore[name-defined]  # noqa: F821
-    """Call the axes of inputs what they count, and those of outputs nothing: torch has its own names for them."""
+    """Replace torch's names of dynamic axes: inputs as in ``graph.dynamic``, outputs by position."""
     for i, axis in enumerate(value.type.tensor_type.shape.dim):
         if axis.dim_param:
             axis.dim_param = graph.dynamic.get(value.name, {}).get(i, f"{value.name}_{i}")
@@ -68,7 +68,7 @@ def _name_axes(value: "onnx.ValueInfoProto", graph: Graph) -> None:  # type: ign
 def quantize(source: Path, target: Path, operators: list[str]) -> None:
     """Write an ONNX file with the weights of ``operators`` in int8.
 
-    What goes in is quantised as it comes, so nothing has to be calibrated. States stay in float32.
+    Activations are quantised dynamically, so no calibration is needed. States stay in float32.
     """
     onnx, _ = import_onnx()
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -77,7 +77,7 @@ def quantize(source: Path, target: Path, operators: list[str]) -> None:
     folded = target.with_suffix(".folded")
     try:
         with _quiet():
-            # Only what is an initializer is quantised, and the combiner's matrix is the two halves of one.
+            # Only initializers are quantised: fold the halves of the combiner's matrix, which the graph computes.
             quant_pre_process(source, folded, skip_symbolic_shape=True)
             quantize_dynamic(folded, target, weight_type=QuantType.QInt8, op_types_to_quantize=operators)
     finally:
@@ -86,13 +86,13 @@ def quantize(source: Path, target: Path, operators: list[str]) -> None:
     used = {node.domain for node in model.graph.node}
     versions = [version for version in model.opset_import if version.domain in used]
     del model.opset_import[:]
-    model.opset_import.extend(versions)  # older programs need not know domains that nothing is of
+    model.opset_import.extend(versions)  # older programs may not have the unused domains
     onnx.helper.set_model_props(model, read_metadata(source))
     onnx.save(model, target)
 
 
 def load_onnx(path: Path) -> Callable[..., list[Tensor]]:
-    """A file as a function of its inputs, in their order."""
+    """Load an ONNX file as a function of its inputs, in order."""
     _, onnxruntime = import_onnx()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -108,7 +108,7 @@ def load_onnx(path: Path) -> Callable[..., list[Tensor]]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What :func:`write_onnx` wrote beside a graph."""
+    """Read the metadata that :func:`write_onnx` stored."""
     onnx, _ = import_onnx()
     return {item.key: item.value for item in onnx.load(path).metadata_props}
 
@@ -117,7 +117,7 @@ def check_file(graph: Graph, path: Path) -> None:
     """Compare a file's inputs, outputs and metadata with the graph's.
 
     Raises:
-        RuntimeError: they differ.
+        RuntimeError: the file differs from the graph.
     """
     onnx, _ = import_onnx()
     model = onnx.load(path)
@@ -125,25 +125,25 @@ def check_file(graph: Graph, path: Path) -> None:
     names = [value.name for value in model.graph.input], [value.name for value in model.graph.output]
     expected = list(graph.inputs), list(graph.outputs)
     if names != expected:
-        raise RuntimeError(f"{path} has the inputs and outputs {names}, and should have {expected}")
+        raise RuntimeError(f"{path} has the inputs and outputs {names}, expected {expected}")
     for value in model.graph.input:
         example = graph.inputs[value.name]
         element = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
         axes = [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         wanted = [graph.dynamic[value.name].get(i, size) for i, size in enumerate(example.shape)]
         if element != example.numpy().dtype or axes != wanted:
-            raise RuntimeError(
-                f"{path}: {value.name} is {element} {axes}, and should be {example.numpy().dtype} {wanted}"
-            )
+            raise RuntimeError(f"{path}: {value.name} is {element} {axes}, expected {example.numpy().dtype} {wanted}")
     if missing := graph.metadata.items() - read_metadata(path).items():
         raise RuntimeError(f"{path} lacks the metadata {dict(missing)}")
     if model.ir_version > LAST_IR_VERSION:
-        raise RuntimeError(f"{path} is of IR version {model.ir_version}, above {LAST_IR_VERSION}: use another onnx")
+        raise RuntimeError(
+            f"{path} has IR version {model.ir_version}, above {LAST_IR_VERSION}: use another version of onnx"
+        )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings of exporters about themselves."""
+    """Suppress the warnings of the exporters."""
     loggers = [logging.getLogger(name) for name in (None, "onnxscript", "torch.onnx")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():

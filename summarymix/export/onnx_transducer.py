@@ -1,9 +1,8 @@
-"""Exported ONNX files in the place of the model, so that everything that decodes can decode with them."""
+"""Exported ONNX files with the interface of the model, for decoding and scoring them with this library."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -16,23 +15,22 @@ from summarymix.export.onnx import load_onnx, read_metadata
 from summarymix.state import State
 
 
-class OnnxTransducer(nn.Module):
-    """The files of a folder with the interface that recognisers and searches use of a transducer.
+class OnnxTransducer:
+    """Exported ONNX files with the transducer interface of recognisers and searches.
 
-    Streams are of whole chunks, as in sherpa-onnx: see :meth:`with_tails`.
+    Streams consist of whole chunks, as in sherpa-onnx: see :meth:`with_tails`.
 
     Args:
-        folder: that ``export.py`` made, in the format onnx or onnx-streaming.
-        int8: take the files with weights in int8.
-        recipe: refuse files of another one.
+        folder: output of ``export.py`` in the format onnx or onnx-streaming.
+        int8: use the files with int8 weights.
+        recipe: expected recipe; files of other recipes are refused.
 
     Raises:
-        FileNotFoundError: a file is missing; names it.
-        ValueError: the files are of another recipe.
+        FileNotFoundError: a file is missing; the message names it.
+        ValueError: the files come from another recipe.
     """
 
     def __init__(self, folder: Path, int8: bool, recipe: str) -> None:
-        super().__init__()
         ending = ".int8.onnx" if int8 else ".onnx"
         paths = {name: folder / (name + ending) for name in ("encoder", "decoder", "joiner")}
         for path in paths.values():
@@ -48,13 +46,15 @@ class OnnxTransducer(nn.Module):
         self.chunk = self.encoder.chunk
         self.predictor = OnnxPredictor(paths["decoder"])
         self.joiner = OnnxJoiner(paths["joiner"])
-        self.config = SimpleNamespace(feature_dim=int(metadata["feature_dim"]))
-        self.device = nn.Parameter(torch.zeros(()), requires_grad=False)  # by which others find where to compute
+        self.feature_dim = int(metadata["feature_dim"])
+        self.device, self.dtype = torch.device("cpu"), torch.float32
 
     def with_tails(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """For files that stream, utterances with so much silence behind them that their last frame is in a whole chunk.
-        It is what sherpa-onnx makes of an utterance with the tail padding of the export's README. A word emitted late
-        may have its time in that silence."""
+        """For streaming files, append silence to utterances, so that their last frame lies in a whole chunk.
+
+        sherpa-onnx sees the same audio with the tail padding of the export's README. A word emitted late may have its
+        time in that silence.
+        """
         if self.chunk.chunk_size is None:
             yield from batches
             return
@@ -68,11 +68,11 @@ class OnnxTransducer(nn.Module):
 
 
 class OnnxOfflineEncoder:
-    """An encoder of whole utterances, up to the joiner's projection.
+    """Encoder for whole utterances, with the joiner's encoder projection.
 
     Args:
-        path: of the file.
-        metadata: of the file.
+        path: the ONNX file.
+        metadata: its metadata.
     """
 
     def __init__(self, path: Path, metadata: dict[str, str]) -> None:
@@ -80,17 +80,17 @@ class OnnxOfflineEncoder:
         self._run = load_onnx(path)
 
     def __call__(self, features: Tensor, lengths: Tensor, chunk: ChunkConfig) -> tuple[Tensor, Tensor]:
-        """As :meth:`summarymix.encoder.base.Encoder.forward`."""
+        """See :meth:`summarymix.encoder.base.Encoder.forward`."""
         out, frames = self._run(features, lengths)
         return out, frames
 
 
 class OnnxStreamingEncoder:
-    """An encoder of chunks, up to the joiner's projection.
+    """Encoder for chunks, with the joiner's encoder projection.
 
     Args:
-        path: of the file.
-        metadata: of the file.
+        path: the ONNX file.
+        metadata: its metadata.
     """
 
     def __init__(self, path: Path, metadata: dict[str, str]) -> None:
@@ -99,26 +99,26 @@ class OnnxStreamingEncoder:
         self._run = load_onnx(path)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """As :meth:`summarymix.encoder.base.Encoder.init_state`."""
+        """See :meth:`summarymix.encoder.base.Encoder.init_state`."""
         return {name: torch.zeros(batch_size, size) for name, size in self._sizes.items()}
 
     def step(self, features: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
-        """As :meth:`summarymix.encoder.base.Encoder.step`.
+        """See :meth:`summarymix.encoder.base.Encoder.step`.
 
         Raises:
-            ValueError: ``lengths`` says that frames of the chunk are padding, which exported graphs know nothing of.
+            ValueError: ``lengths`` is given, but exported graphs cannot mask padding in a chunk.
         """
         if lengths is not None:
-            raise ValueError("exported encoders take whole chunks: give utterances a tail of silence")
+            raise ValueError("exported encoders take whole chunks: append silence to the utterances")
         out, summary, convolution = self._run(features, *(tensor[None] for tensor in state.values()))
         return out, {"summary": summary[0], "convolution": convolution[0]}
 
 
 class OnnxPredictor:
-    """A stateless predictor, the joiner's projection included.
+    """Stateless predictor, with the joiner's predictor projection.
 
     Args:
-        path: of the file.
+        path: the ONNX file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -126,21 +126,21 @@ class OnnxPredictor:
         self._run = load_onnx(path)
 
     def init_state(self, batch_size: int, device: torch.device | None = None) -> State:
-        """As :meth:`summarymix.predictor.StatelessPredictor.init_state`."""
+        """See :meth:`summarymix.predictor.StatelessPredictor.init_state`."""
         return {"history": torch.zeros(batch_size, self.context_size - 1, dtype=torch.int64)}
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """As :meth:`summarymix.predictor.StatelessPredictor.step`."""
+        """See :meth:`summarymix.predictor.StatelessPredictor.step`."""
         history = torch.cat([state["history"], tokens[:, None] + 1], dim=1)  # (N, context_size)
         [out] = self._run(history - 1)
         return out, {"history": history[:, 1:]}
 
 
 class OnnxJoiner:
-    """The joiner, whose projections encoder and decoder have.
+    """Joiner without its projections, which are in the encoder and decoder files.
 
     Args:
-        path: of the file.
+        path: the ONNX file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -148,6 +148,6 @@ class OnnxJoiner:
         self._run = load_onnx(path)
 
     def __call__(self, encoder: Tensor, decoder: Tensor) -> Tensor:
-        """(N, J) and (N, J) to (N, V)."""
+        """Encoder output (N, J) and decoder output (N, J) to logits (N, V)."""
         [logits] = self._run(encoder, decoder)
         return logits

@@ -1,28 +1,28 @@
-"""The README of an export: what the files are, and the commands that use them."""
+"""README of an export: its files, and the commands to use them."""
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.features import FbankOptions
 from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed
 
-FRAME_SECONDS = 0.01  # of features
+FRAME_SECONDS = 0.01  # frame shift of the features
 
 
 def tail_seconds(chunk: ChunkConfig) -> float:
-    """Silence that brings out the last word, whatever an audio's length: programs drop what makes no whole chunk, and
-    wait for one feature frame more than that takes."""
+    """Seconds of silence after audio of any length that complete its last word: programs drop an incomplete chunk, and
+    wait for one feature frame more than a chunk needs."""
     assert chunk.chunk_size is not None
     return FRAME_SECONDS * (features_needed(chunk.chunk_size) + 1)
 
 
 def describe(name: str, format: str, chunk: ChunkConfig, fbank: FbankOptions, int8: bool) -> str:
-    """The text.
+    """Compose the text of the README.
 
     Args:
-        name: of the model.
-        format: of the files.
-        chunk: size and left context.
-        fbank: features.
-        int8: whether there are int8 files.
+        name: name of the model.
+        format: format of the files.
+        chunk: chunk size and left context.
+        fbank: the features.
+        int8: describe int8 files, too.
     """
     sections = [f"# {name}\n\nA SummaryMixing transducer, exported as {format}: {_about(chunk)}"]
     if format == "torchscript":
@@ -51,7 +51,7 @@ def describe(name: str, format: str, chunk: ChunkConfig, fbank: FbankOptions, in
 def _about(chunk: ChunkConfig) -> str:
     if chunk.chunk_size is None:
         return "it recognises whole recordings."
-    return f"it recognises streams, {chunk}. Both are fixed in the files; export again for others."
+    return f"it recognises streams, {chunk}. Both values are fixed in the files; export again to change them."
 
 
 _STREAMING = """```bash
@@ -79,16 +79,16 @@ while recognizer.is_ready(stream):
 print(recognizer.get_result(stream))
 ```
 
-sherpa-onnx drops what makes no whole chunk at a stream's end, so feed **@TAIL@ s of silence** behind it
-(`--end-tail-padding` of its websocket server). Its model type is `lstm`, which has two states of any size.
+sherpa-onnx drops an incomplete chunk at the end of a stream, so append **@TAIL@ s of silence** (`--end-tail-padding` of
+its websocket server). The model type is `lstm`, which has two states of any size.
 
-The program `sherpa-onnx` itself puts 0.5 s of silence before each file and 0.8 s behind it. The former confuses a model
-that was trained without pauses (`data.silence`); the latter is too little for chunks above 760 ms.@RESET@"""
+The program `sherpa-onnx` adds 0.5 s of silence at the start of each file and 0.8 s at the end. Silence at the start
+confuses a model that was trained without pauses (`data.silence`); 0.8 s are too short for chunks over 760 ms.@RESET@"""
 
 _RESET = """
 
-The left context is unlimited: the summaries are means over all that a stream has had since it was created, silence
-too, and sherpa-onnx does not reset them at endpoints. For streams without end export with `--left-chunks 4`, say, or
+The left context is unlimited: each summary is the mean over the whole stream so far, silence included, and sherpa-onnx
+does not reset it at endpoints. For endless streams, export with a limit, for instance `--left-chunks 4`, or
 create a stream for each utterance."""
 
 _OFFLINE = """```bash
@@ -112,20 +112,20 @@ recognizer.decode_stream(stream)
 print(stream.result.text)
 ```"""
 
-_INT8 = """The `.int8.onnx` files have weights in int8 and take the place of the others, all or some of them. How many
-more errors they make depends on the model: measure it."""
+_INT8 = """The `.int8.onnx` files have int8 weights. They can replace all or some of the other files. The loss of
+accuracy depends on the model: measure it."""
 
-_HOTWORDS = """For hotwords choose modified_beam_search, with the modelling unit `bpe` and `bpe.vocab`."""
+_HOTWORDS = """For hotwords, use `modified_beam_search` with the modelling unit `bpe` and `bpe.vocab`."""
 
-_TORCHSCRIPT = """`torch::jit::load` reads `encoder.pt`, `decoder.pt` and `joiner.pt`, in any batch size N:
+_TORCHSCRIPT = """`torch::jit::load` reads `encoder.pt`, `decoder.pt` and `joiner.pt`. They take any batch size N:
 
-- encoder: features (N, @SIZE@, @BINS@) and two states (1, N, a), (1, N, b), zeros at first, to @FRAMES@ frames (N,
-  @FRAMES@, J) and the next two states. The next call's features begin @SHIFT@ later. The states' sizes are `d_model`
-  and `rnn_hidden_size` among the extra files of `encoder.pt`.
+- encoder: features (N, @SIZE@, @BINS@) and two states (1, N, a), (1, N, b), initially zero, to frames (N, @FRAMES@, J)
+  and the next states. The features of the next call begin @SHIFT@ frames later. The extra files `d_model` and
+  `rnn_hidden_size` in `encoder.pt` have the state sizes a and b.
 - decoder: the last tokens (N, context_size), int64, to (N, J). A stream begins with -1, …, -1, 0.
 - joiner: a frame (N, J) and the decoder's output (N, J) to logits (N, V). Token 0 is blank.
 
-Feed @TAIL@ s of silence behind a stream's end, to bring out its last word.@RESET@"""
+Append @TAIL@ s of silence to a stream, to complete its last word.@RESET@"""
 
-_FEATURES = """Features are @BINS@ log-mel filter banks at @RATE@ Hz as lhotse and sherpa-onnx compute them, of samples
-in [-1, 1]. Tokens are in `tokens.txt`, and `bpe.model` is the sentencepiece model that makes them."""
+_FEATURES = """Features are @BINS@ log-mel filter banks of samples in [-1, 1] at @RATE@ Hz, as in lhotse and
+sherpa-onnx. `tokens.txt` lists the tokens, and `bpe.model` is the sentencepiece model that produces them."""

@@ -1,4 +1,4 @@
-"""Graphs to TorchScript files, which libtorch loads in C++ and PyTorch in Python, without this library."""
+"""Export of graphs to TorchScript files, which C++ (libtorch) and Python (PyTorch) load without this library."""
 
 import warnings
 from collections.abc import Callable
@@ -11,16 +11,16 @@ from summarymix.export.graphs import Graph
 
 
 def write_torchscript(graph: Graph, path: Path) -> None:
-    """Trace a graph. Its metadata are extra files in the archive, one for each key."""
+    """Trace a graph and save it, with its metadata as extra files in the archive, one per key."""
     with torch.no_grad(), warnings.catch_warnings():
-        # Sizes in the code are written down as numbers, and that they are sizes of this chunk is the point.
+        # Tracing warns that sizes become constants; the chunk size is meant to be constant.
         warnings.simplefilter("ignore")
         traced = torch.jit.freeze(torch.jit.trace(graph.module, tuple(graph.inputs.values()), check_trace=False))
         torch.jit.save(traced, path, _extra_files=graph.metadata)
 
 
 def load_torchscript(path: Path) -> Callable[..., list[Tensor]]:
-    """A file as a function of its inputs, in their order."""
+    """Load a TorchScript file as a function of its inputs, in order."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         module = torch.jit.load(path, map_location="cpu")

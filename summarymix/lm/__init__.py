@@ -1,1 +1,1 @@
-"""Language models of tokens and words, hotwords, and the scorers by which beam searches use them."""
+"""Language models of tokens and words, hotwords, and their scorers for beam searches."""

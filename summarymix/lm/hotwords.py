@@ -9,22 +9,22 @@ from summarymix.data.tokens import Tokenizer
 
 
 class ContextGraph:
-    """Adds to the score of each token that goes on with one of some phrases, and takes back what it has added when the
-    phrase is not completed. It is a :class:`~summarymix.lm.scorers.TokenScorer`.
+    """A :class:`~summarymix.lm.scorers.TokenScorer` that adds a bonus to each token that continues a phrase, and takes
+    the bonus back if the phrase is not completed.
 
-    Rules are those that icefall and sherpa-onnx search with. The state is the longest phrase's beginning that the last
-    tokens are, and what has been added for it is the sum of its tokens' scores. Where phrases begin alike, a shared
-    token has the highest of their scores. When a phrase is complete its sum stays, and matching begins anew; of several
-    that end there the longest counts. So of a phrase that begins with another one, only that other one is found.
+    The rules are icefall's and sherpa-onnx's. The state is the longest prefix of a phrase that the last tokens match;
+    its bonus is the sum of its tokens' scores. A token in a prefix of several phrases has the highest of their scores.
+    When a phrase is complete its bonus stays, and matching starts again; if several phrases end there, the longest
+    counts. So if one phrase is a prefix of another one, only the shorter one is found.
 
     Args:
-        phrases: the tokens of each, and the score of each of its tokens.
+        phrases: the tokens of each phrase, and the score of each of its tokens.
     """
 
     start = 0
 
     def __init__(self, phrases: Iterable[tuple[list[int], float]]) -> None:
-        # By node of the trie, the root being 0.
+        # Lists by node of the trie; node 0 is the root.
         self._next: list[dict[int, int]] = [{}]
         token_scores, ends = [0.0], set()
         for tokens, score in phrases:
@@ -37,10 +37,10 @@ class ContextGraph:
                 token_scores[node] = max(token_scores[node], score)
             ends.add(node)
         size = len(self._next)
-        self._added = [0.0] * size  # for all tokens up to here
-        self._fail = [0] * size  # the longest other beginning of a phrase that the tokens up to here end with
-        self._complete: list[float | None] = [None] * size  # the worth of the longest phrase that they end with
-        queue = deque([0])  # a node comes behind all shorter ones
+        self._added = [0.0] * size  # bonus of the prefix
+        self._fail = [0] * size  # the longest other prefix of a phrase that the prefix ends with
+        self._complete: list[float | None] = [None] * size  # bonus of the longest phrase that the prefix ends with
+        queue = deque([0])  # breadth first: shorter prefixes come before longer ones
         while queue:
             node = queue.popleft()
             for token, child in self._next[node].items():
@@ -50,7 +50,7 @@ class ContextGraph:
                 queue.append(child)
 
     def step(self, state: int, token: int) -> tuple[float, int]:
-        """What reading ``token`` in ``state`` adds, and the state that follows."""
+        """Return the score of ``token`` in ``state``, and the next state."""
         node = self._follow(state, token)
         complete = self._complete[node]
         if complete is not None:
@@ -58,23 +58,23 @@ class ContextGraph:
         return self._added[node] - self._added[state], node
 
     def final(self, state: int) -> float:
-        """Takes back what was added for a phrase that is not complete."""
+        """Return the negative bonus of an incomplete phrase."""
         return -self._added[state]
 
     def _follow(self, node: int, token: int) -> int:
-        """The longest beginning of a phrase that ends with ``token``, behind what ``node`` is."""
+        """Return the longest prefix of a phrase that the tokens of ``node``, followed by ``token``, end with."""
         while node and token not in self._next[node]:
             node = self._fail[node]
         return self._next[node].get(token, 0)
 
 
 def read_hotwords(path: Path, tokenizer: Tokenizer, score: float) -> list[tuple[list[int], float]]:
-    """Read phrases for a :class:`ContextGraph` from a file in sherpa-onnx's format: one on each line, and behind it, if
-    its tokens shall not have the score ``score``, another: ``HELLO WORLD :2.5``.
+    """Read phrases for a :class:`ContextGraph` from a file in sherpa-onnx's format: one per line, optionally with its
+    own score per token in place of ``score``: ``HELLO WORLD :2.5``.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it has no phrases, or a line cannot be written with the model's tokens; names the line.
+        FileNotFoundError: the file is missing.
+        ValueError: the file has no phrases, or the model's tokens cannot spell a line; the message names the line.
     """
     phrases = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -85,10 +85,10 @@ def read_hotwords(path: Path, tokenizer: Tokenizer, score: float) -> list[tuple[
             continue
         if unknown := tokenizer.unknown_characters(text):
             raise ValueError(
-                f"{path}, line {number}: the model has no token for {' '.join(unknown)}: write phrases as the "
-                "transcripts it was trained with, upper and lower case too"
+                f"{path}, line {number}: the model has no token for {' '.join(unknown)}: write phrases like the "
+                "training transcripts, including upper and lower case"
             )
         phrases.append((tokenizer.encode(text), float(own) if own else score))
     if not phrases:
-        raise ValueError(f"{path} has no phrases: write one on each line")
+        raise ValueError(f"{path} has no phrases: write one per line")
     return phrases

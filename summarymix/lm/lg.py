@@ -1,7 +1,6 @@
-"""Graphs of the words that may be said (LG): a lexicon composed with a language model of words, for fast beam search.
+"""LG graphs for fast beam search: a lexicon composed with a language model of words.
 
-Token sequences that spell no words of the language model are not in the graph. Its arcs have tokens alone: words are
-what these spell.
+The graph contains only token sequences that spell words of the language model. Its arcs carry tokens only.
 """
 
 import math
@@ -22,58 +21,61 @@ from summarymix.runs import read_file
 
 
 def read_lg(path: Path, tokens: Sequence[str], scale: float) -> Any:
-    """The graph (``k2.Fsa``) in a file of :func:`write_lg`, or of icefall's ``compile_lg.py``.
+    """Read a graph (``k2.Fsa``) from a file of :func:`write_lg`, or of icefall's ``compile_lg.py``.
 
     Args:
         path: the file.
-        tokens: the model's, for which the graph must have been made. Files of icefall do not say.
-        scale: multiplies its scores.
+        tokens: the model's tokens, compared with the graph's; icefall's files do not contain tokens.
+        scale: scale of the graph's scores.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no such file, or for other tokens.
+        FileNotFoundError: the file is missing.
+        ValueError: the file is not a graph, or was compiled for other tokens.
     """
     k2 = optional_k2.require("--lg")
     if not path.is_file():
         raise FileNotFoundError(f"No graph {path}: make it with local/compile_lg.py, or correct --lg")
-    with torch.serialization.safe_globals([k2.RaggedTensor]):  # icefall's have words on the arcs
+    with torch.serialization.safe_globals([k2.RaggedTensor]):  # icefall's graphs have words on the arcs
         content = read_file(path, "a graph", "Compile it with local/compile_lg.py")
     if not isinstance(content, dict) or "arcs" not in content:
-        raise ValueError(f"{path} is not a graph, for it has no arcs. Compile it with local/compile_lg.py")
+        raise ValueError(f"{path} is not a graph: it has no arcs. Compile it with local/compile_lg.py")
     graph = k2.Fsa(content["arcs"])
     if "tokens" in content and content["tokens"] != list(tokens):
-        raise ValueError(f"{path} was compiled for other tokens than the model's: compile it with its --lang-dir")
+        raise ValueError(
+            f"{path} was compiled for other tokens than the model's: compile it with the model's --lang-dir"
+        )
     graph.scores *= scale
     return graph
 
 
 def compile_lg(arpa: Path, tokenizer: Tokenizer) -> tuple[Any, list[str]]:
-    """Compose the lexicon, all words of a language model as the tokenizer spells them, with the language model.
+    """Compose a language model with its lexicon: all its words, as the tokenizer spells them.
 
     Args:
         arpa: language model of words in ARPA format, which may be compressed with gzip.
-        tokenizer: the model's.
+        tokenizer: the model's tokenizer.
 
     Returns:
-        the graph (``k2.Fsa``), and the words that are not in it, because the tokenizer cannot spell them.
+        The graph (``k2.Fsa``), and the words left out because the tokenizer cannot spell them.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`~summarymix.lm.ngram.read_arpa`; or no k2, or no words.
+        FileNotFoundError, ValueError: see :func:`~summarymix.lm.ngram.read_arpa`; or k2 is missing, or the file has no
+            words or no ``</s>``.
     """
     k2 = optional_k2.require("local/compile_lg.py")
     scores, backoffs = read_arpa(arpa, str)
     words = [ngram[0] for ngram in scores if len(ngram) == 1 and ngram[0] not in MARKS]
     spellings = {word: tokenizer.encode(word) for word in words if tokenizer.covers(word)}
     if not spellings:
-        raise ValueError(f"{arpa} has no words that the tokens can spell: it must be a language model of words")
+        raise ValueError(f"{arpa} has no words that the tokens can spell: give a language model of words")
     if all(ngram[-1] != "</s>" for ngram in scores):
-        raise ValueError(f"{arpa} does not say how sentences end: it has no </s>")
+        raise ValueError(f"{arpa} has no </s>: give a language model with sentence ends")
     marks = _Marks(tokenizer.vocab_size, tokenizer.vocab_size + 1, len(spellings) + 1)
     numbers = {word: i for i, word in enumerate(spellings, 1)}
     lexicon = _lexicon(spellings, marks, k2)
     grammar = _grammar(scores, backoffs, numbers, marks, k2)
     graph = k2.connect(k2.compose(k2.arc_sort(lexicon), k2.arc_sort(grammar)))
-    del graph.aux_labels  # what is left is a matter of tokens
+    del graph.aux_labels  # only tokens remain
     graph = k2.connect(k2.determinize(graph))
     labels = graph.labels.clone()
     labels[labels >= tokenizer.vocab_size] = 0
@@ -82,22 +84,22 @@ def compile_lg(arpa: Path, tokenizer: Tokenizer) -> tuple[Any, list[str]]:
 
 
 def write_lg(path: Path, graph: Any, tokens: Sequence[str]) -> None:
-    """Write a graph for :func:`read_lg`, with the tokens that it is for."""
+    """Write a graph with its tokens, for :func:`read_lg`."""
     with atomic_write(path, "wb") as file:
         torch.save({"arcs": graph.as_dict()["arcs"], "tokens": list(tokens)}, file)
 
 
 @dataclass(frozen=True)
 class _Marks:
-    """Symbols that are removed in the end. Without them determinisation would not come to an end."""
+    """Disambiguation symbols, removed at the end. Without them determinisation would not terminate."""
 
-    end: int  # a token: behind a word, for some are the beginning of others
+    end: int  # a token: after a word, because some words are prefixes of others
     backoff: int  # a token: the language model backs off
-    backoff_word: int  # its word
+    backoff_word: int  # the word of ``backoff``
 
 
 def _lexicon(spellings: Mapping[str, Sequence[int]], marks: _Marks, k2: Any) -> Any:
-    """From tokens to words, one after the other; words have the numbers 1, 2, … in order."""
+    """Make the transducer from tokens to words, which have the numbers 1, 2, … in order."""
     arcs = [(0, 0, marks.backoff, marks.backoff_word, 0.0)]
     last = 0
     for number, tokens in enumerate(spellings.values(), 1):
@@ -118,8 +120,8 @@ def _grammar(
     marks: _Marks,
     k2: Any,
 ) -> Any:
-    """The language model of words: a state for each history, with an arc for each word seen behind it, and one to the
-    shorter history. So a word seen behind both has two ways.
+    """Make the graph of the language model: a state for each history, with an arc for each word seen after it, and
+    one to the shorter history. So a word seen after both has two paths.
     """
     known = numbers.keys() | {"<s>"}
     histories: set[tuple[str, ...]] = {ngram[:-1] for ngram in scores if known.issuperset(ngram[:-1])} | {()}
@@ -127,7 +129,7 @@ def _grammar(
     states = {history: i for i, history in enumerate([start, *sorted(histories - {start})])}
 
     def longest(history: tuple[str, ...]) -> int:
-        """The state of what of a history counts."""
+        """Return the state of the longest suffix of a history that has one."""
         while history not in states:
             history = history[1:]
         return states[history]
@@ -149,9 +151,7 @@ def _grammar(
 
 
 def _fsa(arcs: Iterable[tuple[int, int, int, int, float]], k2: Any) -> Any:
-    """A transducer from arcs (from, to, label, output, score). State 0 is the first, and that of the greatest number
-    the final one.
-    """
+    """Make a transducer from arcs (from, to, label, output, score). State 0 is initial, the highest number final."""
     ordered = sorted(arcs, key=itemgetter(0))
     numbers = torch.tensor([(*arc[:3], 0) for arc in ordered], dtype=torch.int32)
     fsa = k2.Fsa(numbers, aux_labels=torch.tensor([arc[3] for arc in ordered], dtype=torch.int32))

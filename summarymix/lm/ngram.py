@@ -1,4 +1,4 @@
-"""N-gram language models of tokens: their estimation, and their use in a beam search (shallow fusion)."""
+"""N-gram language models of tokens: estimation, and use in a beam search (shallow fusion)."""
 
 import math
 import re
@@ -13,28 +13,27 @@ from summarymix.lm.text import open_text
 
 Word = TypeVar("Word", str, int)
 
-# In place of a token's number, of what ARPA files have beside words.
+# Numbers of the symbols in ARPA files that are not tokens.
 BEGIN, END, OTHER = -1, -2, -3
 MARKS = {"<s>": BEGIN, "</s>": END, "<unk>": OTHER, "<UNK>": OTHER}
 
 
 class NgramLM:
-    """A back-off language model of tokens, from a file in ARPA format. It is a
-    :class:`~summarymix.lm.scorers.TokenScorer`; its state is the tokens that the next one depends on.
+    """A :class:`~summarymix.lm.scorers.TokenScorer` with a back-off language model of tokens from an ARPA file. Its
+    state is the tokens that the next one depends on.
 
-    A token that the model does not have is as likely as its ``<unk>``, or else as its least likely token. The end of
-    an utterance adds nothing, as in icefall and sherpa-onnx: where a stream ends is not for the words to say.
+    A token without a 1-gram is as likely as ``<unk>``, or without ``<unk>`` as the least likely token. The end of an
+    utterance scores 0, as in icefall and sherpa-onnx: the end of a stream does not depend on its words.
 
     Args:
         path: the file, which may be compressed with gzip.
-        tokens: all tokens, in the order of their numbers: the words of this language model.
-        scale: of the natural logarithms of probabilities. Below 0 the model's are taken away: with that of one of low
-            order, trained on the transcripts, in place of what the transducer has learnt of language, this is LODR
-            (arXiv 2203.16776).
+        tokens: all tokens, in the order of their numbers; they are the words of this language model.
+        scale: scale of the natural log-probabilities. LODR (arXiv 2203.16776) uses a low-order model of the training
+            transcripts with a scale below 0, to subtract the language model that the transducer has learnt.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not such a file, or has words that are no tokens; names the line.
+        FileNotFoundError: the file is missing.
+        ValueError: the file is not an ARPA file, or a word is not a token; the message names the line.
     """
 
     def __init__(self, path: Path, tokens: Sequence[str], scale: float) -> None:
@@ -45,11 +44,11 @@ class NgramLM:
         self.start = (BEGIN,)[: self._order - 1]
         known = [score for ngram, score in self._scores.items() if len(ngram) == 1 and ngram[0] >= 0]
         if not known:
-            raise ValueError(f"{path} has no 1-grams of tokens")
+            raise ValueError(f"{path} has no 1-grams of tokens: give a language model of the model's tokens")
         self._other = self._scores.get((OTHER,), min(known))
 
     def step(self, state: tuple[int, ...], token: int) -> tuple[float, tuple[int, ...]]:
-        """What reading ``token`` in ``state`` adds, and the state that follows."""
+        """Return the score of ``token`` in ``state``, and the next state."""
         added, context = 0.0, state
         while (score := self._scores.get((*context, token))) is None:
             if not context:
@@ -61,22 +60,22 @@ class NgramLM:
         return self._scale * (added + score), following[max(len(following) - self._order + 1, 0) :]
 
     def final(self, state: tuple[int, ...]) -> float:
-        """Nothing."""
+        """Return 0."""
         return 0.0
 
 
 def read_arpa(
     path: Path, name: Callable[[str], Word]
 ) -> tuple[dict[tuple[Word, ...], float], dict[tuple[Word, ...], float]]:
-    """The decadic logarithms of the probability of each n-gram of an ARPA file, and of the back-off weight behind it.
+    """Read the decadic logarithms of the probability and of the back-off weight of each n-gram in an ARPA file.
 
     Args:
         path: the file, which may be compressed with gzip.
-        name: what a word is to be called; a ``KeyError`` says that it is none of the model's tokens.
+        name: maps a word to its name in the result; raises ``KeyError`` if it is not a token of the model.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not such a file, or has other words; names the line.
+        FileNotFoundError: the file is missing.
+        ValueError: the file is not an ARPA file, or a word is not a token; the message names the line.
     """
     scores: dict[tuple[Word, ...], float] = {}
     backoffs: dict[tuple[Word, ...], float] = {}
@@ -89,20 +88,20 @@ def read_arpa(
                 raise ValueError(f"{len(ngram)} words")
         except KeyError as error:
             raise ValueError(
-                f"{path}, line {line}: {error} is none of the model's tokens: the language model must be one of "
-                "tokens, trained on transcripts that were written with them"
+                f"{path}, line {line}: {error} is not a token of the model: give a language model trained on "
+                "transcripts that were split into these tokens"
             ) from error
         except ValueError as error:
-            raise ValueError(f"{path}, line {line} is no {order}-gram of an ARPA file") from error
+            raise ValueError(f"{path}, line {line} is not a {order}-gram of an ARPA file") from error
         if backoff is not None:
             backoffs[ngram] = backoff
     if not scores:
-        raise ValueError(f"{path} has no n-grams: it is no ARPA file, or not whole")
+        raise ValueError(f"{path} has no n-grams: it is not an ARPA file, or incomplete")
     return scores, backoffs
 
 
 def _read_ngrams(path: Path) -> Iterator[tuple[int, int, list[str]]]:
-    """The number of each line with an n-gram, its order, and its fields."""
+    """Yield the line number, the order, and the fields of each n-gram."""
     with open_text(path) as file:
         order = 0
         for number, line in enumerate(file, 1):
@@ -119,11 +118,11 @@ def write_ngrams(path: Path, sentences: Iterable[Sequence[str]], tokens: Iterabl
     Args:
         path: the file to write.
         sentences: transcripts as tokens, or words.
-        tokens: those that are to have a probability even if they are not seen.
-        order: n.
+        tokens: tokens that get a probability even if they are not seen.
+        order: order of the language model.
 
     Raises:
-        ValueError: there is no sentence.
+        ValueError: there are no sentences.
     """
     counts = [Counter[tuple[str, ...]]() for _ in range(order)]
     for sentence in sentences:
@@ -132,7 +131,7 @@ def write_ngrams(path: Path, sentences: Iterable[Sequence[str]], tokens: Iterabl
             counter.update(marked[i : i + n] for i in range(len(marked) - n + 1))
     if not counts[0]:
         raise ValueError("no transcripts: there is nothing to estimate a language model from")
-    # Of shorter n-grams, in how many contexts they were seen counts, not how often; but before <s> there is no context.
+    # Shorter n-grams count by number of contexts, not by occurrences; those that begin with <s> have no context.
     for counter, longer in pairwise(counts):
         contexts = Counter(ngram[1:] for ngram in longer)
         counter.update({ngram: contexts[ngram] - n for ngram, n in counter.items() if ngram[0] != "<s>"})
@@ -143,7 +142,7 @@ def write_ngrams(path: Path, sentences: Iterable[Sequence[str]], tokens: Iterabl
     backoffs: dict[tuple[str, ...], float] = {}
     for counter in counts:
         frequencies = Counter(counter.values())
-        # Where nothing was seen just once, there is no telling.
+        # Without n-grams seen once there is no estimate.
         discount = frequencies[1] / (frequencies[1] + 2 * frequencies[2]) if frequencies[1] else 0.5
         totals, kinds = Counter[tuple[str, ...]](), Counter[tuple[str, ...]]()
         for ngram, n in counter.items():

@@ -13,22 +13,22 @@ from summarymix.state import State
 
 @dataclass(eq=False, slots=True)
 class Context:
-    """What stands before the next token."""
+    """History of the next token."""
 
-    token: int  # the last one
-    state: State  # of one stream, without its batch axis: (L, D) each. As long as the token is unread, that before it
-    log_probs: Tensor | None = None  # (V,) on the CPU, of what may follow; None as long as the token is unread
+    token: int  # the last token
+    state: State  # without batch axis: (L, D) each; while ``token`` is unread, the state before it
+    log_probs: Tensor | None = None  # (V,) of the next token, on the CPU; None while ``token`` is unread
 
 
 class RnnLMScorer:
-    """Adds the logarithm of a token's probability, given all tokens before it. It is a
-    :class:`~summarymix.lm.scorers.BatchedScorer`; its state is a :class:`Context`.
+    """A :class:`~summarymix.lm.scorers.BatchedScorer` with the log-probability of a token given all previous tokens.
+    Its state is a :class:`Context`.
 
-    As with n-grams, the end of an utterance adds nothing.
+    As with n-grams, the end of an utterance scores 0.
 
     Args:
-        lm: in evaluation mode, on the device to compute on.
-        scale: of the logarithms.
+        lm: language model in evaluation mode, on the device to compute on.
+        scale: scale of the log-probabilities.
     """
 
     def __init__(self, lm: RnnLM, scale: float) -> None:
@@ -39,7 +39,7 @@ class RnnLMScorer:
 
     @torch.inference_mode()
     def prepare(self, states: Sequence[Context]) -> None:
-        """Let the network read the last tokens, all at once, where it has not done so."""
+        """Feed all last tokens that are unread to the network, in one batch."""
         unread = [context for context in states if context.log_probs is None]  # M of them
         if not unread:
             return
@@ -51,11 +51,11 @@ class RnnLMScorer:
             context.state = {name: tensor[i] for name, tensor in state.items()}
 
     def step(self, state: Context, token: int) -> tuple[float, Context]:
-        """What reading ``token`` in ``state`` adds, and the state that follows."""
+        """Return the score of ``token`` in ``state``, and the next state."""
         self.prepare([state])
         assert state.log_probs is not None
         return self._scale * float(state.log_probs[token]), Context(token, state.state)
 
     def final(self, state: Context) -> float:
-        """Nothing."""
+        """Return 0."""
         return 0.0

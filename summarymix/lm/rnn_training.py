@@ -19,17 +19,17 @@ from summarymix.training.seeding import reseed
 
 @dataclass(frozen=True)
 class RnnLMTraining:
-    """Sizes of an RNN language model and of its training.
+    """Configuration of an RNN language model and of its training.
 
     Args:
         dim: width of the embeddings and of the LSTM.
         num_layers: LSTM layers.
-        dropout: probability, in the network.
+        dropout: dropout probability.
         num_epochs: passes over the text.
-        batch_tokens: tokens in a batch, padding included.
+        batch_tokens: maximum tokens in a batch, padding included.
         lr: peak learning rate of AdamW.
-        warmup_steps: steps until the learning rate has reached its peak.
-        seed: of weights, batches and dropout.
+        warmup_steps: steps until the learning rate reaches its peak.
+        seed: seed of weights, batches and dropout.
     """
 
     dim: int
@@ -43,20 +43,20 @@ class RnnLMTraining:
 
 
 class RnnLMRun:
-    """One training, from wherever its file stands to the last epoch.
+    """A training run, from the state of its file to the last epoch.
 
     Args:
         path: file of the language model. It is written after each epoch, with the weights of the best epoch so far and
-            everything that the next epoch needs; from an existing file the training continues.
-        config: sizes.
-        tokenizer: of the transducer.
+            everything that the next epoch needs; training resumes from an existing file.
+        config: configuration of model and training.
+        tokenizer: the transducer's tokenizer.
         data: training text.
-        dev: text on which the best epoch is chosen.
-        sources: names of the texts, by option. Training does not continue from a file with other sources.
+        dev: text that selects the best epoch.
+        sources: names of the texts, by option. Training does not resume from a file with other sources.
         device: device to train on.
 
     Raises:
-        ValueError: the file belongs to another run, or is no language model.
+        ValueError: the file belongs to another run, or is not a language model.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class RnnLMRun:
         sizes = {"sentences": len(data), "words": data.num_words, "tokens": data.num_tokens}
         self.options = sources | asdict(config) | sizes
         self.step = 0
-        self.perplexities: list[float] = []  # of dev, one for each epoch
-        self.best: dict[str, Any] = {}  # weights
+        self.perplexities: list[float] = []  # dev perplexity of each epoch
+        self.best: dict[str, Any] = {}  # weights of the best epoch
         text = ", ".join(f"{count} {name}" for name, count in sizes.items())
         parameters = sum(parameter.numel() for parameter in self.lm.parameters())
-        say(f"{text}; {len(dev)} sentences to choose on; {parameters / 1e6:.1f} M parameters")
+        say(f"{text}; {len(dev)} dev sentences; {parameters / 1e6:.1f} M parameters")
         if path.exists():
             self._resume()
 
@@ -104,12 +104,12 @@ class RnnLMRun:
                 f"per word {by_word:.1f}, dev {dev_by_word:.1f}"
             )
             if not math.isfinite(dev_by_token):
-                raise ValueError("the loss is not finite: lower --lr and train anew, with another --out")
+                raise ValueError("the loss is not finite: lower --lr and train again with another --out")
             self._save(dev_by_token)
         say(f"Epoch {self.perplexities.index(min(self.perplexities)) + 1} is the best")
 
     def _train_epoch(self, epoch: int) -> float:
-        """One pass over the text; returns the sum of all sentences' losses."""
+        """Train one epoch, and return the sum of all sentences' losses."""
         config = self.config
         reseed(config.seed, epoch)
         self.lm.train()
@@ -131,7 +131,7 @@ class RnnLMRun:
 
     @torch.inference_mode()
     def _dev_loss(self) -> float:
-        """The sum of the losses of dev's sentences."""
+        """Return the sum of the dev sentences' losses."""
         self.lm.eval()
         batches = self.dev.batches(self.config.batch_tokens)
         return -sum(float(self.lm.sentence_log_probs(self.dev.select(numbers)).sum()) for numbers in batches)
@@ -148,21 +148,23 @@ class RnnLMRun:
         save_rnn_lm(self.path, self.lm.config, self.best, self.tokenizer, run=run)
 
     def _resume(self) -> None:
-        """Take over what :meth:`_save` has written."""
+        """Resume from the file that :meth:`_save` has written."""
         content = read_rnn_lm(self.path)
         run = content["run"]
         changed = config_differences(run["options"], self.options)
-        changed += ["its tokens are not those of --lang-dir"] * (content["tokens"] != self.tokenizer.state())
+        changed += ["its tokens differ from --lang-dir"] * (content["tokens"] != self.tokenizer.state())
         if changed:
-            raise ValueError(f"{self.path} is of another run: {', '.join(changed)}. Give another --out, or remove it")
+            raise ValueError(
+                f"{self.path} belongs to another run: {', '.join(changed)}. Change --out, or remove the file"
+            )
         self.best, self.perplexities, self.step = content["rnn_lm"], run["perplexities"], run["step"]
         if "model" in run:
             self.lm.load_state_dict(run["model"])
             self.optimizer.load_state_dict(run["optimizer"])
-        say(f"{self.path} is there, with {len(self.perplexities)} of {self.config.num_epochs} epochs")
+        say(f"Resuming from {self.path}: {len(self.perplexities)} of {self.config.num_epochs} epochs are done")
 
 
 def perplexity(loss: float, sentences: Sentences) -> tuple[float, float]:
-    """Perplexity per token and per word. The end of a sentence counts as one of each, as in SRILM."""
+    """Return the perplexity per token and per word. The end of a sentence counts as one of each, as in SRILM."""
     by_token, by_word = (loss / (n + len(sentences)) for n in (sentences.num_tokens, sentences.num_words))
-    return math.exp(min(by_token, 700)), math.exp(min(by_word, 700))  # a float ends at exp(709)
+    return math.exp(min(by_token, 700)), math.exp(min(by_word, 700))  # exp overflows above 709

@@ -1,35 +1,35 @@
-"""What beam searches add to the scores of tokens besides the model's: hot words, language models."""
+"""Scorers of tokens that beam searches use in addition to the model: hotwords, language models."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 
 class TokenScorer(Protocol):
-    """An automaton that reads tokens, and has something to add for each. Equal tokens always get equal sums."""
+    """An automaton that reads tokens and scores each. Equal token sequences have equal total scores."""
 
     @property
     def start(self) -> Any:
         """The state at the start of an utterance."""
 
     def step(self, state: Any, token: int) -> tuple[float, Any]:
-        """What reading ``token`` in ``state`` adds, and the state that follows."""
+        """Return the score of ``token`` in ``state``, and the next state."""
 
     def final(self, state: Any) -> float:
-        """What ending in ``state`` adds."""
+        """Return the score of the end of an utterance in ``state``."""
 
 
 @runtime_checkable
 class BatchedScorer(TokenScorer, Protocol):
-    """One that had better work on many states at once: a network. Equal tokens get sums equal up to rounding."""
+    """A scorer that is faster on many states at once, such as a network. Total scores are equal up to rounding."""
 
     def prepare(self, states: Sequence[Any]) -> None:
-        """Do what reading tokens in ``states`` takes. Searches call this behind a frame, with the states of all
-        hypotheses that are left in all streams; without it :meth:`step` does the same, state by state.
+        """Prepare the scores of the next tokens in ``states``. Searches call this after a frame, with the states of all
+        remaining hypotheses of all streams; without it :meth:`step` does the same, state by state.
         """
 
 
 class Scorers:
-    """The sum of several, or of none."""
+    """Sum of any number of scorers."""
 
     def __init__(self, scorers: Sequence[TokenScorer]) -> None:
         self.scorers = scorers
@@ -42,10 +42,10 @@ class Scorers:
             scorer.prepare([state[i] for state in states])
 
     def step(self, state: tuple[Any, ...], token: int) -> tuple[float, tuple[Any, ...]]:
-        """What reading ``token`` in ``state`` adds, and the state that follows."""
+        """Return the score of ``token`` in ``state``, and the next state."""
         steps = [scorer.step(own, token) for scorer, own in zip(self.scorers, state, strict=True)]
         return sum(added for added, _ in steps), tuple(following for _, following in steps)
 
     def final(self, state: tuple[Any, ...]) -> float:
-        """What ending in ``state`` adds."""
+        """Return the score of the end of an utterance in ``state``."""
         return sum(scorer.final(own) for scorer, own in zip(self.scorers, state, strict=True))

@@ -1,4 +1,4 @@
-"""Text that language models are trained on."""
+"""Training text of language models."""
 
 import gzip
 from array import array
@@ -19,7 +19,7 @@ def open_text(path: Path) -> TextIO:
 
 
 def read_texts(supervisions: Iterable[Path], files: Iterable[Path]) -> Iterator[str]:
-    """The transcripts in lhotse's manifests and the lines of text files, without empty ones.
+    """Yield the transcripts in lhotse's manifests and the lines of text files, without empty ones.
 
     Raises:
         FileNotFoundError: a file is missing.
@@ -32,14 +32,14 @@ def read_texts(supervisions: Iterable[Path], files: Iterable[Path]) -> Iterator[
 
 
 class Sentences:
-    """Texts as tokens, in a few bytes for each token.
+    """Texts as tokens, in a few bytes per token.
 
     Args:
-        texts: without empty ones.
-        tokenizer: writes them with tokens.
+        texts: texts, none of them empty.
+        tokenizer: splits texts into tokens.
 
     Raises:
-        ValueError: there are none.
+        ValueError: there are no texts.
     """
 
     def __init__(self, texts: Iterable[str], tokenizer: Tokenizer) -> None:
@@ -59,16 +59,16 @@ class Sentences:
 
     @property
     def num_tokens(self) -> int:
-        """In all sentences together."""
+        """Number of tokens in all sentences."""
         return len(self._tokens)
 
     def batches(self, batch_tokens: int, generator: torch.Generator | None = None) -> list[Tensor]:
-        """The numbers of all sentences, in batches of similar lengths; as :meth:`select` takes them.
+        """Return the indices of all sentences, for :meth:`select`, in batches of similar lengths.
 
         Args:
-            batch_tokens: tokens in a batch at most, ends of sentences and padding included; a longer sentence is a
-                batch of its own.
-            generator: draws the order of batches, and of sentences of equal lengths; without it the shortest are first.
+            batch_tokens: maximum tokens in a batch, ends of sentences and padding included; a longer sentence is its
+                own batch.
+            generator: shuffles batches, and sentences of equal length; without it the shortest are first.
         """
         order = torch.arange(len(self)) if generator is None else torch.randperm(len(self), generator=generator)
         lengths = self._ends.diff()[order] + 1
@@ -83,6 +83,6 @@ class Sentences:
         return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
     def select(self, numbers: Tensor) -> list[Tensor]:
-        """The tokens (U,) of the sentences ``numbers`` (N,)."""
+        """Return the tokens (U,) of each of the sentences ``numbers`` (N,)."""
         bounds = zip(self._ends[numbers].tolist(), self._ends[numbers + 1].tolist(), strict=True)
         return [self._tokens[begin:end] for begin, end in bounds]

@@ -1,4 +1,4 @@
-"""Pruned RNN-T loss: the six functions of k2, by k2 where it is installed and in plain PyTorch where not."""
+"""Pruned RNN-T loss: the six functions of k2, computed by k2 if installed, else in plain PyTorch."""
 
 from summarymix.loss.interface import (
     do_rnnt_pruning,

@@ -10,24 +10,24 @@ Training takes five calls::
 
 All functions share these arguments:
 
-    symbols: ``(B, S)`` int64, the transcripts; padding may be any symbol. S = 0 is legal, as is an utterance
-        without symbols: its loss is that of blanks alone.
+    symbols: ``(B, S)`` int64, the transcripts; padding may be any symbol. S = 0 and utterances without symbols
+        are legal: their loss comes from blanks alone.
     termination_symbol: the blank.
     boundary: ``(B, 4)`` int64, ``[s_begin, t_begin, s_end, t_end]`` of each utterance, normally
-        ``[0, 0, symbols, frames]`` (symbols first). None means ``[0, 0, S, T]``. What lies outside has no
-        influence on loss and gradients, except through ``am_only_scale``.
+        ``[0, 0, symbols, frames]`` (symbols first). None means ``[0, 0, S, T]``. Scores outside it
+        do not influence loss and gradients, except through ``am_only_scale``.
     rnnt_type: ``"regular"``: a symbol consumes no frame. ``"modified"``: it consumes one, as blank does.
-        ``"constrained"``: as modified, with the blank of the next context at the same frame.
-    delay_penalty: added per frame that a symbol comes early or taken off per frame that it comes late,
-        against the middle of the utterance (arXiv 2211.00490). In nats; 0 is off.
-    reduction: ``"none"`` gives ``(B,)``, ``"mean"`` and ``"sum"`` are over utterances: no division by length.
+        ``"constrained"``: as modified, with the blank of the next context at the same frame added.
+    delay_penalty: in nats, added per frame that a symbol comes early and subtracted per frame that it comes
+        late, relative to the middle of the utterance (arXiv 2211.00490); 0 is off.
+    reduction: ``"none"`` gives ``(B,)``, ``"mean"`` and ``"sum"`` are over utterances, not divided by length.
     return_grad: also return the occupations ``(px_grad, py_grad)``: the probability that a path emits
         symbol s (blank) at frame t. ``(B, S, T+1)`` and ``(B, S+1, T)`` in the regular lattice, px_grad
         ``(B, S, T)`` in the others. No gradient flows through them.
     backend: ``"native"``, ``"k2"`` or ``"auto"``, see `loss_backend`.
 
 Losses are -log p, in float32 or, for float64 inputs, float64; half-precision inputs are widened and autocast
-is switched off inside. An utterance whose symbols cannot be emitted in its frames is a ValueError. Where
+is switched off inside. An utterance with too few frames for its symbols raises a ValueError. Where
 given ``ranges`` leave no path, the loss is inf and its gradients are zero.
 """
 
@@ -42,14 +42,14 @@ RNNT_TYPES = ("regular", "modified", "constrained")
 
 
 def loss_backend(backend: str = "auto", device: torch.device | str = "cpu") -> str:
-    """Which implementation ``backend`` means for tensors on ``device``: ``"native"`` or ``"k2"``.
+    """Resolve ``backend`` for tensors on ``device`` to an implementation: ``"native"`` or ``"k2"``.
 
-    ``"auto"`` is k2 where it can be imported and was built for that kind of device, else native. Both give
+    ``"auto"`` is k2 if it can be imported and was built for this kind of device, else native. Both give
     the same results.
 
     Raises:
-        ValueError: no such backend.
-        ImportError: ``"k2"`` was asked for and cannot be used.
+        ValueError: unknown backend.
+        ImportError: ``"k2"`` was requested and cannot be used.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
@@ -62,10 +62,10 @@ def loss_backend(backend: str = "auto", device: torch.device | str = "cpu") -> s
         return "native"
     module, reason = optional_k2.load()
     raise ImportError(
-        "The loss backend 'k2' was asked for, but k2 "
+        "The loss backend 'k2' was requested, but k2 "
         f"{f'as built here cannot compute on {device.type}' if module else f'cannot be used: {reason}'}. "
         "Install a build for this torch with tools/install_k2.sh (PyPI's k2 is for torch 1.13), "
-        "or choose the backend 'native', which needs nothing"
+        "or choose the backend 'native', which needs no installation"
     )
 
 
@@ -82,7 +82,7 @@ def rnnt_loss_simple(
     *,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
-    """Loss of a joiner that adds: logits[b, t, s] = lm[b, s] + am[b, t], in memory of B·S·T only.
+    """Compute the loss of an additive joiner, logits[b, t, s] = lm[b, s] + am[b, t], in B·S·T memory.
 
     Args:
         lm: ``(B, S+1, C)`` scores given the symbols so far, not normalised.
@@ -120,13 +120,13 @@ def rnnt_loss_smoothed(
     *,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The simple loss with log-probabilities interpolated with those of lm and of am alone (section 3.3).
+    """Compute the simple loss, interpolated with log-probabilities from lm alone and am alone (section 3.3).
 
     Args:
         lm: ``(B, S+1, C)``, am: ``(B, T, C)``: as in `rnnt_loss_simple`.
         lm_only_scale: weight of softmax(lm).
-        am_only_scale: weight of softmax(am + average of lm). That average is over the whole batch with its
-            padding, as in k2, so that losses depend on the batch; 0 avoids it.
+        am_only_scale: weight of softmax(am + average of lm). The average is over the whole batch with its
+            padding, as in k2, so losses depend on the batch; 0 avoids this.
         Others: see the module.
     """
     if min(lm_only_scale, am_only_scale) < 0 or lm_only_scale + am_only_scale >= 1:
@@ -168,7 +168,7 @@ def rnnt_loss(
     *,
     backend: str = "auto",
 ) -> Tensor:
-    """The full transducer loss (Graves 2012, arXiv 1211.3711) of any joiner.
+    """Compute the full transducer loss (Graves 2012, arXiv 1211.3711) of any joiner.
 
     Args:
         logits: ``(B, T, S+1, C)``, not normalised.
@@ -199,7 +199,7 @@ def rnnt_loss_pruned(
     *,
     backend: str = "auto",
 ) -> Tensor:
-    """The transducer loss over the paths that stay within ``ranges``; not less than the full loss.
+    """Compute the transducer loss over the paths within ``ranges``; it is at least the full loss.
 
     Args:
         logits: ``(B, T, s_range, C)``, not normalised: the joiner's output for the contexts in ``ranges``.
@@ -227,16 +227,16 @@ def rnnt_loss_pruned(
 def get_rnnt_prune_ranges(
     px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int, *, backend: str = "auto"
 ) -> Tensor:
-    """The contexts that are kept at each frame: for each the window with most of the occupation (section 3.2).
+    """Find the contexts to keep at each frame: the window with the largest occupation (section 3.2).
 
     Args:
         px_grad: ``(B, S, T+1)`` (regular) or ``(B, S, T)``, py_grad: ``(B, S+1, T)``: the occupations that
             `rnnt_loss_smoothed` and `rnnt_loss_simple` return.
         boundary: ``(B, 4)`` int64.
-        s_range: contexts to keep per frame; at least 2 in the regular lattice. It is raised where an
-            utterance's frames are too few to get through all its symbols in such steps, and never exceeds S+1.
-        backend: as elsewhere. Nothing here is compiled, so both share one implementation; unlike k2's it
-            takes S = 0 and prints nothing.
+        s_range: contexts to keep per frame; at least 2 in the regular lattice. It is raised if an utterance
+            has too few frames to pass all its symbols in such steps, and never exceeds S+1.
+        backend: see the module. Both share one implementation in PyTorch; unlike k2's, it accepts S = 0 and
+            prints nothing.
 
     Returns:
         ``(B, T, s_range)`` int64. Each frame's contexts are consecutive; windows start at 0, never move back
@@ -247,13 +247,13 @@ def get_rnnt_prune_ranges(
 
 
 def do_rnnt_pruning(am: Tensor, lm: Tensor, ranges: Tensor, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
-    """What the joiner combines at each frame and kept context.
+    """Gather the joiner's inputs for each frame and kept context.
 
     Args:
         am: ``(B, T, encoder_dim)``.
         lm: ``(B, S+1, decoder_dim)``.
         ranges: ``(B, T, s_range)`` int64 from `get_rnnt_prune_ranges`.
-        backend: as elsewhere; both share one implementation.
+        backend: see the module; both share one implementation.
 
     Returns:
         am ``(B, T, s_range, encoder_dim)``, a view with the frame's vector repeated, and lm
@@ -283,7 +283,7 @@ def _check(
     delay_penalty: float,
     reduction: str,
 ) -> Tensor:
-    """Refuse what has no meaning; the boundary, made up where it was None."""
+    """Check the arguments; return the boundary, with None replaced by the default."""
     B = scores.shape[0]
     if rnnt_type not in RNNT_TYPES:
         raise ValueError(f"rnnt_type must be one of {', '.join(RNNT_TYPES)}; got {rnnt_type!r}")

@@ -1,6 +1,4 @@
-"""The transducer losses by k2 (https://github.com/k2-fsa/k2), where it is installed: the functions of
-``summarymix.loss.native``.
-"""
+"""Transducer losses computed by k2 (https://github.com/k2-fsa/k2), with the interface of ``summarymix.loss.native``."""
 
 import torch
 from torch import Tensor

@@ -19,11 +19,11 @@ def additive_log_probs(
     lm_only_scale: float = 0.0,
     am_only_scale: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """px ``(B, S, T)`` and py ``(B, S+1, T)`` of a joiner that merely adds: logits[s, t] = lm[s] + am[t].
+    """Compute px ``(B, S, T)`` and py ``(B, S+1, T)`` of an additive joiner: logits[s, t] = lm[s] + am[t].
 
-    The log-probabilities are interpolated with those of lm alone and of am with an averaged lm
-    (arXiv 2206.13236, section 3.3). That average is over the batch, padding included, as in k2: with
-    ``am_only_scale > 0`` an utterance's loss depends on what it is batched with.
+    They are interpolated with log-probabilities from lm alone and from am with an averaged lm
+    (arXiv 2206.13236, section 3.3). The average is over the batch, padding included, as in k2: with
+    ``am_only_scale > 0`` an utterance's loss depends on the rest of its batch.
 
     Args:
         lm: ``(B, S+1, C)``; am: ``(B, T, C)``; symbols: ``(B, S)`` int64, all in [0, C).
@@ -38,7 +38,7 @@ def additive_log_probs(
         unigram = lm.log_softmax(2).logsumexp((0, 1)) - math.log(lm.shape[0] * lm.shape[1])
         normalizer = normalizer + am_only_scale * (am + unigram).logsumexp(2)[:, None]
 
-    # One gather for all symbols and blank: each one apart would cost a (B, T, C) tensor in backward.
+    # One gather for all symbols and blank: separate gathers would each cost a (B, T, C) tensor in backward.
     targets = torch.nn.functional.pad(symbols, (0, 1), value=blank)  # (B, S+1)
     am_part = am.gather(2, targets[:, None].expand(-1, am.shape[1], -1)).transpose(1, 2)  # (B, S+1, T)
     am_part = (joint_scale + am_only_scale) * am_part
@@ -55,14 +55,14 @@ def additive_log_probs(
 def joint_log_probs(
     logits: Tensor, symbols: Tensor, ranges: Tensor | None, blank: int, hat: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """px ``(B, S, T)`` and py ``(B, S+1, T)`` of a joiner's output.
+    """Compute px ``(B, S, T)`` and py ``(B, S+1, T)`` from a joiner's output.
 
     Args:
         logits: ``(B, T, r, C)``, for the contexts in ``ranges``; all S+1 of them if ``ranges`` is None.
         symbols: ``(B, S)`` int64.
         ranges: ``(B, T, r)`` int64. Arcs that start outside get -inf.
         hat: the hybrid autoregressive transducer (arXiv 2003.07705): blank, which must be 0, is a
-            Bernoulli variable of its own, and the soft-max is over the other symbols.
+            Bernoulli variable of its own, and the softmax is over the other symbols.
     """
     B, T, _, _ = logits.shape
     S = symbols.shape[1]
@@ -83,8 +83,8 @@ def joint_log_probs(
 class _JointNormalizer(torch.autograd.Function):
     """log sum_c exp(lm[b, s, c] + am[b, t, c]) as ``(B, S+1, T)``, by a matrix product.
 
-    The (B, S+1, T, C) tensor of logits is never made. Where the best symbols of lm and am differ by more
-    than 87 nats (float32) the products underflow; k2 adds the smallest normal number, so does this.
+    The (B, S+1, T, C) tensor of logits is never built. Where the best symbols of lm and am differ by more
+    than 87 nats (float32) the products underflow; like k2, this adds the smallest normal number.
     """
 
     @staticmethod
@@ -103,7 +103,7 @@ class _JointNormalizer(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         lm_exp, am_exp, total = ctx.saved_tensors
         with torch.autocast(grad.device.type, enabled=False):
-            # The floor keeps sums over frames below the largest number, else inf * 0 where lm_exp is 0.
+            # The floor keeps sums over frames finite; otherwise inf * 0 gives NaN where lm_exp is 0.
             weight = grad / total.clamp(min=torch.finfo(total.dtype).tiny * 2.0**26)  # (B, S+1, T)
             grad_lm = torch.matmul(weight, am_exp).mul_(lm_exp)  # (B, S+1, C)
             grad_am = torch.matmul(weight.transpose(1, 2), lm_exp).mul_(am_exp)  # (B, T, C)
@@ -111,10 +111,10 @@ class _JointNormalizer(torch.autograd.Function):
 
 
 class _TargetLogProbs(torch.autograd.Function):
-    """Log-probabilities of one target and of blank for each row of logits.
+    """Log-probabilities of one target and blank for each row of logits.
 
-    Nothing else of the logits' size than their gradient is ever made: rows are taken in blocks that stay
-    in the cache, and half-precision logits are widened block by block.
+    Their gradient is the only new tensor of the logits' size: rows are processed in blocks that fit the
+    cache, and half-precision logits are widened block by block.
     """
 
     @staticmethod
@@ -160,7 +160,7 @@ class _TargetLogProbs(torch.autograd.Function):
 
 
 def _blocks(rows: Tensor) -> Iterator[slice]:
-    """Slices of rows of some 2^20 elements on CPU, where blocks should fit the cache; larger on a GPU."""
+    """Yield slices of rows: about 2^20 elements on CPU, to fit the cache, and 2^25 on a GPU."""
     size = max(1, (1 << 20 if rows.device.type == "cpu" else 1 << 25) // rows.shape[1])
     for start in range(0, len(rows), size):
         yield slice(start, start + size)

@@ -1,4 +1,4 @@
-"""The transducer losses in plain PyTorch. Arguments are those of `summarymix.loss`, already checked."""
+"""Transducer losses in plain PyTorch, with the arguments of `summarymix.loss`, already checked."""
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ def smoothed_loss(
     delay_penalty: float,
     return_grad: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Loss ``(B,)`` and, if asked for, the occupations of px and py."""
+    """Compute the loss ``(B,)`` and, with ``return_grad``, the occupations of px and py."""
     px, py = additive_log_probs(lm, am, symbols, blank, lm_only_scale, am_only_scale)
     loss, px_grad, py_grad = _loss(px, py, boundary, rnnt_type, delay_penalty, return_grad)
     if px_grad is not None and rnnt_type == "regular":
@@ -38,7 +38,7 @@ def joint_loss(
     delay_penalty: float,
     hat: bool,
 ) -> Tensor:
-    """Loss ``(B,)`` of a joiner's output, for all contexts or, with ``ranges``, for those kept."""
+    """Compute the loss ``(B,)`` of a joiner's output for all contexts or for the contexts in ``ranges``."""
     px, py = joint_log_probs(logits, symbols, ranges, blank, hat)
     return _loss(px, py, boundary, rnnt_type, delay_penalty, return_grad=False)[0]
 
@@ -49,7 +49,7 @@ def _loss(
     if rnnt_type == "constrained":
         px = px + py[:, 1:]  # a symbol's frame is consumed by blank in the next context
     if delay_penalty:
-        # In float32 whatever the type of px, as in k2: with float64 the two must agree to the last digits.
+        # In float32 whatever the dtype of px, as in k2: in float64 both must agree to the last digits.
         frames = torch.arange(px.shape[2], device=px.device)  # (T,)
         penalty = delay_penalty * ((boundary[:, 3:] - 1) / 2 - frames)  # (B, T) float32
         px = px + penalty[:, None].to(px.dtype)

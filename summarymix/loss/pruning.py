@@ -1,13 +1,13 @@
-"""Which contexts of the lattice the joiner is evaluated for (arXiv 2206.13236, section 3.2)."""
+"""Pruning of the lattice to the contexts for which the joiner is evaluated (arXiv 2206.13236, section 3.2)."""
 
 import torch
 from torch import Tensor
 
 
 def prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int) -> Tensor:
-    """The window of contexts that keeps most of the occupation at every frame.
+    """Find the window of contexts with the largest occupation at every frame.
 
-    Arguments and result as in `summarymix.loss.get_rnnt_prune_ranges`.
+    For arguments and result see `summarymix.loss.get_rnnt_prune_ranges`.
     """
     B, S, px_frames = px_grad.shape
     T = py_grad.shape[2]
@@ -30,8 +30,8 @@ def prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: in
         s_range = max(s_range, int(needed))
     s_range = min(s_range, S + 1)
 
-    # A window's score at a frame: the mass that leaves the frame from inside, without what entered the
-    # window from the context below at that very frame.
+    # A window's score at a frame: the occupation that leaves the frame from inside the window, minus the
+    # occupation that enters the window from the context below at this frame.
     score = py_grad.unfold(1, s_range, 1).sum(3)  # (B, S+2-s_range, T)
     score[:, 1:] -= px_grad[:, : S + 1 - s_range, :T]
     start = score.argmax(1)  # (B, T)
@@ -50,7 +50,7 @@ def prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: in
 
 
 def prune(am: Tensor, lm: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
-    """Arguments and result as in `summarymix.loss.do_rnnt_pruning`."""
+    """Gather the joiner's inputs; for arguments and result see `summarymix.loss.do_rnnt_pruning`."""
     B, T, r = ranges.shape
     if am.shape[:2] != (B, T) or lm.shape[0] != B:
         raise ValueError(
@@ -58,7 +58,7 @@ def prune(am: Tensor, lm: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
             "expected (B, T, s_range), (B, T, encoder_dim) and (B, S+1, decoder_dim)"
         )
     am_pruned = am[:, :, None].expand(B, T, r, am.shape[2])
-    # Looked up as rows of one table, because that gradient is computed fastest by far.
+    # Looked up as rows of one table, because the gradient of an embedding is by far the fastest.
     first_row = lm.shape[1] * torch.arange(B, device=lm.device)[:, None, None]  # (B, 1, 1)
     lm_pruned = torch.nn.functional.embedding(ranges + first_row, lm.flatten(0, 1))  # (B, T, r, D)
     return am_pruned, lm_pruned

@@ -1,4 +1,4 @@
-"""The sum over all alignments in a transducer lattice, and how often each arc is taken.
+"""The sum over all alignments in a transducer lattice, and the occupation of each arc.
 
 A lattice has nodes (s, t): s symbols emitted, t frames consumed. From each node one arc emits symbol s
 (log-probability ``px[s, t]``) and one emits blank, consuming frame t (``py[s, t]``). In the regular
@@ -9,8 +9,8 @@ k + 1, and blank stays on s while a symbol goes to s + 1. So one step of the loo
 wavefront of nodes, of all utterances.
 
 Sums over thousands of frames need more than float32: at 4000 frames a log-probability is some -20000,
-where float32 resolves 0.002, an error of as much in every occupation. The lattice is small beside the
-logits it comes from, so it is always summed in float64.
+where float32 resolves 0.002, and every occupation has an error of this size. The lattice is small
+compared with the logits, so it is always summed in float64.
 """
 
 from typing import Any
@@ -25,13 +25,13 @@ NEVER = float("-inf")
 def sum_over_paths(
     px: Tensor, py: Tensor, boundary: Tensor, regular: bool, return_occupations: bool = False
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """Log of the total probability of all paths from (s_begin, t_begin) to (s_end, t_end).
+    """Compute the log of the total probability of all paths from (s_begin, t_begin) to (s_end, t_end).
 
     Args:
         px: ``(B, S, T)`` log-probability of emitting symbol s at frame t. May hold -inf.
         py: ``(B, S+1, T)`` log-probability of blank at frame t after s symbols. May hold -inf.
-        boundary: ``(B, 4)`` int64, ``[s_begin, t_begin, s_end, t_end]``; what lies outside is not read.
-        regular: whether symbols consume no frame.
+        boundary: ``(B, 4)`` int64, ``[s_begin, t_begin, s_end, t_end]``; arcs outside it are not read.
+        regular: True if symbols consume no frame.
         return_occupations: return the occupations also when no gradient is needed.
 
     Returns:
@@ -77,7 +77,7 @@ def _wavefront(
     py_outside = ~(frames & ((s_begin <= s) & (s <= s_end))[:, :, None])  # (B, S+1, T)
 
     # arcs[k, 0, b, s] arrives at node s from s-1 by a symbol, arcs[k, 1, b, s] by blank from s itself.
-    # The column behind s = S stays empty, see _retreat.
+    # The column after s = S stays empty, see _retreat.
     steps = T + S if regular else T
     arcs = px.new_full((steps, 2, B, S + 2), NEVER, dtype=torch.float64)
     px_arcs, py_arcs = _lattice_views(arcs, T, regular)  # (B, S, T), (B, S+1, T)
@@ -85,7 +85,7 @@ def _wavefront(
     py_arcs.copy_(py.masked_fill(py_outside, NEVER))
 
     # All utterances take the same number of steps: each waits in its first node until its lattice begins
-    # and in its last after it has ended, free of charge.
+    # and in its last node after it has ended, with log-probability 0.
     k = torch.arange(steps, device=px.device)[:, None, None]  # (steps, 1, 1)
     k_begin = t_begin + s_begin if regular else t_begin  # (B, 1)
     k_end = t_end + s_end if regular else t_end  # (B, 1)
@@ -94,7 +94,7 @@ def _wavefront(
         node = node.expand(steps, B, 1)
         blanks.scatter_(2, node, blanks.gather(2, node).masked_fill(waiting, 0.0))
 
-    # The column in front of s = 0 stays empty, see _advance.
+    # The column before s = 0 stays empty, see _advance.
     nodes = px.new_full((steps + 1, B, S + 2), NEVER, dtype=torch.float64)
     nodes[0].scatter_(1, s_begin + 1, 0.0)
     _advance(arcs, nodes)
@@ -106,12 +106,12 @@ def _wavefront(
     _retreat(arcs, nodes, at_end)
     px_occupation = px_arcs.to(px.dtype, memory_format=torch.contiguous_format)
     py_occupation = py_arcs.to(py.dtype, memory_format=torch.contiguous_format)
-    py_occupation.masked_fill_(py_outside, 0.0)  # the waiting
+    py_occupation.masked_fill_(py_outside, 0.0)  # the waiting arcs
     return total[:, 0].to(px.dtype), px_occupation, py_occupation
 
 
 def _lattice_views(arcs: Tensor, frames: int, regular: bool) -> tuple[Tensor, Tensor]:
-    """The memory of ``arcs`` seen as px ``(B, S, T)`` and py ``(B, S+1, T)``.
+    """View the memory of ``arcs`` as px ``(B, S, T)`` and py ``(B, S+1, T)``.
 
     In the regular lattice k = s + t: one symbol further on at the same frame is also one step further on.
     """
@@ -124,10 +124,10 @@ def _lattice_views(arcs: Tensor, frames: int, regular: bool) -> tuple[Tensor, Te
 
 
 def _advance(arcs: Tensor, nodes: Tensor) -> None:
-    """Forward variables: the log-probability of reaching each node, step by step from ``nodes[0]``.
+    """Compute forward variables, the log-probability of reaching each node, step by step from ``nodes[0]``.
 
-    ``nodes[k, b, 1 + s]`` is node s; the empty column in front makes the same memory, seen from one column
-    further left, the wavefront shifted by one symbol: a single addition serves both kinds of arc.
+    ``nodes[k, b, 1 + s]`` is node s. Because of the empty first column, the same memory viewed from one column
+    further left is the wavefront shifted by one symbol: a single addition serves both kinds of arc.
     """
     arrivals = torch.empty_like(arcs[0, :, :, :-1])  # (2, B, S+1)
     by_symbol, by_blank = arrivals
@@ -140,8 +140,8 @@ def _advance(arcs: Tensor, nodes: Tensor) -> None:
 def _retreat(arcs: Tensor, nodes: Tensor, at_end: Tensor) -> None:
     """Turn ``arcs`` into occupations, stepping back from the occupation of the last nodes (B, S+1).
 
-    How a node's occupation is shared among the arcs that arrive there follows from the forward variables,
-    so that the occupations of a step sum to that of the end whatever the rounding.
+    The forward variables determine how the arcs that arrive at a node share its occupation, so that the
+    occupations of each step sum to the final occupation whatever the rounding.
     """
     targets = nodes[1:, None, :, 1:]  # (steps, 1, B, S+1)
     shares = arcs[..., :-1]  # (steps, 2, B, S+1)
@@ -157,7 +157,7 @@ def _retreat(arcs: Tensor, nodes: Tensor, at_end: Tensor) -> None:
 
 
 def _origins(nodes: Tensor) -> Tensor:
-    """``(steps, 2, B, S+1)``: where the arcs [k, 0, b, s] and [k, 1, b, s] come from, nodes s-1 and s."""
+    """View ``(steps, 2, B, S+1)`` of the origins of arcs [k, 0, b, s] and [k, 1, b, s]: nodes s-1 and s."""
     steps, B, width = nodes.shape
     step, entry, node = nodes.stride()
     return nodes.as_strided((steps - 1, 2, B, width - 1), (step, node, entry, node))

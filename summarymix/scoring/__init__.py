@@ -1,1 +1,1 @@
-"""From hypotheses to error rates, tables and pages: nothing here needs a model or audio."""
+"""Scoring: from hypotheses to error rates, tables and reports, without a model or audio."""

@@ -1,4 +1,4 @@
-"""Models compared over seeds, from the records of experiments: error rates with what chance does to them, costs."""
+"""Comparison of models over seeds, from the records of experiments: error rates with their spread, and costs."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,25 +13,25 @@ from summarymix.files import write_png
 from summarymix.scoring.experiments import Experiment
 from summarymix.scoring.results import Result, render_rows
 
-# Quantiles of Student's t for two-sided 95 % intervals, for 1, 2, … degrees of freedom; the last serves more.
+# Quantiles of Student's t for two-sided 95 % intervals, for 1, 2, … degrees of freedom, the last also for more.
 T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
-MARKERS = "os^D"  # of plots: the next one where the ten colours begin anew
+MARKERS = "os^D"  # of plots, each with ten colours
 
-TEXT = """## SeedComparison over seeds
+TEXT = """## Comparison over seeds
 
-Columns named after splits are word error rates in per cent, mean ± standard deviation over the seeds, offline and with
-chunks of so many ms (with so many chunks of left context) in simulated streaming. Dev loss is the pruned RNN-T loss
-after the last epoch, per frame, mean of the validation settings. CPU seconds are those of training on all threads,
-without validation; memory is the most that the training process had. Both are means over the seeds."""
+Columns named after splits are word error rates in per cent, mean ± standard deviation over the seeds: offline, or in
+simulated streaming with the given chunk in ms (and left context in chunks). Dev loss is the pruned RNN-T loss per frame
+after the last epoch, averaged over the validation settings. CPU seconds are the training time on all threads, without
+validation; memory is the peak of the training process. Both are means over the seeds."""
 
-DIFFERENCES = """Differences of word error rates to those of `{baseline}`, in percentage points: means over the seeds
-that both models were trained with, paired by seed, with 95 % confidence intervals (Student's t; none for a single
-seed). The intervals cover the chance of training once more with another seed, not that of other test utterances."""
+DIFFERENCES = """Differences in word error rate from `{baseline}`, in percentage points: means over the seeds that both
+models were trained with, paired by seed, with 95 % confidence intervals (Student's t; none for a single seed). The
+intervals cover the variation between training seeds, not between sets of test utterances."""
 
 
 class ComparedSetting(NamedTuple):
-    """What is decoded, and how: a column of the comparison."""
+    """A split and a decoding setting: a column of the comparison."""
 
     split: str
     chunk_ms: int | None
@@ -39,7 +39,7 @@ class ComparedSetting(NamedTuple):
     method: str
 
     def title(self, with_method: bool) -> str:
-        """A short name for people."""
+        """A short name for tables and plots."""
         left = "" if self.left_chunks < 0 else f" ({self.left_chunks})"
         name = f"{self.split} offline" if self.chunk_ms is None else f"{self.split} {self.chunk_ms} ms{left}"
         return f"{name} {self.method}" if with_method else name
@@ -53,7 +53,7 @@ class Interval(NamedTuple):
 
     @classmethod
     def from_values(cls, values: Sequence[float]) -> "Interval":
-        """That of independent values of a normal distribution."""
+        """The interval of independent values with a normal distribution."""
         if len(values) < 2:
             return cls(fmean(values), None)
         t = T_95[min(len(values) - 1, len(T_95)) - 1]
@@ -66,14 +66,14 @@ class Interval(NamedTuple):
 
 
 class SeedComparison:
-    """Experiments by model and seed.
+    """A comparison of experiments by model and seed.
 
     Args:
-        experiments: those to compare, one for each model and seed.
-        baseline: the model that the others are compared with; None takes the first.
+        experiments: one experiment for each model and seed.
+        baseline: model that the others are compared with; None takes the first.
 
     Raises:
-        ValueError: there is no such model, or two experiments have the same model and seed.
+        ValueError: no experiment has the model ``baseline``, or two have the same model and seed.
     """
 
     def __init__(self, experiments: Sequence[Experiment], baseline: str | None = None) -> None:
@@ -81,11 +81,11 @@ class SeedComparison:
         for experiment in experiments:
             seeds = self.groups.setdefault(experiment.group, {})
             if experiment.seed in seeds:
-                raise ValueError(f"{experiment.name} and {seeds[experiment.seed].name} are the same model and seed")
+                raise ValueError(f"{experiment.name} and {seeds[experiment.seed].name} have the same model and seed")
             seeds[experiment.seed] = experiment
         self.baseline = baseline or next(iter(self.groups))
         if self.baseline not in self.groups:
-            raise ValueError(f"--baseline {self.baseline} is none of the models {', '.join(self.groups)}")
+            raise ValueError(f"--baseline {self.baseline} is not one of the models {', '.join(self.groups)}")
         self.groups = {self.baseline: self.groups[self.baseline]} | self.groups
         # {setting: {model: {seed: WER}}}
         self.wers: dict[ComparedSetting, dict[str, dict[int | None, float]]] = {}
@@ -99,11 +99,11 @@ class SeedComparison:
 
     @property
     def experiments(self) -> list[Experiment]:
-        """All of them, by model, the baseline first."""
+        """All experiments, grouped by model, the baseline first."""
         return [experiment for seeds in self.groups.values() for experiment in seeds.values()]
 
     def section(self) -> str:
-        """Markdown: a table of error rates and costs, and one of differences."""
+        """The Markdown section: a table of error rates and costs, and a table of differences."""
         parts = [TEXT, self._table()]
         if len(self.groups) > 1:
             parts += [DIFFERENCES.format(baseline=self.baseline), self._differences()]
@@ -144,7 +144,7 @@ class SeedComparison:
         return render_rows(["model", *self.titles()], rows, markdown=True)
 
     def _exactness(self) -> str:
-        """In how many cases streaming made the errors of simulated streaming; nothing where there are none."""
+        """A sentence on how often streaming and simulated streaming made the same errors; empty without such pairs."""
         same = []
         for experiment in self.experiments:
             by_mode: dict[ComparedSetting, dict[str, tuple[int, int, int]]] = {}
@@ -184,7 +184,7 @@ def _setting(result: Result) -> ComparedSetting:
 
 
 def _chosen(experiment: Experiment) -> list[Result]:
-    """The results of the (epoch, avg) that was chosen on dev, or of all where none was: the last of them counts."""
+    """The results of the (epoch, avg) chosen on dev, or all results without a choice; the last of a setting counts."""
     choice = experiment.selection
     return [
         result
@@ -194,7 +194,7 @@ def _chosen(experiment: Experiment) -> list[Result]:
 
 
 def _spread(values: Sequence[float], expected: int, digits: int = 2) -> str:
-    """Mean ± standard deviation; the number of values where it is not the expected one."""
+    """Mean ± standard deviation, with the number of values if it is not the expected one."""
     if not values:
         return "–"
     spread = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""

@@ -1,4 +1,4 @@
-"""Experiments as records: what a run cost and what it gave, in one line of JSON that outlives its folder."""
+"""Records of experiments: cost and results of a run in one line of JSON, kept when its folder is gone."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -16,22 +16,22 @@ from summarymix.scoring.results import Result, read_results
 
 @dataclass
 class Experiment:
-    """A training run and its results. What its folder does not tell, as older logs and those that are gone, is None.
+    """A training run and its results. Values that are missing from its log, or whose log is gone, are None.
 
     Args:
-        name: of its folder.
-        group: its name without ``-sSEED``: that of the model, which others have been trained of with other seeds.
-        seed: of the run.
-        epochs: trained.
-        steps: of the optimiser.
-        dev_loss: the pruned loss after the last epoch, mean of the validation settings; each per encoder frame.
-        wall_seconds: of training, without validation.
-        cpu_seconds: of the main process's threads in that time.
+        name: name of the folder.
+        group: name of the model: ``name`` without ``-sSEED``, shared by runs with other seeds.
+        seed: seed of the run.
+        epochs: number of epochs trained.
+        steps: number of optimiser steps.
+        dev_loss: pruned loss per encoder frame after the last epoch, averaged over the validation settings.
+        wall_seconds: wall-clock time of training, without validation.
+        cpu_seconds: CPU time of the main process's threads over the same period.
         peak_memory: bytes; see :func:`summarymix.training.usage.peak_memory`.
-        threads: on the CPU.
-        commands: that trained it.
-        selection: what ``decode.py --select`` has chosen: epoch, avg, splits, command, and how many it has tried.
-        results: the latest of each setting.
+        threads: number of CPU threads.
+        commands: training commands.
+        selection: choice of ``decode.py --select``: epoch, avg, splits, command, and the number of candidates tried.
+        results: latest result of each setting.
     """
 
     name: str
@@ -50,16 +50,16 @@ class Experiment:
 
     @property
     def parameters(self) -> list[int]:
-        """Numbers of parameters: one, unless somebody has moved files about."""
+        """Numbers of parameters in the results; more than one if files of different models were mixed."""
         return sorted({result.parameters for result in self.results})
 
 
 def collect(exp_dir: Path) -> Experiment:
-    """The record of a folder that has been trained in and decoded.
+    """Read the record of a run that was trained and decoded.
 
     Raises:
-        FileNotFoundError: it has no results yet.
-        ValueError: a damaged file.
+        FileNotFoundError: the folder has no results yet.
+        ValueError: a file is damaged.
     """
     path = exp_dir / "results.jsonl"
     results = read_results(path) if path.is_file() else []
@@ -84,7 +84,7 @@ def collect(exp_dir: Path) -> Experiment:
         dev_loss=fmean(dev_losses) if dev_losses else None,
         wall_seconds=last_cost.get("wall_seconds"),
         cpu_seconds=last_cost.get("cpu_seconds"),
-        # Each process that a run was resumed in has its own peak.
+        # Each process of a resumed run has its own peak.
         peak_memory=max((line["peak_memory"] for line in lines["cost"]), default=None),
         threads=lines["start"][-1].get("threads") if lines["start"] else None,
         commands=list(dict.fromkeys(line.get("command", "") for line in lines["start"])),
@@ -94,7 +94,7 @@ def collect(exp_dir: Path) -> Experiment:
 
 
 class Named(Protocol):
-    """Something of an experiment, called as its folder is."""
+    """An item with the name of its experiment's folder."""
 
     name: str
 
@@ -103,30 +103,30 @@ N = TypeVar("N", bound=Named)
 
 
 def by_name(old: Iterable[N], new: Sequence[N]) -> dict[str, N]:
-    """All of them by name; of two of the same name the new one.
+    """All items by name; a new item replaces an old one of the same name.
 
     Raises:
-        ValueError: two new ones have the same name.
+        ValueError: two new items have the same name.
     """
     names = [one.name for one in new]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise ValueError(f"Several folders are called {', '.join(twice)}: rename them, as experiments go by that name")
+        raise ValueError(f"Several folders are called {', '.join(twice)}: rename them, so that names are unique")
     return {one.name: one for one in (*old, *new)}
 
 
 def merge(old: Iterable[Experiment], new: Sequence[Experiment]) -> list[Experiment]:
-    """All experiments :func:`by_name`, sorted."""
+    """Old and new experiments, merged :func:`by_name` and sorted."""
     return sorted(
         by_name(old, new).values(), key=lambda experiment: (experiment.group, experiment.seed or 0, experiment.name)
     )
 
 
 def read_experiments(path: Path) -> list[Experiment]:
-    """The experiments in a file of :func:`write_experiments`.
+    """The experiments in a file written by :func:`write_experiments`.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is of another kind; names the file.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file has another format; the message names it.
     """
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
@@ -134,11 +134,13 @@ def read_experiments(path: Path) -> list[Experiment]:
             Experiment(**record | {"results": [Result(**result) for result in record["results"]]}) for record in records
         ]
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} was not made by local/collect_results.py, or edited ({error}): restore it") from error
+        raise ValueError(
+            f"{path} was not made by local/collect_results.py, or was edited ({error}): restore it"
+        ) from error
 
 
 def write_experiments(path: Path, experiments: Sequence[Experiment]) -> None:
-    """Write a list in JSON with an experiment in each line, so that version control shows which have changed."""
+    """Write experiments as a JSON list, one per line, so that version control shows which have changed."""
     lines = [json.dumps(asdict(experiment), ensure_ascii=False) for experiment in experiments]
     with atomic_write(path) as file:
         file.write("[\n" + ",\n".join(lines) + "\n]\n")

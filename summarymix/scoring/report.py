@@ -1,4 +1,4 @@
-"""RESULTS.md: what a recipe's experiments gave, and the commands that give it again. Made from files, never by hand."""
+"""RESULTS.md: results of a recipe's experiments and the commands that reproduce them, generated from files."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -17,9 +17,9 @@ from summarymix.scoring.results import (
 HEADING = """# Results of the recipe {recipe}
 
 Made by `local/write_results.py` from the results of each experiment; do not edit.
-Columns named after splits are word error rates in per cent and, behind a slash, character error rates. RTF is seconds
-of computing (encoder and search) per second of audio on the device named below the table. Latency is algorithmic: from
-the first sample of a chunk to the last one that its result needs. State is what is kept of a stream from one chunk to
+Columns named after splits are word error rates / character error rates in per cent. RTF is seconds of computing
+(encoder and search) per second of audio on the device named below the table. Latency is algorithmic: from the first
+sample of a chunk to the last sample that its result needs. State is the memory that a stream keeps from one chunk to
 the next. Left context is in chunks."""
 
 
@@ -29,19 +29,19 @@ def write_report(
     """The text of RESULTS.md.
 
     Args:
-        experiments: each gets a section.
-        comparison: gets the last section.
-        plot_link: where its plot is, for a link.
+        experiments: experiments with a section each.
+        comparison: comparison for the last section.
+        plot_link: link to the comparison's plot.
 
     Raises:
-        ValueError: there is nothing to write, or experiments of different recipes.
+        ValueError: there are no experiments, or experiments of different recipes.
     """
     compared = comparison.experiments if comparison else []
     recipes = {result.recipe for experiment in (*experiments, *compared) for result in experiment.results}
     if not recipes:
-        raise ValueError("No experiment: give folders, or a file that has some")
+        raise ValueError("No experiments: give folders, or a file of experiments")
     if len(recipes) > 1:
-        raise ValueError(f"The experiments are of the recipes {sorted(recipes)}: write one file for each recipe")
+        raise ValueError(f"The experiments belong to the recipes {sorted(recipes)}: write one file for each recipe")
     sections = [_section(experiment) for experiment in experiments]
     if comparison:
         plot = [f"![Word error rates]({plot_link})"] if plot_link else []
@@ -50,7 +50,7 @@ def write_report(
             comparison.section(),
             *plot,
             _surroundings([result for experiment in compared for result in experiment.results]),
-            "Trained, for the first seed of each model, by",
+            "Training commands for the first seed of each model:",
             *_code([command for experiment in first for command in experiment.commands]),
         ]
         sections.append("\n\n".join(parts))
@@ -58,7 +58,7 @@ def write_report(
 
 
 def pivot(results: Iterable[Result], markdown: bool = True) -> str:
-    """A table with a row for each way of decoding and a column for each split."""
+    """A table with a row for each decoding setting and a column for each split."""
     results = list(results)
     splits = sorted({result.split for result in results})
     rows: dict[tuple[Any, ...], dict[str, Result]] = {}
@@ -84,7 +84,7 @@ def pivot(results: Iterable[Result], markdown: bool = True) -> str:
 
 
 def _error_rates(result: Result | None) -> str:
-    """Word and character error rate, as far as they are known."""
+    """Word and character error rate, if known."""
     if result is None or result.wer is None:
         return "–"
     return f"{result.wer:.2f}" + ("" if result.cer is None else f" / {result.cer:.2f}")
@@ -111,7 +111,7 @@ def _section(experiment: Experiment) -> str:
 
 
 def _surroundings(results: Iterable[Result]) -> str:
-    """On what, and of what, there are results."""
+    """Devices, commits and test sets of the results, as text."""
     machines, commits, sets = set(), set(), {}
     for result in results:
         machines.add(f"{result.device} ({result.threads} threads)")
@@ -126,6 +126,6 @@ def _surroundings(results: Iterable[Result]) -> str:
 
 
 def _code(commands: list[str]) -> list[str]:
-    """Commands as a block of code, each once; those that older versions have not noted down are empty."""
+    """Commands as a code block, each once, without the empty commands in records of older versions."""
     known = [command for command in dict.fromkeys(commands) if command]
     return ["\n".join(["```bash", *known, "```"])] if known else []

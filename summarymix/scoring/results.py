@@ -1,6 +1,4 @@
-"""Scoring: ``recogs-*.txt`` and ``errs-*.txt`` in icefall's format, ``results.jsonl``, and tables made from
-it.
-"""
+"""Scoring: ``recogs-*.txt`` and ``errs-*.txt`` in icefall's format, ``results.jsonl``, and tables of results."""
 
 import ast
 import json
@@ -16,7 +14,7 @@ import kaldialign
 
 from summarymix.files import atomic_write
 
-# Stands for "no word" in an alignment. A word of a transcript cannot be empty, but it can be "*".
+# "No word" in an alignment. A word of a transcript cannot be empty, but it can be "*".
 _NOTHING = ""
 
 
@@ -31,7 +29,7 @@ class ScoredUtterance:
 
 @dataclass
 class WordStats:
-    """How often one word was right, was replaced, replaced another, was inserted, was deleted."""
+    """Counts of one word: correct, replaced by another, replacing another, inserted, deleted."""
 
     correct: int = 0
     replaced: int = 0
@@ -60,7 +58,7 @@ class ErrorStats:
 
     @classmethod
     def from_utterances(cls, utterances: Iterable[ScoredUtterance]) -> "ErrorStats":
-        """Align and count."""
+        """Align the utterances and count their errors."""
         stats = cls()
         for utterance in utterances:
             pairs = kaldialign.align(utterance.ref, utterance.hyp, _NOTHING)
@@ -98,16 +96,16 @@ class ErrorStats:
 
     @property
     def wer(self) -> float | None:
-        """Word error rate in per cent; None where the references have no word at all."""
+        """Word error rate in per cent; None if the references have no words."""
         return 100 * self.errors / self.words if self.words else None
 
     @property
     def cer(self) -> float | None:
-        """Character error rate in per cent; None where the references have no character at all."""
+        """Character error rate in per cent; None if the references have no characters."""
         return 100 * self.character_errors / self.characters if self.characters else None
 
     def __str__(self) -> str:
-        """One line in the manner of Kaldi's ``%WER`` lines."""
+        """One line in the format of Kaldi's ``%WER`` lines."""
         return (
             f"%WER {format_percent(self.wer)} [{self.errors} / {self.words}, {self.insertions.total()} ins, "
             f"{self.deletions.total()} del, {self.substitutions.total()} sub]"
@@ -115,9 +113,7 @@ class ErrorStats:
 
 
 def write_recogs(path: Path, utterances: Iterable[ScoredUtterance]) -> None:
-    """Write the words of every cut, reference and hypothesis, in icefall's ``recogs`` format, sorted by cut
-    id.
-    """
+    """Write reference and hypothesis of every cut in icefall's ``recogs`` format, sorted by cut id."""
     with atomic_write(path) as file:
         for utterance in sorted(utterances, key=lambda utterance: utterance.cut_id):
             print(f"{utterance.cut_id}:\tref={utterance.ref}", file=file)
@@ -125,10 +121,10 @@ def write_recogs(path: Path, utterances: Iterable[ScoredUtterance]) -> None:
 
 
 def read_recogs(path: Path) -> list[ScoredUtterance]:
-    """What :func:`write_recogs` wrote.
+    """Read a file written by :func:`write_recogs`.
 
     Raises:
-        ValueError: the file is none such; names the line.
+        ValueError: the file has another format; the message names the line.
     """
     words: dict[str, dict[str, list[str]]] = {}
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
@@ -137,15 +133,16 @@ def read_recogs(path: Path) -> list[ScoredUtterance]:
         try:
             words.setdefault(cut_id, {})[kind] = ast.literal_eval(value)
         except (ValueError, SyntaxError) as error:
-            raise ValueError(f"{path}, line {number} is no line of a recogs file: decode again") from error
+            raise ValueError(f"{path}, line {number} is not a line of a recogs file: decode again") from error
     if not all(both.keys() == {"ref", "hyp"} for both in words.values()):
-        raise ValueError(f"{path} does not have a ref and a hyp of each utterance: decode again")
+        raise ValueError(f"{path} does not have a ref and a hyp for each utterance: decode again")
     return [ScoredUtterance(cut_id, both["ref"], both["hyp"]) for cut_id, both in words.items()]
 
 
 def write_nbest(path: Path, nbest: dict[str, list[tuple[float, str]]]) -> None:
-    """Write the hypotheses of every cut, sorted by cut id, the best first: lines of cut id, rank from 1, score (natural
-    logarithm of the probability, with what was added to it) and words, between tabs.
+    """Write the n-best hypotheses of every cut, sorted by cut id, the best first.
+
+    Tab-separated columns: cut id, rank from 1, score (natural log-probability plus added scores), words.
     """
     with atomic_write(path) as file:
         for cut_id, hypotheses in sorted(nbest.items()):
@@ -154,9 +151,7 @@ def write_nbest(path: Path, nbest: dict[str, list[tuple[float, str]]]) -> None:
 
 
 def write_errs(path: Path, stats: ErrorStats) -> None:
-    """Write an error report in icefall's ``errs`` format: totals, every utterance, every kind of error, every
-    word.
-    """
+    """Write an error report in icefall's ``errs`` format: totals, utterances, kinds of errors, words."""
     with atomic_write(path) as file:
         _write_totals(file, stats)
         print("\nPER-UTT DETAILS: corr or (ref->hyp)  ", file=file)
@@ -212,7 +207,7 @@ def format_alignment(pairs: list[tuple[str, str]]) -> str:
 
 @dataclass
 class Result:
-    """One line of ``results.jsonl``: what one setting gave on one split."""
+    """One line of ``results.jsonl``: the result of one setting on one split."""
 
     recipe: str
     split: str
@@ -233,32 +228,32 @@ class Result:
     parameters: int
     commit: str | None
     seconds: float  # of audio
-    latency_ms: float | None  # from the first sample of a chunk to the last one its result needs
+    latency_ms: float | None  # from the first sample of a chunk to the last sample that its result needs
     state_bytes: int | None  # of one stream between two chunks
-    num_streams: int | None  # decoded side by side in streaming mode
+    num_streams: int | None  # decoded in parallel in streaming mode
     threads: int
     device: str
     recogs: str  # file names, relative to the experiment's folder
     errs: str
-    command: str = ""  # that made it
-    search_options: str = ""  # of the method, those that matter
-    hyps: str = ""  # file names likewise; older versions wrote none
+    command: str = ""  # decoding command
+    search_options: str = ""  # options of the method that affect the result
+    hyps: str = ""  # file names as above; empty in older results
     ctm: str = ""
-    cer: float | None = None  # per cent, of characters, spaces among them; older versions did not count them
+    cer: float | None = None  # per cent, spaces count as characters; None in older results
 
     @property
     def search(self) -> str:
-        """The method, and its options if there are any."""
+        """The method with its options."""
         return f"{self.method} {self.search_options}".rstrip()
 
     @property
     def files(self) -> list[str]:
-        """The names of its files."""
+        """File names of the result."""
         return [name for name in (self.recogs, self.errs, self.hyps, self.ctm) if name]
 
     @property
     def setting(self) -> tuple[Any, ...]:
-        """What identifies a measurement: a later one of the same setting supersedes an earlier one."""
+        """Key of a measurement; a later result with the same key supersedes an earlier one."""
         return (
             self.recipe,
             self.split,
@@ -275,13 +270,13 @@ def append_result(path: Path, result: Result) -> None:
     """Append ``result`` to ``path`` as one line of JSON.
 
     Raises:
-        OSError: it could not be written; names the file.
+        OSError: the file could not be written; the message names it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     line = json.dumps(asdict(result), ensure_ascii=False) + "\n"
     try:
         with open(path, "a+b") as file:
-            # A run killed while it wrote may have left half a line.
+            # A run killed while writing may have left half a line.
             if file.tell() and not _ends_line(file.fileno()):
                 file.write(b"\n")
             file.write(line.encode())
@@ -295,7 +290,7 @@ def _ends_line(descriptor: int) -> bool:
 
 
 def read_results(path: Path) -> list[Result]:
-    """The results in ``path``, in the order of writing; of those of the same setting, only the last.
+    """The results in ``path`` in order of writing, only the last of each setting.
 
     Raises:
         ValueError: a line is not a result; the message names the file and the line.
@@ -305,19 +300,19 @@ def read_results(path: Path) -> list[Result]:
         try:
             result = Result(**json.loads(line))
         except (ValueError, TypeError) as error:
-            raise ValueError(f"{path}, line {number} is no result ({error}): delete that line") from error
+            raise ValueError(f"{path}, line {number} is not a result ({error}): delete that line") from error
         latest.pop(result.setting, None)
         latest[result.setting] = result
     return list(latest.values())
 
 
 def format_percent(value: float | None) -> str:
-    """``3.14%``, or ``n/a`` where there is no value."""
+    """``3.14%``, or ``n/a`` for None."""
     return "n/a" if value is None else f"{value:.2f}%"
 
 
 def render_table(results: Iterable[Result], markdown: bool = False) -> str:
-    """A table of results, one row per setting, for the terminal or in Markdown.
+    """A table of results for the terminal or in Markdown, one row per setting.
 
     Columns: split, method, mode, chunk (ms), left context (chunks), WER and CER (%), insertions, deletions,
     substitutions, real-time factor, algorithmic latency (ms), state of a stream (KiB), epoch and avg.
@@ -348,14 +343,14 @@ STREAM_COLUMNS = ("latency", "state")
 
 
 def setting_cells(result: Result) -> list[str]:
-    """SETTING_COLUMNS of a result."""
+    """Cells of a result for SETTING_COLUMNS."""
     if result.chunk_ms is None:
         return [result.mode, "–", "–"]
     return [result.mode, f"{result.chunk_ms} ms", "unlimited" if result.left_chunks < 0 else str(result.left_chunks)]
 
 
 def stream_cells(result: Result) -> list[str]:
-    """STREAM_COLUMNS of a result."""
+    """Cells of a result for STREAM_COLUMNS."""
     return [
         "–" if result.latency_ms is None else f"{result.latency_ms:.0f} ms",
         "–" if result.state_bytes is None else f"{result.state_bytes / 1024:.0f} KiB",
@@ -363,7 +358,7 @@ def stream_cells(result: Result) -> list[str]:
 
 
 def render_rows(header: list[str], rows: list[list[str]], markdown: bool) -> str:
-    """A table for the terminal or in Markdown, its columns aligned."""
+    """A table with aligned columns, for the terminal or in Markdown."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     rule = ["-" * width for width in widths]
     padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in [header, rule, *rows]]

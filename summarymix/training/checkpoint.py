@@ -1,4 +1,4 @@
-"""Where a run stands, and the checkpoints that it writes, finds again and removes."""
+"""Progress of a run, and writing, finding and removing its checkpoints."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,21 +9,21 @@ from summarymix.runs import epoch_path, list_epochs, numbered, read_checkpoint, 
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """Progress of a run.
 
     Args:
-        epoch: the one in progress, from 1.
-        batch: its batches done, of all processes.
+        epoch: the current epoch, from 1.
+        batch: batches of this epoch done by all processes.
         step: optimiser steps taken in all.
-        skipped: steps given up for a non-finite gradient; they count for no schedule.
-        bad_in_a_row: how many of these came last.
+        skipped: steps skipped for a non-finite gradient; schedules do not count them.
+        bad_in_a_row: skipped steps since the last step taken, without overflows of fp16's loss scale.
         left_out: utterances left out for a non-finite loss.
-        seconds: audio of the steps taken.
-        wall_seconds: that training took, without validation.
-        cpu_seconds: of the threads of the main process, in the same time.
-        epoch_sums: sums over the epoch in progress, for its line in the log.
-        log_lines: lines of log.jsonl.
-        loss_watch: a :class:`summarymix.training.divergence.LossWatch`.
+        seconds: seconds of audio in the steps taken.
+        wall_seconds: wall-clock time of training, without validation.
+        cpu_seconds: CPU time of the main process's threads over the same period.
+        epoch_sums: sums over the current epoch, for its line in the log.
+        log_lines: lines in log.jsonl.
+        loss_watch: fields of a :class:`summarymix.training.divergence.LossWatch`.
     """
 
     epoch: int = 1
@@ -41,12 +41,12 @@ class Progress:
 
 
 def list_checkpoints(exp_dir: Path) -> list[Path]:
-    """All checkpoints in ``exp_dir``, those after epochs first."""
+    """All checkpoints in ``exp_dir``, epoch checkpoints first."""
     return [path for name in ("epoch", "checkpoint") for _, path in sorted(numbered(exp_dir, name).items())]
 
 
 def newest_checkpoint(exp_dir: Path) -> Path | None:
-    """The checkpoint that is furthest in training; None if there is none."""
+    """The checkpoint furthest in training; None without checkpoints."""
     newest = [max(paths.items())[1] for name in ("epoch", "checkpoint") if (paths := numbered(exp_dir, name))]
 
     def position(path: Path) -> tuple[int, int]:
@@ -57,13 +57,13 @@ def newest_checkpoint(exp_dir: Path) -> Path | None:
 
 
 def remove_old(exp_dir: Path, mean_losses: dict[int, float], keep_last_k: int, keep_best_k: int) -> None:
-    """Remove the checkpoints within epochs, and those of epochs that are neither last nor best.
+    """Remove step checkpoints, and epoch checkpoints that are neither among the last nor among the best.
 
     Args:
-        exp_dir: folder.
-        mean_losses: mean dev loss of each epoch so far; not a number counts as the worst.
-        keep_last_k: last epochs to keep.
-        keep_best_k: best epochs to keep.
+        exp_dir: folder of the run.
+        mean_losses: mean dev loss of each epoch so far; non-finite losses rank last.
+        keep_last_k: number of last epochs to keep.
+        keep_best_k: number of best epochs to keep.
     """
     epochs = list_epochs(exp_dir)
     ranked = sorted(mean_losses, key=lambda epoch: (not mean_losses[epoch] < float("inf"), mean_losses[epoch]))
@@ -76,13 +76,13 @@ def remove_old(exp_dir: Path, mean_losses: dict[int, float], keep_last_k: int, k
 
 
 def remove_partial(exp_dir: Path) -> None:
-    """Remove what runs have left that were killed while they wrote a checkpoint."""
+    """Remove partial files of runs that were killed while writing a checkpoint."""
     for path in exp_dir.glob(".*.pt.*.part"):
         path.unlink()
 
 
 def replace_step_checkpoint(exp_dir: Path, step: int, checkpoint: dict[str, Any]) -> None:
-    """Write ``checkpoint-STEP.pt``, then remove the ones before it."""
+    """Write ``checkpoint-STEP.pt``, then remove the other step checkpoints."""
     path = exp_dir / f"checkpoint-{step}.pt"
     save_checkpoint(path, checkpoint)
     for other in numbered(exp_dir, "checkpoint").values():

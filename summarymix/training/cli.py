@@ -22,14 +22,14 @@ DEFAULT_CONFIG = Path("conf/conformer.yaml")
 
 
 def main(recipe: str, argv: Sequence[str] | None = None) -> None:
-    """Train as the command line says, in the recipe's folder.
+    """Train a model from the command line, in the recipe's folder.
 
     Without ``--config`` the recipe's ``conf/conformer.yaml`` is read. Under torchrun all processes train one model::
 
         torchrun --nproc-per-node 4 train.py [options]        the GPUs of this machine
         torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29400 train.py [options]
 
-    the latter on each machine, HOST being one of them, in a folder that all of them see.
+    Run the second command on every machine, in a folder that all of them share; HOST is one of them.
 
     Args:
         recipe: name of the corpus.
@@ -38,9 +38,9 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not any(argument.split("=")[0] == "--config" for argument in arguments):
         if not DEFAULT_CONFIG.is_file():
-            sys.exit(f"No {DEFAULT_CONFIG} in {Path.cwd()}: start from a recipe's folder, or give --config FILE")
+            sys.exit(f"No {DEFAULT_CONFIG} in {Path.cwd()}: run train.py in a recipe's folder, or give --config FILE")
         arguments = ["--config", str(DEFAULT_CONFIG), *arguments]
-    config = parse_config(TrainConfig, arguments, f"Train a model of the recipe {recipe}.", what_became_of)
+    config = parse_config(TrainConfig, arguments, f"Train a model with the recipe {recipe}.", what_became_of)
 
     with clear_errors("train.py"), join_world() as world:
         tokenizer = Tokenizer.from_lang_dir(config.data.lang_dir)
@@ -53,17 +53,17 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
             parameters = sum(parameter.numel() for parameter in model.parameters())
             print(
                 f"{recipe}: {parameters / 1e6:.1f} M parameters, {world.size} process(es) on {world.device.type}, "
-                f"{train_data.num_cuts} utterances of {train_data.total_seconds / 3600:.2f} hours, "
+                f"{train_data.num_cuts} utterances ({train_data.total_seconds / 3600:.2f} hours), "
                 f"{config.data.noise.summary()}, {config.data.silence.summary()}",
                 file=sys.stderr,
             )
             if train_data.skipped:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in train_data.skipped.items())
-                print(f"Not trained on: {reasons}; listed in {skipped_path}", file=sys.stderr)
+                print(f"Left out of training: {reasons}; listed in {skipped_path}", file=sys.stderr)
         progress = train(Run(config, model, tokenizer, train_data, dev_data, world, recipe))
         if world.is_main:
             print(
-                f"Training has ended after {progress.step} steps; {progress.skipped} were skipped, {progress.left_out} "
-                f"utterances left out. Checkpoints and logs are in {config.exp_dir}",
+                f"Training has ended after {progress.step} steps; {progress.skipped} more steps were skipped and "
+                f"{progress.left_out} utterances left out. Checkpoints and logs are in {config.exp_dir}",
                 file=sys.stderr,
             )

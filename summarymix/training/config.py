@@ -1,4 +1,4 @@
-"""Everything that a training run can be told."""
+"""Configuration of a training run."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,66 +12,62 @@ from summarymix.training.schedule import LossScales, OptimConfig
 
 @dataclass
 class TrainConfig:
-    """A training run.
-
-    Args:
-        exp_dir: folder of checkpoints and logs. The same command with the same folder continues a run that was stopped.
-        init_from: start a new run from the weights of another one (fine-tuning): a checkpoint, for its weights as they
-            are, or the folder of a run, for the weights that decoding uses. Optimiser and schedules begin anew; the
-            normalisation of features is taken along. In an exp_dir with checkpoints the run continues from those.
-        reinit_vocab: with init_from, take another token table: weights of tokens that both tables have are taken
-            along, those of others begin anew.
-        seed: of weights, batches, augmentation, chunk sizes and dropout.
-        num_epochs: passes over the training data.
-        max_steps: end earlier, after so many optimiser steps.
-        precision: of the model; the loss is always computed in float32. fp16 takes a GPU.
-        accumulate: batches whose gradients are summed before a step, on each process.
-        scan_memory: before training, find out whether the largest batches fit into memory; null: on a GPU.
-        model: sizes of the network; model.vocab_size 0 is taken from the token table.
-        data: where the data is, how it is batched and augmented.
-        chunk: distribution of chunk size and left context, drawn for each batch.
-        loss: options of the pruned RNN-T loss.
-        scales: weights of the losses.
-        optim: learning rate, its schedule, and the optimiser.
-        validation: fixed settings for the losses on the dev data: pairs of chunk in ms (null: offline) and left context
-            in chunks (-1: unlimited).
-        valid_every_steps: validate every so many steps as well as at the end of each epoch.
-        save_every_steps: also save within epochs; only the newest of these checkpoints is kept.
-        keep_last_k: keep the checkpoints of this many last epochs. Averaging over avg epochs takes more than avg.
-        keep_best_k: and of this many epochs with the lowest dev loss, mean of the validation settings.
-        average_period: steps between two samples of the running mean of the weights.
-        log_every_steps: steps between two lines of the log.
-        tensorboard: write tensorboard events into exp_dir/tensorboard.
-        max_bad_steps: stop after so many steps in a row without a finite gradient.
-        divergence_patience: stop after so many steps in a row in which the smoothed loss was far above its best; null:
-            never.
-    """
+    """Configuration of a training run."""
 
     exp_dir: Path = Path("exp")
+    """Folder of checkpoints and logs. The same command with the same folder continues a stopped run."""
     init_from: Path | None = None
+    """Start a new run from the weights of another one (fine-tuning): a checkpoint, or the folder of a run for the
+    weights that decoding uses. Feature normalisation is taken over; optimiser and schedules start afresh. If exp_dir
+    has checkpoints, the run continues from them instead."""
     reinit_vocab: bool = False
+    """With init_from, accept another token table: tokens in both tables keep their weights, the others are
+    initialised."""
     seed: int = 42
+    """Seed of weights, batches, augmentation, chunk sizes and dropout."""
     num_epochs: int = 30
+    """Passes over the training data."""
     max_steps: int | None = None
+    """Stop after this many optimiser steps, if that is earlier."""
     precision: Precision = "fp32"
+    """Precision of the model; the loss is always computed in float32. fp16 needs a GPU."""
     accumulate: int = 1
+    """Batches whose gradients are summed before a step, on each process."""
     scan_memory: bool | None = None
+    """Check before training whether the largest batches fit into memory; null: only on a GPU."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    """Encoder, predictor and joiner."""
     data: DataConfig = field(default_factory=DataConfig)
+    """Training and dev data, batches and augmentation."""
     chunk: DynamicChunkConfig = field(default_factory=DynamicChunkConfig)
+    """Distribution of chunk size and left context, sampled for each batch."""
     loss: LossOptions = field(default_factory=LossOptions)
+    """Pruned RNN-T loss."""
     scales: LossScales = field(default_factory=LossScales)
+    """Weights of the losses."""
     optim: OptimConfig = field(default_factory=OptimConfig)
+    """Optimiser and learning rate schedule."""
     validation: list[tuple[int | None, int]] = field(default_factory=lambda: [(None, -1), (640, -1), (320, 2)])
+    """Settings of the losses on the dev data: pairs of chunk in ms (null: offline) and left context in chunks (-1:
+    unlimited)."""
     valid_every_steps: int | None = None
+    """Steps between validations, in addition to the one after each epoch; null: only after epochs."""
     save_every_steps: int = 1000
+    """Steps between checkpoints within an epoch; only the newest of them is kept."""
     keep_last_k: int = 20
+    """Number of last epochs whose checkpoints are kept. Averaging over N epochs needs N + 1 of them."""
     keep_best_k: int = 5
+    """Number of best epochs whose checkpoints are kept too, by dev loss averaged over the validation settings."""
     average_period: int = 100
+    """Steps between samples of the weights' running mean."""
     log_every_steps: int = 50
+    """Steps between lines of the log."""
     tensorboard: bool = True
+    """Write tensorboard events to exp_dir/tensorboard."""
     max_bad_steps: int = 10
+    """Stop after this many steps in a row without a finite gradient."""
     divergence_patience: int | None = 500
+    """Stop after this many steps in a row with the smoothed loss far above its best; null: never."""
 
     def __post_init__(self) -> None:
         counts = ("num_epochs", "accumulate", "save_every_steps", "keep_last_k", "average_period", "log_every_steps")
@@ -84,7 +80,7 @@ class TrainConfig:
             is_zipformer = self.model.encoder == "zipformer"
             self.optim = replace(self.optim, name="scaled_adam" if is_zipformer else "muon")
         if self.reinit_vocab and self.init_from is None:
-            raise ValueError("--reinit_vocab is for fine-tuning: give --init_from as well")
+            raise ValueError("--reinit_vocab only applies to fine-tuning: give --init_from as well")
         if not self.validation or not self.data.dev:
             raise ValueError("--validation and --data.dev need at least one entry: they choose the best checkpoints")
         for setting in self.validation:

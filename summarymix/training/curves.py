@@ -1,4 +1,4 @@
-"""Learning curves: what a run's validations have seen, and when it took off."""
+"""Learning curves: error rates over a run's validations, and when they take off."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -13,15 +13,15 @@ from summarymix.files import atomic_write, write_png
 
 @dataclass
 class Point:
-    """A validation at the first of the validation settings.
+    """A validation at the first validation setting.
 
     Args:
-        step: updates so far.
-        cpu_minutes: of training so far, on all threads.
-        hours: of audio so far.
-        wer: of the transducer by greedy search, in per cent.
-        ctc_wer: of the CTC head.
-        ctc: its loss per encoder frame.
+        step: optimiser steps so far.
+        cpu_minutes: CPU minutes of training so far, on all threads.
+        hours: hours of audio so far.
+        wer: word error rate of the transducer by greedy search, in per cent.
+        ctc_wer: word error rate of the CTC head, in per cent.
+        ctc: CTC loss per encoder frame.
     """
 
     step: int
@@ -34,12 +34,12 @@ class Point:
 
 @dataclass
 class Curve:
-    """A run's validations.
+    """Learning curve of a run.
 
     Args:
-        name: of its folder.
-        command: that trained it.
-        points: in the order of steps.
+        name: name of the run's folder.
+        command: training command.
+        points: validations in order of steps.
     """
 
     name: str
@@ -55,8 +55,8 @@ def read_curve(exp_dir: Path) -> Curve:
     """The learning curve in a run's ``log.jsonl``.
 
     Raises:
-        FileNotFoundError: there is no log.
-        ValueError: there is no validation with error rates in it.
+        FileNotFoundError: the run has no log.
+        ValueError: the log has no validation with error rates.
     """
     path = exp_dir / "log.jsonl"
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
@@ -75,26 +75,26 @@ def read_curve(exp_dir: Path) -> Curve:
                 ctc=round(record["ctc"], 4),
             )
     if not points:
-        raise ValueError(f"{path} has no validation with error rates: train on, or give --valid_every_steps")
+        raise ValueError(f"{path} has no validation with error rates: train longer, or give --valid_every_steps")
     commands = [record.get("command", "") for record in records if record["kind"] == "start"]
     return Curve(exp_dir.resolve().name, commands[0] if commands else "", list(points.values()))
 
 
 def read_curves(path: Path) -> list[Curve]:
-    """The curves in a file of :func:`write_curves`."""
+    """The curves in a file written by :func:`write_curves`."""
     made: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
     return [Curve(one["name"], one["command"], [Point(**point) for point in one["points"]]) for one in made]
 
 
 def write_curves(path: Path, curves: Iterable[Curve]) -> None:
-    """Write curves as JSON, a line for each."""
+    """Write curves as JSON, one per line."""
     lines = (json.dumps(asdict(curve)) for curve in curves)
     with atomic_write(path) as file:
         file.write("[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def take_off_table(curves: Sequence[Curve], limits: Sequence[float]) -> list[list[str]]:
-    """Rows for a table of when each run took off: a header, then a row for each curve."""
+    """Table of when each run took off: a header row, then one row per curve."""
     header = ["run"]
     for limit in limits:
         header += [f"WER < {limit:g} %: updates", "CPU min", "audio h"]

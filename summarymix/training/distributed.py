@@ -1,4 +1,4 @@
-"""One process or many: what the training loop needs to know of the others."""
+"""Distributed training: the processes that train one model."""
 
 import os
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among all that train together."""
+    """This process, and the number of processes that train together."""
 
     device: torch.device
     rank: int = 0
@@ -20,20 +20,20 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the logs and checkpoints."""
+        """True if this process writes the logs and checkpoints."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
-        """``values`` summed over all processes, in place."""
+        """Sum ``values`` over all processes, in place, and return them."""
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
     def check_same(self, value: int, what: str) -> None:
-        """Fail on all processes if they do not agree.
+        """Check on all processes that ``value`` is the same.
 
         Raises:
-            RuntimeError: names ``what``.
+            RuntimeError: the values differ; the message names ``what``.
         """
         if self.size == 1:
             return
@@ -43,27 +43,27 @@ class World:
             raise RuntimeError(f"The {self.size} processes do not agree on {what}")
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait for all processes."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextmanager
 def join_world() -> Iterator[World]:
-    """Join the processes that torchrun has started (its environment variables say so), or be the only one.
+    """Join the processes of torchrun, as given by its environment variables, or run as the only process.
 
-    GPUs talk over nccl, CPUs over gloo. A process that fails leaves with its exception, upon which torchrun ends the
-    others; nobody is left waiting.
+    GPUs communicate over nccl, CPUs over gloo. A process that fails exits with its exception; torchrun then ends the
+    others, so that none is left waiting.
 
     Raises:
-        RuntimeError: more processes than GPUs on this machine.
+        RuntimeError: this machine has more processes than GPUs.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     if torch.cuda.is_available():
         if local_rank >= torch.cuda.device_count():
             raise RuntimeError(
-                f"process {local_rank} of this machine has no GPU of its own, {torch.cuda.device_count()} are visible: "
+                f"Process {local_rank} of this machine has no GPU ({torch.cuda.device_count()} visible): "
                 "give torchrun a smaller --nproc-per-node"
             )
         device = torch.device("cuda", local_rank)

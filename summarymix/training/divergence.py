@@ -1,7 +1,7 @@
-"""Training that runs away, or forgets what it had learnt, is noticed and explained.
+"""Detection and explanation of diverged training.
 
-A non-finite gradient is seen at once; but a learning rate that is too high, or half precision, more often leaves the
-loss finite, far above what it was, for the rest of a costly run.
+A non-finite gradient is noticed at once. Too high a learning rate, or half precision, more often leaves the loss finite
+and far above its best for the rest of a costly run.
 """
 
 import math
@@ -15,8 +15,8 @@ from summarymix.training.checkpoint import Progress, list_checkpoints
 from summarymix.training.config import TrainConfig
 
 MEAN_STEPS = 100  # over which the loss is smoothed
-# What counts as far above the best: three times it, and a tenth of the way back to the beginning. The smoothed loss of
-# healthy runs has been seen at 1.1 times its best; one that forgets all but how frequent tokens are loses much more.
+# A loss is far above its best at three times the best and a tenth of the way back to the initial loss. In healthy runs
+# the smoothed loss reached 1.1 times its best; in a run that forgets all but the token frequencies it rises much more.
 MIN_RATIO = 3.0
 MIN_SHARE_LOST = 0.1
 NUM_NAMED = 3  # weights named in the explanation
@@ -24,16 +24,16 @@ NUM_NAMED = 3  # weights named in the explanation
 
 @dataclass
 class LossWatch:
-    """Follows the loss of each step, smoothed. Its numbers are all that it knows, so they go into checkpoints.
+    """Tracks the smoothed loss of a run. Its fields are its whole state and go into checkpoints.
 
     Args:
-        count: steps seen.
-        start: loss of the first of them, which the weights had as initialised.
-        mean: of the losses of the last steps, with exponential weights.
-        best: the least that it has been.
-        best_step: when.
-        best_norm: the gradient's norm then.
-        high_steps: how many of the last steps, in a row, it has been far above that.
+        count: number of steps.
+        start: loss of the first step, at the initial weights.
+        mean: exponential moving average of the loss.
+        best: lowest mean so far.
+        best_step: step of the lowest mean.
+        best_norm: gradient norm at that step.
+        high_steps: number of last steps in a row with the mean far above ``best``.
     """
 
     count: int = 0
@@ -46,15 +46,15 @@ class LossWatch:
 
     @property
     def limit(self) -> float:
-        """What is far above the best. Losses may be negative, with a delay penalty."""
+        """Threshold above which the mean is far above ``best``. With a delay penalty losses may be negative."""
         return self.best + max((MIN_RATIO - 1) * self.best, MIN_SHARE_LOST * (self.start - self.best))
 
     def update(self, step: int, loss: float, grad_norm: float) -> None:
-        """Take note of a step's loss, which must be finite."""
+        """Record the loss of a step, which must be finite."""
         self.count += 1
         if self.count == 1:
             self.start = loss
-        # One freak batch must not be felt for long.
+        # Limits the effect of a single freak batch.
         loss = min(loss, self.start + 4 * abs(self.start))
         self.mean += (loss - self.mean) / min(self.count, MEAN_STEPS)
         if self.mean < self.best:
@@ -65,16 +65,16 @@ class LossWatch:
 def stop_if_diverged(
     progress: Progress, losses: dict[str, float], grad_norm: float, lr: float, model: nn.Module, config: TrainConfig
 ) -> None:
-    """Take note of a step's losses in ``progress``, and stop if training has diverged.
+    """Record the losses of a step in ``progress``, and stop if training has diverged.
 
     Args:
-        progress: with this step.
-        losses: of this step, per frame: simple, pruned and ctc. The weights of their sum are those after warm-up, so
-            that it compares over the run.
-        grad_norm: of this step, before clipping.
-        lr: of this step.
-        model: its weights are named in the explanation.
-        config: of the run.
+        progress: progress of the run, this step included.
+        losses: losses of this step per frame: simple, pruned and ctc. They are summed with the weights after warm-up,
+            so that sums compare over the run.
+        grad_norm: gradient norm of this step, before clipping.
+        lr: learning rate of this step.
+        model: the model, whose most changed weights the message names.
+        config: configuration of the run.
 
     Raises:
         RuntimeError: the loss has been far above its best for ``config.divergence_patience`` steps.
@@ -89,7 +89,7 @@ def stop_if_diverged(
 
 
 def remedies(config: TrainConfig) -> list[str]:
-    """Options that make a training run less likely to diverge, with the values that it has now."""
+    """Changes of options that make divergence less likely, with their current values."""
     optim = config.optim
     if optim.name == "scaled_adam":
         changes = [f"--optim.base_lr below {optim.base_lr:g}", f"--optim.clipping_scale below {optim.clipping_scale:g}"]
@@ -107,15 +107,15 @@ def remedies(config: TrainConfig) -> list[str]:
 def _explanation(
     watch: LossWatch, step: int, grad_norm: float, lr: float, model: nn.Module, config: TrainConfig
 ) -> str:
-    """What has been seen, and what to do about it."""
-    # The smoothed loss is late by as much as it is smoothed.
+    """The error message: losses, gradient norms, changed weights and the remedy."""
+    # The smoothed loss lags behind the loss by the length of its window.
     began = step - watch.high_steps - MEAN_STEPS
     steps = {path: read_checkpoint(path, lazy=True)["progress"]["step"] for path in list_checkpoints(config.exp_dir)}
     sound = max((path for path in steps if steps[path] <= began), key=steps.__getitem__, default=None)
     later = [str(path) for path in steps if steps[path] > began]
 
     if sound is None:
-        back = f"No checkpoint is from before: start anew, in another --exp_dir than {config.exp_dir}"
+        back = f"No checkpoint is from before that: start again, with another --exp_dir than {config.exp_dir}"
     else:
         remove = f" by removing {', '.join(later)}" if later else ", from which this command continues"
         back = f"Go back to {sound} (step {steps[sound]}){remove}"
@@ -126,20 +126,20 @@ def _explanation(
         f"The learning rate is {lr:.3g}, the gradient's norm {grad_norm:.3g}; at step {watch.best_step} it was "
         f"{watch.best_norm:.3g}.\n"
         f"{_weights(model, sound)}.\n"
-        f"{back}; and change something, one or more of: {', '.join(remedies(config))}.\n"
-        "If the loss is as it should be, because the data has become harder: --divergence_patience null"
+        f"{back}; and change one or more of: {', '.join(remedies(config))}.\n"
+        "If the loss rises because the data has become harder, give --divergence_patience null"
     )
 
 
 def _weights(model: nn.Module, sound: Path | None) -> str:
-    """The weights that have changed most since a checkpoint, or else the largest ones, with their root mean squares."""
+    """The weights that changed most since a checkpoint, or else the largest ones, with their root mean squares."""
     now = dict(model.named_parameters())
     if sound is None:
         largest = sorted(now, key=lambda name: -_rms(now[name]))[:NUM_NAMED]
         sizes = ", ".join(f"{name} {_rms(now[name]):.3g}" for name in largest)
         return f"The largest weights (root mean square): {sizes}"
     then = read_checkpoint(sound, lazy=True)["model"]
-    # Relative to their size; biases that are next to nothing have none.
+    # Changes are relative to a weight's root mean square, taken as at least 0.01 for biases near zero.
     change = {name: _rms(p.detach().cpu() - then[name]) / max(_rms(then[name]), 1e-2) for name, p in now.items()}
     changed = sorted(now, key=lambda name: -change[name])[:NUM_NAMED]
     sizes = ", ".join(f"{name} {_rms(then[name]):.3g} and {_rms(now[name]):.3g}" for name in changed)

@@ -1,4 +1,4 @@
-"""What a run computes with, for the user and the log."""
+"""Versions, devices and backends of a run, for the terminal and the log."""
 
 import torch
 
@@ -9,7 +9,7 @@ from summarymix.training.distributed import World
 
 
 def environment(config: TrainConfig, world: World) -> dict[str, str | int]:
-    """Versions, devices and chosen implementations, by name."""
+    """Versions, devices and chosen backends, by name."""
     device = world.device
     name = f"{torch.cuda.get_device_name(device)} (CUDA {torch.version.cuda})" if device.type == "cuda" else device.type
     backend = config.data.feature_backend
@@ -27,15 +27,15 @@ def environment(config: TrainConfig, world: World) -> dict[str, str | int]:
 
 
 def _loss(asked: str, device: torch.device) -> str:
-    """The loss backend, and why that one.
+    """The loss backend and the reason for it.
 
     Raises:
-        ImportError: k2 was asked for and cannot be used.
+        ImportError: k2 was requested but cannot be used.
     """
     chosen = loss_backend(asked, device)
     module, reason = optional_k2.load()
     if chosen == "k2":
         return f"k2 {getattr(module, '__version__', 'of unknown version')}"
     if asked == "native":
-        return "native, as asked for"
+        return "native, as requested"
     return f"native, because k2 cannot be used: {reason or f'it was built without support for {device.type}'}"

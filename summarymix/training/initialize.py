@@ -1,4 +1,4 @@
-"""What a new run starts from: statistics of the features, or the weights of another run."""
+"""Initialisation of a new run: feature statistics, or the weights of another run."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -15,9 +15,9 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.model import ModelConfig, Transducer
 from summarymix.runs import choose_epoch, load_model, read_checkpoint
 
-STATS_SECONDS = 600.0  # audio from which the features' mean and deviation are estimated
+STATS_SECONDS = 600.0  # of audio for the features' mean and deviation
 
-# Options of the model that no weight depends on, or that the token table decides.
+# Model options that no weight depends on, or that follow from the token table.
 MAY_DIFFER = {"dropout", "vocab_size", "zipformer.ref_duration", "mixing.decay_seconds"}
 
 
@@ -25,7 +25,7 @@ def feature_stats(batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each mel bin (F,), float32, over the first ten minutes of ``batches``.
 
     Raises:
-        ValueError: there are no frames.
+        ValueError: ``batches`` has no frames.
     """
     count, seconds = 0, 0.0
     total: Tensor | float = 0.0
@@ -40,37 +40,35 @@ def feature_stats(batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
         if seconds >= STATS_SECONDS:
             break
     if not isinstance(total, Tensor) or not isinstance(squares, Tensor) or count == 0:
-        raise ValueError("there is no training data to estimate the features' mean and deviation from")
+        raise ValueError("No training data to estimate the features' mean and deviation from: check --data.train")
     mean = total / count
     variance = squares / count - mean.square()
     return mean.float(), variance.clamp(min=0).sqrt().float()
 
 
 def initialize_from(source: Path, model: Transducer, tokenizer: Tokenizer, reinit_vocab: bool = False) -> str:
-    """Give ``model`` the weights of another run, the statistics of its features included.
+    """Load the weights of another run into ``model``, including its feature statistics.
 
     Args:
-        source: a checkpoint, for its weights as they are; or the folder of a run, for those that decoding uses: of
-            selected.json, or averaged over the last epoch.
-        model: as initialised, of the same configuration but for the number of tokens.
-        tokenizer: its token table.
-        reinit_vocab: if that is not the table of ``source``, keep the initial values of what is particular to a token,
-            except for tokens that both tables have.
+        source: a checkpoint, or the folder of a run for the weights that decoding uses: as selected in selected.json,
+            or averaged over the last epoch.
+        model: initialised model with the configuration of ``source``, except for the number of tokens.
+        tokenizer: tokenizer of ``model``.
+        reinit_vocab: with another token table than the one of ``source``, load the weights of the tokens in both
+            tables, and leave the weights of the other tokens as initialised.
 
     Returns:
-        What was done, for the user.
+        A message for the user.
 
     Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: the model is another, or the token table is and ``reinit_vocab`` is not set.
+        FileNotFoundError: the checkpoint does not exist.
+        ValueError: the model differs, or the token table differs and ``reinit_vocab`` is not set.
     """
     weights, config, old_tokens, name = _read_weights(source)
     new_config = plain(model.config)
     different = config_differences(_of_weights(config), _of_weights(new_config), "model.")
     if different:
-        raise ValueError(
-            f"--init_from {name} is of another model: {', '.join(different)}. Give the same options of the model"
-        )
+        raise ValueError(f"--init_from {name} has another model: {', '.join(different)}. Give the same model options")
     if old_tokens == tokenizer.tokens:
         model.load_state_dict(weights)
         return f"Starting from the weights of {name}"
@@ -79,7 +77,7 @@ def initialize_from(source: Path, model: Transducer, tokenizer: Tokenizer, reini
         raise ValueError(
             f"--init_from {name} has another token table than --data.lang_dir: {len(old_tokens)} tokens there, "
             f"{tokenizer.vocab_size} here, {len(shared)} in both. Give the lang_dir that it was trained with, or "
-            "--reinit_vocab true to train the weights of the other tokens from the beginning"
+            "--reinit_vocab true to train the other tokens' weights from scratch"
         )
     old_rows = torch.tensor([old_tokens.index(token) for token in shared])
     new_rows = torch.tensor([tokenizer.tokens.index(token) for token in shared])
@@ -90,18 +88,18 @@ def initialize_from(source: Path, model: Transducer, tokenizer: Tokenizer, reini
     model.load_state_dict(weights)
     return (
         f"Starting from the weights of {name}, with another token table: of {tokenizer.vocab_size} tokens, "
-        f"{len(shared)} keep their weights, {tokenizer.vocab_size - len(shared)} begin anew"
+        f"{len(shared)} keep their weights, {tokenizer.vocab_size - len(shared)} are initialised"
     )
 
 
 def _of_weights(config: dict[str, Any]) -> dict[str, Any]:
-    """The options of the model, by dotted names, that weights depend on."""
+    """The model options that weights depend on, by dotted name."""
     unused = "zipformer." if config["encoder"] == "conformer" else "conformer."
     return {name: value for name, value in dotted(config) if name not in MAY_DIFFER and not name.startswith(unused)}
 
 
 def _read_weights(source: Path) -> tuple[dict[str, Tensor], dict[str, Any], list[str], str]:
-    """Weights, configuration of the model, tokens, and a name for messages."""
+    """Read weights, model configuration, tokens, and a name for messages."""
     if not source.is_dir():
         checkpoint = read_checkpoint(source, lazy=True)
         config = plain(ModelConfig.from_plain(checkpoint["model_config"]))
@@ -113,7 +111,7 @@ def _read_weights(source: Path) -> tuple[dict[str, Tensor], dict[str, Any], list
 
 
 def _vocabulary_axes(config: ModelConfig) -> dict[str, int]:
-    """The tensors of a model with a row for each token, and which of their axes that is."""
+    """The token axis of each tensor that has one."""
     with torch.device("meta"):
         one, other = (Transducer(replace(config, vocab_size=config.vocab_size + more)).state_dict() for more in (0, 1))
     sizes = {name: list(zip(one[name].shape, other[name].shape, strict=True)) for name in one}

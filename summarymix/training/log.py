@@ -1,4 +1,4 @@
-"""What training says: messages and a progress bar on the terminal, JSON lines and tensorboard on disk."""
+"""Training logs: messages and a progress bar on the terminal, JSON lines and tensorboard events on disk."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from summarymix.files import atomic_write
 
 
 class _AboveTheBar(logging.Handler):
-    """Prints on stderr without spoiling a progress bar."""
+    """Prints log records on stderr, above the progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
@@ -24,12 +24,12 @@ class TrainingLog:
     Only the main process records; messages come from every process, so that none fails silently.
 
     Args:
-        exp_dir: where to write.
-        rank: of this process; 0 records.
-        tensorboard: whether to write events into ``exp_dir/tensorboard``.
-        step: where a resumed run continues; events of later steps are hidden.
-        keep_lines: lines of ``log.jsonl`` that the checkpoint knew. Later ones, from steps that a killed run took
-            after its last checkpoint, are dropped: the resumed run takes these steps again.
+        exp_dir: folder to write to.
+        rank: rank of this process; only rank 0 records.
+        tensorboard: write events to ``exp_dir/tensorboard``.
+        step: step at which a resumed run continues; tensorboard hides events of later steps.
+        keep_lines: lines of ``log.jsonl`` at the time of the checkpoint. Later lines, from steps that a killed run took
+            after its last checkpoint, are dropped, because the resumed run repeats these steps.
     """
 
     def __init__(self, exp_dir: Path, rank: int, tensorboard: bool, step: int = 0, keep_lines: int = 0) -> None:
@@ -37,7 +37,7 @@ class TrainingLog:
         self.lines = keep_lines
         self._path = exp_dir / "log.jsonl"
         self._writer: Any = None
-        # Warnings of the library's modules, which all processes give alike, come from the main one.
+        # All processes raise the same warnings of this library; only the main process prints them.
         logging.getLogger("summarymix").handlers = [_AboveTheBar() if rank == 0 else logging.NullHandler()]
         if rank != 0:
             return
@@ -57,7 +57,7 @@ class TrainingLog:
         tqdm.write(text if self.rank == 0 else f"[rank {self.rank}] {text}", file=sys.stderr)
 
     def say_once(self, text: str) -> None:
-        """Print a line that would be the same from every process."""
+        """Print a line from the main process only, because all processes have the same."""
         if self.rank == 0:
             self.say(text)
 
@@ -74,7 +74,7 @@ class TrainingLog:
                     self._writer.add_scalar(f"{kind}/{name}", value, step)
 
     def bar(self, title: str, total_seconds: float, done_seconds: float) -> "tqdm[Any]":
-        """A progress bar that counts seconds of audio; its rate is seconds of audio per second."""
+        """A progress bar in seconds of audio; its rate is seconds of audio per second."""
         terminal = sys.stderr.isatty()
         return tqdm(
             desc=title,
@@ -90,6 +90,6 @@ class TrainingLog:
         )
 
     def close(self) -> None:
-        """Flush what tensorboard has in memory."""
+        """Write tensorboard's pending events and close it."""
         if self._writer is not None:
             self._writer.close()

@@ -1,9 +1,9 @@
 """The training loop.
 
-Two rules make a run reproducible. Every random number is a function of the seed and of the number of the batch it is
-drawn for, so a run that was killed continues exactly where its last checkpoint left it, and two processes draw what one
-process would that accumulates two batches. And gradients are those of sums over utterances, divided at last by the
-number of encoder frames of all batches and processes, so it does not matter how a step's audio is shared out.
+Two rules make a run reproducible. First, every random number is a function of the seed and the batch number, so a
+killed run continues exactly from its last checkpoint, and two processes draw the same numbers as one process that
+accumulates two batches. Second, losses are summed over utterances, and the gradient is divided at the end by the number
+of encoder frames of all batches and processes, so the division of a step's audio into batches does not matter.
 """
 
 from summarymix.training.checkpoint import Progress
@@ -11,19 +11,19 @@ from summarymix.training.run import Run
 
 
 def train(run: Run) -> Progress:
-    """Train to the end of the last epoch, from wherever ``run`` stands.
+    """Train to the end of the last epoch, from the current progress of ``run``.
 
     Returns:
-        Where it ended.
+        The final progress.
 
     Raises:
-        RuntimeError: ``config.max_bad_steps`` steps in a row had no finite gradient, or the loss has run away.
-        OSError: a checkpoint cannot be written; those before it are intact.
+        RuntimeError: ``config.max_bad_steps`` steps in a row had no finite gradient, or training has diverged.
+        OSError: a checkpoint cannot be written; earlier ones are intact.
     """
     while not run.is_finished:
         for group in run.groups():  # the batches of one optimiser step
             step = run.forward_backward(group)
-            if step.has_bad_losses:  # NaN · 0 is NaN: one utterance spoils the gradients of all
+            if step.has_bad_losses:  # 0 · NaN is NaN: one utterance spoils the whole gradient
                 step = run.redo_without_bad(step)
             if not step.is_finite:
                 run.skip(step)

@@ -1,4 +1,4 @@
-"""Whether the largest batches fit into memory, found out before training instead of in the middle of it."""
+"""Memory check of the largest batches before training, instead of a failure in the middle of it."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,22 +23,22 @@ def scan_memory(
     log: TrainingLog,
     has_state: bool,
 ) -> None:
-    """Forward and backward of the worst batches, offline and in the smallest chunks; say what memory each takes.
+    """Run forward and backward on the largest batches, offline and in the smallest chunks, and log the memory of each.
 
-    Leaves weights, gradients and random numbers as they were. Each process scans on its own GPU.
+    Weights, gradients and random states do not change. Each process scans on its own GPU.
 
     Args:
-        model: on its device; without gradients.
-        worst_batches: each with the reason why it is one, as :meth:`TrainData.worst_batches` has it.
-        config: of the run.
-        log: gets a line for each batch.
-        has_state: the optimiser has its state already; otherwise room for it is taken meanwhile.
+        model: model on its device, without gradients.
+        worst_batches: pairs of reason and batch, from :meth:`TrainData.worst_batches`.
+        config: configuration of the run.
+        log: log that gets a line for each batch.
+        has_state: True if the optimiser already has its state; otherwise memory for it is reserved during the scan.
 
     Raises:
-        RuntimeError: a batch does not fit; names it, and what to do.
+        RuntimeError: a batch does not fit; the message names it and the remedy.
     """
     device = next(model.parameters()).device
-    # No optimiser keeps more than two numbers for each parameter.
+    # Optimisers keep at most two numbers for each parameter.
     room = [] if has_state else [torch.empty_like(p) for p in model.parameters() for _ in range(2)]
     multiple = model.encoder.chunk_multiple
     smallest = -(-config.chunk.min_chunk // multiple) * multiple
@@ -61,18 +61,18 @@ def scan_memory(
 
 @contextmanager
 def explain_out_of_memory(batch: Batch, config: TrainConfig, which: str = "a batch") -> Iterator[None]:
-    """Turn running out of GPU memory into an error that says with which batch, and what to do.
+    """Replace torch's out-of-memory error by one that names the batch and the remedy.
 
     Raises:
-        RuntimeError: in place of torch's.
+        RuntimeError: the GPU is out of memory.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise RuntimeError(
             f"Out of GPU memory with {which} of {_describe(batch)}. Lower --data.max_duration (now "
-            f"{config.data.max_duration}) and raise --accumulate (now {config.accumulate}) as much, or, for a single "
-            f"long utterance, lower --data.max_seconds (now {config.data.max_seconds}); the same command then goes on. "
+            f"{config.data.max_duration}) and raise --accumulate (now {config.accumulate}) in proportion, or for a "
+            f"single long utterance lower --data.max_seconds (now {config.data.max_seconds}); then repeat the command. "
             f"So far {_peak_memory(torch.device('cuda'))}. The original message: {error}"
         ) from error
 

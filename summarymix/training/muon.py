@@ -1,14 +1,14 @@
-"""Muon: steps of orthogonal matrices for an encoder's linear maps, AdamW's steps for everything else.
+"""Muon: orthogonal steps for an encoder's linear maps, AdamW's steps for all other parameters.
 
-An encoder's gradients are nearly of low rank: at first they say how frequent each token is, and Adam, which scales
-each weight by itself, follows these few directions. What distinguishes sounds lies in the many weak ones. Muon
-(K. Jordan et al. 2024, https://kellerjordan.github.io/posts/muon) takes all of them at the same rate: the step of a
-matrix W (m, n) with gradient G is its momentum's nearest orthogonal matrix,
+An encoder's gradients are nearly of low rank. At first a few strong directions carry the token frequencies, and Adam,
+which scales each weight separately, follows them. The many weak directions distinguish the sounds. Muon (K. Jordan et
+al. 2024, https://kellerjordan.github.io/posts/muon) moves along all directions at the same rate: the step of a matrix
+W (m, n) with gradient G is the orthogonal matrix nearest to its momentum,
 
     B ← μ·B + (1 - μ)·G
     W ← W - α·λ·W - 0.2·√max(m, n)·α·orthogonal((1 - μ)·G + μ·B)
 
-where 0.2·√max(m, n) gives its elements the root mean square of AdamW's (arXiv 2502.16982), so that both kinds of
+where 0.2·√max(m, n) gives the step the root mean square of AdamW's steps (arXiv 2502.16982), so that both kinds of
 parameters share the learning rate α and the weight decay λ.
 """
 
@@ -20,21 +20,21 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-# Of the polynomial x ↦ a·x + b·x³ + c·x⁵, which takes singular values from near 0 to 0.7 … 1.2 in five rounds.
+# Five rounds of the polynomial x ↦ a·x + b·x³ + c·x⁵ take singular values from near 0 to 0.7 … 1.2.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
-RMS = 0.2  # of AdamW's steps, as measured in arXiv 2502.16982
+RMS = 0.2  # root mean square of AdamW's steps, measured in arXiv 2502.16982
 
 
 class Muon(Optimizer):
-    """See the module for what the letters mean.
+    """The Muon optimiser; the module's docstring defines the symbols.
 
     Args:
-        matrices: parameters (…, m, n) that are linear maps, or several each.
+        matrices: parameters (…, m, n), each with one or several linear maps.
         others: parameters that take AdamW's steps.
         lr: α.
-        betas: of AdamW: decay of the averages of gradients and of their squares.
-        eps: of AdamW.
+        betas: AdamW: decay of the averages of gradients and squared gradients.
+        eps: AdamW: ε.
         weight_decay: λ, for all parameters of two or more dimensions.
         momentum: μ.
     """
@@ -60,7 +60,7 @@ class Muon(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Take a step along the parameters' gradients; parameters without one stay as they are."""
+        """Take a step; parameters without a gradient do not change."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -105,10 +105,10 @@ class Muon(Optimizer):
 
 
 def orthogonal(x: Tensor) -> Tensor:
-    """About the nearest (semi-)orthogonal matrix of each matrix of x (…, m, n), by Newton-Schulz iteration.
+    """Approximate the nearest (semi-)orthogonal matrix of each matrix of x (…, m, n), by Newton-Schulz iteration.
 
-    U S Vᵀ becomes U S' Vᵀ, with singular values of about 0.7 … 1.2 where those of x are above a thousandth of its norm.
-    On CUDA it is computed in bfloat16, as torch.optim.Muon does anywhere. A matrix of zeros stays zero.
+    U S Vᵀ becomes U S' Vᵀ, where S' is about 0.7 … 1.2 for singular values above a thousandth of the norm of x. CUDA
+    computes in bfloat16, as torch.optim.Muon does on every device. A matrix of zeros stays zero.
     """
     is_tall = x.size(-2) > x.size(-1)
     wide = x.mT if is_tall else x

@@ -1,4 +1,4 @@
-"""The optimiser."""
+"""Making and restoring the optimiser."""
 
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,10 @@ from summarymix.training.schedule import OptimConfig
 
 
 def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
-    """The optimiser of ``config`` for the parameters of ``model``.
+    """Make the optimiser of ``config`` for the parameters of ``model``.
 
-    AdamW (arXiv 1711.05101) has two groups: matrices and kernels decay, biases, norms and scales do not. Muon takes the
-    encoder's linear maps, and leaves the rest to AdamW: kernels, and what reads or makes tokens.
+    AdamW (arXiv 1711.05101) has two groups: matrices and kernels decay, biases, norms and scales do not. Muon updates
+    the encoder's linear maps and leaves the rest to AdamW: kernels, predictor, joiner and output layers.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if config.name == "scaled_adam":
@@ -35,24 +35,24 @@ def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
 
 
 def linear_maps(module: nn.Module) -> list[Tensor]:
-    """The weights of the linear maps in ``module`` that are trained, (…, m, n) each."""
+    """The trainable weights of the linear maps in ``module``, each (…, m, n)."""
     linear = (part for part in module.modules() if isinstance(part, nn.Linear | GroupedLinear))
     return [part.weight for part in linear if part.weight.requires_grad]
 
 
 def restore_optimizer(optimizer: Optimizer, path: Path, checkpoint: dict[str, Any], config: OptimConfig) -> None:
-    """Give ``optimizer`` the state it has in a checkpoint; its options are still those of ``config``.
+    """Load the state of a checkpoint into ``optimizer``, with the options of ``config``.
 
     Raises:
-        ValueError: that is the state of another optimiser.
+        ValueError: the checkpoint has the state of another optimiser.
     """
     name = checkpoint["config"]["optim"].get("name", "adamw")
     if name != config.name:
         raise ValueError(
-            f"{path} was trained with --optim.name {name}, which {config.name} cannot continue. Give that option, or "
-            "start a new run from its weights with --init_from and another --exp_dir"
+            f"{path} was trained with --optim.name {name}, and {config.name} cannot continue it. Give the same "
+            "optimiser, or start a new run from its weights with --init_from and another --exp_dir"
         )
-    # The learning rate is no option: the schedule sets it before each step, and a checkpoint has that of the last one.
+    # All options but the learning rate, which the schedule sets before each step.
     kept = optimizer.defaults.keys() - {"lr"}
     options = [{option: group[option] for option in kept} for group in optimizer.param_groups]
     optimizer.load_state_dict(checkpoint["optimizer"])
@@ -61,5 +61,5 @@ def restore_optimizer(optimizer: Optimizer, path: Path, checkpoint: dict[str, An
 
 
 def clip_factor(grad_norm: float, config: OptimConfig) -> float:
-    """What to multiply a gradient of this norm by before the step; ScaledAdam clips it by itself."""
+    """The factor that clips a gradient of this norm; 1 for ScaledAdam, which clips by itself."""
     return 1.0 if config.name == "scaled_adam" else min(1.0, config.clip_norm / (grad_norm + 1e-6))

@@ -1,4 +1,4 @@
-"""A training run: its parts, and each thing that the loop does with them."""
+"""A training run: its state, and the operations of the training loop."""
 
 import itertools
 import math
@@ -49,20 +49,20 @@ from summarymix.training.validation import plateau_notice, validate
 
 MAX_SAVED_BAD_BATCHES = 10  # so that a diverging run does not fill the disk
 
-# Summed over a step's utterances, and over the steps between two lines of the log.
+# Values summed over a step's utterances, and over the steps between two lines of the log.
 SUMS = ("frames", "left_out", "loss", "simple", "pruned", "ctc", "consistency", "seconds")
 
 
 class EpochData(Protocol):
-    """Training data as a run reads it; :class:`summarymix.data.training_data.TrainData` is the real one."""
+    """Interface of the training data; :class:`summarymix.data.training_data.TrainData` implements it."""
 
     total_seconds: float
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch for one process, the same number for each."""
+        """The batches of an epoch for one process; every process gets the same number."""
 
     def worst_batches(self) -> Iterable[tuple[str, Batch]]:
-        """The batches that take most memory, each with the reason."""
+        """The batches that need the most memory, each with the reason."""
 
 
 @dataclass
@@ -70,10 +70,10 @@ class Step:
     """The result of the forward and backward passes of one optimiser step.
 
     Args:
-        group: its batches, as they were read.
-        sums: SUMS over all processes.
-        norm: of the gradient of the mean loss per frame.
-        finite: for each batch, which utterances have finite losses, (N,).
+        group: batches of the step, as read.
+        sums: values of SUMS, summed over all processes.
+        norm: norm of the gradient of the mean loss per frame.
+        finite: for each batch, True for utterances with finite losses, (N,).
     """
 
     group: list[Batch]
@@ -83,24 +83,24 @@ class Step:
 
     @property
     def has_bad_losses(self) -> bool:
-        """Whether the loss of an utterance, of any process, is not finite."""
+        """True if an utterance of any process has a non-finite loss."""
         return self.sums["left_out"] > 0
 
     @property
     def is_finite(self) -> bool:
-        """Whether the parameters can be updated."""
+        """True if the parameters can be updated."""
         return math.isfinite(self.norm) and self.sums["frames"] > 0
 
 
 class Run:
-    """A training run, which :func:`summarymix.training.loop.train` takes to its end.
+    """A training run, driven by :func:`summarymix.training.loop.train`.
 
-    It begins where the newest checkpoint in ``config.exp_dir`` ends, if there is one.
+    It resumes from the newest checkpoint in ``config.exp_dir``, if there is one.
 
     Args:
-        config: the run.
-        model: as initialised; its weights are changed.
-        tokenizer: goes into the checkpoints.
+        config: configuration of the run.
+        model: initialised model, which training changes.
+        tokenizer: tokenizer of the model, for validation and checkpoints.
         train_data: batches to train on.
         dev_data: the dev splits.
         world: this process and the others.
@@ -108,7 +108,7 @@ class Run:
 
     Raises:
         RuntimeError: the largest batches do not fit into memory.
-        ValueError: the checkpoint in ``exp_dir`` is of another configuration, or this machine cannot do what is asked.
+        ValueError: the checkpoint in ``exp_dir`` has another configuration, or this machine cannot run ``config``.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Run:
         world: World,
         recipe: str = "",
     ) -> None:
-        # These refuse what this machine cannot do, before anything is written.
+        # Check the configuration before anything is written.
         autocast(world.device, config.precision)
         surroundings = environment(config, world)
         config.chunk.check(model.encoder.chunk_multiple)
@@ -134,7 +134,7 @@ class Run:
         self.scheduled = find_scheduled(model)
         self.augment = spec_augment(config.data.spec_augment)
         self.optimizer = make_optimizer(model, config.optim)
-        # A gradient of sums over utterances is in half precision's range as it is; grow from there.
+        # Gradients of sums over utterances fit the range of half precision unscaled, so the scale starts at 1.
         self.scaler = torch.amp.GradScaler(world.device.type, init_scale=1.0, enabled=config.precision == "fp16")
         self.average = RunningMean(model)
         self.progress = Progress()
@@ -142,7 +142,7 @@ class Run:
 
         messages = [", ".join(f"{name}: {value}" for name, value in surroundings.items())]
         if unused := config.optim.without_effect():
-            messages.append(f"Without effect, as options of another optimiser or schedule: {', '.join(unused)}")
+            messages.append(f"Ignored options of another optimiser or schedule: {', '.join(unused)}")
         is_new = self._restore_or_initialize(messages)
         self._open_log(messages)
         if is_new and config.init_from is None:
@@ -157,14 +157,14 @@ class Run:
             self.ddp = DistributedDataParallel(
                 model,
                 device_ids=[world.device] if world.device.type == "cuda" else None,
-                broadcast_buffers=False,  # they are constant
+                broadcast_buffers=False,  # buffers are constant
                 gradient_as_bucket_view=True,
             )
         self.planned_seconds = config.num_epochs * train_data.total_seconds
         self.max_steps = config.max_steps or math.inf
 
     def _restore_or_initialize(self, messages: list[str]) -> bool:
-        """Take over the newest checkpoint, or else the weights of ``init_from``. True if there is no checkpoint."""
+        """Restore the newest checkpoint, or else load ``init_from``. Return True if there is no checkpoint."""
         config, exp_dir = self.config, self.config.exp_dir
         path = newest_checkpoint(exp_dir)
         if path is not None:
@@ -179,13 +179,13 @@ class Run:
             messages.append(f"Resuming from {path}: epoch {self.progress.epoch}, step {self.progress.step}")
             if config.init_from is not None:
                 messages.append(
-                    f"--init_from {config.init_from} was for the beginning of this run: it is not read again"
+                    f"--init_from {config.init_from} only applies to the start of a run: it is not read again"
                 )
             if changed := config_differences(checkpoint["config"], plain(config)):
-                messages.append(f"Options that are not those of that checkpoint: {', '.join(changed)}")
+                messages.append(f"Options changed since that checkpoint: {', '.join(changed)}")
         elif config.init_from is not None:
             messages.append(initialize_from(config.init_from, self.model, self.tokenizer, config.reinit_vocab))
-        place = f"the step at which to resume; {exp_dir} must be one folder, seen by all processes"
+        place = f"the step to resume from: {exp_dir} must be one folder that all processes share"
         self.world.check_same(self.progress.step, place)
         return path is None
 
@@ -200,9 +200,9 @@ class Run:
             self.log.say_once(message)
 
     def _measure_features(self) -> None:
-        """Normalise features by the statistics of the training data."""
+        """Set the feature normalisation from the training data."""
         stats = torch.zeros(2, self.config.data.num_mel_bins, device=self.world.device)
-        # One process reads the data, the others add zeros. No epoch of training has the order of epoch 0.
+        # The main process reads the data, the others add zeros. Training starts at epoch 1, in another order.
         if self.world.is_main:
             stats[:] = torch.stack(feature_stats(self.train_data.epoch(0)))
         mean, std = self.world.sum(stats)
@@ -210,11 +210,11 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the last epoch, or the last step, is done."""
+        """True if the last epoch or the last step is done."""
         return self.progress.epoch > self.config.num_epochs or self.progress.step >= self.max_steps
 
     def groups(self) -> Iterator[list[Batch]]:
-        """The batches of each remaining step of the epoch, those of this process."""
+        """Yield this process's batches of each remaining step of the epoch."""
         progress, world = self.progress, self.world
         batches = self.train_data.epoch(progress.epoch, world.rank, world.size, progress.batch // world.size)
         self.window, self.window_start = dict.fromkeys(SUMS, 0.0), monotonic()
@@ -226,17 +226,17 @@ class Run:
         self.bar.close()
 
     def forward_backward(self, group: list[Batch]) -> Step:
-        """Leave in the parameters the gradient of a step's summed losses, its mean over processes."""
+        """Compute the gradient of a step's summed losses in the parameters, averaged over processes."""
         config, progress, world = self.config, self.progress, self.world
         scales = loss_scales(progress.step, config.scales)
         set_progress(self.scheduled, progress.seconds / config.model.zipformer.ref_duration)
-        # A step that is given up is followed by other random numbers.
+        # Skipped steps count, so that the next step draws other random numbers.
         first_number = (progress.step + progress.skipped) * config.accumulate * world.size
         sums = torch.zeros(len(SUMS), dtype=torch.float64, device=world.device)
         finite_masks = []
         for i, batch in enumerate(group):
             rng = reseed(config.seed, first_number + i * world.size + world.rank)
-            # None of its cuts could be read. The others wait for this process's gradients: it gives zeros.
+            # No cut could be read. The other processes wait for this one's gradients, so it contributes zeros.
             is_empty = len(batch) == 0
             given = _placeholder(config.data.num_mel_bins) if is_empty else batch
             lengths = given.feature_lengths.to(world.device)
@@ -246,7 +246,7 @@ class Run:
                     given.features, given.feature_lengths, progress.step, config.scales.num_views(progress.step)
                 )
             ]
-            # Processes wait for each other in the backward of the step's last batch only.
+            # Processes synchronise only in the backward pass of the step's last batch.
             is_last = i == len(group) - 1
             synchronised = nullcontext() if is_last or self.ddp is None else self.ddp.no_sync()
             with explain_out_of_memory(given, config), synchronised:
@@ -264,7 +264,7 @@ class Run:
             sums[-1] += given.seconds
         world.sum(sums)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        # Read back once a step: this waits for the device.
+        # Read back once per step, because reading waits for the device.
         *values, scaled_norm = torch.cat([sums, norm[None].double()]).tolist()
         totals = dict(zip(SUMS, values, strict=True))
         norm_per_frame = scaled_norm / self.scaler.get_scale() * self._per_frame_factor(totals)
@@ -279,7 +279,7 @@ class Run:
         return replace(self.forward_backward(sound), group=step.group)
 
     def update(self, step: Step) -> None:
-        """Take the optimiser's step."""
+        """Take an optimiser step."""
         config, progress = self.config, self.progress
         self.scaler.unscale_(self.optimizer)
         done = progress.seconds / self.planned_seconds
@@ -301,21 +301,21 @@ class Run:
         self._finish(step, step.sums)
 
     def skip(self, step: Step) -> None:
-        """Give a step up whose gradient is not finite.
+        """Skip a step whose gradient is not finite.
 
         Raises:
-            RuntimeError: it is one too many in a row.
+            RuntimeError: it is the ``max_bad_steps``-th in a row.
         """
         self.scaler.unscale_(self.optimizer)
         self.progress.skipped += 1
-        # While fp16's scale is above 1 an overflow is how its limit is found, no fault of the batch.
+        # Above a scale of 1, fp16 overflows are part of the search for the scale, not the fault of the batch.
         if not (self.scaler.is_enabled() and self.scaler.get_scale() > 1.0):
             self.progress.bad_in_a_row += 1
             _report_bad_step(self.log, self.config, self.progress, step.group, self.world.rank)
         self._finish(step, {"seconds": step.sums["seconds"]})
 
     def _finish(self, step: Step, sums: dict[str, float]) -> None:
-        """Count a step that was taken or given up."""
+        """Count a step that was taken or skipped."""
         progress = self.progress
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -329,7 +329,7 @@ class Run:
         self.bar.update(sums["seconds"])
 
     def report(self, step: Step) -> None:
-        """Show a step that was taken, and now and then log the means since the last line."""
+        """Show a step in the progress bar, and every ``log_every_steps`` log the means since the last line."""
         losses = _per_frame(self.window)
         self.bar.set_postfix(loss=f"{losses['loss']:.3f}", lr=f"{self.lr:.1e}", refresh=False)
         if not self.is_due(self.config.log_every_steps):
@@ -347,7 +347,7 @@ class Run:
         self.window, self.window_start = dict.fromkeys(SUMS, 0.0), now
 
     def is_due(self, period: int | None) -> bool:
-        """Whether something that happens every ``period`` steps happens after this one."""
+        """True if ``period`` divides the number of steps so far."""
         return period is not None and period > 0 and self.progress.step % period == 0
 
     def validate(self) -> dict[str, dict[str, float]]:
@@ -373,12 +373,12 @@ class Run:
         return valid
 
     def save_within_epoch(self) -> None:
-        """Write the checkpoint of this step, in place of the one before."""
+        """Write the checkpoint of this step and remove the previous one."""
         if self.world.is_main:
             replace_step_checkpoint(self.config.exp_dir, self.progress.step, self.snapshot())
 
     def end_epoch(self) -> None:
-        """Validate, write the epoch's checkpoint, and remove those that need not be kept."""
+        """Validate, write the epoch's checkpoint, and remove old ones."""
         config, progress, epoch = self.config, self.progress, self.progress.epoch
         means = _per_frame(progress.epoch_sums) if progress.epoch_sums else {}
         counts = {"left_out": progress.left_out, "skipped": progress.skipped}
@@ -412,13 +412,13 @@ class Run:
         }
 
     def _per_frame_factor(self, sums: dict[str, float]) -> float:
-        """From the gradient of summed losses to that of the mean over frames."""
-        # DistributedDataParallel hands out the mean over processes.
+        """Factor from the gradient of summed losses to the gradient of the mean loss per frame."""
+        # DistributedDataParallel averages over processes.
         return self.world.size / max(sums["frames"], 1.0)
 
 
 def _placeholder(num_mel_bins: int) -> Batch:
-    """A batch of one second of nothing, for a process that has none."""
+    """A batch of one second of zeros, for a process whose batch is empty."""
     return Batch(torch.zeros(1, 100, num_mel_bins), torch.tensor([100]), [[]], [""], [""], 0.0)
 
 
@@ -446,7 +446,7 @@ def _mean_loss(valid: dict[str, dict[str, float]]) -> float:
 
 
 def _report_left_out(log: TrainingLog, number: int, step: Step) -> None:
-    """Name the utterances of this process whose loss is not finite."""
+    """Report the utterances of this process whose loss is not finite."""
     cut_ids = [
         cut_id
         for batch, finite in zip(step.group, step.finite, strict=True)
@@ -454,13 +454,13 @@ def _report_left_out(log: TrainingLog, number: int, step: Step) -> None:
         if not is_finite
     ]
     if cut_ids:
-        log.say(f"Left out at step {number}, their loss is not finite: {', '.join(cut_ids)}")
+        log.say(f"Left out at step {number} because their loss is not finite: {', '.join(cut_ids)}")
         log.record("left_out", number, cut_ids=cut_ids)
 
 
 def _report_bad_step(log: TrainingLog, config: TrainConfig, progress: Progress, group: list[Batch], rank: int) -> None:
-    """Save the batches of a step without a finite gradient and say so; stop if it is one too many."""
-    saved = "not saved, there are enough of them"
+    """Save and report the batches of a step without a finite gradient; stop after too many in a row."""
+    saved = "not saved, because enough already are"
     if len(list(config.exp_dir.glob(f"bad-batch-*-rank{rank}.pt"))) < MAX_SAVED_BAD_BATCHES:
         path: Path = config.exp_dir / f"bad-batch-{progress.step + progress.skipped}-rank{rank}.pt"
         with atomic_write(path, "wb") as file:
@@ -468,14 +468,14 @@ def _report_bad_step(log: TrainingLog, config: TrainConfig, progress: Progress, 
         saved = f"saved in {path}"
     cut_ids = [cut_id for batch in group for cut_id in batch.cut_ids]
     log.say(
-        f"The gradient after step {progress.step} is not finite; this step is skipped, its batches are {saved}. "
+        f"The gradient after step {progress.step} is not finite. This step is skipped; its batches are {saved}. "
         f"Cuts: {', '.join(cut_ids)}"
     )
     log.record("skipped", progress.step, cut_ids=cut_ids)
     if progress.bad_in_a_row >= config.max_bad_steps:
         raise RuntimeError(
-            f"{progress.bad_in_a_row} steps in a row had no finite gradient; the weights are those of step "
-            f"{progress.step}, before the first of them. If the cuts named above are sound, training has diverged: "
-            f"go back to an earlier checkpoint (delete the later ones in {config.exp_dir}), and change something, "
-            f"one or more of: {', '.join(remedies(config))}"
+            f"{progress.bad_in_a_row} steps in a row had no finite gradient; the weights are from step "
+            f"{progress.step}, before the first of them. If the cuts named above are good, training has diverged: "
+            f"go back to an earlier checkpoint (delete the later ones in {config.exp_dir}), and change one or more of: "
+            f"{', '.join(remedies(config))}"
         )

@@ -1,26 +1,26 @@
-"""ScaledAdam: Adam whose steps are relative to the size of each parameter, and which learns that size by itself.
+"""ScaledAdam: Adam with steps relative to the size of each parameter, and separate steps of that size.
 
-The optimiser of the Zipformer (arXiv 2310.11230, section 3.5 and appendix), written from its formulas. For a parameter
+The optimiser of the Zipformer (arXiv 2310.11230, section 3.5 and appendix), written from the formulas. For a parameter
 tensor θ with gradient g, root mean square r as last measured, learning rate α and momentum β1, at step t = 1, 2, …
 
     v ← β2·v + (1 - β2)·g²
     Δ ← β1·Δ - (1 - β1)·α·max(r, r_min)·g / (√(v / (1 - β2^t)) + ε)
     θ ← θ + Δ
 
-so α is a relative change per step, and the course of training is the same for a loss scaled by any number. Every P
-steps r is measured anew, and the size of θ takes a step of its own: Adam on the derivative by a scaling of θ, which is
-h = Σ θ·g, at a rate of η·α. With mean and sum over the P steps, and k = t / P,
+so α is a relative change per step, and scaling the loss does not change training. Every P steps r is measured again,
+and the size of θ takes its own step: Adam with learning rate η·α on h = Σ θ·g, the derivative with respect to a scale
+of θ. With mean and sum over the P steps, and k = t / P,
 
     w ← β2^P·w + (1 - β2^P)·mean(h²)
     s = -η·α·Σh / (√(w / (1 - β2^(P·k))) + ε), then -0.1 ≤ s ≤ 0.1; s ≥ 0 where r < r_min; r·(1 + s) ≤ r_max
     Δ ← Δ + (1 - β1)·s·θ, before g enters it
 
-A parameter of one element has no size that a step could be relative to: it takes Adam's steps at the rate η·α, and
-stays within ±scalar_max.
+A parameter of one element takes Adam steps with learning rate η·α, not relative to its size, and stays within
+±scalar_max.
 
-Before all this, gradients are clipped: N² = Σ r²·|g|² over all parameters (η instead of r where there is one element)
-is brought down to c times the median of N in the steps before. The gradient's size has no influence on that of a step;
-what clipping limits is the trace that a freak gradient leaves in v.
+Gradients are clipped first: N, where N² = Σ r²·|g|² over all parameters (η instead of r for one element), is limited to
+c times the median of N in earlier steps. The gradient's size does not affect the size of a step; clipping limits the
+effect of a freak gradient on v.
 """
 
 import logging
@@ -35,28 +35,28 @@ from torch.optim import Optimizer
 logger = logging.getLogger(__name__)
 
 MAX_SIZE_STEP = 0.1
-# Norms fall fast at first: medians after so many steps, with twice the tolerance, hold until a period is complete.
+# Norms fall fast at first: until a period is complete, the median is taken after these steps, with twice the tolerance.
 EARLY_STEPS = (10, 20, 40)
 
 
 class ScaledAdam(Optimizer):
-    """See the module for what the letters mean.
+    """The ScaledAdam optimiser; the module's docstring defines the symbols.
 
-    Everything that is one number for a tensor is kept on the CPU in float64, for all tensors of a group together, in
-    the group; so a step is a few operations over lists of tensors, and reads from the device once.
+    Numbers per tensor are kept in the group, as one vector on the CPU in float64. So a step is a few operations over
+    lists of tensors, and reads from the device once.
 
     Args:
-        params: parameters, or groups of them as elsewhere in torch; each group is clipped by itself.
+        params: parameters or parameter groups; each group is clipped separately.
         lr: α.
         betas: β1 and β2.
-        eps: ε. Smaller than Adam's, as gradients may be means over the thousands of frames of a batch.
-        clipping_scale: c; infinity never clips.
+        eps: ε. Smaller than Adam's, because gradients may be means over the thousands of frames of a batch.
+        clipping_scale: c; infinity disables clipping.
         scalar_lr_scale: η.
-        param_min_rms: r_min, the least size that steps are relative to; size steps do not make a tensor smaller.
-        param_max_rms: r_max, to which size steps bring back a tensor that is larger.
+        param_min_rms: r_min, the least size that steps are relative to; size steps do not shrink smaller tensors.
+        param_max_rms: r_max; size steps shrink larger tensors to it.
         scalar_max: bound of parameters of one element.
         size_update_period: P.
-        clipping_update_period: steps of which the median is taken, and after which it is taken anew.
+        clipping_update_period: number of steps that a median of N covers, and then holds for.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ScaledAdam(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Take a step along the parameters' gradients, which must be finite. A missing one counts as zeros."""
+        """Take a step. Gradients must be finite; a missing gradient counts as zeros."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -102,7 +102,7 @@ class ScaledAdam(Optimizer):
         return loss
 
     def _start(self, group: dict[str, Any]) -> None:
-        """The state before the first step. It is made here, as parameters may still be changed until then."""
+        """Make the state. The first step does it, because parameters may change until then."""
         group["step"] = 0
         params = group["params"]
         for p in params:
@@ -136,7 +136,7 @@ class ScaledAdam(Optimizer):
 
         torch._foreach_mul_(squares, beta2)
         torch._foreach_addcmul_(squares, grads, grads, value=(1 - beta2) * clip**2)
-        # The bias correction is left to the factors, which are numbers.
+        # The bias correction goes into the factors, which are numbers.
         correction = math.sqrt(1 - beta2 ** (step + 1))
         denominators = torch._foreach_sqrt(squares)
         torch._foreach_add_(denominators, group["eps"] * correction)
@@ -173,7 +173,7 @@ def _size_steps(group: dict[str, Any]) -> Tensor:
 
 
 def _clip_factor(group: dict[str, Any], norm: float) -> float:
-    """What gradients of this norm N are to be multiplied by; keeps the record of norms."""
+    """The factor that clips gradients of norm N; records the norm."""
     norms, period, steps = group["norms"], group["clipping_update_period"], group["step"] + 1
     factor = min(1.0, group["clipping_threshold"] / norm) if norm else 1.0
     norms[group["step"] % period] = norm
@@ -190,8 +190,8 @@ def _warn_if_mostly_clipped(group: dict[str, Any]) -> None:
     clipped = int((norms > group["clipping_threshold"]).sum())
     if clipped > len(norms) // 2:
         logger.warning(
-            "%d of the last %d gradients had to be clipped, so they grow (median norm %.3g, threshold %.3g): training "
-            "may be about to diverge. If the loss rises, go back to an earlier checkpoint and lower the learning rate, "
+            "%d of the last %d gradients were clipped because they grow (median norm %.3g, threshold %.3g): training "
+            "may be about to diverge. If the loss rises, go back to an earlier checkpoint and lower the learning rate "
             "or lengthen its warm-up",
             clipped,
             len(norms),

@@ -1,4 +1,4 @@
-"""What changes during training: the learning rate and the weights of the losses. Pure functions, no state."""
+"""Schedules of the learning rate and the loss weights, as pure functions."""
 
 import math
 from dataclasses import dataclass
@@ -16,39 +16,39 @@ OPTIONS_OF = {
 
 @dataclass
 class OptimConfig:
-    """The optimiser and its learning rate, which is that of :func:`learning_rate`."""
+    """Optimiser and learning rate schedule; see :func:`learning_rate`."""
 
     name: Literal["auto", "muon", "adamw", "scaled_adam"] = "auto"
-    """Muon, AdamW, or the Zipformer's ScaledAdam; auto: the last for the zip-style encoder, Muon for others."""
+    """Optimiser; auto: scaled_adam (the Zipformer's) for the zip-style encoder, muon for the Conformer."""
     schedule: Literal["auto", "cosine", "eden"] = "auto"
-    """Course of the learning rate; auto: eden for scaled_adam, cosine for others."""
+    """Learning rate schedule; auto: eden for scaled_adam, cosine for the others."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """Decay, per step, of the averages of gradients and of their squares."""
+    """Decay per step of the averages of gradients and squared gradients."""
 
     lr: float = 1e-3
     """Muon, AdamW: peak learning rate."""
     weight_decay: float = 0.01
-    """Muon, AdamW: for matrices and kernels; biases, norms and other vectors are not decayed."""
+    """Muon, AdamW: weight decay of matrices and kernels; biases, norms and other vectors do not decay."""
     clip_norm: float = 5.0
-    """Muon, AdamW: upper bound of the norm of the per-frame gradient."""
+    """Muon, AdamW: largest norm of the gradient of the loss per frame."""
     base_lr: float = 0.045
-    """ScaledAdam: peak learning rate, a relative change per step and so much larger than AdamW's."""
+    """ScaledAdam: peak learning rate; a relative change per step, so much larger than AdamW's."""
     clipping_scale: float = 2.0
-    """ScaledAdam: upper bound of the gradient's norm, as a multiple of its median over some steps before."""
+    """ScaledAdam: upper bound of the gradient norm, as a multiple of its median over earlier steps."""
 
     warmup_steps: int = 2000
     """cosine: steps of linear warm-up."""
     final_lr_factor: float = 0.02
-    """cosine: the learning rate at the end of training, as a fraction of the peak."""
+    """cosine: final learning rate as a fraction of the peak."""
     ref_duration: float = 600.0
-    """eden: seconds of audio that make a batch, whatever the batches are in fact."""
+    """eden: seconds of audio that count as a batch, independent of the size of the real batches."""
     warmup_batches: float = 500.0
-    """eden: such batches of linear warm-up."""
+    """eden: length of the linear warm-up in such batches."""
     lr_batches: float = 7500.0
-    """eden: such batches after which the learning rate begins to fall."""
+    """eden: number of such batches after which the learning rate begins to fall."""
     lr_epochs: float = 3.5
-    """eden: epochs after which the learning rate begins to fall; its unit is the training data as prepared, copies at
-    other speeds included."""
+    """eden: number of epochs after which the learning rate begins to fall. An epoch is the training data as prepared,
+    including copies at other speeds."""
 
     def __post_init__(self) -> None:
         for name in ("ref_duration", "lr_batches", "lr_epochs"):
@@ -57,16 +57,16 @@ class OptimConfig:
 
     @property
     def is_eden(self) -> bool:
-        """Whether the learning rate takes the course of :func:`eden_factor`; else that of :func:`cosine_factor`."""
+        """True if :func:`eden_factor` schedules the learning rate; otherwise :func:`cosine_factor` does."""
         return self.schedule == "eden" or (self.schedule == "auto" and self.name == "scaled_adam")
 
     @property
     def peak_lr(self) -> float:
-        """The learning rate that the schedule's factor is of."""
+        """The peak learning rate, which the schedule's factor multiplies."""
         return self.base_lr if self.name == "scaled_adam" else self.lr
 
     def without_effect(self) -> list[str]:
-        """Options that have been set and are those of another optimiser or schedule."""
+        """Options that were set but belong to another optimiser or schedule."""
         used = self.name, "eden" if self.is_eden else "cosine"
         used_options = {option for owner in used for option in OPTIONS_OF[owner]}
         unused = {option: None for options in OPTIONS_OF.values() for option in options if option not in used_options}
@@ -82,19 +82,22 @@ class LossScales:
     """Weights of the losses in their sum; see :func:`loss_scales`."""
 
     simple: float = 0.5
+    """Weight of the simple loss after warm-up."""
     pruned: float = 1.0
+    """Weight of the pruned loss after warm-up."""
     ctc: float = 0.2
+    """Weight of the CTC loss."""
     consistency: float = 0.0
-    """Weight of the divergence between two outputs of the CTC head (CR-CTC, arXiv 2410.05101, where it is a fifth of
-    the CTC loss's). Above 0 each batch is encoded twice, each time with its own masks and chunks. A step takes the time
-    and the memory of two batches."""
+    """Weight of the divergence between two outputs of the CTC head (CR-CTC, arXiv 2410.05101, with a fifth of the CTC
+    loss's weight). Above 0, each batch is encoded twice with different masks and chunks, so a step takes the time and
+    memory of two batches."""
     consistency_after: int = 0
     """Steps before the consistency loss starts; until then batches are encoded once."""
     warmup_steps: int = 2000
-    """Steps until ``simple`` and ``pruned`` have reached their values."""
+    """Steps until ``simple`` and ``pruned`` reach their values."""
 
     def num_views(self, step: float = math.inf) -> int:
-        """How often the batches of a step are encoded; without ``step`` how often at most."""
+        """Number of times that the batches of a step are encoded; without ``step``, the maximum."""
         return 2 if self.consistency > 0 and step >= self.consistency_after else 1
 
 
@@ -103,10 +106,10 @@ def learning_rate(step: int, seconds: float, epochs: float, progress: float, con
 
     Args:
         step: optimiser steps taken so far.
-        seconds: of audio in them, that of all processes.
-        epochs: passes over the training data in them, with fractions.
-        progress: share of the whole training done, from 0 to 1.
-        config: peak and course.
+        seconds: seconds of audio in these steps, over all processes.
+        epochs: passes over the training data in these steps, with fractions.
+        progress: fraction of the whole training done, from 0 to 1.
+        config: peak and schedule.
     """
     factor = eden_factor(seconds, epochs, config) if config.is_eden else cosine_factor(step, progress, config)
     return config.peak_lr * factor
@@ -117,9 +120,8 @@ def cosine_factor(step: int, progress: float, config: OptimConfig) -> float:
 
     min(1, (step + 1) / warmup_steps) · (f + (1 - f) · (1 + cos π·progress) / 2), f = final_lr_factor.
 
-    Progress is the share of the planned audio that has been trained on, so the decay is complete at the end of the
-    last epoch whatever the batch size or the number of processes; only the warm-up counts steps. Progress outside of 0
-    to 1 is clipped.
+    Progress is the fraction of the planned audio, so the decay ends with the last epoch for any batch size and number
+    of processes; only the warm-up counts steps. Progress is clipped to the range from 0 to 1.
     """
     warmup = min(1.0, (step + 1) / max(config.warmup_steps, 1))
     cosine = 0.5 * (1.0 + math.cos(math.pi * min(max(progress, 0.0), 1.0)))
@@ -133,10 +135,10 @@ def eden_factor(seconds: float, epochs: float, config: OptimConfig) -> float:
     fractions included, where w rises linearly from 0.1 to 1 over warmup_batches. It does not depend on when training
     ends.
 
-    icefall counts b in steps, so its rates suit the batches that they were tuned with, and a user with one GPU, or
-    with sixteen, gets another course over the data. Here b = seconds / ref_duration is counted in audio: the course is
-    the same for the same audio, however it is split into steps and processes. To follow a recipe of icefall, set
-    ref_duration to the audio of its steps, max-duration times world-size: 4000 for its zipformer of 66 M.
+    icefall counts b in steps, so its learning rates suit the batch size that they were tuned with, and another number
+    of GPUs changes the schedule. Here b = seconds / ref_duration counts audio, so the schedule does not depend on how
+    the audio is divided into steps and processes. To follow an icefall recipe, set ref_duration to the audio of its
+    steps, max-duration times world-size: 4000 for its zipformer of 66 M.
     """
     batches = seconds / config.ref_duration
     done = min(1.0, batches / config.warmup_batches) if config.warmup_batches > 0 else 1.0
@@ -149,8 +151,8 @@ def eden_factor(seconds: float, epochs: float, config: OptimConfig) -> float:
 def loss_scales(step: int, config: LossScales) -> tuple[float, float, float, float]:
     """Weights of (simple, pruned, ctc, consistency) at a step.
 
-    The simple loss, which finds the alignment that the pruning needs, falls linearly from 1 to its weight, while the
-    pruned loss rises from a tenth of its weight (the schedule of icefall's zipformer recipe).
+    The weight of the simple loss, which finds the alignment for the pruning, falls linearly from 1 to its final value,
+    while the weight of the pruned loss rises from a tenth of its final value (as in icefall's zipformer recipe).
     """
     done = min(1.0, step / max(config.warmup_steps, 1))
     return 1.0 - done * (1.0 - config.simple), config.pruned * (0.1 + 0.9 * done), config.ctc, config.consistency

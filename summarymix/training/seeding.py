@@ -1,4 +1,4 @@
-"""Random numbers that need no saving: each is a function of the seed and of where the run stands."""
+"""Random numbers as functions of the seed and the run's progress, so that no generator state needs saving."""
 
 import hashlib
 import random
@@ -8,10 +8,10 @@ import torch
 
 
 def reseed(*key: int | str) -> random.Random:
-    """Seed Python, NumPy and PyTorch (all devices) by ``key``, and return a generator of its own for the caller.
+    """Seed Python, NumPy and PyTorch (all devices) by ``key``, and return a separate generator.
 
-    Called before each batch with the run's seed and the batch's number, this makes a resumed run draw what the
-    uninterrupted one would have drawn, and two processes together what one would draw that takes both batches.
+    It is called before each batch with the run's seed and the batch number. So a resumed run draws the same numbers as
+    an uninterrupted one, and two processes draw the same numbers as one process that takes both batches.
     """
     number = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big")
     random.seed(number)

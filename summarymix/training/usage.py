@@ -1,4 +1,4 @@
-"""What a run costs: time and memory."""
+"""Time and memory of a run."""
 
 import re
 import resource
@@ -7,17 +7,17 @@ from pathlib import Path
 
 import torch
 
-STATUS = Path("/proc/self/status")  # Linux has it
+STATUS = Path("/proc/self/status")  # Linux only
 
 
 class Stopwatch:
-    """Seconds since it was made or last read: of the clock, and of this process's threads on the CPU."""
+    """Measures wall-clock time and CPU time of this process's threads, in seconds."""
 
     def __init__(self) -> None:
         self._last = self._now()
 
     def lap(self) -> tuple[float, float]:
-        """The seconds of the clock and those on the CPU; the next lap begins."""
+        """Return wall-clock and CPU seconds since the last lap or the start, and start the next lap."""
         last, self._last = self._last, self._now()
         return self._last[0] - last[0], self._last[1] - last[1]
 
@@ -27,15 +27,15 @@ class Stopwatch:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: the most that tensors have taken on a GPU, or that this process has had resident for the CPU."""
+    """Peak memory in bytes: of tensors on a GPU, or resident memory of this process for the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if STATUS.is_file():
-        # Not ru_maxrss, which on Linux begins with what the parent process had resident.
+        # Not ru_maxrss, which on Linux starts at the resident memory of the parent process.
         return process_memory("VmHWM")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
 
 
 def process_memory(name: str) -> int:
-    """Bytes: a figure of :data:`STATUS`, such as VmRSS, what is resident now."""
+    """A field of :data:`STATUS` in bytes, such as VmRSS, the resident memory."""
     return 1024 * int(re.search(rf"{name}:\s+(\d+) kB", STATUS.read_text())[1])  # type: ignore[index]

@@ -18,7 +18,7 @@ from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import World
 from summarymix.training.precision import autocast
 
-# After so many updates most hypotheses on dev should differ.
+# After this many steps most dev hypotheses should differ.
 PLATEAU_STEPS = 2000
 PLATEAU_ALIKE = 50.0  # per cent
 
@@ -35,14 +35,13 @@ def validate(
 ) -> dict[str, dict[str, float]]:
     """Mean losses per encoder frame and word error rates over all dev data, for each of ``config.validation``.
 
-    The weights of the losses are those after their warm-up, so that values compare across the run; each setting's are
-    its own, without the consistency loss. A non-finite loss of any utterance makes the mean non-finite: it is not
-    hidden. Each process takes its share of the batches.
+    Losses have their weights after warm-up, so that values compare across the run; the consistency loss is left out. A
+    non-finite loss of any utterance makes the mean non-finite. Each process takes its share of the batches.
 
     Returns:
-        For each setting's name: ``loss`` and its parts ``simple``, ``pruned`` and ``ctc``; ``wer`` of the transducer
-        and ``ctc_wer`` of the CTC head, both by greedy search; ``alike``, of the neighbours in a batch with different
-        transcripts the share that the transducer takes for the same. The last three are in per cent.
+        By setting name: ``loss`` and its parts ``simple``, ``pruned`` and ``ctc``; ``wer`` of the transducer and
+        ``ctc_wer`` of the CTC head, both by greedy search; ``alike``, the share of neighbours in a batch with different
+        transcripts that get the same hypothesis from the transducer. The last three are in per cent.
     """
     scales = torch.tensor([config.scales.simple, config.scales.pruned, config.scales.ctc], dtype=torch.float64)
     transducer, ctc = (kind(model, unk_id=tokenizer.unk_id) for kind in (GreedySearch, CTCGreedySearch))
@@ -79,32 +78,32 @@ def validate(
 
 
 def plateau_notice(step: int, alike: float, config: TrainConfig) -> str | None:
-    """What to tell of a model that has learnt which words are frequent, but not to listen; None if it listens.
+    """A notice that the model has not learnt the acoustics yet; None if it has.
 
     Args:
-        step: updates so far.
-        alike: of a setting, as :func:`validate` gives it.
-        config: of the run.
+        step: optimiser steps so far.
+        alike: ``alike`` of a setting, from :func:`validate`.
+        config: configuration of the run.
     """
     if step < PLATEAU_STEPS or alike < PLATEAU_ALIKE:
         return None
     remedies = [
-        "see whether text and audio belong together: suspicious.tsv and skipped*.tsv, and listen to some",
-        f"mask later: --data.spec_augment.warmup_steps above {config.data.spec_augment.warmup_steps}",
-        f"let the CTC loss lead: --scales.ctc above {config.scales.ctc:g}",
-        "begin from a model that listens: --init_from",
+        "check that transcripts match the audio: see suspicious.tsv and skipped*.tsv, and listen to some",
+        f"delay SpecAugment: --data.spec_augment.warmup_steps above {config.data.spec_augment.warmup_steps}",
+        f"increase the weight of the CTC loss: --scales.ctc above {config.scales.ctc:g}",
+        "start from a trained model: --init_from",
     ]
     if config.optim.name == "adamw":
         remedies.insert(1, "--optim.name muon")
     return (
-        f"After {step} updates {alike:.0f} % of the dev utterances that stand side by side get one hypothesis: the "
-        f"model has learnt the language, but not to listen. It may begin later; or {'; or '.join(remedies)}"
+        f"After {step} steps {alike:.0f} % of neighbouring dev utterances get the same hypothesis: the model has "
+        f"learnt the label statistics but not the acoustics yet. Train on, or {'; or '.join(remedies)}"
     )
 
 
 @dataclass
 class _Tally:
-    """What is counted of one setting, by one process."""
+    """Sums of one setting in one process."""
 
     losses: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))  # simple, pruned, ctc
     frames: int = 0
@@ -112,10 +111,10 @@ class _Tally:
     errors: int = 0
     ctc_errors: int = 0
     different: int = 0  # neighbours with different transcripts
-    alike: int = 0  # those of them with the same hypothesis
+    alike: int = 0  # such neighbours with the same hypothesis
 
     def means(self, scales: Tensor, world: World) -> dict[str, float]:
-        """Over all processes."""
+        """Means over all processes."""
         counts = (self.frames, self.words, self.errors, self.ctc_errors, self.different, self.alike)
         sums = world.sum(torch.tensor([*self.losses.tolist(), *counts], dtype=torch.float64, device=world.device))
         *losses, frames, words, errors, ctc_errors, different, alike = sums.tolist()
@@ -132,6 +131,6 @@ class _Tally:
 
 
 def _errors(references: list[str], hypotheses: list[str]) -> int:
-    """Word errors."""
+    """The number of word errors."""
     pairs = zip(references, hypotheses, strict=True)
     return sum(kaldialign.edit_distance(ref.split(), hyp.split())["total"] for ref, hyp in pairs)

@@ -171,12 +171,12 @@ def test_grouped_linear_is_block_diagonal():
 
 
 def test_mixing_that_does_not_exist_is_refused():
-    with pytest.raises(ValueError, match=r"mixing\.mode .mean. is none of merged"):
+    with pytest.raises(ValueError, match=r"mixing\.mode .mean. is unknown: choose merged"):
         make_mixer(MixingConfig("mean"), 4, 4, 2, 0.0)
     with pytest.raises(ValueError, match="summary_dim 8 must be dim 6"):
         make_mixer(MixingConfig("lite"), 6, 8, 2, 0.0)
     for mixing in ("local", "attention"):
-        with pytest.raises(ValueError, match=rf"decay_seconds 2.0 is for a mean: mixing.mode {mixing} has none"):
+        with pytest.raises(ValueError, match=rf"decay_seconds 2.0 does not apply to mixing.mode {mixing}"):
             MixingConfig(mixing, decay_seconds=2.0)
     with pytest.raises(ValueError, match=r"decay_seconds 0.0 must be above 0"):
         MixingConfig(decay_seconds=0.0)

@@ -231,5 +231,5 @@ def test_what_does_not_fit_is_refused():
     x = torch.zeros(SHAPE, requires_grad=True)
     with pytest.raises(ValueError, match=r"Balancer of 5 channels.*\(3, 20, 6\)"):
         Balancer(5, prob=1.0)(x)
-    with pytest.raises(ValueError, match=r"not 0\.5"):
+    with pytest.raises(ValueError, match=r"whitening_limit 0\.5 must be at least 1"):
         Whiten(0.5)

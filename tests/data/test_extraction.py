@@ -98,7 +98,7 @@ def test_workers_in_another_folder(manifests: Path, tmp_path: Path, monkeypatch)
 
 
 def test_workers_that_do_not_see_the_files_say_so(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"worker on .* does not see .*work on a disk that all workers"):
+    with pytest.raises(FileNotFoundError, match=r"worker on .* cannot find .*use a disk that all workers"):
         extraction._extract_shard("00000-x", [], tmp_path / "nope", Path("s"), Path("f"), ExtractionOptions())
 
 
@@ -192,7 +192,9 @@ def test_full_disk_is_not_the_cuts_fault(manifests: Path, tmp_path: Path, monkey
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(NumpyFilesWriter, "write", full)
-    with pytest.raises(OSError, match=r"Cannot write the features of u\d+ to .*No space left on device.*run again"):
+    with pytest.raises(
+        OSError, match=r"Cannot write the features of u\d+ to .*No space left on device.*the same command again"
+    ):
         extract(manifests, tmp_path / "fbank")
 
 

@@ -184,7 +184,7 @@ def test_noise_that_cannot_be_used_is_refused(prepare, make_noise, tmp_path: Pat
     noise = make_noise(2.0, storage="none")
     with pytest.raises(ValueError, match=r"n0-0 of .* has no features instead of 80: .*or set --data.on_the_fly true"):
         mixer_for(noise, on_the_fly=False)
-    with pytest.raises(ValueError, match=r"--data.noise.snr \[20.0, 10.0\] has to be a range"):
+    with pytest.raises(ValueError, match=r"--data.noise.snr \[20.0, 10.0\] must be in ascending order"):
         mixer_for(noise, snr=(20.0, 10.0))
     write_manifest([], noise)
     with pytest.raises(ValueError, match="is empty"):
@@ -207,4 +207,4 @@ def test_windows_of_noise(make_noise) -> None:
 
 def test_summary() -> None:
     assert NoiseConfig().summary() == "no noise mixed in (--data.noise.manifest)"
-    assert NoiseConfig("x.jsonl.gz", 0.25).summary() == "noise of x.jsonl.gz in 25% of them, 10 to 20 dB below"
+    assert NoiseConfig("x.jsonl.gz", 0.25).summary() == "noise from x.jsonl.gz in 25% of them at 10 to 20 dB SNR"

@@ -101,7 +101,7 @@ def test_what_cannot_be_trained_on_is_counted_and_listed(prepare, tokenizer: Tok
 
 def test_missing_manifest_names_what_is_there(prepare, tokenizer: Tokenizer) -> None:
     fbank = prepare(count=2)
-    with pytest.raises(FileNotFoundError, match=r"tiny_cuts_nope.jsonl.gz.*there are: tiny_cuts_train.jsonl.gz"):
+    with pytest.raises(FileNotFoundError, match=r"tiny_cuts_nope.jsonl.gz.*folder has: tiny_cuts_train.jsonl.gz"):
         train_data(fbank, tokenizer, train=["nope"])
 
 

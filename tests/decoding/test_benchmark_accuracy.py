@@ -74,7 +74,7 @@ def test_recogs_files_are_read_as_written(tmp_path: Path) -> None:
     path.write_text("a:b:\tref=['it', \"is\"]\na:b:\thyp=[]\n")
     [utterance] = read_recogs(path)
     assert (utterance.cut_id, utterance.ref, utterance.hyp) == ("a:b", ["it", "is"], [])
-    for text, message in (("a:\tref=nonsense(\n", "line 1 is no line"), ("a:\tref=['x']\n", "a ref and a hyp")):
+    for text, message in (("a:\tref=nonsense(\n", "line 1 is not a line"), ("a:\tref=['x']\n", "a ref and a hyp")):
         path.write_text(text)
         with pytest.raises(ValueError, match=message):
             read_recogs(path)

@@ -82,7 +82,7 @@ def test_utterances_stand_in_a_recording_as_they_are(corpus: Path) -> None:
     assert (one.samples[one.utterances[0].end : one.utterances[1].begin] == 0).all()
     assert len(recordings(recordings=7)[0]) == 7
     cuts[:] = [cut for cut in cuts if cut.id == "cut-7"]
-    with pytest.raises(ValueError, match="no audio of the split test can be read, for example that of cut-7"):
+    with pytest.raises(ValueError, match="no audio of the split test can be read, for example cut-7"):
         recordings()
 
 

@@ -152,11 +152,11 @@ def test_selection_is_used_until_told_otherwise(exp_dir: Path, capsys: pytest.Ca
     assert selected["splits"] == ["dev"]
     assert "Selected epoch" in capsys.readouterr().out
 
-    # A candidate that cannot be averaged is left out, and the others are tried all the same.
+    # A candidate that cannot be averaged is skipped, and the others are tried.
     epoch_path(exp_dir, 3).write_bytes(epoch_path(exp_dir, 2).read_bytes())
     main("mini", ["--exp-dir", str(exp_dir), "--select", "--epochs", "3", "--avgs", "0", "1", "2"])
     epoch_path(exp_dir, 3).unlink()
-    assert "epoch 3, avg 1: left out, there is no sample" in capsys.readouterr().err
+    assert "epoch 3, avg 1: skipped, there is no sample" in capsys.readouterr().err
     assert [c["avg"] for c in json.loads((exp_dir / "selected.json").read_text())["tried"]] == [0, 2]
 
     selected |= {"epoch": 1, "avg": 1}
@@ -185,33 +185,36 @@ def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("--mode streaming --chunk-ms 650", "--chunk-ms 650 is not a multiple .* nearest: 640 or 680"),
         ("--mode streaming --left-chunks -2", "left context is -1"),
         ("--mode sideways", "invalid choice: 'sideways'"),
-        ("--mode offline --compare", "--compare takes both modes"),
+        ("--mode offline --compare", "--compare needs both modes"),
         ("--splits nowhere", r"No manifest .*mini_cuts_nowhere"),
         ("--epoch 7", r"No checkpoint .*epoch-7.pt; epochs in .*: 1, 2"),
         ("--epoch 1 --avg 3", "--avg 3 must be from 0"),
-        ("--select --epochs 9", r"No checkpoints in .*there are those of the epochs \[1, 2\]"),
+        ("--select --epochs 9", r"No checkpoints in .*existing: \[1, 2\]"),
         ("--manifest-dir /nowhere", "No manifest /nowhere"),
         (
             "--beam-size 4",
-            "--beam-size is an option of --method modified_beam_search, ctc_prefix_",
+            "--beam-size applies to --method modified_beam_search, ctc_prefix_",
         ),
         (
             "--method ctc_greedy_search --max-sym-per-frame 2",
-            "--max-sym-per-frame is an option of --method gre",
+            "--max-sym-per-frame applies to --method gre",
         ),
         ("--method modified_beam_search --beam-size 0", "beam_size must be 1 or more, not 0"),
-        ("--method modified_beam_search --hotwords-score 2", "--hotwords-score is for a --hotwords-file"),
-        ("--hotwords-file x", "--hotwords-file is an option of --method modified_beam_search"),
+        ("--method modified_beam_search --hotwords-score 2", "--hotwords-score needs --hotwords-file"),
+        ("--hotwords-file x", "--hotwords-file applies to --method modified_beam_search"),
         ("--method fast_beam_search --max-states 0", "--max-states must be 1 or more"),
         (
             "--method fast_beam_search --nbest 2",
-            "--nbest is an option of --method modified_beam_search, fast_beam_search_n",
+            "--nbest applies to --method modified_beam_search, fast_beam_search_n",
         ),
-        ("--method fast_beam_search --lg-scale 2", "--lg-scale is for a --lg, which is missing"),
+        ("--method fast_beam_search --lg-scale 2", "--lg-scale needs --lg"),
         ("--method modified_beam_search --nbest -1", "--nbest must be 0 or more"),
-        ("--method modified_beam_search --rnn-lm-scale 2", "--rnn-lm-scale is for a --rnn-lm, which is missing"),
+        ("--method modified_beam_search --rnn-lm-scale 2", "--rnn-lm-scale needs --rnn-lm"),
         ("--method modified_beam_search --rnn-lm /nowhere", "No language model /nowhere: train it with"),
-        ("--method modified_beam_search --ngram-lm a b --ngram-lm-scale 1", "--ngram-lm has 2 and --ngram-lm-scale 1"),
+        (
+            "--method modified_beam_search --ngram-lm a b --ngram-lm-scale 1",
+            "--ngram-lm has 2 values, --ngram-lm-scale has 1",
+        ),
         ("--method modified_beam_search --ngram-lm /nowhere", "No such file .*nowhere"),
         ("--temperature 0", "temperature must be above 0"),
         ("--method beam", "invalid choice: 'beam'"),
@@ -268,7 +271,7 @@ def test_a_difference_that_is_no_tie_fails(exp_dir: Path, monkeypatch: pytest.Mo
 
     def broken(*args: object, **kwargs: object) -> Decoded:
         decoded = real(*args, **kwargs)  # type: ignore[arg-type]
-        setting = args[3]
+        setting = args[1]
         assert isinstance(setting, DecodeSetting)
         if setting.mode == "streaming":
             longest = max(decoded.hypotheses.values(), key=lambda hypothesis: len(hypothesis.tokens))
@@ -300,5 +303,5 @@ def test_differences_are_located_and_judged() -> None:
         ("other", 2, False),
         ("short", 3, False),
     ]
-    with pytest.raises(ValueError, match="not the same utterances"):
+    with pytest.raises(ValueError, match="different utterances"):
         decoding_differences({"a": base}, {"b": base})

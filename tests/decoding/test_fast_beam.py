@@ -60,8 +60,8 @@ def test_drawn_hypotheses_have_the_sum_of_their_alignments(stateless_model: Tran
 def test_its_state_has_no_size(stateless_model: Transducer) -> None:
     pytest.importorskip("k2")
     search = FastBeamSearch(stateless_model, FastBeamOptions())
-    assert stream_state_bytes(stateless_model, search, ChunkConfig(4)) is None
-    assert stream_state_bytes(stateless_model, GreedySearch(stateless_model), ChunkConfig(4))
+    assert stream_state_bytes(search, ChunkConfig(4)) is None
+    assert stream_state_bytes(GreedySearch(stateless_model), ChunkConfig(4))
 
 
 def test_a_narrow_beam_keeps_one_history(stateless_model: Transducer) -> None:
@@ -108,7 +108,7 @@ def test_graphs_for_other_tokens_and_parts_of_utterances_are_refused(stateless_m
     search = FastBeamSearch(stateless_model, FastBeamOptions(), k2.trivial_graph(10))
     frames = torch.randn(1, 4, stateless_model.encoder.dim)
     hypotheses = search.decode(frames, torch.tensor([4]))
-    message = r"whole utterances: --mode offline, or simulated"
+    message = r"whole utterances: use --mode offline or simulated"
     with pytest.raises(ValueError, match=message):
         search(frames, torch.tensor([4]), {}, hypotheses)
     with pytest.raises(ValueError, match=message):

@@ -181,7 +181,7 @@ def test_nothing_gives_nothing(recognizer: Recognizer) -> None:
 def test_mistakes_are_named(recognizer: Recognizer) -> None:
     with pytest.raises(ValueError, match="--chunk-ms 650 is not a multiple"):
         recognizer.stream(chunk_ms=650)
-    with pytest.raises(ValueError, match="--reset-after-silence 0 is not above 0"):
+    with pytest.raises(ValueError, match="--reset-after-silence must be above 0, not 0"):
         recognizer.stream(reset_after_silence=0)
     with pytest.raises(ValueError, match="more than 0 seconds, not -1"):
         Endpointing(silence=-1)

@@ -234,7 +234,7 @@ def test_misuse_is_named(stateless_model: Transducer) -> None:
         recognizer.open()
     with pytest.raises(RuntimeError, match="all 1 streams are in use"):
         next(recognizer.decode_all([("a", torch.zeros(10, 16))]))
-    with pytest.raises(ValueError, match=r"\(5, 80\): this model reads \(frames, 16\)"):
+    with pytest.raises(ValueError, match=r"expected features \(frames, 16\), got \(5, 80\)"):
         stream.accept_features(torch.zeros(5, 80))
     with pytest.raises(RuntimeError, match="features only"):
         stream.accept_samples(torch.zeros(100))

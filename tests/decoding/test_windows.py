@@ -83,7 +83,7 @@ def test_windows_equal_the_whole_where_context_is_short(overlap: int) -> None:
 @given(st.integers(0, 1500), st.lists(st.integers(0, 300), min_size=1, max_size=5))
 @example(1244, [0])
 def test_windows_cover_everything_whatever_the_blocks(length: int, sizes: list[int]) -> None:
-    recognizer = WindowedRecognizer(None, None, PIECES, 4.0, 1.2)  # type: ignore[arg-type]
+    recognizer = WindowedRecognizer(None, PIECES, 4.0, 1.2)  # type: ignore[arg-type]
     features = torch.arange(length, dtype=torch.float32)[:, None]
     blocks = features.split(sizes[0] + 1) if length else []
     windows = list(recognizer._windows(blocks))
@@ -101,5 +101,5 @@ def test_windows_cover_everything_whatever_the_blocks(length: int, sizes: list[i
 
 def test_impossible_windows_are_refused() -> None:
     for window, overlap in ((10, 6), (10, 0), (10, -1)):
-        with pytest.raises(ValueError, match=f"windows of 10 s that overlap by {overlap} s"):
+        with pytest.raises(ValueError, match=f"windows of 10 s with an overlap of {overlap} s"):
             make_recognizer().transcribe(make_audio(1), mode="offline", window_seconds=window, overlap_seconds=overlap)

@@ -143,7 +143,7 @@ def test_whole_sessions(run, corpus: Path, tmp_path: Path) -> None:
         f"%\tU+0025\tPERCENT SIGN\t1\t{fourth}",
         f"é\tU+00E9\tLATIN SMALL LETTER E WITH ACUTE\t1\t{third}",
     ]
-    assert "2 characters of 2 kinds are not of the alphabet, in 2 utterances; never used: ö ß" in result.out
+    assert "2 characters (2 different) are foreign, in 2 utterances; never used: ö ß" in result.out
 
     # Cuts are read by seeking into the file, and have exactly the samples of the whole one.
     for cut in load_cuts(manifests, "voxpopuli-de", "train"):
@@ -230,7 +230,7 @@ def test_segmented_audio_beside_another_language(run, corpus: Path, tmp_path: Pa
     assert "train: 2 utterances" in result.out
     assert "skipped 1: 1 too few words for train" in result.out
     # What happened to VoxPopuli's Croatian shows.
-    assert "0 characters of 0 kinds are not of the alphabet, in 0 utterances; never used: č ć đ š ž" in result.out
+    assert "0 characters (0 different) are foreign, in 0 utterances; never used: č ć đ š ž" in result.out
     manifests = tmp_path / "data" / "manifests"
     for language, count in (("de", 2), ("hr", 1)):
         assert len(load_cuts(manifests, f"voxpopuli-{language}", "test")) == count
@@ -317,7 +317,7 @@ def test_download_leaves_what_lhotse_downloaded_alone(run, server: Path, tmp_pat
     assert (tmp_path / "dl" / "voxpopuli" / "asr_de.tsv.gz").is_file()
     result = run("egs/voxpopuli/ASR/local/download.py", "--dl-dir", tmp_path / "dl", "--lang", "fr")
     assert result.code == 1
-    assert "The same command goes on where it stopped" in result.err
+    assert "Run the same command again to continue" in result.err
 
 
 def prepare_sh(*options: object) -> subprocess.CompletedProcess[str]:

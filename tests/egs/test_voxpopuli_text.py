@@ -50,7 +50,7 @@ def test_report_lists_foreign_characters_and_lost_letters(tmp_path: Path) -> Non
     report.add("a", "Što je 10 %? – 1 “dan”’")
     report.add("b", "evo 1\u200b")
     assert report.unused_letters == "čćđž"
-    assert report.summary() == ("6 characters of 4 kinds are not of the alphabet, in 2 utterances; never used: č ć đ ž")
+    assert report.summary() == "6 characters (4 different) are foreign, in 2 utterances; never used: č ć đ ž"
     report.write(tmp_path / "characters.tsv")
     assert (tmp_path / "characters.tsv").read_text() == (
         "character\tcode\tname\toccurrences\tutterances\n"

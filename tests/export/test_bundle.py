@@ -145,9 +145,9 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     for format, chunk in (("onnx-streaming", RING), ("onnx", WHOLE), ("torchscript", SUM)):
         refused(format, chunk, "predictor lstm cannot be exported.*--model.predictor stateless", predictor="lstm")
         refused(format, chunk, "self-attention cannot be exported", mode="attention")
-    refused("torchscript", RING, "--int8 is for ONNX", int8=True)
-    refused("onnx", RING, "exclude each other")
-    refused("onnx-streaming", WHOLE, "exclude each other")
+    refused("torchscript", RING, "--int8 only applies to ONNX", int8=True)
+    refused("onnx", RING, "does not allow")
+    refused("onnx-streaming", WHOLE, "does not allow")
     refused("torchscript", ChunkConfig(3), "nearest: 80 ms or 160 ms", encoder="zipformer", downsampling=(1, 4))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
@@ -221,13 +221,13 @@ def test_inputs_outputs_and_metadata_of_files_are_checked(exported, tmp_path: Pa
     def newer(model) -> None:
         model.ir_version = 11
 
-    with pytest.raises(RuntimeError, match=r"y is int64 \[2, 2\], and should be int64 \['N', 2\]"):
+    with pytest.raises(RuntimeError, match=r"y is int64 \[2, 2\], expected int64 \['N', 2\]"):
         changed(static)
-    with pytest.raises(RuntimeError, match=r"has the inputs and outputs .*'out'.* and should have"):
+    with pytest.raises(RuntimeError, match=r"has the inputs and outputs .*'out'.*, expected"):
         changed(rename)
     with pytest.raises(RuntimeError, match=r"lacks the metadata .*'context_size': '2'"):
         changed(lambda model: model.ClearField("metadata_props"))
-    with pytest.raises(RuntimeError, match="is of IR version 11"):
+    with pytest.raises(RuntimeError, match="has IR version 11"):
         changed(newer)
 
 

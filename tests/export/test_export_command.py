@@ -64,7 +64,7 @@ def test_offline_with_a_mean_that_decays(exp_dir: Path, tmp_path: Path) -> None:
         ("--format torchscript --chunk-ms 50", "--chunk-ms 50 is not a multiple of the encoder's frame of 40 ms"),
         ("--format torchscript --chunk-ms 0", "--chunk-ms 0 is not a multiple"),
         ("--format torchscript --left-chunks -2", "left context is -1"),
-        ("--format torchscript --int8", "--int8 is for ONNX"),
+        ("--format torchscript --int8", "--int8 only applies to ONNX"),
         ("--format torchscript --epoch 7", "epoch-7.pt; epochs in .*: 1, 2"),
         ("--format coreml", "invalid choice: 'coreml'"),
         ("--format torchscript --out exp", "exp is there already"),

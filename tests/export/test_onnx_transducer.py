@@ -57,7 +57,7 @@ def test_beam_search_ranks_them_alike(exported) -> None:
     batch = Batch(features, torch.tensor([features.size(1)]), [[]], [""], ["cut"], 2.0)
     tokens, ranks = [], []
     for transducer in (model, files):
-        [hypothesis] = decode_batch(transducer, ModifiedBeamSearch(transducer, 4), batch, WHOLE)
+        [hypothesis] = decode_batch(ModifiedBeamSearch(transducer, 4), batch, WHOLE)
         tokens.append([h.tokens for h in hypothesis.nbest(4)])
         ranks.append(sorted(path.normalized_score for path in hypothesis.paths))
     assert tokens[0] == tokens[1]
@@ -99,7 +99,7 @@ def test_decode_command(exported, format: str, tmp_path: Path, capsys: pytest.Ca
             main("mini", [*options, "--int8"])
     with pytest.raises(SystemExit):
         main("mini", [*options, "--mode", "streaming"])
-    assert "--onnx has the mode and the epoch of its files" in capsys.readouterr().err
+    assert "--onnx uses the mode and the epoch of its files" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main("mini", ["--int8"])
     assert "--int8 only applies to exported models" in capsys.readouterr().err

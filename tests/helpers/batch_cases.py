@@ -1,4 +1,4 @@
-"""Training data of the tiny corpus that the fixture ``prepare`` makes."""
+"""Training data of the tiny corpus from the fixture ``prepare``."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -29,7 +29,7 @@ def tiny_cuts(fbank: Path) -> list[Cut]:
 
 
 def rewrite(fbank: Path, change: Callable[[list[Cut]], None]) -> None:
-    """Let ``change`` edit the list of cuts of the manifest."""
+    """Edit the cuts of the manifest with ``change``."""
     cuts = tiny_cuts(fbank)
     change(cuts)
     write_manifest(cuts, cuts_path(fbank, "tiny", "train"))

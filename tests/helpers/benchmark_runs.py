@@ -1,4 +1,4 @@
-"""Running tools/benchmark.py and tools/report.py in this process."""
+"""Runs of tools/benchmark.py and tools/report.py in this process."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ import report
 
 
 def run_benchmark(command: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
-    """What a subcommand writes. Its page, with all plots, can be made of that."""
+    """Run a subcommand, check the page of its file, and return the content of the file."""
     path = folder / "figures.json"
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *command.split(), "--json", str(path)])
     monkeypatch.delenv("LD_PRELOAD", raising=False)

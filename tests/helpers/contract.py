@@ -1,6 +1,6 @@
-"""The contract of every block that looks beyond its frame (DESIGN: one forward), for any block.
+"""Check of the contract of all blocks with context (DESIGN: one forward).
 
-Whole utterances, chunk by chunk, and several chunks at a time give the same frames; slots are reset and used again.
+Whole utterances, single chunks and several chunks at a time give the same output; slots can be reset and used again.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from summarymix.state import flatten, nest, reset_slots
 
 
 def whole(block: nn.Module, x: Tensor, grid: ChunkGrid) -> Tensor:
-    """The output for whole utterances: x (N, T, D) on its grid, from a state that has room for no chunk."""
+    """Output for whole utterances x (N, T, D) on their grid, from a state without left context."""
     chunk = ChunkConfig(grid.chunk_size, min(grid.config.left_chunks, 0))
     return block(x, grid, block.init_state(len(x), chunk))[0]
 
@@ -22,7 +22,7 @@ def whole(block: nn.Module, x: Tensor, grid: ChunkGrid) -> Tensor:
 def in_runs(
     block: nn.Module, x: Tensor, lengths: Tensor, chunk: ChunkConfig, sizes: Sequence[int], frame_ms: int = 40
 ) -> Tensor:
-    """The output for x (N, T, D) as streams: in runs of ``sizes`` chunks, the last of which repeats."""
+    """Output for streams x (N, T, D) in runs of ``sizes`` chunks; the last size repeats."""
     state = block.init_state(len(x), chunk)
     return _play(block, x, lengths, chunk, sizes, state, frame_ms)
 
@@ -34,10 +34,10 @@ def _play(block, x, lengths, chunk, sizes, state, frame_ms):
             return torch.cat(out, dim=1)[:, : x.size(1)]
         part = x[:, start : start + size * chunk.chunk_size]
         valid = (lengths - start).clamp(0, part.size(1))
-        # As an encoder's step has it: the state alone says how far a stream looks back.
+        # As in an encoder's step, the state alone limits the left context.
         config = ChunkConfig(chunk.chunk_size, min(chunk.left_chunks, 0))
         grid = ChunkGrid(valid, part.size(1), config, frame_ms=frame_ms)
-        part = grid.pad(part).masked_fill(~grid.valid[..., None], 7.0)  # what stands behind the end must not matter
+        part = grid.pad(part).masked_fill(~grid.valid[..., None], 7.0)  # frames after the end must not matter
         y, following = block(part, grid, state)
         shapes, old = ({k: v.shape for k, v in flatten(s).items()} for s in (following, state))
         assert chunk.left_chunks < 0 or shapes == old
@@ -50,13 +50,13 @@ def _play(block, x, lengths, chunk, sizes, state, frame_ms):
 def check_contract(
     block: nn.Module, width: int, lengths: Sequence[int], chunk: ChunkConfig, frame_ms: int = 40
 ) -> None:
-    """Assert that ``block``, a module of float64, keeps the contract.
+    """Assert that ``block``, a float64 module, keeps the contract.
 
     Args:
-        block: takes (N, T, ``width``).
-        width: features of its input.
-        lengths: of the utterances of a batch, in frames.
-        chunk: with a chunk size.
+        block: block with input (N, T, ``width``).
+        width: input features.
+        lengths: lengths of the utterances in a batch, in frames.
+        chunk: chunk configuration with a chunk size.
         frame_ms: duration of a frame.
     """
     x = torch.randn(len(lengths), max(*lengths, 1), width, dtype=torch.float64)
@@ -68,7 +68,7 @@ def check_contract(
         got = in_runs(block, x, frames, chunk, sizes, frame_ms)
         torch.testing.assert_close(got[valid], expected[valid], rtol=0, atol=1e-9)
 
-    # A slot that another stream had before.
+    # A slot used by another stream before.
     config = ChunkConfig(chunk.chunk_size, min(chunk.left_chunks, 0))
     noise = torch.randn(len(lengths), 2 * chunk.chunk_size, width, dtype=torch.float64)
     full = ChunkGrid(torch.full((len(lengths),), noise.size(1)), noise.size(1), config, frame_ms=frame_ms)

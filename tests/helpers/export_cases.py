@@ -1,4 +1,4 @@
-"""Tiny transducers with random weights that talk, and audio for them to talk about."""
+"""Tiny transducers with random weights that emit tokens, and audio for them."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from summarymix.model import Transducer
 from summarymix.training.averaging import RunningMean
 from summarymix.training.config import TrainConfig
 
-# sherpa-onnx's features are this library's.
+# The feature library of sherpa-onnx.
 FBANK = FbankOptions(num_mel_bins=16, backend="kaldi-native-fbank")
 TOKENIZER = Tokenizer.train(["ab cd ef gh", "hg fe dc ba"], 11, "char")
 
@@ -47,9 +47,9 @@ def make_model(encoder: str, **changes) -> Transducer:
     model.set_feature_stats(features.mean(0), features.std(0))
     with torch.no_grad():
         if encoder == "zipformer":
-            for parameter in model.encoder.parameters():  # what begins at zero or tiny should count as well
+            for parameter in model.encoder.parameters():  # zero or tiny initial values should count, too
                 parameter.add_(0.2 * torch.randn_like(parameter))
-        # An untrained encoder's frames hardly vary around their mean; the joiner looks at the difference.
+        # Frames of an untrained encoder hardly vary around their mean, so the joiner gets the scaled deviation.
         frames, _ = model.encoder(features[None], torch.tensor([len(features)]), ChunkConfig())
         projection = model.joiner.encoder_proj
         projection.weight.div_(projection(frames[0]).std(0)[:, None])
@@ -60,7 +60,7 @@ def make_model(encoder: str, **changes) -> Transducer:
 
 
 def save_run(model: Transducer, data: DataConfig, exp_dir: Path) -> None:
-    """Two epochs of a run, of which the first has been selected."""
+    """Save a run of two epochs, with the first selected."""
     config = TrainConfig(model=model.config, data=data)
     average = RunningMean(model)
     for epoch in (1, 2):

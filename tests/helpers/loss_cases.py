@@ -21,7 +21,7 @@ class Problem:
         return self.joint(self.am[:, :, None], self.lm[:, None])
 
     def alone(self, b: int) -> "Problem":
-        """Utterance b without batch-mates and padding."""
+        """Utterance b without the other utterances and without padding."""
         _, _, S, T = self.boundary[b].tolist()
         return Problem(
             self.lm[b : b + 1, : S + 1].detach().requires_grad_(),

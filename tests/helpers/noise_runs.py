@@ -23,7 +23,7 @@ WORDS = ["one", "two", "three", "four", "stop"]
 
 
 def make_corpus(folder: Path) -> None:
-    """Twelve recordings of noise in two splits; one of them is truncated, one too short, one without words."""
+    """Write twelve recordings of noise as two splits; one is truncated, one too short, one without words."""
     rng = np.random.default_rng(0)
     cuts = []
     for i in range(12):
@@ -38,7 +38,7 @@ def make_corpus(folder: Path) -> None:
 
 
 def make_run(corpus: Path, mixing: str) -> Path:
-    """Two epochs of a random model. It was never trained, but it talks."""
+    """Save a run of two epochs of an untrained model that emits tokens."""
     torch.manual_seed(1)
     tokenizer = Tokenizer.train([" ".join(pair) for pair in product(WORDS, WORDS)], 40, "char")
     config = TrainConfig(
@@ -70,7 +70,7 @@ def decode(exp_dir: Path, options: str) -> list[Result]:
 
 
 def sparse(talkative: Path, folder: Path) -> Path:
-    """A run whose model makes words of its tokens, and pauses, so that its transcripts are no longer than the audio."""
+    """Save a run whose model emits words and pauses, so that its transcripts are no longer than the audio."""
     checkpoint = torch.load(talkative / "epoch-2.pt", weights_only=False)
     pieces = checkpoint["tokens"]["tokens"]
     space, often = pieces.index("▁"), pieces.index("t")
@@ -84,7 +84,7 @@ def sparse(talkative: Path, folder: Path) -> Path:
 
 
 def write_as_transcripts(recogs: Path, corpus_dir: Path, folder: Path) -> None:
-    """Write the test split's manifest into ``folder``, with what was recognised for transcripts."""
+    """Write the test split's manifest into ``folder``, with the recognised words as transcripts."""
     texts = {u.cut_id: " ".join(u.hyp) for u in read_recogs(recogs)}
     cuts = []
     for cut in read_cuts(cuts_path(corpus_dir, "mini", "test")):

@@ -1,6 +1,4 @@
-"""A recognizer of a tiny random model that says something now and then, audio for it, and a search that says what it
-is told to.
-"""
+"""A recogniser with a tiny random model that emits tokens now and then, audio for it, and a scripted search."""
 
 from dataclasses import replace
 
@@ -38,7 +36,7 @@ def talking_model(mixing: str = "merged") -> Transducer:
     model.set_feature_stats(torch.full((NUM_BINS,), -6.0), torch.full((NUM_BINS,), 3.0))
     features = FbankExtractor(FbankOptions(num_mel_bins=NUM_BINS)).extract(make_audio(20))[None]  # (1, T, F)
     frames, _ = model.encoder(features, torch.tensor([features.size(1)]), ChunkConfig(16, 4))
-    # An untrained encoder's frames hardly vary around their mean; the joiner looks at the difference.
+    # Frames of an untrained encoder hardly vary around their mean, so the joiner gets the scaled deviation.
     projection = model.joiner.encoder_proj
     projection.weight.div_((frames @ projection.weight.T).std() / 3)
     projection.bias.copy_(-projection.weight @ frames.mean((0, 1)))
@@ -55,7 +53,7 @@ def make_recognizer(mixing: str = "merged", sample_rate: int = 16000) -> Recogni
 
 
 class Script(Search):
-    """A search that emits letters of a text at given frames, whatever it hears. A reset sets it back by a chunk."""
+    """A search that emits given letters at given frames for any input. A reset moves it back by a chunk."""
 
     def __init__(self, model: Transducer, emissions: dict[int, str]) -> None:
         super().__init__(model)

@@ -1,4 +1,4 @@
-"""Brute-force references: what a frame sees, written down frame by frame, and sums over exactly that."""
+"""Brute-force references: visibility of frames, cell by cell, and sums over visible frames."""
 
 import math
 
@@ -9,7 +9,7 @@ from summarymix.chunking import ChunkConfig
 
 
 def visibility(lengths: list[int], num_frames: int, chunk: ChunkConfig) -> Tensor:
-    """(N, T, T) bool: [n, t, u] says that frame t of utterance n sees its frame u. Cell by cell."""
+    """(N, T, T) bool: [n, t, u] is True if frame t of utterance n sees frame u. Cell by cell."""
     size = chunk.chunk_size or num_frames
     sees = torch.zeros(len(lengths), num_frames, num_frames, dtype=torch.bool)
     for n, length in enumerate(lengths):
@@ -21,15 +21,15 @@ def visibility(lengths: list[int], num_frames: int, chunk: ChunkConfig) -> Tenso
 
 
 def masked_mean(values: Tensor, sees: Tensor, weights: Tensor | float = 1.0) -> Tensor:
-    """(N, T, P) and (N, T, T) to the mean over what each frame sees (N, T, P), with ``weights`` (T, T) that do not
-    depend on the utterance; zero where it sees nothing."""
+    """Mean (N, T, P) of ``values`` (N, T, P) over the frames that each frame sees (N, T, T), weighted by ``weights``
+    (T, T) in all utterances; zero for frames that see no frame."""
     weights = sees.to(values.dtype) * weights  # (N, T, T)
     total = torch.einsum("ntu,nup->ntp", weights, values)
     return total / weights.sum(-1, keepdim=True).clamp(min=1e-300)
 
 
 def decay_weights(num_frames: int, chunk_size: int, frame_ms: int, decay_seconds: float) -> Tensor:
-    """(T, T): what frame u counts for frame t, by the time that their chunks are apart. Cell by cell."""
+    """(T, T): weight of frame u for frame t, by the time between their chunks. Cell by cell."""
     weights = torch.ones(num_frames, num_frames, dtype=torch.float64)
     for t in range(num_frames):
         for u in range(t):
@@ -39,7 +39,7 @@ def decay_weights(num_frames: int, chunk_size: int, frame_ms: int, decay_seconds
 
 
 def dependencies(function, inputs: Tensor) -> Tensor:
-    """(T_out, T_in) bool: whether output frame t moves when input frame u does. ``inputs`` is (1, T, F)."""
+    """(T_out, T_in) bool: True if output frame t depends on input frame u. ``inputs`` is (1, T, F)."""
     with torch.no_grad():
         base = function(inputs)[0]  # (T_out, D)
         moved = []

@@ -7,7 +7,7 @@ from summarymix.scoring.results import Result, append_result
 
 
 def make_result(**changes: object) -> Result:
-    """A streaming result on test, with some fields changed."""
+    """Make a streaming result on test, with some fields changed."""
     fields: dict[str, object] = {
         "recipe": "mini", "split": "test", "mode": "streaming", "method": "greedy_search", "chunk_ms": 640,
         "left_chunks": 2, "epoch": 3, "avg": 1, "wer": 1.25, "words": 400, "insertions": 1, "deletions": 2,
@@ -19,7 +19,7 @@ def make_result(**changes: object) -> Result:
 
 
 def write_experiment(exp_dir: Path, wers: list[tuple[str, int | None, float]], seed: int = 42) -> Path:
-    """A folder as training and decoding leave it, resumed once: a result for each (mode, chunk_ms, WER)."""
+    """Write the folder of a training resumed once and decoded, with a result for each (mode, chunk_ms, WER)."""
     for mode, chunk_ms, wer in wers:
         left = -1 if chunk_ms is None else 2
         result = make_result(mode=mode, chunk_ms=chunk_ms, left_chunks=left, wer=wer, substitutions=int(4 * wer))

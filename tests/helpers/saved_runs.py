@@ -18,7 +18,7 @@ from summarymix.training.config import TrainConfig
 def save_epoch(
     exp_dir: Path, epoch: int, model: Transducer, average: RunningMean, tokenizer: Tokenizer, config: TrainConfig
 ) -> None:
-    """The checkpoint of an epoch of the recipe mini; ``average`` is told of the model's weights."""
+    """Save the checkpoint of an epoch of the recipe mini; adds the model's weights to ``average``."""
     average.update(model)
     checkpoint = {
         "model": model.state_dict(),
@@ -34,7 +34,7 @@ def save_epoch(
 
 
 def write_cut(path: Path, samples: np.ndarray, text: str) -> MonoCut:
-    """Write samples (n,) at 16 kHz, and describe them: a file N.wav as cut-N."""
+    """Write samples (n,) at 16 kHz, and make their cut: cut-N for a file N.wav."""
     soundfile.write(path, samples, 16000)
     recording = Recording.from_file(path, recording_id=f"rec-{path.stem}")
     supervision = SupervisionSegment(f"sup-{path.stem}", recording.id, 0, recording.duration, text=text)

@@ -1,4 +1,4 @@
-"""Encoder output and scorers for tests of searches."""
+"""Encoder output, scorers and exhaustive references for tests of searches."""
 
 import math
 from collections import defaultdict
@@ -37,12 +37,12 @@ class Bigrams:
 
 
 def total(tokens: tuple[int, ...]) -> float:
-    """What Bigrams add to a whole sequence."""
+    """Score of a whole sequence by Bigrams."""
     return sum(math.sin(7 * a + b) for a, b in zip((0, *tokens), tokens, strict=False)) + math.sin((0, *tokens)[-1])
 
 
 def tiny_lm(vocab_size: int = 11) -> RnnLM:
-    """An RNN language model with random weights and strong opinions."""
+    """Make an RNN language model with large random weights."""
     torch.manual_seed(6)
     lm = RnnLM(RnnLMConfig(dim=8, num_layers=2, vocab_size=vocab_size)).eval()
     with torch.no_grad():
@@ -53,7 +53,7 @@ def tiny_lm(vocab_size: int = 11) -> RnnLM:
 
 @torch.inference_mode()
 def alignments(model: Transducer, frames: Tensor, scaling: Scaling, limit: int = 100) -> dict[tuple[int, ...], float]:
-    """The score of every alignment of frames (T, D) to blank or a token below ``limit``, but not to ``<unk>``."""
+    """Score of every alignment of frames (T, D) to blank or a token below ``limit``, but not to ``<unk>``."""
     encoded = model.joiner.encoder_proj(frames)
     scores: dict[tuple[int, ...], float] = {(): 0.0}
     for frame in encoded:
@@ -98,13 +98,13 @@ def exhaustive_transducer(model: Transducer, frames: Tensor, scaling: Scaling) -
 
 
 def collapse(alignment: tuple[int, ...]) -> tuple[int, ...]:
-    """<unk> counts as blank."""
+    """Collapse an alignment to tokens; <unk> counts as blank."""
     return tuple(token for token, _ in groupby(0 if a == UNK else a for a in alignment) if token != BLANK)
 
 
 @torch.inference_mode()
 def exhaustive_ctc(model: Transducer, frames: Tensor, scaling: Scaling) -> dict[tuple[int, ...], float]:
-    """Log-probability of each token sequence, by all alignments of frames (T, D)."""
+    """Log-probability of each token sequence, summed over all alignments of frames (T, D)."""
     logits = model.ctc_head(frames).double()
     logits[:, BLANK] -= scaling.blank_penalty
     distributions = (logits / scaling.temperature).softmax(-1).tolist()  # T × V

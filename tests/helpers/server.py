@@ -1,4 +1,4 @@
-"""A web server of a folder for tests, which sends parts of files as real ones do."""
+"""A web server for a folder, which supports range requests."""
 
 import re
 import threading
@@ -11,12 +11,12 @@ from pathlib import Path
 
 @dataclass
 class Server:
-    """How the server behaves, and what was asked of it."""
+    """Behaviour of the server, and the requests it has received."""
 
     url: str = ""
     ranges: bool = True
-    failures: int = 0  # so many next requests are answered with 503
-    cut_short: int | None = None  # the connection breaks after so many bytes
+    failures: int = 0  # number of next requests to answer with 503
+    cut_short: int | None = None  # bytes after which the connection breaks
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # path and range
 
 

@@ -1,4 +1,4 @@
-"""Inference in pieces of few frames, so that small inputs make several."""
+"""Inference in pieces of few frames, so that small inputs have several pieces."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ piece_sizes = st.one_of(st.none(), st.integers(1, 10))
 
 @contextmanager
 def pieces_of(frames: int | None) -> Iterator[None]:
-    """Inference in pieces of so many frames; None: with gradients, and so at once."""
+    """Run inference in pieces of ``frames`` frames; None: with gradients, and so in one piece."""
     if frames is None:
         yield
         return

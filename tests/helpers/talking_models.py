@@ -1,4 +1,4 @@
-"""Tiny transducers with random weights that talk a lot, so that two searches have something to disagree about."""
+"""Tiny transducers with random weights that emit many tokens, so that different searches can give different results."""
 
 import torch
 from tiny import tiny_config
@@ -13,7 +13,7 @@ def make_model(predictor: str, context_size: int = 2, encoder: str = "conformer"
     model = Transducer(config).eval()
     noise, lengths = torch.randn(1, 400, config.feature_dim), torch.tensor([400])
     with torch.no_grad():
-        # An untrained encoder's frames hardly vary around their mean; joiner and CTC head look at the difference.
+        # Frames of an untrained encoder hardly vary around their mean: joiner and CTC head get the scaled deviation.
         frames, _ = model.encoder(noise, lengths, ChunkConfig())
         for projection in (model.joiner.encoder_proj, model.ctc_head):
             projection.weight.mul_(5)

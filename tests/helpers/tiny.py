@@ -1,4 +1,4 @@
-"""The configuration of tiny transducers, of either encoder, that several tests build theirs from."""
+"""Configuration of tiny transducers with either encoder."""
 
 from typing import Any
 
@@ -6,8 +6,11 @@ from summarymix.model import ModelConfig
 
 
 def tiny_config(encoder: str = "conformer", **changes: Any) -> ModelConfig:
-    """The zip-style encoder takes chunks of any size. ``changes`` are fields of the model or, unless they are called
-    alike, of the Conformer: what :meth:`ModelConfig.from_plain` takes."""
+    """Make the configuration. Its zip-style encoder takes chunks of any size.
+
+    ``changes`` are arguments of :meth:`ModelConfig.from_plain`: fields of the model, or fields of the Conformer whose
+    names the model does not have.
+    """
     zipformer = {
         "downsampling": (1, 2),
         "num_layers": (1, 1),

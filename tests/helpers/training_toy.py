@@ -1,4 +1,4 @@
-"""A task so small that tests can train on it: each token is a spectral pattern. As a program, one training run.
+"""A toy task for tests of training: each token is a spectral pattern. As a program, this runs one training.
 
 python training_toy.py EXP_DIR [--die-in-write=N] [--name=integer of TrainConfig ...]
 """
@@ -60,12 +60,12 @@ def toy_config(exp_dir: Path, **changes: Any) -> TrainConfig:
 
 
 class ToyData:
-    """Batches of three utterances; the same for the same seed and epoch.
+    """Batches of three utterances, determined by epoch and batch number.
 
     Args:
-        num_batches: of an epoch.
-        spoil: batch 1 has an utterance of NaN, batch 3 nothing else, and batch 5 no utterance at all.
-        fail_on_rank: which process fails in the first epoch.
+        num_batches: batches per epoch.
+        spoil: put one utterance of NaN into batch 1, only such utterances into batch 3, and none into batch 5.
+        fail_on_rank: rank of the process that fails in the first epoch.
     """
 
     def __init__(self, num_batches: int = 8, spoil: bool = False, fail_on_rank: int | None = None) -> None:
@@ -107,19 +107,19 @@ class ToyData:
         yield "longest utterance", self.batch(1, 0)
 
     def dev(self) -> list[Batch]:
-        """A small dev split."""
+        """Batches of a small dev split."""
         return [self.batch(-1, number) for number in range(2)]
 
 
 def toy_model(config: TrainConfig) -> Transducer:
-    """The model of ``config``, its weights a function of the seed."""
+    """Make the model of ``config``, with weights determined by the seed."""
     reseed(config.seed, "weights")
     config.model.vocab_size = TOKENIZER.vocab_size
     return Transducer(config.model)
 
 
 def run(config: TrainConfig, data: Any = None) -> tuple[Progress, Transducer]:
-    """Train on the toy task, in as many processes as there are."""
+    """Train on the toy task, in all processes of the launch."""
     data = data or ToyData()
     model = toy_model(config)
     with join_world() as world:

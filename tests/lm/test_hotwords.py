@@ -122,7 +122,10 @@ def test_options_reach_the_search(tmp_path: Path, tokenizer: Tokenizer, stateles
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("GOOD\nhello\n", r"words.txt, line 2: the model has no token for h e l o: write phrases as the transcripts"),
+        (
+            "GOOD\nhello\n",
+            r"words.txt, line 2: the model has no token for h e l o: write phrases like the training transcripts",
+        ),
         ("HELLO :x", "line 1: the model has no token for : x"),
         ("HELLO :1.2.3", "line 1: the model has no token for : 1 . 2 3"),
         ("\n", "has no phrases"),

@@ -183,10 +183,10 @@ def test_what_is_likely_is_preferred(tmp_path: Path, model: Transducer) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("\\1-grams:\n-1 a\n-1 HELLO\n", "line 3: 'HELLO' is none of the model's tokens: .* must be one of tokens"),
-        ("\\1-grams:\n-1 a\n\\2-grams:\n-1 a\n", "line 4 is no 2-gram"),
-        ("\\1-grams:\nx a\n", "line 2 is no 1-gram"),
-        ("\\1-grams:\n-1 a b a\n", "line 2 is no 1-gram"),
+        ("\\1-grams:\n-1 a\n-1 HELLO\n", "line 3: 'HELLO' is not a token of the model: .* split into these tokens"),
+        ("\\1-grams:\n-1 a\n\\2-grams:\n-1 a\n", "line 4 is not a 2-gram"),
+        ("\\1-grams:\nx a\n", "line 2 is not a 1-gram"),
+        ("\\1-grams:\n-1 a b a\n", "line 2 is not a 1-gram"),
         ("HELLO", "has no n-grams"),
         ("\\1-grams:\n-1 <s>\n", "has no 1-grams of tokens"),
     ],

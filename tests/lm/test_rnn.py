@@ -68,9 +68,9 @@ def test_files(tmp_path: Path) -> None:
 def test_other_token_tables_are_refused(tmp_path: Path) -> None:
     _, tokenizer = make_file(tmp_path / "lm.pt", "abba cab")
     other = [*tokenizer.tokens[:4], "x", *tokenizer.tokens[5:]]
-    with pytest.raises(ValueError, match=r"lm.pt is a language model of another .*; token 4 is '.' there and 'x' here"):
+    with pytest.raises(ValueError, match=r"lm.pt was trained for another .*; token 4 is '.' there and 'x' here"):
         load_rnn_lm(tmp_path / "lm.pt", other)
-    with pytest.raises(ValueError, match=r"with 6 tokens where the model has 7\. Train one with the model's lang dir"):
+    with pytest.raises(ValueError, match=r"it has 6 tokens, the model has 7\. Train one with the model's lang dir"):
         load_rnn_lm(tmp_path / "lm.pt", [*tokenizer.tokens, "x"])
 
 
@@ -79,7 +79,7 @@ def test_what_is_no_language_model(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"No language model .*lm.pt: train it"):
         load_rnn_lm(path, [])
     path.write_bytes(b"PK\x03\x04")
-    with pytest.raises(ValueError, match=r"lm.pt is damaged or not a language model .* Train it anew"):
+    with pytest.raises(ValueError, match=r"lm.pt is damaged or not a language model .* Train it again"):
         load_rnn_lm(path, [])
     save_checkpoint(path, {"model_config": {}})
     with pytest.raises(ValueError, match=r"lm.pt is not a language model"):

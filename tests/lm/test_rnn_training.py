@@ -74,10 +74,10 @@ def test_a_stopped_run_goes_on(run, texts: dict[str, list[str]], tmp_path: Path,
         assert "stopped" in train(run, "--num-epochs", 3, "--out", "lm.pt").err
     result = train(run, "--num-epochs", 4, "--out", "lm.pt")
     assert result.code == 1
-    assert "lm.pt is of another run: num_epochs was 3 and is 4. Give another --out, or remove it" in result.err
+    assert "lm.pt belongs to another run: num_epochs was 3 and is 4. Change --out, or remove the file" in result.err
 
     result = train(run, "--num-epochs", 3, "--out", "lm.pt")
-    assert "lm.pt is there, with 1 of 3 epochs" in result.err
+    assert "from lm.pt: 1 of 3 epochs are done" in result.err
     whole, resumed = (torch.load(tmp_path / name) for name in ("whole.pt", "lm.pt"))
     assert resumed["run"] == whole["run"]
     assert all(torch.equal(weights, resumed["rnn_lm"][name]) for name, weights in whole["rnn_lm"].items())
@@ -94,7 +94,7 @@ def test_other_texts_and_tokens_are_another_run(run, texts: dict[str, list[str]]
     result = train(run, "--num-epochs", 1, "--out", "lm.pt")
     assert result.code == 1
     assert "sentences was 150 and is 101" in result.err
-    assert "its tokens are not those of --lang-dir" in result.err
+    assert "its tokens differ from --lang-dir" in result.err
 
 
 def test_mistakes(run, texts: dict[str, list[str]], tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_table_to_tokens(run, table: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "l").exists()
     result = run("local/train_bpe.py", "--supervisions", supervisions, "--lang-dir", "l", "--vocab-size", 15)
     assert result.code == 0, result.err
-    assert "l: 15 tokens of 9 transcripts" in result.out
+    assert "l: 15 tokens from 9 transcripts" in result.out
     assert Tokenizer.from_lang_dir(tmp_path / "l").vocab_size == 15
 
 
@@ -110,7 +110,7 @@ def test_musan(run, tmp_path: Path) -> None:
 
     result = run("local/prepare_musan.py", "--dl-dir", tmp_path / "musan")
     assert result.code == 1
-    assert "--dl-dir has to hold musan/music" in result.err
+    assert "--dl-dir must contain musan/music" in result.err
 
 
 def test_export_shar(run, table: Path, tmp_path: Path) -> None:

@@ -127,9 +127,9 @@ def test_what_was_chosen_on_dev_counts(tmp_path: Path) -> None:
 
 def test_impossible_comparisons_are_refused(tmp_path: Path) -> None:
     experiments = [collect(exp_dir) for exp_dir in write_folders(tmp_path)[1:]]
-    with pytest.raises(ValueError, match=r"--baseline none is none of .* conformer, conformer\+attention, lite"):
+    with pytest.raises(ValueError, match=r"--baseline none is not one of .* conformer, conformer\+attention, lite"):
         SeedComparison(experiments, "none")
-    with pytest.raises(ValueError, match="conformer-s42 and conformer-s42 are the same model and seed"):
+    with pytest.raises(ValueError, match="conformer-s42 and conformer-s42 have the same model and seed"):
         SeedComparison([experiments[0], experiments[0]])
 
 
@@ -145,12 +145,12 @@ def test_from_folders_to_a_page_with_a_plot(tmp_path: Path, monkeypatch: pytest.
     run("collect_results.py", "--out", records, first, tmp_path / "unfinished")
     out = capsys.readouterr().out
     assert f"{tmp_path}/unfinished is left out: No results in" in out
-    assert out.endswith("1 of 7 experiments are new or have been replaced\n")
+    assert out.endswith("1 of 7 experiments are new or updated\n")
 
     options = ("--comparison", records, "--baseline", "conformer", "--plot", plot)
     run("write_results.py", "--out", page, *options)
     text = page.read_text()
-    assert text.index("\n## exp\n") < text.index("\n## SeedComparison over seeds\n")
+    assert text.index("\n## exp\n") < text.index("\n## Comparison over seeds\n")
     assert "![Word error rates](plots/comparison.png)" in text
     assert "train.py --exp-dir lite-s45 --seed 45\n" in text
     assert "conformer-s43" not in text  # only the commands of first seeds
@@ -162,5 +162,5 @@ def test_from_folders_to_a_page_with_a_plot(tmp_path: Path, monkeypatch: pytest.
     assert (page.read_text(), plot.read_bytes()) == (text, image)
 
     monkeypatch.setattr(sys, "argv", ["write_results.py", "--out", str(page), "--plot", str(plot), str(first)])
-    with pytest.raises(SystemExit, match="--baseline and --plot are of experiments called MODEL-sSEED"):
+    with pytest.raises(SystemExit, match="--baseline and --plot need experiments called MODEL-sSEED"):
         runpy.run_path(str(ROOT / "local" / "write_results.py"), run_name="__main__")

@@ -111,7 +111,7 @@ def test_half_a_line_harms_no_other(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text('{"recipe": "mi')
     append_result(path, make_result())
-    with pytest.raises(ValueError, match=r"results.jsonl, line 1 is no result"):
+    with pytest.raises(ValueError, match=r"results.jsonl, line 1 is not a result"):
         read_results(path)
     path.write_text(path.read_text().split("\n", 1)[1])
     assert read_results(path) == [make_result()]

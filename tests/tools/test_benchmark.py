@@ -176,7 +176,7 @@ def test_mistakes_are_explained(command: str, message: str, monkeypatch) -> None
 
 def test_other_files_make_no_page(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "other.json"
-    for text, message in (("[]", "is no file of"), ('{"benchmark": "x", "results": []}', "is of the benchmark 'x'")):
+    for text, message in (("[]", "is not a file of"), ('{"benchmark": "x", "results": []}', "unknown benchmark 'x'")):
         path.write_text(text)
         monkeypatch.setattr(sys, "argv", ["report.py", str(path), "--out", str(tmp_path)])
         with pytest.raises(SystemExit, match=message):

@@ -48,7 +48,7 @@ def nan_in_one(loss: Tensor) -> Tensor:
 def test_a_right_k2_passes(run_check, capsys) -> None:
     run_check()
     out = capsys.readouterr().out
-    assert out.startswith("k2 on cpu, largest differences to 39 golden cases")
+    assert out.startswith("k2 on cpu, largest differences from 39 golden cases")
     differences = [float(line.split()[1]) for line in out.splitlines()[1:]]
     assert len(differences) > 5
     assert max(differences) < 1e-11

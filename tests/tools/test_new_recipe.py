@@ -145,7 +145,7 @@ def test_the_recipe_is_whole_and_names_its_corpus(source: CorpusSource, tmp_path
 
 def test_names_that_cannot_be(source: CorpusSource, tmp_path: Path) -> None:
     for name in ("", "a b", "../a", "2", "a/b"):
-        with pytest.raises(ValueError, match="cannot be a recipe's name: use letters"):
+        with pytest.raises(ValueError, match="cannot be a recipe's name: begin with a letter"):
             tool.new_recipe(name, source, tmp_path)
     (tmp_path / "there").mkdir()
     with pytest.raises(FileExistsError, match=r"there is there already: choose another name, or remove"):
@@ -156,7 +156,7 @@ def test_names_that_cannot_be(source: CorpusSource, tmp_path: Path) -> None:
 
 def test_nothing_is_left_of_a_recipe_that_fails(source: CorpusSource, tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_text("audio\ttext\ngone.wav\tONE\n")
-    with pytest.raises(ValueError, match="no utterance of 1 is left; skipped 1: 1 missing audio"):
+    with pytest.raises(ValueError, match="none of 1 utterances is usable; skipped 1: 1 missing audio"):
         tool.new_recipe("c", CorpusSource(tmp_path / "t.tsv", None, None, tmp_path), tmp_path / "egs")
     assert not list((tmp_path / "egs").iterdir())
 

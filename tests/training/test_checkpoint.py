@@ -23,7 +23,7 @@ def exp_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def checkpoint_at(epoch: int, batch: int) -> dict[str, Any]:
-    return {"model_config": {}, "progress": {"epoch": epoch, "batch": batch}}
+    return {"model_config": {}, "model": {}, "progress": {"epoch": epoch, "batch": batch}}
 
 
 def test_model_comes_back_with_its_configuration_and_tokens(exp_dir: Path) -> None:
@@ -145,7 +145,7 @@ def test_resuming_another_configuration_is_refused(exp_dir: Path, tmp_path: Path
     checkpoint = read_checkpoint(exp_dir / "epoch-4.pt")
     checkpoint["tokens"]["tokens"][2] = "x"
     save_checkpoint(tmp_path / "epoch-1.pt", checkpoint)
-    with pytest.raises(ValueError, match=r"another token table than that in --data\.lang_dir"):
+    with pytest.raises(ValueError, match=r"another token table than the one in --data\.lang_dir"):
         run(toy_config(tmp_path))
 
 
@@ -153,7 +153,7 @@ def test_resuming_another_configuration_is_refused(exp_dir: Path, tmp_path: Path
 def test_damaged_file_is_named(exp_dir: Path, tmp_path: Path, content: bytes | None) -> None:
     whole = (exp_dir / "epoch-4.pt").read_bytes()
     (tmp_path / "epoch-4.pt").write_bytes(whole[: len(whole) // 2] if content is None else content)
-    with pytest.raises(ValueError, match=r"epoch-4\.pt is damaged .* resumes from the one before"):
+    with pytest.raises(ValueError, match=r"epoch-4\.pt is damaged .* resumes from the previous checkpoint"):
         load_model(tmp_path, 4, 0)
 
 

@@ -101,8 +101,8 @@ def test_node_that_does_not_see_the_checkpoint_is_told(tmp_path: Path) -> None:
     before = (tmp_path / "here" / "epoch-1.pt").read_bytes()
     went_well, said = torchrun([PROGRAM, str(tmp_path / "here")], [PROGRAM, str(tmp_path / "elsewhere")])
     assert not went_well
-    assert "do not agree on the step at which to resume" in said
-    assert "must be one folder, seen by all processes" in said
+    assert "do not agree on the step to resume from" in said
+    assert "must be one folder that all processes share" in said
     assert (tmp_path / "here" / "epoch-1.pt").read_bytes() == before
     assert not (tmp_path / "elsewhere").exists()
 

@@ -125,7 +125,7 @@ def test_without_a_sound_checkpoint_the_largest_weights_are_named(tmp_path: Path
     config = toy_config(tmp_path, num_epochs=8, optim=optim, divergence_patience=10, save_every_steps=1000)
     with pytest.raises(RuntimeError, match="The largest weights") as caught:
         run(config)
-    assert "start anew, in another --exp_dir" in str(caught.value)
+    assert "start again, with another --exp_dir" in str(caught.value)
     assert "--optim.lr below 30, --optim.warmup_steps above 60, --optim.clip_norm below 5." in str(caught.value)
 
 

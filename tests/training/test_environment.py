@@ -19,7 +19,7 @@ from summarymix.training.environment import environment
     [
         ("auto", (None, "it is not installed"), "native, because k2 cannot be used: it is not installed"),
         ("auto", (SimpleNamespace(__version__="1.24.4", with_cuda=False), ""), "k2 1.24.4"),
-        ("native", (SimpleNamespace(__version__="1.24.4", with_cuda=False), ""), "native, as asked for"),
+        ("native", (SimpleNamespace(__version__="1.24.4", with_cuda=False), ""), "native, as requested"),
     ],
 )
 def test_loss_backend_and_why(

@@ -127,7 +127,7 @@ def test_tokens_in_both_tables_keep_their_rows(parent: Path) -> None:
     initial = {name: value.clone() for name, value in model.state_dict().items()}
     old = read_checkpoint(parent / "epoch-2.pt")["model"]
     said = initialize_from(parent / "epoch-2.pt", model, OTHER_TOKENIZER, reinit_vocab=True)
-    assert "of 10 tokens, 6 keep their weights, 4 begin anew" in said
+    assert "of 10 tokens, 6 keep their weights, 4 are initialised" in said
     layers = ("joiner.out", "simple_encoder_proj", "simple_predictor_proj", "ctc_head")
     particular = {"predictor.embedding.weight", *(f"{x}.weight" for x in layers), *(f"{x}.bias" for x in layers)}
     assert particular < set(old)
@@ -148,14 +148,14 @@ def test_same_pieces_in_another_order_are_another_table(parent: Path) -> None:
     assert sorted(other.tokens) == sorted(TOKENIZER.tokens)
     assert other.tokens != TOKENIZER.tokens
     model = fresh_model(other)
-    assert "8 keep their weights, 0 begin anew" in initialize_from(parent / "epoch-2.pt", model, other, True)
+    assert "8 keep their weights, 0 are initialised" in initialize_from(parent / "epoch-2.pt", model, other, True)
     old, new = read_checkpoint(parent / "epoch-2.pt")["model"]["ctc_head.weight"], model.ctc_head.weight
     assert torch.equal(new[other.tokens.index("a")], old[TOKENIZER.tokens.index("a")])
 
 
 def test_another_model_is_refused_by_name_but_dropout_is_free(parent: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"epoch-2\.pt is of another model: model\.conformer\.dim was 16 and is 32, .*num_layers"
+        ValueError, match=r"epoch-2\.pt has another model: model\.conformer\.dim was 16 and is 32, .*num_layers"
     ):
         initialize_from(
             parent / "epoch-2.pt", fresh_model(conformer=ConformerConfig((4, 4), 3, 32, 32, 5, 16)), TOKENIZER

@@ -258,7 +258,7 @@ def test_max_steps_ends_the_run_with_a_checkpoint_and_a_complete_schedule(tmp_pa
 
 def test_options_without_effect_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(toy_config(tmp_path, max_steps=1, optim=replace(SCALED_ADAM, lr=0.3)))
-    told = "Without effect, as options of another optimiser or schedule: --optim.lr 0.3\n"
+    told = "Ignored options of another optimiser or schedule: --optim.lr 0.3\n"
     assert told in capsys.readouterr().err
 
 
@@ -280,7 +280,7 @@ def test_bfloat16_trains_and_fp16_needs_a_gpu(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(tmp_path / "bf16" / "epoch-1.pt")
     assert {value.dtype for value in checkpoint["model"].values() if value.is_floating_point()} == {torch.float32}
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="--precision fp16 takes a GPU"):
+        with pytest.raises(ValueError, match="--precision fp16 needs a GPU"):
             run(toy_config(tmp_path / "fp16", precision="fp16"))
         assert not (tmp_path / "fp16").exists()
 

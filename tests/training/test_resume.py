@@ -148,7 +148,7 @@ def test_more_epochs_continue_a_finished_run(tmp_path: Path, capsys: pytest.Capt
     run(toy_config(tmp_path, num_epochs=1))
     progress, _ = run(toy_config(tmp_path, num_epochs=2))
     assert (progress.epoch, progress.step) == (3, 16)
-    assert "not those of that checkpoint: num_epochs was 1 and is 2" in capsys.readouterr().err
+    assert "Options changed since that checkpoint: num_epochs was 1 and is 2" in capsys.readouterr().err
 
 
 def test_log_lines_of_steps_that_are_taken_again_are_dropped(tmp_path: Path) -> None:

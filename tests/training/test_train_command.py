@@ -104,7 +104,7 @@ def test_the_zipformer_is_chosen_by_an_option_and_trains_with_its_own_optimiser(
         main("toy", ["--exp-dir", "other", *options, "--validation", "[[360, -1]]"])
     with pytest.raises(SystemExit, match=r"--chunk.min_chunk 9 and --chunk.max_chunk 9 have no multiple of 2"):
         main("toy", ["--exp-dir", "other", *options, "--chunk.min_chunk", "9", "--chunk.max_chunk", "9"])
-    with pytest.raises(SystemExit, match=r"one length, not downsampling 3, num_layers 2"):
+    with pytest.raises(SystemExit, match=r"different lengths \(downsampling 3, num_layers 2"):
         main("toy", ["--exp-dir", "other", *options, "--model.zipformer.num_layers", "[1, 1]"])
 
 

@@ -32,7 +32,7 @@ def test_error_rates_are_those_of_decoding(tmp_path: Path) -> None:
     for name, setting in settings.items():
         for kind, key in ((GreedySearch, "wer"), (CTCGreedySearch, "ctc_wer")):
             search = kind(model, unk_id=TOKENIZER.unk_id)
-            utterances = decode_split(model, TOKENIZER, search, setting, dev).utterances(TOKENIZER)
+            utterances = decode_split(search, setting, dev).utterances(TOKENIZER)
             wer = ErrorStats.from_utterances(utterances).wer
             assert wer is not None
             assert wer > 0

@@ -1,1 +1,1 @@
-"""What ``tools/benchmark.py`` measures, a module for each subcommand."""
+"""Benchmarks of ``tools/benchmark.py``, one module per subcommand."""

@@ -1,17 +1,17 @@
-"""Word error rates with confidence intervals, against latency, and the delay with which words are emitted.
+"""Word error rates with confidence intervals against latency, and emission delays of words.
 
     cd egs/librispeech/ASR
     ./decode.py --mode offline streaming --chunk-ms 320 640 1280 --left-chunks 4 -1
     python ../../../tools/benchmark.py accuracy --exp-dir exp --splits test-clean --chunk-ms 320 640 1280
 
-Error rates are those of EXP/results.jsonl, made by decode.py; their intervals come from its recogs files: 95 % of the
-rates of as many utterances drawn anew from the split. They cover the choice of utterances, not that of the seed.
+Error rates come from EXP/results.jsonl, written by decode.py. Their 95 % intervals are bootstrap intervals over the
+utterances of its recogs files: they cover the choice of utterances, not the choice of the seed.
 
-With --splits, these are decoded here (greedy search, offline and in chunks), and words recognised correctly compared
-with an alignment of the transcript by the model's own CTC head with full context. The delay is counted from the end of
-the aligned frame, by two clocks: to the end of the frame of emission; and to the time at which the result is available,
-the end of the chunk with that frame and what the front end looks ahead. Computing time is not in it. First and last
-tokens are those of the words; and those of the utterances in which every word was recognised.
+With --splits, this program decodes these splits (greedy search, offline and in chunks), and compares correct words with
+an alignment of the transcript by the model's CTC head with full context. The delay begins at the end of the aligned
+frame, and ends by one of two clocks. frame: at the end of the emitting frame. availability: when the audio for the
+result has arrived, which is the chunk of that frame and the lookahead of the front end. Computing time is not included.
+Delays are given for the first and last tokens of words, and of utterances in which every word is correct.
 """
 
 import argparse
@@ -36,36 +36,38 @@ from summarymix.scoring.results import ErrorStats, ScoredUtterance, format_perce
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The subcommand's options."""
+    """Add the options of the subcommand."""
     option = parser.add_argument
     option("--exp-dir", type=Path, required=True, help="folder of the training run")
-    option("--splits", nargs="+", default=[], help="splits whose emission delays are measured (none)")
-    option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes for that (640)")
-    option("--left-chunks", type=int, nargs="+", default=[-1], help="left contexts for that, -1: unlimited (-1)")
+    option("--splits", nargs="+", default=[], help="splits to measure emission delays on (none)")
+    option("--chunk-ms", type=int, nargs="+", default=[640], help="--splits: chunk sizes in ms (640)")
+    option(
+        "--left-chunks", type=int, nargs="+", default=[-1], help="--splits: left contexts in chunks, -1: unlimited (-1)"
+    )
     add_epoch_options(parser)
-    option("--manifest-dir", help="folder of the manifests, if they have been moved since training")
+    option("--manifest-dir", help="folder of the manifests, if they have moved since training")
     option("--max-duration", type=float, default=200.0, help="seconds of audio in a batch (200)")
-    option("--samples", type=int, default=2000, help="drawn for the confidence intervals (2000)")
-    option("--seed", type=int, default=0, help="of that drawing (0)")
+    option("--samples", type=int, default=2000, help="bootstrap samples for the confidence intervals (2000)")
+    option("--seed", type=int, default=0, help="seed of the bootstrap (0)")
     add_machine_options(parser, precision=False)
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Error rates and delays.
+    """Collect error rates, and measure delays.
 
     Raises:
-        ValueError: there is neither.
+        ValueError: there are no results, and no splits to decode.
     """
     path = args.exp_dir / "results.jsonl"
     if not path.is_file() and not args.splits:
-        raise ValueError(f"no {path}, and no --splits: decode first with decode.py, or say what to decode here")
+        raise ValueError(f"no {path}, and no --splits: run decode.py first, or give --splits")
     results: dict[str, Any] = {"wer": error_rates(path, args.samples, args.seed) if path.is_file() else []}
     results |= measure_delays(args) if args.splits else {"delay": [], "alignment": {}}
     return results
 
 
 def error_rates(path: Path, samples: int, seed: int) -> list[dict[str, Any]]:
-    """The results of a file with the confidence intervals of their error rates."""
+    """Results of a file, with confidence intervals of their error rates."""
     rows = []
     for result in read_results(path):
         low, high = wer_interval(read_recogs(path.parent / result.recogs), samples, seed)
@@ -74,9 +76,9 @@ def error_rates(path: Path, samples: int, seed: int) -> list[dict[str, Any]]:
 
 
 def wer_interval(utterances: list[ScoredUtterance], samples: int, seed: int) -> tuple[float, float]:
-    """The 95 % bootstrap interval of the word error rate, in per cent, over utterances (percentiles).
+    """95 % bootstrap interval of the word error rate over utterances, in per cent (percentile method).
 
-    Not a number where a sample without any word is possible and drawn.
+    NaN if a drawn sample has no reference words.
     """
     alignments = ErrorStats.from_utterances(utterances).alignments
     errors = [sum(ref != hyp for ref, hyp in pairs) for _, pairs in alignments]
@@ -85,7 +87,7 @@ def wer_interval(utterances: list[ScoredUtterance], samples: int, seed: int) -> 
 
 
 def bootstrap(counts: list[tuple[int, int]], samples: int, seed: int) -> tuple[float, float]:
-    """The same from the errors and words of each utterance."""
+    """95 % bootstrap interval of the word error rate, in per cent, from (errors, words) of each utterance."""
     both = np.array(counts).T  # (2, N)
     rng = np.random.default_rng(seed)
     rates = []
@@ -97,7 +99,7 @@ def bootstrap(counts: list[tuple[int, int]], samples: int, seed: int) -> tuple[f
 
 
 def measure_delays(args: argparse.Namespace) -> dict[str, Any]:
-    """Decode and align the splits."""
+    """Decode and align the splits, and measure emission delays."""
     torch.set_num_threads(args.threads)
     model, tokenizer, info = load_run_or_checkpoint(args.exp_dir, args.epoch, args.avg)
     model.to(args.device)
@@ -119,7 +121,7 @@ def measure_delays(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def setting(result: dict[str, Any]) -> list[str]:
-    """Chunk, left context, latency."""
+    """Cells of chunk, left context and latency."""
     if result["chunk_ms"] is None:
         return ["offline", "–", "–"]
     left = "unlimited" if result["left_chunks"] < 0 else str(result["left_chunks"])
@@ -127,7 +129,7 @@ def setting(result: dict[str, Any]) -> list[str]:
 
 
 def tables(run: Run) -> list[Table]:
-    """Error rates, delays."""
+    """Tables of error rates and of delays."""
     results, made = run["results"], []
     if results["wer"]:
         rows = [
@@ -174,7 +176,7 @@ def tables(run: Run) -> list[Table]:
 
 
 def plots(run: Run) -> dict[str, Figure]:
-    """Error rate against latency; distribution of the words' delays by both clocks."""
+    """Plots of error rate against latency, and of the delay distribution by both clocks."""
     results, made = run["results"], {}
     lines: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for result in results["wer"]:
@@ -197,7 +199,7 @@ def plots(run: Run) -> dict[str, Figure]:
     for split in dict.fromkeys(result["split"] for result in results["delay"]):
         made[f"delay-{split}"], both = panels(2, f"Delay of words recognised on {split}, last token")
         for axes, clock in zip(both, ("frame", "availability"), strict=True):
-            for i, result in enumerate(results["delay"]):  # a setting has one colour in both
+            for i, result in enumerate(results["delay"]):  # a setting has the same colour in both panels
                 for delay in result["delays"]:
                     if (result["split"], delay["what"], delay["clock"]) == (split, "word, last token", clock):
                         name = ", ".join(setting(result)[:2]).removesuffix(", –")

@@ -1,4 +1,4 @@
-"""Emission delay: how much later than it is spoken a word is emitted, and seen."""
+"""Emission delay: time from the end of a spoken word to its emission, and to the availability of the result."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ class Span(NamedTuple):
 
 
 class Emission(NamedTuple):
-    """A recognised token that an alignment has too: what it is of, and its encoder frames."""
+    """A correctly recognised token: its kind, and its encoder frames of emission and alignment."""
 
     what: str  # for instance "word, last token"
     emitted: int
@@ -41,13 +41,13 @@ class Emission(NamedTuple):
 
 @dataclass
 class Collected:
-    """Delays of one way of decoding, in ms by what they are of and by clock."""
+    """Delays in ms by (kind, clock), and recognised utterances, for one chunk configuration."""
 
     delays: dict[tuple[str, str], list[float]] = field(default_factory=dict)
     utterances: list[ScoredUtterance] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
-        """For the file: error rate, number of words, and statistics of the delays."""
+        """Error rate, numbers of words and delay statistics, for the JSON file."""
         stats = ErrorStats.from_utterances(self.utterances)
         delays = [{"what": what, "clock": clock} | describe(values) for (what, clock), values in self.delays.items()]
         return {"wer": stats.wer, "words": stats.words, "correct": stats.correct, "delays": delays}
@@ -63,9 +63,9 @@ def describe(values: list[float]) -> dict[str, Any]:
 
 
 def align(log_probs: Tensor, tokens: list[int]) -> list[Span] | None:
-    """Align tokens to a CTC head's log-probabilities (T, V): where its most likely path has them.
+    """Align tokens to log-probabilities (T, V) of a CTC head along the most likely path.
 
-    None if there are none, or too few frames for them.
+    None if there are no tokens, or too few frames for them.
     """
     from torchaudio.functional import forced_align
 
@@ -83,15 +83,15 @@ def align(log_probs: Tensor, tokens: list[int]) -> list[Span] | None:
 
 
 def emissions(tokens: list[int], spans: list[Span], hypothesis: Hypothesis, tokenizer: Tokenizer) -> list[Emission]:
-    """First and last tokens of the words recognised correctly, and, if every word was, of the utterance.
+    """First and last tokens of correct words, and of the utterance if every word is correct.
 
-    A space that is a token of its own is none of them.
+    A token that is only a space does not count as the first token of a word.
 
     Args:
-        tokens: of the transcript.
-        spans: where the alignment has them.
-        hypothesis: what was recognised.
-        tokenizer: of both.
+        tokens: tokens of the transcript.
+        spans: their aligned frames.
+        hypothesis: recognised tokens and their frames.
+        tokenizer: tokenizer of both.
     """
     refs, hyps = words_of(tokens, tokenizer), words_of(hypothesis.tokens, tokenizer)
     found, ref, hyp = [], 0, 0
@@ -113,11 +113,10 @@ def emissions(tokens: list[int], spans: list[Span], hypothesis: Hypothesis, toke
 
 
 def delays_of(emission: Emission, chunk: ChunkConfig, lookahead_ms: float) -> dict[str, float]:
-    """An emission's delay in ms by both clocks, from the end of the frame in which the alignment has the token.
+    """Delay of an emission in ms by both clocks, from the end of the aligned frame.
 
-    frame: to the end of the frame at which it was emitted, as if results came frame by frame. availability: to the time
-    at which all has arrived that the result needs, the chunk with that frame and what the front end looks ahead.
-    Offline there is none.
+    frame: to the end of the emitting frame, as if results came frame by frame. availability: to the arrival of
+    the audio for the result, which is the chunk of that frame and the lookahead of the front end; only in streaming.
     """
     ends = {"frame": FRAME_MS * (emission.emitted + 1.0)}
     if chunk.chunk_size is not None:
@@ -135,24 +134,25 @@ def collect(
     fbank: FbankOptions,
     batches: Iterable[Batch],
 ) -> tuple[dict[ChunkConfig, Collected], dict[str, int]]:
-    """Decode a split in all ways, and collect delays against the alignment by the model's CTC head with full context.
+    """Decode a split with each chunk configuration, and collect delays from CTC alignments with full context.
 
-    Streaming gives the tokens of whole utterances under chunk masks, and these are quicker to decode.
+    Whole utterances under chunk masks give the same tokens as streaming, and decode faster.
 
     Returns:
-        The delays, and the number of utterances that were aligned and of those that could not be.
+        The delays, and the numbers of utterances with and without an alignment.
     """
     collected = {chunk: Collected() for chunk in chunks}
     counts: Counter[str] = Counter(aligned=0, not_aligned=0)
-    device = next(model.parameters()).device
     for batch in batches:
-        encoder_out, lengths = model.encoder(batch.features.to(device), batch.feature_lengths.to(device), ChunkConfig())
+        encoder_out, lengths = model.encoder(
+            batch.features.to(model.device), batch.feature_lengths.to(model.device), ChunkConfig()
+        )
         log_probs = model.ctc_log_probs(encoder_out)  # (N, T, V)
         spans = [align(p[:n], t) for p, n, t in zip(log_probs, lengths.tolist(), batch.tokens, strict=True)]
         counts.update("not_aligned" if one is None else "aligned" for one in spans)
         for chunk, into in collected.items():
             lookahead = (latency_ms(chunk, fbank) or 0.0) - (chunk.chunk_ms or 0)
-            hypotheses = decode_batch(model, search, batch, chunk)
+            hypotheses = decode_batch(search, batch, chunk)
             rows = zip(batch.cut_ids, batch.texts, batch.tokens, spans, hypotheses, strict=True)
             for cut_id, text, tokens, aligned, hypothesis in rows:
                 words = tokenizer.decode(hypothesis.tokens).split()

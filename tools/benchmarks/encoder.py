@@ -1,17 +1,17 @@
-"""Time and peak memory against the length of the audio: of the mixer alone, the encoder, and a training step.
+"""Time and peak memory of mixer, encoder and training step against the length of the audio.
 
     cd egs/librispeech/ASR
     python ../../../tools/benchmark.py encoder --config conf/conformer.yaml \\
         --config conf/conformer.yaml conf/attention.yaml --config conf/conformer.yaml conf/local.yaml
 
-Each --config is a model: files of train.py, of which later ones win. Parts: mixer, through which the frames of a layer
-see each other; encoder, with its front end; model, the whole transducer with its losses and optimiser, which has a
-training step only. A training step of the first two is forward and backward. Weights and audio are random.
+Each --config is a model: YAML files of train.py, in which later files override earlier ones. Parts: mixer, the
+SummaryMixing or attention module of a layer; encoder, with its front end; model, the whole transducer with losses and
+optimiser, in training only. A training step of mixer or encoder is forward and backward. Weights and audio are random.
 
-Each measurement has a fresh process; configurations take their steps in turns, and the first step warms up. The peak is
-that of the process, libraries included; "of it step" is what the steps have added to weights, input and optimiser.
-Where a step exceeds --max-seconds or --max-gb it is given up, and longer audio is not tried. Beside forward passes of
-the encoder stands the rate of their matrix products and convolutions, as a share of the machine's rate at products.
+Each measurement runs in a fresh process. Configurations take steps in turns; the first step is a warm-up. The peak is
+the memory of the process with its libraries; "of it step" is the part that steps add to weights, input and optimiser.
+If a step exceeds --max-seconds or --max-gb, it is stopped, and longer audio is left out. Notes on forward passes of the
+encoder give the rate of matrix products and convolutions, as a share of the machine's rate of matrix products.
 """
 
 import argparse
@@ -44,35 +44,53 @@ from summarymix.chunking import ChunkConfig
 from summarymix.model import make_encoder
 from summarymix.training.config import TrainConfig
 
-COUNTED_SECONDS = 60  # audio up to this long has its arithmetic counted, which takes as much memory as it does
+COUNTED_SECONDS = 60  # longest audio whose FLOPs are counted; counting runs the encoder and takes its memory
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The subcommand's options."""
+    """Add the options of the subcommand."""
     option = parser.add_argument
     add_config_option(parser)
-    option("--seconds", type=float, nargs="+", default=[15, 60, 240, 960, 3840], help="lengths (15 to 3840, by 4)")
-    option("--batch", type=int, default=1, help="utterances (1)")
-    option("--parts", nargs="+", choices=PARTS, default=["mixer", "encoder"], help="(mixer encoder)")
-    option("--passes", nargs="+", choices=["forward", "training"], default=["forward", "training"], help="(both)")
-    option("--modes", nargs="+", choices=["offline", "chunked"], default=["offline", "chunked"], help="(both)")
-    option("--chunk-ms", type=int, default=640, help="of the mode chunked (640)")
-    option("--left-chunks", type=int, default=-1, help="its left context, -1: unlimited (-1)")
+    option(
+        "--seconds",
+        type=float,
+        nargs="+",
+        default=[15, 60, 240, 960, 3840],
+        help="lengths of audio (15 60 240 960 3840)",
+    )
+    option("--batch", type=int, default=1, help="utterances per batch (1)")
+    option("--parts", nargs="+", choices=PARTS, default=["mixer", "encoder"], help="parts to measure (mixer encoder)")
+    option(
+        "--passes",
+        nargs="+",
+        choices=["forward", "training"],
+        default=["forward", "training"],
+        help="passes to measure (both)",
+    )
+    option(
+        "--modes",
+        nargs="+",
+        choices=["offline", "chunked"],
+        default=["offline", "chunked"],
+        help="modes to measure (both)",
+    )
+    option("--chunk-ms", type=int, default=640, help="chunked: chunk size in ms (640)")
+    option("--left-chunks", type=int, default=-1, help="chunked: left context in chunks, -1: unlimited (-1)")
     option("--rounds", type=int, default=5, help="timed steps of each measurement (5)")
-    option("--max-seconds", type=float, default=60, help="for a step (60)")
-    option("--max-gb", type=float, help="for a process, beyond weights and input (80 %% of the memory)")
+    option("--max-seconds", type=float, default=60, help="time limit of a step (60)")
+    option("--max-gb", type=float, help="memory limit of a process beyond weights and input (80 %% of free memory)")
     add_machine_options(parser)
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Figures of each part, pass, mode, length and configuration, and the rate of matrix products."""
+    """Measure each part, pass, mode, length and configuration, and the rate of matrix products."""
     configs = read_configs(args.config)
     args.max_gb = args.max_gb or 0.8 * free_memory(args.device) / 1e9
     limits = Limits(args.threads, args.device, args.max_seconds, args.max_gb)
     products = {"product": Job(make_product, (args.device, args.precision))}
     best = run_in_turns(products, args.rounds, Limits(args.threads, args.device))["product"]
     if "left_out" in best:
-        raise ValueError(f"a product of matrices on {args.device}: {best['left_out']}")
+        raise ValueError(f"the matrix product on {args.device} failed: {best['left_out']}")
     figures = []
     for part, mode, kind in cases(args):
         chunk = ChunkConfig.from_ms(args.chunk_ms, args.left_chunks) if mode == "chunked" else ChunkConfig()
@@ -95,20 +113,20 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def gflop(config: TrainConfig, seconds: float, chunk: ChunkConfig) -> float:
-    """10⁹ operations of the encoder for so much audio: see tools/count_flops.py."""
+    """GFLOPs of the encoder for ``seconds`` of audio; see tools/count_flops.py."""
     encoder = make_encoder(config.model).eval()
     return encoder_flops(encoder, config.model.feature_dim, feature_frames(seconds), chunk) / 1e9
 
 
 def cases(args: argparse.Namespace) -> Iterator[tuple[str, str, str]]:
-    """Every part with every mode and pass."""
+    """Yield each (part, mode, pass) except the forward pass of the model."""
     for part, mode, kind in product(args.parts, args.modes, args.passes):
         if (part, kind) != ("model", "forward"):
             yield part, mode, kind
 
 
 def free_memory(device: str) -> int:
-    """Bytes that a machine or its GPU can give."""
+    """Free memory of the machine or its GPU, in bytes."""
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     info = Path("/proc/meminfo")
@@ -118,14 +136,14 @@ def free_memory(device: str) -> int:
 
 
 def summary(figures: dict[str, Any]) -> str:
-    """Progress, for the terminal."""
+    """Format a result as a line of progress."""
     if "left_out" in figures:
         return f"left out: {figures['left_out']}"
     return f"{median(figures['seconds']):.4f} s  {figures['peak_mb']:.0f} MB"
 
 
 def group(results: list[dict[str, Any]]) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
-    """Results by part, pass and mode."""
+    """Group results by part, pass and mode."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for result in results:
         groups.setdefault((result["part"], result["pass"], result["mode"]), []).append(result)
@@ -159,7 +177,7 @@ def tables(run: Run) -> list[Table]:
 
 
 def rates(measured: list[dict[str, Any]], results: dict[str, Any]) -> list[str]:
-    """How near the arithmetic that has been counted comes to the machine's rate."""
+    """Format the rates of the counted FLOPs, as shares of the machine's rate of matrix products."""
     best = results["product_gflops"]
     each = [
         f"{r['config']} {r['audio_seconds']:g} s {rate:.1f} GFLOP/s ({100 * rate / best:.0f} %)"
@@ -172,11 +190,11 @@ def rates(measured: list[dict[str, Any]], results: dict[str, Any]) -> list[str]:
 def cells(
     result: dict[str, Any], baseline: dict[str, Any] | None, quarter: dict[str, Any] | None, audio: float
 ) -> list[str]:
-    """Time and memory, beside those of the first configuration and of a quarter of the length."""
+    """Cells of time and memory, with ratios to the first configuration and to a quarter of the length."""
     seconds, step = median(result["seconds"]), result["increment_mb"]
     ratio, memory_ratio, growth, memory_growth = ["–"] * 4
     if baseline:
-        # Of each round, as what disturbs a round disturbs both.
+        # Ratios within a round, because a disturbance affects both configurations.
         pairs = zip(result["seconds"], baseline["seconds"], strict=True)
         ratio = f"{median(ours / theirs for ours, theirs in pairs):.2f}"
         memory_ratio = f"{step / max(baseline['increment_mb'], 0.1):.2f}"
@@ -188,9 +206,7 @@ def cells(
 
 
 def plots(run: Run) -> dict[str, Figure]:
-    """Time and memory of each part and pass: against length, modes differing in the style of lines, or as bars if all
-    audio has one length.
-    """
+    """Plots of time and memory per part and pass: against length, with a line style per mode; bars for one length."""
     names = list(dict.fromkeys(result["config"] for result in run["results"]["figures"]))
     lengths = sorted({result["audio_seconds"] for result in run["results"]["figures"]})
     figures: dict[str, Figure] = {}

@@ -1,11 +1,11 @@
-"""Time of the feature backends for an hour of audio, side by side.
+"""Time of the feature backends for an hour of audio.
 
     python tools/benchmark.py features --threads 1 2 --json benchmark/features.json
     python tools/benchmark.py features --audio recordings/*.flac
 
-Every backend computes the features of the same recordings, generated or given ones, held in memory. They take their
-turns round by round, so that a busy machine disturbs all alike; the first round warms up. Backends that are not
-installed are left out. The last column is the largest difference to lhotse, which must not exceed 2e-3.
+Each backend computes features of the same recordings, generated or given, held in memory. Backends take turns in each
+round, so that other load on the machine affects all of them; the first round is a warm-up. Missing backends are left
+out. The last column is the largest difference from lhotse; it must not exceed 2e-3.
 """
 
 import argparse
@@ -25,19 +25,25 @@ from summarymix.data.features import FbankExtractor, FbankOptions, FeatureBacken
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The subcommand's options."""
-    parser.add_argument("--audio", type=Path, nargs="+", default=[], help="recordings; without, they are generated:")
-    parser.add_argument("--seconds", type=float, default=15, help="length of the generated recording")
-    parser.add_argument("--copies", type=int, default=20, help="how often it is taken")
-    parser.add_argument("--sample-rate", type=int, default=16000)
-    parser.add_argument("--num-mel-bins", type=int, default=80)
-    parser.add_argument("--rounds", type=int, default=10, help="timed passes over all recordings")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--backends", nargs="+", choices=get_args(FeatureBackend), default=get_args(FeatureBackend))
+    """Add the options of the subcommand."""
+    parser.add_argument("--audio", type=Path, nargs="+", default=[], help="recordings (default: a generated one)")
+    parser.add_argument("--seconds", type=float, default=15, help="length of the generated recording (15)")
+    parser.add_argument("--copies", type=int, default=20, help="copies of the generated recording (20)")
+    parser.add_argument("--sample-rate", type=int, default=16000, help="sample rate in Hz (16000)")
+    parser.add_argument("--num-mel-bins", type=int, default=80, help="mel bins (80)")
+    parser.add_argument("--rounds", type=int, default=10, help="timed passes over all recordings (10)")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of CPU threads (1 2)")
+    parser.add_argument(
+        "--backends",
+        nargs="+",
+        choices=get_args(FeatureBackend),
+        default=get_args(FeatureBackend),
+        help="backends to measure (all)",
+    )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Figures of each backend and number of threads."""
+    """Measure each backend with each number of threads."""
     recordings = load(args.audio, args.sample_rate) or [generated_audio(args.seconds, args.sample_rate)] * args.copies
     hours = sum(len(samples) for samples in recordings) / args.sample_rate / 3600
     extractors: dict[str, FbankExtractor] = {}
@@ -70,18 +76,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def load(paths: list[Path], sample_rate: int) -> list[Tensor]:
-    """The first channels of some files, (n,) in [-1, 1] each."""
+    """Read the first channel of each file: samples (n,) in [-1, 1]."""
     recordings = []
     for path in paths:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)  # (n, channels)
         if rate != sample_rate:
-            raise ValueError(f"{path} has {rate} Hz: give --sample-rate {rate}, and only files of one sample rate")
+            raise ValueError(f"{path} has {rate} Hz: give --sample-rate {rate}, and only files of that rate")
         recordings.append(torch.from_numpy(samples[:, 0].copy()))
     return recordings
 
 
 def tables(run: Run) -> list[Table]:
-    """One table."""
+    """Table of times and differences."""
     settings, results = run["settings"], run["results"]
     title = (
         f"Features: {results['recordings']} recordings, {results['seconds']:.0f} s, {settings['sample_rate']} Hz, "
@@ -102,7 +108,7 @@ def tables(run: Run) -> list[Table]:
 
 
 def plots(run: Run) -> dict[str, Figure]:
-    """Time as bars."""
+    """Bar plot of the times."""
     figure, (axes,) = panels(1, "Features of an hour of audio")
     results = run["results"]["figures"]
     names = [f"{result['backend']}\n{result['threads']} threads" for result in results]

@@ -3,14 +3,14 @@
     cd egs/librispeech/ASR
     python ../../../tools/benchmark.py long --exp-dir exp --split test-clean --left-chunks 2 8 -1 --json long.json
 
-Utterances follow each other in random order, with gaps between them. Each recording is recognised by each model offline
-in windows, and in one stream for each chunk size and left context, as transcribe.py does: with unlimited left context
-the mean of SummaryMixing is over all that has been heard, or, in a model with decay_seconds, over the last part of it.
+Utterances are joined in random order, with gaps between them. Each model recognises each recording offline in windows,
+and as one stream for each chunk size and left context, as transcribe.py does. With unlimited left context, the mean of
+SummaryMixing covers the stream from its beginning; a model with decay_seconds gives recent chunks more weight.
 
-A recording's words are aligned with its transcript. The errors of an utterance's words, and insertions behind them, are
-counted at the time at which it begins; intervals are 95 % bootstrap intervals over utterances. "alone" is the same
-utterances, each by itself: what is more in the recordings comes from their gaps, if it is there from the first minute
-on, and from their length, if it grows.
+The words of a recording are aligned with its transcript. Errors of an utterance, and insertions after its words, count
+at the time at which it begins; intervals are 95 % bootstrap intervals over utterances. "alone" are the same utterances,
+recognised one by one. Additional errors in recordings come from the gaps if they appear in the first minute, and from
+the length if they grow with time.
 """
 
 import argparse
@@ -42,7 +42,7 @@ EDGES = (0, 1, 2, 5, 10, 30, 60)  # minutes at which bins of elapsed time begin
 
 
 class LongUtterance(NamedTuple):
-    """An utterance in a recording: from which sample to before which, and its words."""
+    """An utterance in a recording: its samples [begin, end) and its words."""
 
     cut_id: str
     begin: int
@@ -51,14 +51,14 @@ class LongUtterance(NamedTuple):
 
 
 class Recording(NamedTuple):
-    """Samples (n,), and what is said in them."""
+    """Samples (n,) and their utterances."""
 
     samples: Tensor
     utterances: list[LongUtterance]
 
 
 class LongSetting(NamedTuple):
-    """A model, and options of :meth:`Recognizer.transcribe`."""
+    """A model and options of :meth:`Recognizer.transcribe`."""
 
     model: str
     chunk_ms: int | None  # None: offline
@@ -70,7 +70,7 @@ class LongSetting(NamedTuple):
         return f"{self.model}, {ChunkConfig.from_ms(self.chunk_ms, self.left_chunks)}{reset}"
 
     def options(self) -> dict[str, Any]:
-        """As :meth:`Recognizer.transcribe` takes them."""
+        """Keyword arguments of :meth:`Recognizer.transcribe`."""
         if self.chunk_ms is None:
             return {"mode": "offline"}
         names = ("chunk_ms", "left_chunks", "reset_after_silence")
@@ -78,40 +78,40 @@ class LongSetting(NamedTuple):
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The subcommand's options."""
+    """Add the options of the subcommand."""
     option = parser.add_argument
     option("--exp-dir", type=Path, nargs="+", required=True, help="folders of training runs")
     option("--split", required=True, help="split whose utterances are joined")
-    option("--minutes", type=float, default=30, help="length of a recording (30)")
-    option("--recordings", type=int, help="how many (as many as the split fills without repeating itself, at least 1)")
-    option("--gap-seconds", type=float, nargs="+", default=[0.3], help="between utterances (0.3)")
-    option("--gap-db", type=float, help="level of white noise in the gaps relative to full scale (digital silence)")
-    option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes (640)")
-    option("--left-chunks", type=int, nargs="+", default=[8, -1], help="left contexts, -1: unlimited (8 -1)")
+    option("--minutes", type=float, default=30, help="minimum length of a recording (30)")
+    option("--recordings", type=int, help="number of recordings (as many as one pass over the split fills, at least 1)")
+    option("--gap-seconds", type=float, nargs="+", default=[0.3], help="gaps between utterances (0.3)")
+    option("--gap-db", type=float, help="level of white noise in the gaps, in dBFS (digital silence)")
+    option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes in ms (640)")
+    option("--left-chunks", type=int, nargs="+", default=[8, -1], help="left contexts in chunks, -1: unlimited (8 -1)")
     option(
         "--reset-after-silence",
         type=float,
         nargs="+",
         default=[],
         metavar="SECONDS",
-        help="also with the encoder's memory emptied after so long without a word",
+        help="also reset the encoder after so many seconds without a word",
     )
     add_epoch_options(parser)
-    option("--manifest-dir", help="folder of the manifests, if they have been moved since training")
-    option("--samples", type=int, default=2000, help="drawn for the confidence intervals (2000)")
-    option("--seed", type=int, default=0, help="of the order of utterances, and of that drawing (0)")
+    option("--manifest-dir", help="folder of the manifests, if they have moved since training")
+    option("--samples", type=int, default=2000, help="bootstrap samples for the confidence intervals (2000)")
+    option("--seed", type=int, default=0, help="seed of the order of utterances and of the bootstrap (0)")
     SearchOptions.add_to(parser)
     add_machine_options(parser, precision=False)
 
 
-Count = tuple[float, int, int]  # of an utterance: the second at which it begins, errors, words
+Count = tuple[float, int, int]  # begin in seconds, errors and words of an utterance
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Error rates by elapsed time, for each gap, model and setting.
+    """Measure error rates by elapsed time, for each gap, model and setting.
 
     Raises:
-        ValueError: an option is impossible, or the split has nothing to recognise.
+        ValueError: an option is invalid, or no audio of the split can be read.
     """
     torch.set_num_threads(args.threads)
     search = SearchOptions.from_args(args)
@@ -120,7 +120,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for exp_dir in args.exp_dir:
         model, tokenizer, info = load_run_or_checkpoint(exp_dir, args.epoch, args.avg)
         runs.append(info["config"])
-        recognizers[str(exp_dir)] = Recognizer.of_run(model, tokenizer, info["config"], args.device)
+        recognizers[str(exp_dir)] = Recognizer.from_run(model, tokenizer, info["config"], args.device)
         recognizers[str(exp_dir)].set_search(search)
     streams = [*product(args.chunk_ms, args.left_chunks, [None, *args.reset_after_silence])]
     settings, left_out = [], []
@@ -165,10 +165,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def join(
     cuts: Sequence[Cut], gap_seconds: float, sample_rate: int, args: argparse.Namespace, skipped: list[str]
 ) -> Iterator[Recording]:
-    """Recordings of a split's utterances in random order. What cannot be read is added to ``skipped``.
+    """Yield recordings of a split's utterances in random order. Adds unreadable cuts to ``skipped``.
 
     Raises:
-        ValueError: nothing can be read.
+        ValueError: no cut can be read.
     """
     rng = random.Random(args.seed)
     generator = torch.Generator().manual_seed(args.seed)
@@ -183,7 +183,7 @@ def join(
                 continue
             try:
                 samples = torch.from_numpy(with_data(cut).resample(sample_rate).load_audio()[0])
-            # What a broken file raises differs between formats and libraries.
+            # The exception for a broken file depends on format and library.
             except Exception:
                 skipped.append(cut.id)
                 continue
@@ -199,8 +199,8 @@ def join(
                     return
                 parts, utterances, position = [], [], 0
         if len(skipped) == len(cuts):
-            raise ValueError(f"no audio of the split {args.split} can be read, for example that of {cuts[0].id}")
-        # The split has been used up.
+            raise ValueError(f"no audio of the split {args.split} can be read, for example {cuts[0].id}")
+        # End of a pass over the split.
         if made and args.recordings is None:
             return
 
@@ -208,7 +208,7 @@ def join(
 def count_errors(
     recognizer: Recognizer, recording: Recording, sample_rate: int, options: dict[str, Any]
 ) -> list[Count]:
-    """Recognise a recording."""
+    """Recognise a recording, and count the errors of each utterance."""
     words = recognizer.transcribe(recording.samples, sample_rate, **options).text.split()
     errors = errors_of([utterance.words for utterance in recording.utterances], words)
     return [
@@ -218,9 +218,9 @@ def count_errors(
 
 
 def errors_of(refs: list[list[str]], hyp: list[str]) -> list[int]:
-    """The errors of each of the utterances ``refs``, recognised in a row as ``hyp``.
+    """Count the errors of each utterance in ``refs``, recognised in a row as ``hyp``.
 
-    Words that are inserted count as errors of the utterance of the word before, or, before all words, of the first one.
+    An inserted word counts for the utterance of the preceding word; before all words, for the first utterance.
     """
     owners = [i for i, words in enumerate(refs) for _ in words]  # of each word
     errors = [0] * len(refs)
@@ -233,7 +233,7 @@ def errors_of(refs: list[list[str]], hyp: list[str]) -> list[int]:
 
 
 def rates(joined: list[Count], alone: list[Count], samples: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Error rates with intervals: alone, by minutes, of all."""
+    """Yield error rates with intervals: alone, by elapsed minutes, and overall."""
     bins = {"alone": alone}
     for begin, end in zip(EDGES, (*EDGES[1:], math.inf), strict=True):
         name = f"from {begin}" if end == math.inf else f"{begin}–{end}"
@@ -248,7 +248,7 @@ def rates(joined: list[Count], alone: list[Count], samples: int, seed: int) -> I
 
 
 def label(result: dict[str, Any]) -> list[str]:
-    """Model, chunk, left context."""
+    """Cells of model, chunk and left context."""
     if result["chunk_ms"] is None:
         return [result["model"], "offline, windows", "–"]
     left = "unlimited" if result["left_chunks"] < 0 else str(result["left_chunks"])
@@ -260,7 +260,7 @@ def label(result: dict[str, Any]) -> list[str]:
 
 
 def tables(run: Run) -> list[Table]:
-    """One for each gap."""
+    """Tables of error rates, one for each gap."""
     results, made = run["results"], []
     for gap in dict.fromkeys(result["gap_seconds"] for result in results["rates"]):
         chosen = [result for result in results["rates"] if result["gap_seconds"] == gap]
@@ -288,7 +288,7 @@ def tables(run: Run) -> list[Table]:
 
 
 def plots(run: Run) -> dict[str, Figure]:
-    """Error rates by elapsed time, a panel for each gap."""
+    """Plot of error rates by elapsed time, a panel for each gap."""
     rates = run["results"]["rates"]
     gaps = list(dict.fromkeys(result["gap_seconds"] for result in rates))
     figure, axes = panels(len(gaps), "Word error rate against elapsed time")
@@ -299,7 +299,7 @@ def plots(run: Run) -> dict[str, Figure]:
             ys = [point["wer"] for point in points]
             bars = [[y - p["wer_low"] for p, y in zip(points, ys, strict=True)]]
             bars += [[p["wer_high"] - y for p, y in zip(points, ys, strict=True)]]
-            xs = [k + 0.5 * i / len(chosen) for k in range(len(points))]  # beside each other, to be told apart
+            xs = [k + 0.5 * i / len(chosen) for k in range(len(points))]  # shifted, so that bars do not overlap
             one.errorbar(xs, ys, yerr=bars, fmt=".-", capsize=2, label=", ".join(label(result)))
             one.set_xticks(range(len(points)), [point["bin"] for point in points], rotation=30)
         one.set(title=f"gaps of {gap:g} s", ylabel="WER %", ylim=(0, None))

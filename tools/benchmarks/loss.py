@@ -1,11 +1,11 @@
-"""Time and memory of the pruned RNN-T loss, native against k2, and of torchaudio's full loss.
+"""Time and memory of the pruned RNN-T loss, native and k2, and of torchaudio's full loss.
 
     python tools/benchmark.py loss --threads 2 --json benchmark/loss.json
 
-One step is what training does with the loss, forward and backward, in float32: the smoothed loss, the ranges, the
-pruning, a joiner (sum, tanh, projection), the pruned loss; or, for torchaudio, the joiner over the whole lattice and
-the full loss. Every implementation has a process of its own, so that its peak memory is known, and they take their
-steps in turns, so that a busy machine disturbs all alike. k2 and torchaudio are left out where they cannot be imported.
+A step is the loss computation of training, forward and backward, in float32: smoothed loss, ranges, pruning, joiner
+(sum, tanh, projection), pruned loss; for torchaudio, the joiner over the whole lattice and the full loss. Each
+implementation runs in its own process, which gives its peak memory. They take steps in turns, so that other load on the
+machine affects all of them. k2 and torchaudio are left out if they cannot be imported.
 """
 
 import argparse
@@ -30,26 +30,26 @@ IMPLEMENTATIONS = ("native", "k2", "torchaudio")
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The subcommand's options."""
-    parser.add_argument("--batch", type=int, default=8, help="utterances")
-    parser.add_argument("--frames", type=int, default=400, help="encoder frames per utterance")
-    parser.add_argument("--symbols", type=int, default=60, help="symbols per utterance")
-    parser.add_argument("--vocab", type=int, default=500)
-    parser.add_argument("--range", type=int, default=5, help="contexts kept per frame")
-    parser.add_argument("--joiner-dim", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=20, help="timed steps of each implementation")
-    parser.add_argument("--implementations", nargs="+", choices=IMPLEMENTATIONS, default=IMPLEMENTATIONS)
+    """Add the options of the subcommand."""
+    parser.add_argument("--batch", type=int, default=8, help="utterances per batch (8)")
+    parser.add_argument("--frames", type=int, default=400, help="encoder frames per utterance (400)")
+    parser.add_argument("--symbols", type=int, default=60, help="symbols per utterance (60)")
+    parser.add_argument("--vocab", type=int, default=500, help="vocabulary size (500)")
+    parser.add_argument("--range", type=int, default=5, help="contexts kept per frame (5)")
+    parser.add_argument("--joiner-dim", type=int, default=512, help="width of the joiner (512)")
+    parser.add_argument("--rounds", type=int, default=20, help="timed steps of each implementation (20)")
+    parser.add_argument("--implementations", nargs="+", choices=IMPLEMENTATIONS, default=IMPLEMENTATIONS, help="(all)")
     add_machine_options(parser, precision=False)
 
 
 def measure(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
-    """Figures of each implementation."""
+    """Measure each implementation."""
     jobs = {name: Job(make_step, (name, args)) for name in args.implementations}
     return run_in_turns(jobs, args.rounds, Limits(args.threads, args.device))
 
 
 def make_step(name: str, args: argparse.Namespace) -> Callable[[], float]:
-    """A function that computes loss and gradients once and returns the loss."""
+    """Make a function that computes loss and gradients once, and returns the loss."""
     torch.manual_seed(0)
     B, T, S, V, J = args.batch, args.frames, args.symbols, args.vocab, args.joiner_dim
     device = torch.device(args.device)
@@ -96,7 +96,7 @@ def make_step(name: str, args: argparse.Namespace) -> Callable[[], float]:
 
 
 def tables(run: Run) -> list[Table]:
-    """One table; under it, native : k2."""
+    """Table of time and memory, with the ratio native : k2."""
     settings, results = run["settings"], run["results"]
     title = (
         f"Loss: B={settings['batch']} T={settings['frames']} S={settings['symbols']} V={settings['vocab']} "
@@ -124,7 +124,7 @@ def tables(run: Run) -> list[Table]:
 
 
 def plots(run: Run) -> dict[str, Figure]:
-    """Time and memory as bars."""
+    """Bar plots of time and memory."""
     measured = {name: result for name, result in run["results"].items() if "left_out" not in result}
     figure, (time, memory) = panels(2, "Pruned RNN-T loss and full loss, forward and backward")
     time.bar(list(measured), [median(result["seconds"]) for result in measured.values()])

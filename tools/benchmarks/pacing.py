@@ -1,11 +1,11 @@
-"""How many streams that come in real time a machine holds."""
+"""Number of real-time streams that a machine holds."""
 
 import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-HOPELESS = 5  # periods by which a chunk may be late before a trial is given up
+HOPELESS = 5  # a chunk later than this number of periods ends a trial
 
 
 def pace(
@@ -16,25 +16,24 @@ def pace(
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], object] = time.sleep,
 ) -> list[float]:
-    """Let streams send their chunks in real time, and measure how long each waits for its result.
+    """Run streams that send their chunks in real time, and measure the latency of each result.
 
-    Chunk k of stream i has arrived after (k + i / num_streams)·period seconds: streams begin one after the other,
-    evenly over a period. Whatever has arrived is decoded together, one chunk of a stream at a time; streams do not
-    wait for each other.
+    Chunk k of stream i arrives after (k + i / num_streams)·period seconds: streams begin evenly over a period. All
+    chunks that have arrived are decoded as one batch, one chunk per stream; streams do not wait for each other.
 
     Args:
         num_streams: N.
-        num_chunks: of each stream.
-        period: seconds from a stream's chunk to its next: the duration of a chunk.
-        decode: decodes the next chunk of each of the streams whose numbers it is given.
-        clock: seconds.
-        sleep: waits for so many of them.
+        num_chunks: chunks per stream.
+        period: duration of a chunk in seconds.
+        decode: decodes the next chunk of each stream in a list of stream numbers.
+        clock: current time in seconds.
+        sleep: waits for a number of seconds.
 
     Returns:
-        Latencies in seconds, from the arrival of a chunk to its result, in the order of decoding. The trial ends early,
-        with the first that is hopeless.
+        Latencies in seconds, from the arrival of a chunk to its result, in the order of decoding. The trial ends early
+        with the first latency above HOPELESS periods.
     """
-    chunks = np.zeros(num_streams, dtype=int)  # the next one of each stream
+    chunks = np.zeros(num_streams, dtype=int)  # next chunk of each stream
     offsets = period * np.arange(num_streams) / num_streams
     latencies: list[float] = []
     start = clock()
@@ -55,19 +54,19 @@ def pace(
 
 
 def in_time(latencies: Sequence[float], period: float) -> bool:
-    """Whether 99 % of the chunks had their results before the next one arrived, and none was hopeless."""
+    """True if 99 % of the latencies are below a period, and all are at most HOPELESS periods."""
     return bool(np.percentile(latencies, 99) < period and max(latencies) <= HOPELESS * period)
 
 
 def most(holds: Callable[[int], bool], limit: int, resolution: float = 0.0) -> int:
-    """The largest number up to ``limit`` for which ``holds``, by doubling and then bisection; 0 if there is none.
+    """Find the largest number up to ``limit`` for which ``holds``, by doubling and then bisection; 0 if there is none.
 
-    ``resolution`` is the share of the number to which it need be known; 0 finds it to one.
+    ``resolution`` is the relative accuracy; 0 finds the exact number.
     """
     low, high = 0, 1
     while high <= limit and holds(high):
         low, high = high, 2 * high
-    high = min(high, limit + 1)  # for which it does not hold, or which is not asked for
+    high = min(high, limit + 1)  # does not hold, or is above the limit
     while high - low > max(1, resolution * low):
         middle = (low + high) // 2
         if holds(middle):

@@ -1,4 +1,4 @@
-"""Parts of a model, and steps of them to be timed."""
+"""Parts of a model and their timed steps."""
 
 import argparse
 from collections.abc import Callable
@@ -20,24 +20,30 @@ from summarymix.training.config import TrainConfig
 from summarymix.training.optim import make_optimizer
 from summarymix.training.precision import autocast
 
-VOCAB_SIZE = 500  # where a configuration leaves it to the token table
-TOKENS_PER_SECOND = 5  # of transcripts, about those of LibriSpeech
+VOCAB_SIZE = 500  # for configurations that take it from the token table
+TOKENS_PER_SECOND = 5  # of transcripts, about as in LibriSpeech
 PARTS = ("mixer", "encoder", "model")
-Compute = Callable[[Any], Tensor]  # input to the output, or to the loss
+Compute = Callable[[Any], Tensor]  # input to output or loss
 
 
 def add_config_option(parser: argparse.ArgumentParser, required: bool = True) -> None:
-    """--config."""
+    """Add --config."""
     parser.add_argument(
-        "--config", type=Path, nargs="+", action="append", required=required, metavar="FILE", help="a model; repeatable"
+        "--config",
+        type=Path,
+        nargs="+",
+        action="append",
+        required=required,
+        metavar="FILE",
+        help="YAML files of a model; repeatable",
     )
 
 
 def read_configs(groups: list[list[Path]]) -> dict[str, TrainConfig]:
-    """The configurations by name: ``conformer + attention``, or the paths where that has been taken.
+    """Read configurations by name: ``conformer + attention``, or their paths if the name is taken.
 
     Raises:
-        ValueError: the same is given twice.
+        ValueError: a configuration is given twice.
     """
     configs: dict[str, TrainConfig] = {}
     for paths in groups:
@@ -64,10 +70,10 @@ def make_step(
     device_name: str,
     precision: str,
 ) -> Callable[[], None]:
-    """A function that takes one step on audio of that length; shorter audio has warmed it up.
+    """Make a function that takes one step on ``seconds`` of audio, after a warm-up on one second.
 
     Raises:
-        LeftOut: the configuration does not have such a part.
+        LeftOut: the configuration does not have the part.
     """
     torch.manual_seed(0)
     device = torch.device(device_name)
@@ -84,7 +90,7 @@ def make_step(
         with torch.set_grad_enabled(training), autocast(device, precision):  # type: ignore[arg-type]
             out = compute(given)
         if training:
-            # Of an output the mean square is the loss.
+            # The loss of an output is its mean square.
             (out if out.dim() == 0 else out.float().square().mean()).backward()
         if optimizer is not None:
             optimizer.step()
@@ -98,7 +104,7 @@ def make_step(
 def prepare_mixer(
     config: TrainConfig, batch: int, chunk: ChunkConfig, device: torch.device
 ) -> tuple[nn.Module, Callable[[float], Any], Compute]:
-    """A layer's mixer, what makes its input for a number of seconds, and what computes."""
+    """Mixer of a layer, a function from seconds to its input, and its computation."""
     model = config.model
     if model.encoder != "conformer":
         raise ValueError(f"the mixer alone is that of a Conformer; measure a {model.encoder} with --parts encoder")
@@ -112,10 +118,10 @@ def prepare_mixer(
         return torch.randn(batch, padded, sizes.dim, device=device), lengths, num_frames
 
     def compute(given: tuple[Tensor, Tensor, int]) -> Tensor:
-        # The grid is part of the work: attention's mask is made of it.
+        # Making the grid is part of the work: attention derives its mask from it.
         x, lengths, num_frames = given
         grid = ChunkGrid(lengths, num_frames, chunk)
-        start = ChunkConfig(grid.chunk_size, min(chunk.left_chunks, 0))  # nothing comes before
+        start = ChunkConfig(grid.chunk_size, min(chunk.left_chunks, 0))  # no frames come before
         return mixer(x, grid, mixer.init_state(batch, start))[0]
 
     return mixer, make_input, compute
@@ -124,7 +130,7 @@ def prepare_mixer(
 def prepare_encoder(
     config: TrainConfig, batch: int, chunk: ChunkConfig, device: torch.device
 ) -> tuple[nn.Module, Callable[[float], Any], Compute]:
-    """The same of the encoder."""
+    """Encoder, a function from seconds to its input, and its computation."""
     encoder = make_encoder(config.model)
     encoder.check_chunk(chunk)
 
@@ -137,7 +143,7 @@ def prepare_encoder(
 def prepare_model(
     config: TrainConfig, batch: int, chunk: ChunkConfig, device: torch.device
 ) -> tuple[nn.Module, Callable[[float], Any], Compute]:
-    """The same of the transducer and its losses."""
+    """Transducer, a function from seconds to its input, and the computation of its losses."""
     model = Transducer(config.model)
     model.encoder.check_chunk(chunk)
 
@@ -156,18 +162,18 @@ def prepare_model(
 
 
 def random_features(batch: int, seconds: float, feature_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Features (N, T, F) and their numbers (N,)."""
+    """Random features (N, T, F) and their lengths (N,)."""
     frames = feature_frames(seconds)
     return torch.randn(batch, frames, feature_dim, device=device), torch.full((batch,), frames, device=device)
 
 
 def feature_frames(seconds: float) -> int:
-    """Feature frames of so much audio."""
+    """Number of feature frames in ``seconds`` of audio."""
     return round(100 * seconds)
 
 
 def make_product(device: str, precision: str) -> Callable[[], None]:
-    """A step that multiplies two square matrices: what the machine can do at best."""
+    """Make a step that multiplies two square matrices, as a measure of the machine's best rate."""
     size = product_size(device)
     a, b = torch.randn(2, size, size, device=device)
 
@@ -179,5 +185,5 @@ def make_product(device: str, precision: str) -> Callable[[], None]:
 
 
 def product_size(device: str) -> int:
-    """Rows of these matrices: enough to keep the device busy."""
+    """Number of rows of these matrices, enough to keep the device busy."""
     return 1024 if torch.device(device).type == "cpu" else 8192

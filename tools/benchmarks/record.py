@@ -1,4 +1,4 @@
-"""What a benchmark leaves behind: tables, plots, and a file of its figures with all that is needed to repeat it."""
+"""Output of a benchmark: tables, plots, and a JSON file of its figures with the settings to repeat it."""
 
 import argparse
 import datetime
@@ -20,12 +20,12 @@ from summarymix.files import atomic_write, write_png
 from summarymix.scoring.results import render_rows
 from summarymix.version import commit
 
-Run = dict[str, Any]  # what the file holds: surroundings, settings, results
+Run = dict[str, Any]  # content of the JSON file: machine, settings, results
 
 
 @dataclass
 class Table:
-    """A table with a title, and remarks under it."""
+    """A table with a title, and notes under it."""
 
     title: str
     header: list[str]
@@ -33,13 +33,13 @@ class Table:
     notes: list[str] = field(default_factory=list)
 
     def render(self, markdown: bool = False) -> str:
-        """For the terminal or in Markdown."""
+        """Render for the terminal or in Markdown."""
         heading = f"### {self.title}" if markdown else self.title
         return "\n\n".join([heading, render_rows(self.header, self.rows, markdown), *self.notes])
 
 
 def make_run(benchmark: str, args: argparse.Namespace, results: Any) -> Run:
-    """The figures with machine, versions, commit, command and options."""
+    """Combine results with machine, versions, commit, command and options."""
     return {
         "benchmark": benchmark,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -54,7 +54,7 @@ def make_run(benchmark: str, args: argparse.Namespace, results: Any) -> Run:
 
 
 def allocator_settings() -> list[str]:
-    """What the environment says of memory, as it is written before a command: it changes time and peak memory."""
+    """Environment variables of the memory allocator, as a prefix of the command; they change time and peak memory."""
     names = (name for name in sorted(os.environ) if name == "LD_PRELOAD" or name.startswith("MALLOC_"))
     return [f"{name}={shlex.quote(os.environ[name])}" for name in names]
 
@@ -73,7 +73,7 @@ def machine() -> dict[str, Any]:
 
 
 def describe(run: Run) -> str:
-    """A sentence on where and how a run was made."""
+    """Format machine, settings, versions and commit of a run as a sentence."""
     where = run["machine"]
     settings = run["settings"]
     gpu = f", {where['gpu']}" if where["gpu"] else ""
@@ -86,23 +86,23 @@ def describe(run: Run) -> str:
 
 
 def write_run(path: Path, run: Run) -> None:
-    """Write the file of a run."""
+    """Write the JSON file of a run."""
     with atomic_write(path) as file:
         json.dump(run, file, indent=1, default=str, ensure_ascii=False)
         file.write("\n")
 
 
 def read_run(path: Path) -> Run:
-    """Read it.
+    """Read the JSON file of a run.
 
     Raises:
-        ValueError: it is not such a file.
+        ValueError: tools/benchmark.py did not write the file.
     """
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
         run["benchmark"], run["results"]
     except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f"{path} is no file of tools/benchmark.py ({error}): write one with its --json") from error
+        raise ValueError(f"{path} is not a file of tools/benchmark.py ({error}): write one with its --json") from error
     return run
 
 
@@ -116,7 +116,7 @@ def write_plots(folder: Path, prefix: str, plots: dict[str, Figure]) -> list[Pat
 
 
 def panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
-    """A figure of so many plots side by side."""
+    """Make a figure of ``count`` plots side by side."""
     figure = Figure(figsize=(1 + 5 * count, 4), layout="constrained")
     figure.suptitle(title)
     axes = [figure.add_subplot(1, count, i + 1) for i in range(count)]
@@ -126,15 +126,15 @@ def panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
 
 
 def add_legend(axes: Axes) -> None:
-    """Name what has been drawn, if anything has."""
+    """Add a legend if a plot has labels."""
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=7)
 
 
 def add_machine_options(parser: argparse.ArgumentParser, precision: bool = True) -> None:
-    """--threads, --device and --precision."""
+    """Add --threads, --device and --precision."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU (%(default)s)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (%(default)s)")
     parser.add_argument("--device", default=device, help="cpu, cuda, cuda:1, … (%(default)s)")
     if precision:
-        parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="of the model (fp32)")
+        parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="model precision (fp32)")

@@ -1,17 +1,18 @@
-"""Streaming: time of a chunk against the age of the stream, state of a stream, and how many streams a machine holds.
+"""Streaming: chunk time against the age of the stream, state size, and number of streams that a machine holds.
 
     cd egs/librispeech/ASR
     python ../../../tools/benchmark.py streaming --exp-dir exp --chunk-ms 320 640 --json benchmark/streaming.json
     python ../../../tools/benchmark.py streaming --config conf/conformer.yaml --left-chunks -1 16 \\
         --config conf/conformer.yaml conf/attention.yaml
 
-Models are trained ones (--exp-dir), or files of train.py with random weights (--config), of which later ones win. How
-much these say, and so how often the predictor runs, is chance: take a trained one for figures to be relied upon.
+Models are trained (--exp-dir), or have random weights (--config, YAML files of train.py, in which later files override
+earlier ones). With random weights the number of tokens is arbitrary, and so is the predictor's share of the time: use a
+trained model for reliable figures.
 
-The time of a chunk is that of features, encoder and greedy search, in this process. For the first table one stream of
-each setting is decoded as fast as possible, chunk by chunk in turns. For the last, streams begin evenly over a chunk's
-duration and send audio in real time; whatever has arrived is decoded as one batch. A machine holds as many as get 99 %
-of their results within the duration of a chunk.
+The time of a chunk is the time of features, encoder and greedy search in this process. For the first table, one stream
+of each setting is decoded as fast as possible; settings take turns chunk by chunk. For the last table, streams begin
+evenly over a chunk's duration and send audio in real time; all chunks that have arrived are decoded as one batch. A
+machine holds a number of streams if 99 % of their results come within the duration of a chunk.
 """
 
 import argparse
@@ -42,38 +43,44 @@ from summarymix.chunking import ChunkConfig
 from summarymix.cli import add_epoch_options
 from summarymix.training.precision import autocast
 
-AGES = (60.0, 600.0, 3600.0)  # seconds: upper ends of the ages of a stream that the table tells apart
+AGES = (60.0, 600.0, 3600.0)  # seconds: upper edges of the age bins in the table
 
 
 class StreamSetting(NamedTuple):
-    """A model, and how it is streamed."""
+    """A model with a chunk size and left context."""
 
     name: str
     chunk: ChunkConfig
 
     def key(self) -> dict[str, Any]:
-        """For the file."""
+        """Fields for the JSON file."""
         return {"config": self.name, "chunk_ms": self.chunk.chunk_ms, "left_chunks": self.chunk.left_chunks}
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The subcommand's options."""
+    """Add the options of the subcommand."""
     option = parser.add_argument
     add_config_option(parser, required=False)
-    option("--exp-dir", type=Path, action="append", default=[], help="a training run; repeatable")
+    option("--exp-dir", type=Path, action="append", default=[], help="folder of a training run; repeatable")
     add_epoch_options(parser)
-    option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes (640)")
-    option("--left-chunks", type=int, nargs="+", default=[-1], help="left contexts, -1: unlimited (-1)")
-    option("--parts", nargs="+", choices=["chunks", "streams"], default=["chunks", "streams"], help="(both)")
+    option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes in ms (640)")
+    option("--left-chunks", type=int, nargs="+", default=[-1], help="left contexts in chunks, -1: unlimited (-1)")
+    option(
+        "--parts",
+        nargs="+",
+        choices=["chunks", "streams"],
+        default=["chunks", "streams"],
+        help="parts to measure (both)",
+    )
     option("--seconds", type=float, default=3600, help="length of the stream whose chunks are timed (3600)")
-    option("--paced-seconds", type=float, default=20, help="length of the streams that come in real time (20)")
-    option("--max-streams", type=int, default=1024, help="no more are tried (1024)")
-    option("--resolution", type=float, default=0.03, help="share to which the number of streams is found (0.03)")
+    option("--paced-seconds", type=float, default=20, help="length of the real-time streams (20)")
+    option("--max-streams", type=int, default=1024, help="largest number of streams to try (1024)")
+    option("--resolution", type=float, default=0.03, help="relative accuracy of the number of streams (0.03)")
     add_machine_options(parser)
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """State, times of chunks, and numbers of streams."""
+    """Measure state sizes, chunk times and numbers of streams."""
     torch.set_num_threads(args.threads)
     models = load_models(args)
     settings, left_out = [], []
@@ -96,7 +103,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def time_chunks(models: dict[str, Model], settings: list[StreamSetting], seconds: float) -> list[dict[str, Any]]:
-    """Decode a stream of each setting, and time each of its chunks. Settings take turns by the time of the audio."""
+    """Decode a stream of each setting, and time each chunk. Settings take turns in the order of audio time."""
     recognizers = [make_recognizer(models[s.name], s.chunk, 1) for s in settings]
     streams = [recognizer.open() for recognizer in recognizers]
     audios = [Audio(models[s.name], s.chunk) for s in settings]
@@ -116,7 +123,7 @@ def time_chunks(models: dict[str, Model], settings: list[StreamSetting], seconds
 
 
 def turns(periods: list[float], seconds: float) -> Iterator[int]:
-    """Whose turn it is until ``seconds`` have passed, where number i comes every ``periods[i]``."""
+    """Yield setting numbers in the order of time up to ``seconds``; number i comes every ``periods[i]`` seconds."""
     counts = [0] * len(periods)
     while True:
         ends = [(count + 1) * period for count, period in zip(counts, periods, strict=True)]
@@ -128,7 +135,7 @@ def turns(periods: list[float], seconds: float) -> Iterator[int]:
 
 
 def count_streams(model: Model, setting: StreamSetting, args: argparse.Namespace) -> dict[str, Any]:
-    """How many streams in real time the machine holds, and the latencies of each number that was tried."""
+    """Find the number of real-time streams that the machine holds, and the latencies of each number tried."""
     period = setting.chunk.chunk_ms / 1000  # type: ignore[operator]
     tried: list[dict[str, Any]] = []
 
@@ -145,7 +152,7 @@ def count_streams(model: Model, setting: StreamSetting, args: argparse.Namespace
 
 
 def label(result: dict[str, Any]) -> list[str]:
-    """Configuration, chunk and left context."""
+    """Cells of configuration, chunk and left context."""
     left = "unlimited" if result["left_chunks"] < 0 else str(result["left_chunks"])
     return [result["config"], f"{result['chunk_ms']} ms", left]
 
@@ -154,7 +161,7 @@ LABEL = ["configuration", "chunk", "left context"]
 
 
 def tables(run: Run) -> list[Table]:
-    """Chunks, state, streams."""
+    """Tables of chunk times, state sizes and numbers of streams."""
     results = run["results"]
     notes = [f"{', '.join(label(result))}: left out, {result['left_out']}" for result in results["left_out"]]
     made = []
@@ -186,7 +193,7 @@ def tables(run: Run) -> list[Table]:
 
 
 def age_rows(result: dict[str, Any]) -> Iterator[list[str]]:
-    """Percentiles of a stream's chunks by its age, and of all."""
+    """Yield rows of chunk times by the age of the stream, and over all chunks."""
     period = result["chunk_ms"] / 1000
     times = np.array(result["seconds"])
     ages = period * np.arange(len(times))
@@ -201,13 +208,13 @@ def age_rows(result: dict[str, Any]) -> Iterator[list[str]]:
 
 
 def percentile_cells(times: np.ndarray, period: float) -> list[str]:
-    """Number, percentiles in ms, real-time factor."""
+    """Cells of number, percentiles in ms and real-time factor."""
     percentiles = (f"{1000 * p:.2f}" for p in np.percentile(times, [50, 95, 99]))
     return [str(len(times)), *percentiles, f"{times.mean() / period:.5f}"]
 
 
 def plots(run: Run) -> dict[str, Figure]:
-    """Time of a chunk against the stream's age; latency against the number of streams."""
+    """Plots of chunk time against the age of the stream, and of latency against the number of streams."""
     results, made = run["results"], {}
     if results["chunks"]:
         made["chunks"], (axes,) = panels(1, "Time of a chunk, one stream")

@@ -1,4 +1,4 @@
-"""Models that stream, and streams for them."""
+"""Streaming models, and audio streams for them."""
 
 import argparse
 from functools import cache
@@ -21,7 +21,7 @@ from summarymix.state import State, kind_of, state_bytes
 
 
 class Model(NamedTuple):
-    """What decodes, and the features that it reads."""
+    """A model with its <unk> token and its features."""
 
     model: Transducer
     unk_id: int | None
@@ -29,10 +29,10 @@ class Model(NamedTuple):
 
 
 def load_models(args: argparse.Namespace) -> dict[str, Model]:
-    """Those asked for, by name, in evaluation mode on the device.
+    """Load the models of --exp-dir and --config, by name, in evaluation mode on the device.
 
     Raises:
-        ValueError: none is.
+        ValueError: no model is given.
     """
     models = {}
     for exp_dir in args.exp_dir:
@@ -51,10 +51,10 @@ def load_models(args: argparse.Namespace) -> dict[str, Model]:
 
 
 def make_recognizer(model: Model, chunk: ChunkConfig, num_streams: int) -> StreamingRecognizer:
-    """A recognizer with so many streams.
+    """Make a recogniser for ``num_streams`` streams.
 
     Raises:
-        ValueError: the model cannot stream so.
+        ValueError: the model cannot stream with this chunk configuration.
     """
     model.model.encoder.check_chunk(chunk)
     search = GreedySearch(model.model, unk_id=model.unk_id)
@@ -62,23 +62,23 @@ def make_recognizer(model: Model, chunk: ChunkConfig, num_streams: int) -> Strea
 
 
 def state_components(model: Model, chunk: ChunkConfig) -> dict[str, int]:
-    """Bytes that a stream keeps from chunk to chunk, by what they are."""
+    """Sizes of a stream's state in bytes, by component."""
     encoder_state = model.model.encoder.init_state(1, chunk)
     parts: dict[str, State] = {}
     for name, tensor in encoder_state.items():
         parts.setdefault(kind_of(name), {})[name] = tensor
-    device = next(model.model.parameters()).device
+    device = model.model.device
     parts["predictor"] = GreedySearch(model.model).init_state(1, device)
     return {name: state_bytes(state) for name, state in parts.items()}
 
 
 class Audio:
-    """A recording without end, cut so that each block completes one chunk.
+    """Endless audio in blocks that complete one chunk each.
 
     Args:
-        model: what decodes it.
-        chunk: chunk size.
-        offset: seconds at which it begins.
+        model: model that decodes the audio.
+        chunk: chunk configuration.
+        offset: start of the audio in seconds.
     """
 
     def __init__(self, model: Model, chunk: ChunkConfig, offset: float = 0.0) -> None:
@@ -86,12 +86,12 @@ class Audio:
         self._samples = two_minutes(rate)
         self._period = len(self._samples) // 2
         self._next = int(offset * rate) % self._period
-        # The first chunk is complete only with what the front end and the last window look ahead.
+        # The first block also has the lookahead of the front end and of the last window.
         self._size = round(latency_ms(chunk, model.fbank) * rate / 1000)  # type: ignore[operator]
         self._step = chunk.chunk_ms * rate // 1000  # type: ignore[operator]
 
     def block(self) -> Tensor:
-        """The samples of the next chunk, (n,)."""
+        """Samples (n,) of the next chunk."""
         start, size = self._next, self._size
         self._next, self._size = (start + size) % self._period, self._step
         return self._samples[start : start + size]
@@ -99,20 +99,20 @@ class Audio:
 
 @cache
 def two_minutes(sample_rate: int) -> Tensor:
-    """The same minute twice, (n,), so that a block of up to a minute may begin anywhere in the first."""
+    """One minute of audio twice (n,), so that a block of up to a minute may begin anywhere in the first copy."""
     minute = generated_audio(60, sample_rate)
     return torch.cat([minute, minute])
 
 
 def synchronize(model: Model) -> None:
     """Wait for the GPU."""
-    device = next(model.model.parameters()).device
+    device = model.model.device
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def paced_latencies(model: Model, chunk: ChunkConfig, num_streams: int, num_chunks: int) -> list[float]:
-    """Latencies of the chunks of so many streams in real time."""
+    """Measure chunk latencies of ``num_streams`` real-time streams."""
     recognizer = make_recognizer(model, chunk, num_streams)
     streams = [recognizer.open() for _ in range(num_streams)]
     audios = [Audio(model, chunk, offset=7.0 * i) for i in range(num_streams)]
@@ -124,5 +124,5 @@ def paced_latencies(model: Model, chunk: ChunkConfig, num_streams: int, num_chun
         synchronize(model)
         assert done == len(ready), (done, ready)
 
-    decode(list(range(num_streams)))  # the first chunk of all warms up
+    decode(list(range(num_streams)))  # warm-up: the first chunk of each stream
     return pace(num_streams, num_chunks, chunk.chunk_ms / 1000, decode)  # type: ignore[operator]

@@ -1,5 +1,8 @@
-"""Measurements in fresh processes, which take their steps in turns: a busy machine disturbs all alike, and the peak
-memory of a process, which the system counts for all of its life, is that of one measurement."""
+"""Measurements in fresh processes that take steps in turns.
+
+Turns expose all measurements to the same load on the machine. The system counts a process's peak memory over its whole
+life, so each measurement needs its own process.
+"""
 
 import multiprocessing
 import resource
@@ -14,43 +17,44 @@ import torch
 
 from summarymix.training.usage import STATUS, peak_memory, process_memory
 
-# Imported once, by the process from which the others are forked.
+# Imported once, by the fork server.
 PRELOAD = ["torch", "lhotse", "jsonargparse", "matplotlib.figure", "summarymix.decoding.cli", "summarymix.training.cli"]
 
 
 class LeftOut(Exception):
-    """Why something has not been measured."""
+    """Reason for a missing measurement."""
 
 
 class Job(NamedTuple):
-    """What one process measures: ``make(*arguments)`` there gives the step to be timed."""
+    """Measurement of one process, in which ``make(*arguments)`` makes the step to time."""
 
     make: Callable[..., Callable[[], Any]]
     arguments: tuple[Any, ...] = ()
 
 
 class Limits(NamedTuple):
-    """Where a process computes, and what it may take; None: as much as it wants."""
+    """Device and limits of a process; None: no limit."""
 
     threads: int
     device: str = "cpu"
-    max_seconds: float | None = None  # for a step
-    max_gb: float | None = None  # beyond what it takes before the first step
+    max_seconds: float | None = None  # per step
+    max_gb: float | None = None  # beyond the memory before the first step
 
 
 def run_in_turns(jobs: dict[str, Job], rounds: int, limits: Limits) -> dict[str, dict[str, Any]]:
-    """Take steps of all jobs, one of each in every round; the first round warms up.
+    """Take steps of all jobs, one of each in every round; the first round is a warm-up.
 
-    What fails is left out, with the reason, and the others go on: hours of measurements are not lost for one of them.
+    A job that fails is left out with the reason, and the others go on, so that one failure does not lose hours of
+    measurements.
 
     Returns:
-        For each job ``seconds`` (a list), ``value`` (what its step returned), ``peak_mb`` of its process, and
-        ``increment_mb``, how much of that its steps have added; or, where they could not be taken, ``left_out``.
+        For each job ``seconds`` (a list), ``value`` (result of its last step), ``peak_mb`` of its process, and
+        ``increment_mb``, the part of the peak that its steps have added; or, after a failure, ``left_out``.
     """
     results: dict[str, dict[str, Any]] = {name: {"seconds": []} for name in jobs}
     workers = {name: Worker(job, limits) for name, job in jobs.items()}
     try:
-        for round_number in range(-1, rounds + 1):  # preparation, warming up, and those that count
+        for round_number in range(-1, rounds + 1):  # preparation, warm-up, timed rounds
             for name, worker in list(workers.items()):
                 try:
                     if round_number < 0:
@@ -71,11 +75,11 @@ def run_in_turns(jobs: dict[str, Job], rounds: int, limits: Limits) -> dict[str,
 
 
 class Worker:
-    """A process that makes a job's step and takes it when told to.
+    """A process that makes a job's step and takes it on request.
 
     Args:
-        job: what to do.
-        limits: of the process.
+        job: the measurement.
+        limits: limits of the process.
     """
 
     def __init__(self, job: Job, limits: Limits) -> None:
@@ -91,26 +95,26 @@ class Worker:
         """Wait for the step to be made.
 
         Raises:
-            LeftOut: it cannot be.
+            LeftOut: the step cannot be made.
         """
         self._receive(None)
 
     def step(self) -> tuple[float, Any]:
-        """Take a step: its seconds, and what it returned.
+        """Take a step. Return its seconds and its result.
 
         Raises:
-            LeftOut: it takes too long or too much memory.
+            LeftOut: the step fails, or takes too long or too much memory.
         """
         self._pipe.send("step")
         return self._receive(self._limits.max_seconds)
 
     def memory(self) -> dict[str, float]:
-        """``peak_mb`` and ``increment_mb``; the process ends."""
+        """End the process, and return ``peak_mb`` and ``increment_mb``."""
         self._pipe.send("memory")
         return self._receive(None)
 
     def kill(self) -> None:
-        """End the process, whatever it does."""
+        """Kill the process."""
         self._process.kill()
         self._process.join()
         self._pipe.close()
@@ -132,12 +136,12 @@ class Worker:
 
 
 def _work(pipe: Connection, job: Job, limits: Limits) -> None:
-    """The process: makes the step, takes it when told to, and finally reports its memory."""
+    """Make the step in the worker process, take it on request, and finally report the memory."""
     torch.set_num_threads(limits.threads)
     device = torch.device(limits.device)
     try:
         step = job.make(*job.arguments)
-    except (ImportError, LeftOut) as error:  # what is not there
+    except (ImportError, LeftOut) as error:  # a missing package or part
         pipe.send(LeftOut(str(error)))
         return
     before = forget_peak(device)
@@ -163,9 +167,9 @@ def _work(pipe: Connection, job: Job, limits: Limits) -> None:
 
 
 def forget_peak(device: torch.device) -> int:
-    """Let :func:`peak_memory` begin anew, and return what is taken now, in bytes.
+    """Reset :func:`peak_memory`, and return the memory in use, in bytes.
 
-    Only Linux can for the CPU; elsewhere that of imports and preparation remains the least peak.
+    On the CPU this requires Linux; elsewhere the peak includes imports and preparation.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -179,7 +183,7 @@ def forget_peak(device: torch.device) -> int:
 
 
 def limit_memory(device: torch.device, max_gb: float) -> None:
-    """Make allocations fail that go more than ``max_gb`` beyond what is taken now. On the CPU, Linux only."""
+    """Make allocations fail above ``max_gb`` beyond the memory in use. On the CPU, Linux only."""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         share = (torch.cuda.memory_reserved(device) + max_gb * 1e9) / total
@@ -190,5 +194,5 @@ def limit_memory(device: torch.device, max_gb: float) -> None:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether it is for want of memory that an operation failed; torch raises plain RuntimeErrors on the CPU."""
+    """True if an operation ran out of memory; torch raises plain RuntimeErrors on the CPU."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "alloc" in str(error)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Prepares the corpus @NAME@.
-# Stage 1 makes manifests and splits, and tells what is wrong with the corpus.
+# Stage 1 writes manifests and splits, and reports problems of the corpus.
 
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -13,7 +13,7 @@ vocab_size=@vocab_size@
 begin "$@"
 
 corpus=(@SOURCE@)
-# What it is made of is one of the settings: if that changes, the stage runs again.
+# The contents are part of the settings: if they change, the stage runs again.
 contents=$({ @CONTENTS@; } 2>/dev/null | cksum || true)
 if stage 1 "Manifests" "$manifests/.@NAME@.done" "${corpus[*]}, contents $contents"; then
   "$_stages_dir/prepare_table.py" "${corpus[@]}" --fill-splits --prefix @NAME@ --out-dir "$manifests" --nj "$nj"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole @NAME@ recipe: from the audio to a table of word error rates, offline and streaming.
+# Runs the @NAME@ recipe, from the audio to a table of word error rates, offline and streaming.
 
 set -euo pipefail
 cd "$(dirname "$0")"

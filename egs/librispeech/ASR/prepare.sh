@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Prepares LibriSpeech (OpenSLR 12), or mini LibriSpeech (OpenSLR 31) for a quick try.
-# Stage 0 downloads what is not there, stage 1 makes manifests.
+# Stage 0 downloads missing parts, stage 1 writes manifests.
 #
 #   --subset S                  960: all seven parts (60 GB to download, 340 GB of features); 100: train-clean-100 with
-#                               the dev and test parts; mini: train-clean-5 and dev-clean-2 (0.5 GB) (default: 960)
-#   --parts "PART ..."          parts to prepare instead; with --stage 1 those of them that are there
+#                               the dev and test parts; mini: train-clean-5 and dev-clean-2, 0.5 GB (default: 960)
+#   --parts "PART ..."          parts to prepare instead; with --stage 1, missing parts are left out
 #
-# DL_DIR has, or gets, LibriSpeech/PART/SPEAKER/CHAPTER/*.flac.
+# The audio is in DL_DIR/LibriSpeech/PART/SPEAKER/CHAPTER/*.flac.
 
 set -euo pipefail
 cd "$(dirname "$0")"

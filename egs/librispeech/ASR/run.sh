@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# LibriSpeech from the download to a table of word error rates.
+# Runs the LibriSpeech recipe, from the download to a table of word error rates.
 #
-#   --subset S                    960: all of it; 100: trained on train-clean-100; mini: mini LibriSpeech (5 hours, no
-#                                 test part: dev-clean-2 is both chosen on and decoded), a small model of characters, some
-#                                 hours on a CPU (default: 960)
+#   --subset S                    960: all training data; 100: train-clean-100 only; mini: a small character model on
+#                                 mini LibriSpeech (5 hours), in some hours on a CPU. mini has no test part, so
+#                                 dev-clean-2 serves for stages 2 and 3 (default: 960)
 
 set -euo pipefail
 cd "$(dirname "$0")"

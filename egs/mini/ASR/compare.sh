@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Trains several models under the same budget with several seeds, decodes each and compares them. What is done is
-# skipped, so that a comparison can be stopped, continued and extended. comparison.json gets the results, RESULTS.md and
-# comparison.png are made from it; the first model is the one that others are compared with.
+# Trains several models with the same budget and several seeds, decodes and compares them. Finished runs are skipped, so
+# a comparison can be stopped, continued and extended. The results go to comparison.json, from which RESULTS.md and
+# comparison.png are made. The first model is the baseline of the comparison.
 #
-#   --models "NAME ..."     conf/NAME.yaml, or conf/NAME.yaml and overlays after it: conformer+attention
-#   --seeds "N ..."         of weights, batches and augmentation
-#   --exp-dir DIR           a folder in it for each model and seed: DIR/NAME-sN
-#   --threads N             CPU threads; seconds are only comparable where this is the same
+#   --models "NAME ..."     conf/NAME.yaml; A+B is conf/A.yaml with the overlay conf/B.yaml, such as conformer+attention
+#   --seeds "N ..."         seeds of weights, batches and augmentation
+#   --exp-dir DIR           output folder; each model and seed has its own folder DIR/NAME-sN
+#   --threads N             CPU threads; times are comparable only for the same number
 
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -31,7 +31,7 @@ for seed in $seeds; do
   done
 done
 
-# All that has been decoded, here or elsewhere, into what is committed.
+# comparison.json also keeps the results of experiments that were run elsewhere.
 ../../../local/collect_results.py --out comparison.json "$exp_dir"/*
 ../../../local/write_results.py --out RESULTS.md --comparison comparison.json --baseline "${models%% *}" \
   --plot comparison.png

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Prepares the mini corpus: spoken digits and commands, synthesised here, so that nothing has to be downloaded.
-# Stage 0 synthesises, stage 1 makes manifests.
+# Prepares the mini corpus: spoken digits and commands, synthesised here, without a download.
+# Stage 0 synthesises the audio, stage 1 writes manifests.
 #
 #   --train-hours H             hours of training audio (default: 3)
-#   --seed N                    of the corpus
+#   --seed N                    seed of the corpus (default: 1)
 
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -15,7 +15,7 @@ disjoint_speakers=true
 begin "$@"
 
 corpus=$dl_dir/mini
-# The script is one of the settings: its lists of voices and sentences are the corpus.
+# The script is part of the settings, because its lists of voices and sentences define the corpus.
 script=$(cksum <local/synthesize_corpus.py)
 if stage 0 "Synthesise the corpus" "$corpus/.done" "--train-hours $train_hours --seed $seed, script $script"; then
   local/synthesize_corpus.py --out-dir "$corpus" --train-hours "$train_hours" --seed "$seed" --nj "$nj"

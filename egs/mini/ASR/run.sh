@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# The whole mini recipe: from nothing to a table of word error rates, offline and streaming, in some minutes on
-# two CPU cores.
+# Runs the mini recipe, from the synthesis of the corpus to a table of word error rates, offline and streaming, in ten
+# to twenty minutes on two CPU cores.
 #
-# The corpus is synthetic: these error rates say that everything works, not how good it is on human speech.
+# The corpus is synthetic: the error rates show that the pipeline works, and say nothing about human speech.
 
 set -euo pipefail
 cd "$(dirname "$0")"
 . ../../../local/run_stages.sh
-# With pauses in training, for what recordings, microphones and other programs put around and between utterances.
+# Trained with pauses, because recordings, microphones and other programs add silence around and between utterances.
 config="conf/conformer.yaml conf/silence.yaml"
 begin "$@"
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# What keeps a model from taking off: trains the recipe's model with one thing changed at a time, some CPU minutes each,
-# and tells when the error rate on dev fell. What is done is skipped, so that more can be added. curves.json keeps the
-# curves, take-off.png shows them.
+# Finds out why a model does not take off: trains the recipe's model with one change at a time, some CPU minutes each,
+# and reports when the error rate on dev fell. Finished runs are skipped, so that more can be added. The curves go to
+# curves.json and take-off.png.
 #
-#   --runs "NAME ..."       conformer, or overlays of conf/ after conf/conformer.yaml and conf/short.yaml: adamw+masks
-#   --seeds "N ..."         of weights, batches and augmentation
+#   --runs "NAME ..."       conformer, or overlays of conf/conformer.yaml and conf/short.yaml: A+B is conf/A.yaml with
+#                           conf/B.yaml, such as adamw+masks
+#   --seeds "N ..."         seeds of weights, batches and augmentation
 #   --max-steps N           updates of each run; the learning rate has fallen by then
-#   --exp-dir DIR           a folder in it for each run and seed: DIR/NAME-sN
+#   --exp-dir DIR           output folder; each run and seed has its own folder DIR/NAME-sN
 #   --threads N             CPU threads
 
 set -euo pipefail
@@ -30,7 +31,7 @@ for seed in $seeds; do
     done
     dir=$exp_dir/$run-s$seed
     log "$run, seed $seed"
-    # A run that has ended ends at once, one that was stopped goes on.
+    # A finished run returns at once; an interrupted run continues.
     ./train.py "${configs[@]}" --exp-dir "$dir" --seed "$seed" --max-steps "$max_steps" --valid-every-steps 125 \
       --data.num-workers 0
   done

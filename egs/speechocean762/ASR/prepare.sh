@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Prepares speechocean762 (OpenSLR 101): 5000 English sentences read by 250 Chinese learners, half of them children.
-# Stage 0 downloads it if it is not there, stage 1 makes manifests.
+# Stage 0 downloads the corpus unless it exists, stage 1 writes manifests.
 #
-# DL_DIR has, or gets, speechocean762/{train,test,WAVE}. dev is taken from train by speakers; no speaker is in two splits.
+# The corpus is in DL_DIR/speechocean762/{train,test,WAVE}. dev is taken from train by speakers; no speaker is in two
+# splits.
 
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# speechocean762 from the download to a table of word error rates, on two CPU cores.
+# Runs the speechocean762 recipe, from the download to a table of word error rates, on two CPU cores.
 
 set -euo pipefail
 cd "$(dirname "$0")"

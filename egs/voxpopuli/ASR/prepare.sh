@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
 # Prepares one language of VoxPopuli: transcribed speeches of the European Parliament.
-# Stage 0 downloads what is not there, stage 1 makes manifests.
+# Stage 0 downloads missing files, stage 1 writes manifests.
 #
 #   --lang L                    en de fr es pl it ro hu cs nl fi hr sk sl et or lt (default: en)
-#   --text T                    normed: the normalised transcripts, which papers score; raw: with case and punctuation
+#   --text T                    normed: normalised transcripts, which papers score; raw: with case and punctuation
 #                               where they are known (default: normed)
-#   --segmented S               true: DL_DIR/voxpopuli/transcribed_data/L/YEAR/*.ogg and asr_{train,dev,test}.tsv, as
-#                               VoxPopuli's get_asr_data makes them; false: whole sessions; auto: segmented if there
-#                               (default: auto)
-#   --max-seconds S             longer segments are taken out of train (default: 100)
-#   --min-words N               segments with fewer words are taken out of train (default: 3)
+#   --segmented S               true: segments made by VoxPopuli's get_asr_data; false: whole sessions; auto: segments
+#                               if they exist (default: auto)
+#   --max-seconds S             leave longer segments out of train (default: 100)
+#   --min-words N               leave segments with fewer words out of train (default: 3)
 #
-# Of whole sessions DL_DIR/voxpopuli has, or gets, asr_L.tsv.gz and raw_audios/original/YEAR/*.ogg; raw_audios/L/YEAR
-# is used instead where it is there. The names of everything end in the language, so several can lie side by side.
+# Whole sessions are in DL_DIR/voxpopuli, as asr_L.tsv.gz and raw_audios/original/YEAR/*.ogg, or raw_audios/L/YEAR/*.ogg
+# if that exists. Segments are in DL_DIR/voxpopuli/transcribed_data/L, as YEAR/*.ogg and asr_{train,dev,test}.tsv.
+# All names contain the language, so several languages can share the folders.
 
 set -euo pipefail
 cd "$(dirname "$0")"

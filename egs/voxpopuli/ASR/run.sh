@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# One language of VoxPopuli from the download to a table of word error rates.
+# Runs the VoxPopuli recipe for one language, from the download to a table of word error rates.
 #
-#   --lang L                    language (./prepare.sh --help; default: en). --exp-dir is exp-L unless it is given
-#   --vocab-size N              number of tokens (default: 1000)
+#   --lang L                      language, see ./prepare.sh --help (default: en); --exp-dir is exp-L by default
+#   --vocab-size N                number of tokens (default: 1000)
 
 set -euo pipefail
 cd "$(dirname "$0")"

@@ -1,1 +1,1 @@
-"""The way in for a corpus: tables, Kaldi folders and lhotse manifests to checked manifests with splits."""
+"""Corpus preparation: from tables, Kaldi folders or lhotse manifests to checked manifests with splits."""

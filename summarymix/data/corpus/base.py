@@ -1,7 +1,7 @@
-"""From the utterances that a corpus names to lhotse manifests. What cannot be used is listed, the rest is kept.
+"""Check the utterances of a corpus and write lhotse manifests. Unusable utterances are listed, the rest is kept.
 
 Readers (:mod:`summarymix.data.corpus.table`, ``kaldi``, ``lhotse_manifests``) turn a corpus into rows and recordings;
-:func:`gather` checks them against each other and :meth:`Corpus.write` makes the manifests of every split.
+:func:`gather` checks them against each other and :meth:`Corpus.write` writes the manifests of every split.
 """
 
 import io
@@ -27,28 +27,28 @@ TextCase = Literal["keep", "lower", "upper"]
 
 @dataclass(frozen=True)
 class Row:
-    """One utterance as the corpus names it; nothing has been opened yet."""
+    """One utterance as the corpus lists it, before its audio is opened."""
 
     audio: str
     """Key of its recording."""
     text: str
     id: str | None = None
-    """None: one is made from the recording's name."""
+    """None: the id is made from the recording's name."""
     speaker: str | None = None
     split: str | None = None
-    """None: training data, of which dev and test may be taken."""
+    """None: training data, from which dev and test may be taken."""
     start: float = 0.0
     """Seconds from the recording's beginning."""
     duration: float | None = None
     """Seconds; None: to the recording's end."""
     channel: int | None = None
-    """None: the only one there is."""
+    """None: the recording's only channel, or the one given to :func:`gather`."""
     language: str | None = None
 
 
 @dataclass
 class Utterance:
-    """One utterance that can be used."""
+    """One usable utterance."""
 
     recording: Recording
     supervision: SupervisionSegment
@@ -60,43 +60,44 @@ class Utterance:
 
     @property
     def file(self) -> str:
-        """The audio file or command, for lists that a person reads."""
+        """Audio file or command, for human-readable lists."""
         return _file_of(self.recording)
 
 
 @dataclass
 class Corpus:
-    """The utterances of a corpus, and what was found out about it on the way."""
+    """Usable utterances of a corpus, skipped ones, and findings for the report."""
 
     utterances: list[Utterance]
     skipped: SkippedItems
     num_rows: int
     num_not_nfc: int = 0
-    """Transcripts that were not in Unicode's composed form (NFC), and are now."""
+    """Number of transcripts that were converted to Unicode's composed form (NFC)."""
     unnamed_audio: list[Path] = field(default_factory=list)
-    """Audio files beside those that are used."""
+    """Audio files that no row names."""
     notes: list[str] = field(default_factory=list)
-    """What was decided, a sentence each."""
+    """Decisions for the report, one sentence each."""
 
     def splits(self) -> dict[str, list[Utterance]]:
-        """The utterances by split: training splits, dev splits, all others."""
+        """Utterances by split: first training splits, then dev splits, then all others."""
         found: dict[str, list[Utterance]] = {}
         for utterance in self.utterances:
             found.setdefault(utterance.split, []).append(utterance)
         return dict(sorted(found.items(), key=lambda item: (["train", "dev", "test"].index(kind_of(item[0])), item[0])))
 
     def write(self, prefix: str, out_dir: Path) -> None:
-        """Write ``{prefix}_{recordings,supervisions}_{split}.jsonl.gz`` of every split and ``skipped-table.tsv``.
+        """Write ``{prefix}_{recordings,supervisions}_{split}.jsonl.gz`` for every split, and ``skipped-table.tsv``.
 
         Manifests of splits that the corpus no longer has are removed.
 
         Raises:
-            ValueError: there is no utterance.
+            ValueError: no utterance can be used.
         """
         self.skipped.write(Path(out_dir) / "skipped-table.tsv")
         if not self.utterances:
             raise ValueError(
-                f"no utterance of {self.num_rows} is left; {self.skipped.summary()}; see {out_dir}/skipped-table.tsv"
+                f"none of {self.num_rows} utterances is usable; {self.skipped.summary()}; "
+                f"see {out_dir}/skipped-table.tsv"
             )
         written = set()
         for split, utterances in self.splits().items():
@@ -113,7 +114,7 @@ class Corpus:
 
 
 def kind_of(split: str) -> Literal["train", "dev", "test"]:
-    """What a split is for, by its name: train…, dev… or val…, and everything else is decoded as test data."""
+    """Kind of a split by its name: train…, dev… (or val…); every other name is test data."""
     if split.startswith("train"):
         return "train"
     return "dev" if split.startswith(("dev", "val")) else "test"
@@ -129,13 +130,12 @@ def gather(
 
     Args:
         rows: the utterances.
-        recordings: by the rows' ``audio``; a :class:`Skipped` says what is wrong with it. Their ids become unique by
-            a number behind them where necessary.
-        channel: which one to take of audio with several, where the row does not say; without it such rows are left out.
-        text_case: of the transcripts; in any case they are brought into Unicode's NFC, with single spaces.
+        recordings: recording, or its problem, by the rows' ``audio``. Duplicate ids get a number appended.
+        channel: channel to use of multi-channel audio if the row gives none; if both are None, the row is left out.
+        text_case: case of the transcripts, which are also converted to Unicode NFC with single spaces.
 
     Raises:
-        ValueError: the name of a split cannot be part of a file's name.
+        ValueError: a split's name cannot be part of a file name.
     """
     rows = list(rows)
     names = _Names()
@@ -147,7 +147,7 @@ def gather(
     for row in rows:
         split = row.split or "train"
         if not re.fullmatch(r"[\w.-]+", split):
-            raise ValueError(f"The split {split!r} is not made of letters, digits, dots, dashes and underscores")
+            raise ValueError(f"The split name {split!r} is invalid: use letters, digits, dots, dashes and underscores")
         recording = recordings[row.audio]
         id_ = row.id or names.unique(_generated_id(row, recording))
         text = normalize_text(row.text, text_case)
@@ -155,7 +155,7 @@ def gather(
         audio = (row.audio, row.start, row.duration, row.channel)
         problem: tuple[str, str, str]
         if id_ in seen_ids:
-            problem = ("duplicate id", "the first is kept", "give every utterance an id of its own")
+            problem = ("duplicate id", "the first is kept", "give every utterance a unique id")
         elif not text:
             problem = ("empty transcript", "", "add the transcript")
         elif isinstance(recording, Skipped):
@@ -174,26 +174,26 @@ def gather(
 
 
 def normalize_text(text: str, case: TextCase) -> str:
-    """Unicode NFC, single spaces, and the letters' case."""
+    """Convert to Unicode NFC with single spaces and the given case."""
     text = " ".join(unicodedata.normalize("NFC", text).split())
     return {"keep": text, "lower": text.lower(), "upper": text.upper()}[case]
 
 
 def open_files(paths: Mapping[str, str], num_jobs: int = 1) -> dict[str, Recording | Skipped]:
-    """Read the headers of audio files: the path of each to its recording, or to what is wrong with it.
+    """Read the headers of audio files; return each file's recording, or its problem, by path.
 
     Args:
-        paths: the name of each recording by its path.
+        paths: recording names by path.
         num_jobs: files to open at a time.
     """
     return _open_all(paths, _open_file, num_jobs)
 
 
 def open_commands(commands: Mapping[str, str], num_jobs: int = 1) -> dict[str, Recording | Skipped]:
-    """Run commands that print an audio file, such as ``sph2pipe -f wav -p -c 1 x.sph``, to learn its length.
+    """Run commands that output an audio file, such as ``sph2pipe -f wav -p -c 1 x.sph``, to measure its length.
 
     Args:
-        commands: the name of each recording by its command.
+        commands: recording names by command.
         num_jobs: commands to run at a time.
     """
     return _open_all(commands, _open_command, num_jobs)
@@ -212,7 +212,7 @@ def name_of(path: str | Path) -> str:
 def _open_all(
     names: Mapping[str, str], open_one: Callable[[str, str], Recording | Skipped], num_jobs: int
 ) -> dict[str, Recording | Skipped]:
-    # Only headers are read, or other programs run, so threads do.
+    # Threads suffice: they read headers or wait for other programs.
     with ThreadPoolExecutor(num_jobs) as executor:
         return dict(zip(names, executor.map(open_one, names, names.values()), strict=True))
 
@@ -251,7 +251,7 @@ def _open_command(command: str, name: str) -> Recording | Skipped:
 
 
 def _segment(row: Row, recording: Recording, channel: int | None) -> SupervisionSegment | tuple[str, str, str]:
-    """The part of the recording that a row means, or what is wrong with it."""
+    """Supervision of a row, without id and text, or its problem: reason, detail and remedy."""
     channels = recording.channel_ids
     if row.channel is not None:
         channel = row.channel
@@ -261,10 +261,10 @@ def _segment(row: Row, recording: Recording, channel: int | None) -> Supervision
         return (
             "several channels",
             f"channels {', '.join(map(str, channels))}",
-            "name the one in a column channel (a row for each, if a speaker has a channel), or give --channel",
+            "add a column channel, with one row per channel if each has its own speaker, or give --channel",
         )
     if channel not in channels:
-        return ("no such channel", f"{channel} of {', '.join(map(str, channels))}", "correct the channel")
+        return ("no such channel", f"{channel}; the audio has {', '.join(map(str, channels))}", "correct the channel")
     length = recording.duration
     end = length if row.duration is None else row.start + row.duration
     if not 0 <= row.start < min(end, length) or end > length + END_TOLERANCE:
@@ -283,20 +283,20 @@ def _segment(row: Row, recording: Recording, channel: int | None) -> Supervision
 
 
 def _generated_id(row: Row, recording: Recording | Skipped) -> str:
-    """The recording's name, and where in it: ``call1-ch1-0012500`` for channel 1 from 12.5 s on."""
+    """Id from recording, channel and start in ms: ``call1-ch1-0012500`` for channel 1 from 12.5 s on."""
     channel = "" if row.channel is None else f"-ch{row.channel}"
     start = "" if row.start == 0 and row.duration is None else f"-{round(1000 * row.start):07d}"
     return f"{recording.id}{channel}{start}"
 
 
 class _Names:
-    """Names that are taken."""
+    """Set of names in use."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
         self._taken = set(taken)
 
     def unique(self, name: str) -> str:
-        """``name``, or with -2, -3, … behind it if that is taken; it is taken then."""
+        """Add and return ``name``, with -2, -3, … appended if it is in use."""
         candidate, number = name, 1
         while candidate in self._taken:
             number += 1

@@ -1,7 +1,7 @@
 """Kaldi data folders (wav.scp, text and optionally segments, utt2spk, utt2lang).
 
-lhotse's reader gives every recording the same sample rate and durations rounded down to milliseconds, and ends at the
-first missing file; here recordings are as exact, and errors as harmless, as those of a table.
+lhotse's reader gives every recording the same sample rate, rounds durations down to milliseconds, and stops at the
+first missing file. This reader measures rates and durations exactly, and lists missing files as skipped.
 """
 
 import os
@@ -17,28 +17,28 @@ from summarymix.data.skipped import Skipped
 
 
 def read_kaldi_corpus(kaldi_dir: Path, audio_dir: Path, num_jobs: int = 1, **options: Any) -> Corpus:
-    """The corpus of a Kaldi data folder, or of several beside each other, whose names are then those of the splits.
+    """Read a Kaldi data folder, or a folder of several, whose names become the names of the splits.
 
-    Pipes in wav.scp (``sph2pipe … |``) stay commands: each is run once here to learn its length, and once for each
-    of its utterances when features are computed.
+    Pipes in wav.scp (``sph2pipe … |``) stay commands: each runs once here to measure its length, and once per
+    utterance when features are computed.
 
     Args:
-        kaldi_dir: a folder with a wav.scp, or a folder of such.
-        audio_dir: what relative paths in wav.scp count from; commands are run there.
+        kaldi_dir: folder with a wav.scp, or folder of such folders.
+        audio_dir: base folder of relative paths in wav.scp; its commands run there.
         num_jobs: files to open, or commands to run, at a time.
-        options: those of :func:`summarymix.data.corpus.base.gather`.
+        options: passed to :func:`summarymix.data.corpus.base.gather`.
 
     Raises:
         ValueError: there is no wav.scp, or a line of a file is malformed.
-        FileNotFoundError: there is no text.
+        FileNotFoundError: there is no file named text.
     """
     folders: dict[str | None, Path] = {None: kaldi_dir}
     if not (kaldi_dir / "wav.scp").is_file():
         folders = {path.parent.name: path.parent for path in sorted(kaldi_dir.glob("*/wav.scp"))}
     if not folders:
-        raise ValueError(f"No wav.scp in {kaldi_dir} or the folders in it: is that a Kaldi data folder?")
+        raise ValueError(f"No wav.scp in {kaldi_dir} or the folders in it: correct --kaldi-dir")
     rows: list[Row] = []
-    names: dict[str, str] = {}  # of recordings, by file or command
+    names: dict[str, str] = {}  # recording names by file or command
     missing: dict[str, Recording | Skipped] = {}
     for split, folder in folders.items():
         audio = {name: _audio(value, audio_dir) for name, value in _pairs(folder / "wav.scp")}
@@ -54,21 +54,21 @@ def read_kaldi_corpus(kaldi_dir: Path, audio_dir: Path, num_jobs: int = 1, **opt
     corpus = gather(rows, recordings, **options)
     if commands:
         corpus.notes.append(
-            f"{len(commands)} recordings are commands in wav.scp, run once for each utterance; where one is cut into "
-            "many, files are faster"
+            f"{len(commands)} recordings are commands in wav.scp, which run once per utterance; for recordings with "
+            "many utterances, files are faster"
         )
     return corpus
 
 
 def _audio(value: str, audio_dir: Path) -> str:
-    """The file or the command of a line in wav.scp."""
+    """Path or shell command of a recording in wav.scp."""
     if value.endswith("|"):
         return command_in(audio_dir, value[:-1].strip())
     return os.path.join(audio_dir, value)
 
 
 def _rows(folder: Path, split: str | None) -> Iterator[Row]:
-    """The utterances of a folder; ``audio`` is the name of a recording."""
+    """Utterances of a folder, with the name of the recording as ``audio``."""
     texts = dict(_pairs(folder / "text"))
     speakers, languages = (dict(_pairs(folder / name, optional=True)) for name in ("utt2spk", "utt2lang"))
     spans: dict[str, tuple[str, float, float | None]]
@@ -76,7 +76,7 @@ def _rows(folder: Path, split: str | None) -> Iterator[Row]:
         spans = {id_: _segment(folder / "segments", id_, value) for id_, value in _pairs(folder / "segments")}
     else:
         spans = {id_: (id_, 0.0, None) for id_, _ in _pairs(folder / "wav.scp")}
-    # A transcript without a segment is looked for in wav.scp, and missed there.
+    # A transcript without a segment is taken as a whole recording, and reported if wav.scp does not list it.
     for id_ in dict.fromkeys([*spans, *texts]):
         audio, start, duration = spans.get(id_, (id_, 0.0, None))
         yield Row(
@@ -101,7 +101,7 @@ def _segment(path: Path, id_: str, value: str) -> tuple[str, float, float | None
 
 
 def _pairs(path: Path, optional: bool = False) -> Iterator[tuple[str, str]]:
-    """The first word of each line, and the rest."""
+    """Key and value of each line: its first word and the rest."""
     if optional and not path.is_file():
         return
     with open(path, encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""Manifests that lhotse made: recordings with supervisions, or cuts."""
+"""Reader of lhotse manifests: recordings with supervisions, or cuts."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -16,19 +16,19 @@ _NAME = re.compile(r"(?:.+[_-])?(?P<kind>recordings|supervisions|cuts)(?:[_-](?P
 
 
 def read_lhotse_corpus(manifest_dir: Path, audio_dir: Path, **options: Any) -> Corpus:
-    """The corpus of ``[PREFIX_]{recordings,supervisions}[_SPLIT].jsonl.gz`` or ``[PREFIX_]cuts[_SPLIT].jsonl.gz``.
+    """Read ``[PREFIX_]{recordings,supervisions}[_SPLIT].jsonl.gz`` or ``[PREFIX_]cuts[_SPLIT].jsonl.gz``.
 
-    Of a split with both, the cuts are taken. Every supervision is an utterance; features are not taken over.
+    If a split has both, its cuts are read. Every supervision becomes an utterance; features are ignored.
 
     Args:
-        manifest_dir: the folder.
-        audio_dir: what relative paths in the manifests count from.
-        options: those of :func:`summarymix.data.corpus.base.gather`.
+        manifest_dir: folder of the manifests.
+        audio_dir: base folder of relative paths in the manifests.
+        options: passed to :func:`summarymix.data.corpus.base.gather`.
 
     Raises:
-        ValueError: there are no such manifests.
+        ValueError: the folder has no such manifests with utterances.
     """
-    # By all of the name but the kind: what belongs together.
+    # Manifests whose names differ only in the kind belong together.
     found: dict[str, dict[str, Path]] = {}
     splits: dict[str, str | None] = {}
     for path in sorted(manifest_dir.iterdir()):
@@ -48,7 +48,7 @@ def read_lhotse_corpus(manifest_dir: Path, audio_dir: Path, **options: Any) -> C
             pairs = _of_pair(paths["recordings"], paths["supervisions"], unusable)
         else:
             (path,) = paths.values()
-            notes.append(f"{path.name} has no other half (recordings or supervisions) and is left out")
+            notes.append(f"{path.name} is left out: it needs both recordings and supervisions")
             continue
         for recording, supervision in pairs:
             key = f"{group} {recording.id}"
@@ -84,10 +84,10 @@ def _of_cuts(cuts: Iterable[Any], path: Path, unusable: SkippedItems) -> Iterato
     for cut in cuts:
         if isinstance(cut, MixedCut) or not cut.has_recording:
             detail = "a mixture of cuts" if isinstance(cut, MixedCut) else "no recording"
-            unusable.add(Skipped(cut.id, str(path), "unsuitable cut", detail, "give cuts of recordings, unmixed"))
+            unusable.add(Skipped(cut.id, str(path), "unsuitable cut", detail, "use unmixed cuts with recordings"))
             continue
         for supervision in cut.supervisions:
-            # Times of supervisions count from the cut's start.
+            # Supervision times are relative to the cut's start.
             yield cut.recording, supervision.with_offset(cut.start)
 
 
@@ -114,7 +114,7 @@ def _with_absolute_paths(recording: Recording, audio_dir: Path) -> Recording | S
         if source.type == "file":
             source = replace(source, source=str(audio_dir / source.source))
             if not Path(source.source).is_file():
-                remedy = "restore the file, or say with --audio-dir what relative paths count from"
+                remedy = "restore the file, or give the base folder of relative paths with --audio-dir"
                 return Skipped(recording.id, source.source, "missing audio", "", remedy)
         sources.append(source)
     return replace(recording, sources=sources)

@@ -1,4 +1,4 @@
-"""The command line options that say where a corpus is and how it is read, and the way from there to manifests."""
+"""Command line options for the source of a corpus, and its preparation."""
 
 import argparse
 from dataclasses import dataclass, replace
@@ -15,7 +15,7 @@ from summarymix.data.corpus.table import read_table_corpus
 
 @dataclass(frozen=True)
 class CorpusSource:
-    """Where a corpus is: one of the first three is given."""
+    """Source of a corpus and how to read it. Exactly one of the first three fields is set."""
 
     table: Path | None
     kaldi_dir: Path | None
@@ -25,11 +25,11 @@ class CorpusSource:
     text: TextCase = "keep"
 
     def read(self, num_jobs: int = 1) -> Corpus:
-        """Read and check it.
+        """Read and check the corpus.
 
         Raises:
-            ValueError: it is malformed.
-            FileNotFoundError: it is not there.
+            ValueError: the corpus is malformed.
+            FileNotFoundError: a file is missing.
         """
         options: dict[str, Any] = {"channel": self.channel, "text_case": self.text}
         if self.table is not None:
@@ -40,7 +40,7 @@ class CorpusSource:
         return read_lhotse_corpus(self.lhotse_manifests, self.audio_dir, **options)
 
     def absolute(self) -> "CorpusSource":
-        """The same with absolute paths."""
+        """Copy with absolute paths."""
         table, kaldi_dir, lhotse_manifests = (
             None if path is None else path.absolute() for path in (self.table, self.kaldi_dir, self.lhotse_manifests)
         )
@@ -61,23 +61,27 @@ class CorpusSource:
 
 
 def add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options of :func:`source_of`."""
+    """Add the options that :func:`source_of` reads."""
     one = parser.add_mutually_exclusive_group(required=True)
-    one.add_argument("--table", type=Path, metavar="T.tsv", help="a .tsv, .csv or .jsonl with columns audio and text")
-    one.add_argument("--kaldi-dir", type=Path, metavar="DIR", help="a Kaldi data folder, or train, dev and test in it")
-    one.add_argument("--lhotse-manifests", type=Path, metavar="DIR", help="recordings and supervisions, or cuts")
+    one.add_argument("--table", type=Path, metavar="T.tsv", help=".tsv, .csv or .jsonl with columns audio and text")
+    one.add_argument("--kaldi-dir", type=Path, metavar="DIR", help="Kaldi data folder, or a folder with one per split")
+    one.add_argument(
+        "--lhotse-manifests", type=Path, metavar="DIR", help="folder with recordings and supervisions, or cuts"
+    )
     parser.add_argument(
         "--audio-dir",
         type=Path,
         metavar="DIR",
-        help="what relative paths of audio count from (the table's folder; else the current folder)",
+        help="base folder of relative audio paths (default: the table's folder, or else the current folder)",
     )
-    parser.add_argument("--channel", type=int, metavar="N", help="channel to take of audio with several")
-    parser.add_argument("--text", choices=get_args(TextCase), default="keep", help="case of the transcripts (keep)")
+    parser.add_argument("--channel", type=int, metavar="N", help="channel to use of multi-channel audio")
+    parser.add_argument(
+        "--text", choices=get_args(TextCase), default="keep", help="case of the transcripts (default: keep)"
+    )
 
 
 def source_of(args: argparse.Namespace) -> CorpusSource:
-    """The corpus that a command line names."""
+    """Source given on a command line with :func:`add_source_options`."""
     audio_dir = args.audio_dir or (args.table.parent if args.table else Path())
     return CorpusSource(args.table, args.kaldi_dir, args.lhotse_manifests, audio_dir, args.channel, args.text)
 
@@ -85,21 +89,21 @@ def source_of(args: argparse.Namespace) -> CorpusSource:
 def prepare_corpus(
     source: CorpusSource, prefix: str, out_dir: Path, num_jobs: int = 1, fill: bool = False
 ) -> tuple[Corpus, list[str]]:
-    """Write a corpus's manifests and the report on it.
+    """Write the manifests of a corpus and the lists of its report.
 
     Args:
-        source: the corpus.
-        prefix: its name in the manifests' names.
-        out_dir: where they go.
+        source: source of the corpus.
+        prefix: name of the corpus in the manifests' file names.
+        out_dir: output folder.
         num_jobs: files to open at a time.
-        fill: take dev and test out of the training data where there are none.
+        fill: take missing dev and test splits from the training data.
 
     Returns:
         The corpus, and the lines of the report.
 
     Raises:
-        ValueError: it is malformed, or nothing of it is left.
-        FileNotFoundError: it is not there.
+        ValueError: the corpus is malformed, or no utterance can be used.
+        FileNotFoundError: a file is missing.
     """
     corpus = source.read(num_jobs)
     try:

@@ -1,4 +1,4 @@
-"""What a person should know about a corpus before training on it: a few lines, and lists in files."""
+"""Report on a corpus before training: a few lines to print, and lists in files."""
 
 import unicodedata
 from collections import Counter
@@ -16,12 +16,12 @@ EXAMPLES = 5
 
 
 def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
-    """Describe a corpus that has been written to ``out_dir``.
+    """Report on a corpus whose manifests are in ``out_dir``.
 
-    Writes there ``characters.tsv``, and ``suspicious.tsv`` and ``unnamed-audio.txt`` if there is anything to list.
+    Writes ``characters.tsv``, and ``suspicious.tsv`` and ``unnamed-audio.txt`` if there is anything to list.
 
     Returns:
-        The lines to print; those that ask for something to be done begin with "Warning".
+        The lines to print. Lines about problems begin with "Warning".
     """
     everything = corpus.utterances
     lines = [f"{len(everything)} utterances, {_hours(everything)}; {corpus.skipped.summary()}"]
@@ -45,7 +45,7 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
         suspicious.write(out_dir / "suspicious.tsv")
         lines.append(
             f"Warning: {len(suspicious)} utterances have more than {MAX_WORDS_PER_SECOND:g} or less than "
-            f"{MIN_WORDS_PER_SECOND:g} words a second; they are used. Listen to some of {out_dir}/suspicious.tsv"
+            f"{MIN_WORDS_PER_SECOND:g} words a second. They are kept; listen to some of {out_dir}/suspicious.tsv"
         )
     if corpus.unnamed_audio:
         with atomic_write(out_dir / "unnamed-audio.txt") as file:
@@ -58,7 +58,7 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
 
 
 def hours_by_rate(utterances: Iterable[Utterance]) -> dict[tuple[int, int], float]:
-    """Hours of speech by sample rate and number of channels of the recordings, the most first."""
+    """Hours of speech by sample rate and number of channels of the recordings, in descending order."""
     hours: dict[tuple[int, int], float] = {}
     for utterance in utterances:
         key = (utterance.recording.sampling_rate, utterance.recording.num_channels)
@@ -87,7 +87,7 @@ def _shared_speakers(corpus: Corpus) -> list[str]:
 
 
 def _characters(corpus: Corpus, path: Path) -> list[str]:
-    """Count the transcripts' characters into a table, and say what would be better normalised."""
+    """Write the counts of characters to a table; return a summary, and warnings on unnormalised transcripts."""
     characters: Counter[str] = Counter()
     in_utterances: Counter[str] = Counter()
     for utterance in corpus.utterances:
@@ -106,24 +106,24 @@ def _characters(corpus: Corpus, path: Path) -> list[str]:
             lines.append(f"Warning: {what} ({_some(found)}): {remedy}")
 
     rare = [character for character in characters if in_utterances[character] < RARE]
-    # Of so few utterances everything is rare.
+    # In a smaller corpus, every character is rare.
     if len(corpus.utterances) >= 10 * RARE:
         warn(rare, f"{len(rare)} characters occur in less than {RARE} utterances", "replace or remove them")
     digits = [character for character in characters if unicodedata.category(character) == "Nd"]
     warn(digits, "digits in transcripts", "write numbers as they are spoken")
     marks = [c for c in characters if unicodedata.category(c)[0] in "PS" and c not in "'’-"]
-    warn(marks, "punctuation and symbols in transcripts", "remove them, unless they are to be recognised")
+    warn(marks, "punctuation and symbols in transcripts", "remove them, unless the model should output them")
     upper = any(character.isupper() for character in characters)
     lower = any(character.islower() for character in characters)
     if upper and lower:
-        lines.append("Warning: upper and lower case in transcripts: --text lower makes one word of The and the")
+        lines.append("Warning: upper and lower case in transcripts: --text lower merges The and the")
     if corpus.num_not_nfc:
-        lines.append(f"{corpus.num_not_nfc} transcripts were not in Unicode's composed form (NFC); they are now")
+        lines.append(f"{corpus.num_not_nfc} transcripts were not in Unicode's composed form (NFC) and were converted")
     texts = [utterance.supervision.text for utterance in corpus.utterances]
     if sum(len(text) > 8 and " " not in text for text in texts) > len(texts) / 2:
         lines.append(
             "Warning: most transcripts have no spaces, so each counts as one word in error rates: put spaces between "
-            "words, or between characters to have the character error rate"
+            "words, or between characters for a character error rate"
         )
     return lines
 

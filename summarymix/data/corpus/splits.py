@@ -1,4 +1,4 @@
-"""Takes dev and test data out of the training data of a corpus that has none."""
+"""Take missing dev and test splits from the training data of a corpus."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,23 +6,23 @@ from dataclasses import replace
 
 from summarymix.data.corpus.base import Corpus, Utterance, kind_of
 
-# Of each of dev and test: a twentieth of the data, but not more than two hours, which measure an error rate well
-# enough, and not less than 20 utterances.
+# Dev and test each get a twentieth of the data: at most two hours, which suffice to measure an error rate, and at least
+# 20 utterances.
 SHARE = 1 / 20
 MAX_SECONDS = 2 * 3600.0
 MIN_UTTERANCES = 20
-# Together never more than a third.
+# Upper limit of each, so that together they take at most a third.
 MAX_SHARE = 1 / 6
 
 
 def fill_splits(corpus: Corpus) -> None:
-    """Where ``corpus`` has no dev or no test data, take some from its training data, and say so in its notes.
+    """Take missing dev and test splits from the training data of ``corpus``, and record this in its notes.
 
-    Whole speakers are moved, so that no split shares one with another. Without speakers, or if they are too few,
-    whole recordings are; or else single utterances. Which ones depends on their names alone.
+    Whole speakers are moved, so that the splits share no speaker. If speakers are unknown or too few, whole recordings
+    are moved, or else single utterances. The choice depends on their names only.
 
     Raises:
-        ValueError: there is no training data, or too little to take anything from it.
+        ValueError: there is no training data, or too little of it.
     """
     kinds = {kind_of(split) for split in corpus.splits()}
     pool = [utterance for utterance in corpus.utterances if kind_of(utterance.split) == "train"]
@@ -54,19 +54,19 @@ def fill_splits(corpus: Corpus) -> None:
 
 
 def _units(pool: list[Utterance]) -> list[tuple[str, Callable[[Utterance], str]]]:
-    """What can be moved as a whole, the best first, and the name of what an utterance belongs to."""
+    """Units that can be moved as a whole, the best first: plural name, and function from utterance to group."""
     units: list[tuple[str, Callable[[Utterance], str]]] = [
         ("recordings", lambda utterance: utterance.recording.id),
         ("utterances", lambda utterance: utterance.supervision.id),
     ]
     if any(utterance.supervision.speaker for utterance in pool):
-        # Utterances without one may be of any speaker: each recording then counts as one.
+        # Without a speaker, the recording counts as the speaker.
         units.insert(0, ("speakers", lambda u: u.supervision.speaker or f"recording {u.recording.id}"))
     return units
 
 
 def _choose(pool: list[Utterance], name_of_group: Callable[[Utterance], str], wanted: list[str]) -> dict[str, str]:
-    """The split of each group that is moved; nothing if the groups are too large for one of the splits."""
+    """New split of each moved group; empty if every group is too large for one of the splits."""
     seconds: dict[str, float] = {}
     counts: dict[str, int] = {}
     for utterance in pool:

@@ -1,4 +1,4 @@
-"""A table of audio files and transcripts: the way in for any corpus of one's own."""
+"""Reader of tables of audio files and transcripts, the simplest format for your own corpus."""
 
 import csv
 import json
@@ -33,20 +33,20 @@ def read_table(table: Path, audio_dir: Path) -> Iterator[Row]:
     """Read a ``.tsv``, ``.csv`` or ``.jsonl`` file, one utterance a line.
 
     Columns: audio (a path relative to ``audio_dir``), text, and optionally id, speaker, split, start and duration (in
-    seconds; several rows may be parts of one long recording), channel (from 0), language. Others are ignored, and an
-    empty field is like none.
+    seconds; several rows may be parts of one long recording), channel (from 0), language. Other columns are
+    ignored; an empty field counts as missing.
 
     Raises:
-        ValueError: the kind of file is unknown, it is not UTF-8, a needed column is missing, or a number is none.
+        ValueError: the suffix is unknown, the file is not UTF-8, a needed column is missing, or a number is malformed.
     """
     table = Path(table)
     for number, fields in _lines(table):
         where = f"{table}, line {number}"
-        if None in fields:  # what csv calls fields behind the last column
-            raise ValueError(f"{where}: more fields than columns; is there a separator inside the text?")
+        if None in fields:  # csv's key for surplus fields
+            raise ValueError(f"{where}: more fields than columns: quote or remove separators in the text")
         for column in NEEDED_COLUMNS:
             if fields.get(column) is None:
-                raise ValueError(f"{where}: no {column!r}. The columns there are: {', '.join(map(str, fields))}")
+                raise ValueError(f"{where}: no {column!r}. The columns are: {', '.join(map(str, fields))}")
         row = {column: str(value) for column, value in fields.items() if value not in (None, "")}
         try:
             start = float(row.get("start", 0))
@@ -68,7 +68,7 @@ def read_table(table: Path, audio_dir: Path) -> Iterator[Row]:
 
 
 def read_table_corpus(table: Path, audio_dir: Path, num_jobs: int = 1, **options: Any) -> Corpus:
-    """The corpus of a table; ``options`` are those of :func:`summarymix.data.corpus.base.gather`."""
+    """Read the corpus in a table; ``options`` are passed to :func:`summarymix.data.corpus.base.gather`."""
     rows = list(read_table(table, audio_dir))
     names = {row.audio: name_of(os.path.relpath(row.audio, audio_dir)) for row in rows}
     corpus = gather(rows, open_files(names, num_jobs), **options)
@@ -88,7 +88,7 @@ def prepare_table(table: Path, audio_dir: Path, prefix: str, out_dir: Path, num_
         The rows that were left out. They are also listed in ``{out_dir}/skipped-table.tsv``.
 
     Raises:
-        ValueError: the table is malformed, or no row is left.
+        ValueError: the table is malformed, or no row can be used.
     """
     corpus = read_table_corpus(table, audio_dir, num_jobs)
     corpus.write(prefix, out_dir)
@@ -96,11 +96,11 @@ def prepare_table(table: Path, audio_dir: Path, prefix: str, out_dir: Path, num_
 
 
 def _lines(table: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
-    """The number of each line and its fields by column."""
+    """Number of each line and its fields by column."""
     if table.suffix not in (".tsv", ".csv", ".jsonl"):
-        raise ValueError(f"{table}: a table is a .tsv, .csv or .jsonl file")
+        raise ValueError(f"{table}: unknown suffix; a table is a .tsv, .csv or .jsonl file")
     try:
-        # Spreadsheets put a byte order mark in front.
+        # utf-8-sig, because spreadsheets write a byte order mark.
         with open(table, encoding="utf-8-sig", newline="") as file:
             if table.suffix == ".jsonl":
                 for number, line in enumerate(file, start=1):
@@ -108,14 +108,14 @@ def _lines(table: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
                         yield number, _json_object(table, number, line)
                 return
             tabs = table.suffix == ".tsv"
-            # In a .tsv a quotation mark is a character like any other.
+            # In a .tsv, quotation marks are ordinary characters.
             reader = csv.DictReader(
                 file, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
             )
             for fields in reader:
                 yield reader.line_num, fields
     except UnicodeDecodeError as error:
-        raise ValueError(f"{table} is not UTF-8 ({error.reason}): convert it, iconv -f latin1 -t utf-8") from None
+        raise ValueError(f"{table} is not UTF-8 ({error.reason}): convert it with iconv -f latin1 -t utf-8") from None
 
 
 def _json_object(table: Path, number: int, line: str) -> dict[str, Any]:

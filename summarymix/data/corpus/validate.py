@@ -1,4 +1,4 @@
-"""Checks cuts before time is spent on training with them."""
+"""Check cuts before training."""
 
 import math
 from collections import Counter
@@ -17,18 +17,18 @@ from summarymix.data.skipped import Skipped, SkippedItems
 
 
 def validate_split(manifest_dir: Path, prefix: str, split: str, num_jobs: int = 1) -> SkippedItems:
-    """Check every cut of a split and take the bad ones out of its manifest.
+    """Check every cut of a split and remove bad ones from its manifest.
 
-    Checked are: unique ids, a transcript, times and numbers of frames that fit each other, and that every audio file
-    opens, has the sample rate and the number of samples that the manifest promises, and can be read to its end.
+    Each cut needs a unique id, a transcript, and consistent times and numbers of frames. Each audio file must open,
+    have the sample rate and number of samples in the manifest, and be readable to its end.
 
     Returns:
-        What was taken out, this time or before. It is also listed in
+        The cuts removed by this check and by earlier ones. They are also listed in
         ``{manifest_dir}/skipped-{prefix}-{split}-validate.tsv``.
 
     Raises:
         FileNotFoundError: the manifest is missing.
-        ValueError: nothing is left; the manifest stays as it was.
+        ValueError: no cut is valid; the manifest is unchanged.
     """
     manifest = cuts_path(manifest_dir, prefix, split)
     cuts = list(read_cuts(manifest))
@@ -53,22 +53,22 @@ def validate_split(manifest_dir: Path, prefix: str, split: str, num_jobs: int = 
         elif not transcript(cut):
             problem = ("empty transcript", "", "add the transcript, or remove the utterance")
         elif bad := [bad_files[file] for file in _files(cut) if file in bad_files]:
-            problem = ("bad audio", bad[0], "restore the file, then prepare this split anew")
+            problem = ("bad audio", bad[0], "restore the file, then prepare this split again")
         elif inconsistency := _inconsistency(cut):
-            problem = ("inconsistent manifest", inconsistency, "prepare this split anew")
+            problem = ("inconsistent manifest", inconsistency, "prepare this split again")
         else:
             kept.append(cut)
             seen.add(cut.id)
             continue
         found.add(Skipped(cut.id, " ".join(_files(cut)), *problem))
     if not kept:
-        raise ValueError(f"{manifest}: not one of {len(cuts)} cuts is good; {found.summary()}")
+        raise ValueError(f"{manifest}: none of {len(cuts)} cuts is valid; {found.summary()}")
 
     listing = Path(manifest_dir) / f"skipped-{prefix}-{split}-validate.tsv"
-    # What an earlier check took out is still out, unless the manifest has been made anew since.
+    # Cuts removed by an earlier check stay listed, unless the manifest has been rewritten since.
     before = SkippedItems.read(listing).items if listing.exists() else []
     skipped = SkippedItems([item for item in before if item.id not in occurrences] + found.items)
-    # The list first: killed in between, the next check finds the same again.
+    # The list is written first: if the program is killed in between, the next check finds the same cuts again.
     skipped.write(listing)
     if len(found):
         write_manifest(kept, manifest)
@@ -76,7 +76,7 @@ def validate_split(manifest_dir: Path, prefix: str, split: str, num_jobs: int = 
 
 
 def audio_problem(recording: Recording) -> str | None:
-    """What is wrong with the audio file of a recording, or None. Reads its header and its last 10 ms."""
+    """Problem of the audio file of a recording, or None. Reads its header and its last 10 ms."""
     for source in recording.sources:
         if source.type != "file":
             continue
@@ -98,12 +98,12 @@ def audio_problem(recording: Recording) -> str | None:
 
 
 def speaker_overlap(splits: dict[str, Iterable[Cut]]) -> dict[tuple[str, str], list[str]]:
-    """Speakers that occur in two splits, by the pair of splits."""
+    """Speakers that occur in two splits, by pair of splits."""
     return shared_speakers({split: [s for cut in cuts for s in cut.supervisions] for split, cuts in splits.items()})
 
 
 def shared_speakers(splits: dict[str, list[SupervisionSegment]]) -> dict[tuple[str, str], list[str]]:
-    """:func:`speaker_overlap`, of the supervisions of each split."""
+    """Speakers that occur in two splits, by pair of splits, from supervisions instead of cuts."""
     speakers = {
         split: {supervision.speaker for supervision in supervisions if supervision.speaker}
         for split, supervisions in splits.items()
@@ -114,7 +114,7 @@ def shared_speakers(splits: dict[str, list[SupervisionSegment]]) -> dict[tuple[s
 
 
 def duration_statistics(cuts: Iterable[Cut]) -> str:
-    """One line: utterances, hours, and how the durations in seconds are distributed."""
+    """One line with the number of utterances, hours, and quantiles of the durations in seconds."""
     durations = sorted(cut.duration for cut in cuts)
     quantiles = "  ".join(
         f"{percent}%: {durations[math.ceil(percent / 100 * (len(durations) - 1))]:.1f}"
@@ -124,7 +124,7 @@ def duration_statistics(cuts: Iterable[Cut]) -> str:
 
 
 def _original_num_samples(recording: Recording) -> int | None:
-    # Of a perturbed copy only the perturbed number is known.
+    # A perturbed copy has only the perturbed number.
     return None if recording.transforms else recording.num_samples
 
 
@@ -136,5 +136,5 @@ def _inconsistency(cut: Cut) -> str | None:
     try:
         lhotse.qa.validate(cut)
     except AssertionError as error:
-        return str(error) or "lhotse refuses it"
+        return str(error) or "lhotse's validation fails"
     return None

@@ -129,7 +129,7 @@ def test_transcripts_are_normalised(tmp_path: Path) -> None:
 
 
 def test_a_split_has_to_be_a_name(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="The split 'a/b' is not made of letters"):
+    with pytest.raises(ValueError, match="The split name 'a/b' is invalid: use letters"):
         gather_files([Row(write_noise(tmp_path / "a.wav", 1), "X", split="a/b")])
 
 

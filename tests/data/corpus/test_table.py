@@ -94,7 +94,7 @@ def malformed(content: str, tmp_path: Path, suffix: str = ".tsv") -> str:
 
 
 def test_malformed_tables(tmp_path: Path) -> None:
-    assert "line 2: no 'text'. The columns there are: audio, words" in malformed("audio\twords\na\tb\n", tmp_path)
+    assert "line 2: no 'text'. The columns are: audio, words" in malformed("audio\twords\na\tb\n", tmp_path)
     assert "line 3: no 'text'" in malformed("audio\ttext\na\tb\nc\n", tmp_path)
     assert "line 2: more fields than columns" in malformed("audio,text\na,well, no\n", tmp_path, ".csv")
     assert "could not convert string to float: '1,5'" in malformed("audio\ttext\tstart\na\tb\t1,5\n", tmp_path)
@@ -103,7 +103,7 @@ def test_malformed_tables(tmp_path: Path) -> None:
     assert "line 1: Expecting value" in malformed("audio\ttext\n", tmp_path, ".jsonl")
     assert "line 1: not an object" in malformed("[1]\n", tmp_path, ".jsonl")
     assert "a table is a .tsv, .csv or .jsonl file" in malformed("", tmp_path, ".txt")
-    with pytest.raises(ValueError, match="no utterance of 2 is left; skipped 2: 2 missing audio"):
+    with pytest.raises(ValueError, match="none of 2 utterances is usable; skipped 2: 2 missing audio"):
         prepare_table(write_table(tmp_path / "t.tsv", ROWS), tmp_path, "c", tmp_path / "m")
 
 

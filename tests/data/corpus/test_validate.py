@@ -51,7 +51,7 @@ def test_nothing_left_keeps_the_manifest(prepare) -> None:
     for cut in read_cuts(path):
         Path(cut.recording.sources[0].source).unlink()
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="not one of 3 cuts is good; skipped 3: 3 bad audio"):
+    with pytest.raises(ValueError, match="none of 3 cuts is valid; skipped 3: 3 bad audio"):
         validate_split(fbank, "tiny", "train")
     assert path.read_bytes() == before
 

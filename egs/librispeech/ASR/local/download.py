@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Download parts of LibriSpeech (OpenSLR 12) or mini LibriSpeech (OpenSLR 31), where they are missing.
+"""Download missing parts of LibriSpeech (OpenSLR 12) or mini LibriSpeech (OpenSLR 31).
 
-A part that lies in DL_DIR/LibriSpeech already is used as it is. An interrupted download goes on where it stopped.
+Existing parts in DL_DIR/LibriSpeech are used as they are. Run the same command again to continue an interrupted
+download.
 """
 
 import argparse
@@ -12,7 +13,7 @@ from summarymix.data.download import OPENSLR, Archive, fetch
 
 MINI = ("dev-clean-2", "train-clean-5")
 
-# Bytes of the archives as published, of mini LibriSpeech rounded; and the MD5 sums published beside them.
+# Published sizes in bytes, rounded for mini LibriSpeech, and MD5 sums of the archives.
 PARTS = {
     "dev-clean": (337926286, "42e2234ba48799c1f50f24a7926300a1"),
     "dev-other": (314305928, "c8d0bcc9cca99d4f8b62fcc847357931"),
@@ -27,9 +28,9 @@ PARTS = {
 
 
 def archive(part: str, base_url: str) -> Archive:
-    """What is published of a part."""
+    """Published archive of a part."""
     num_bytes, md5 = PARTS[part]
-    # FLAC files cannot be compressed any more: unpacked they take as much as packed.
+    # FLAC is compressed already, so the unpacked files take as much space as the archive.
     return Archive(f"{base_url}/{31 if part in MINI else 12}/{part}.tar.gz", num_bytes, md5, unpacked_bytes=num_bytes)
 
 
@@ -39,7 +40,7 @@ def main() -> None:
     parts = parser.add_mutually_exclusive_group(required=True)
     parts.add_argument("--parts", nargs="+", choices=PARTS, metavar="PART")
     parts.add_argument("--mini", dest="parts", action="store_const", const=MINI, help=" and ".join(MINI))
-    parser.add_argument("--base-url", default=OPENSLR, help="of OpenSLR or a mirror of it (default: %(default)s)")
+    parser.add_argument("--base-url", default=OPENSLR, help="URL of OpenSLR or a mirror (default: %(default)s)")
     args = parser.parse_args()
     try:
         for part in args.parts:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Make lhotse manifests of the parts of LibriSpeech that lie in DL_DIR/LibriSpeech.
+"""Make lhotse manifests of parts of LibriSpeech in DL_DIR/LibriSpeech.
 
-The same as lhotse's prepare_librispeech, which however ends at the first file that it cannot open, forgets missing
-ones, lists utterances in the order of the file system, and leaves half a manifest behind when it is killed.
+The manifests are those of lhotse's prepare_librispeech. But lhotse stops at the first file that it cannot open, drops
+missing files silently, lists utterances in file-system order, and leaves half a manifest when it is killed.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from summarymix.data.skipped import Skipped, separate
 
 
 def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
-    """Write the recordings and supervisions of one part, and a list of what is left out."""
+    """Write the recordings and supervisions of one part, and the list of skipped utterances."""
     lines = sorted(
         line for path in folder.rglob("*.trans.txt") for line in path.read_text(encoding="utf-8").splitlines() if line
     )
@@ -27,10 +27,10 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
         utterance, _, text = line.partition(" ")
         file = str(folder / Path(*utterance.split("-")[:-1]) / f"{utterance}.flac")
         if not text.strip():
-            return Skipped(utterance, file, "empty transcript", "", "restore the .trans.txt beside it")
+            return Skipped(utterance, file, "empty transcript", "", "restore the .trans.txt in its folder")
         try:
             found = parse_utterance(folder, line, alignments={})
-        # What a broken file raises differs between formats and libraries; the text goes into the list.
+        # The exception for a broken file depends on format and library; its text goes into the list.
         except Exception as error:
             return Skipped(utterance, file, "unreadable audio", f"{error}", "restore the file")
         return found or Skipped(utterance, file, "missing audio", "", "unpack the archive again")
@@ -39,7 +39,7 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
         utterances, skipped = separate(executor.map(parse, lines))
     skipped.write(out_dir / f"skipped-librispeech-{folder.name}.tsv")
     if not utterances:
-        sys.exit(f"{folder}: no utterance of {len(lines)} in *.trans.txt is good; {skipped.summary()}")
+        sys.exit(f"{folder}: none of {len(lines)} utterances in *.trans.txt is usable; {skipped.summary()}")
     for kind, items in zip(("recordings", "supervisions"), zip(*utterances, strict=True), strict=True):
         write_manifest(items, out_dir / f"librispeech_{kind}_{folder.name}.jsonl.gz")
     print(f"{folder.name}: {len(utterances)} utterances, {skipped.summary()}")

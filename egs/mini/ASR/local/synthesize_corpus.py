@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Speak a corpus of connected digits and short commands with espeak-ng (package espeakng-loader).
+"""Synthesise a corpus of connected digits and short commands with espeak-ng (package espeakng-loader).
 
 Writes 16 kHz FLAC files and OUT_DIR/table.tsv (audio, text, id, speaker, split). A speaker is a voice variant of
-espeak-ng and belongs to one split; every utterance has an accent, speed, pitch, pauses, level and noise of its own.
-The same options give the same files, byte for byte. Killed half-way, the same command goes on where it stopped.
+espeak-ng and belongs to one split. Each utterance has its own accent, speed, pitch, pauses, level and noise.
+The same options give the same files, byte for byte. Run the same command again to continue after an interruption.
 """
 
 import argparse
@@ -32,8 +32,8 @@ ACCENTS = (
     "gmw/en-GB-x-gbclan", "gmw/en-GB-x-gbcwmd", "gmw/en-029",
 )  # fmt: skip
 
-# Left out are variants that a listener would not understand, echoing robots, and fast (an alias of the plain voice).
-# Many variants are near copies of each other: such families stay together in one split.
+# Unintelligible variants, echoing robots, and fast (an alias of the plain voice) are left out.
+# Many variants are near copies of each other: similar ones stay in one split.
 VOICES = {
     "train": (
         "Alex", "Andrea", "Andy", "AnxiousAndy", "Diogo", "michel", "miguel", "Gene", "Gene2", "Henrique", "Hugo",
@@ -62,7 +62,7 @@ COMMANDS_WITH_DIGITS = ("CALL {}", "DIAL {}", "CHANNEL {}", "PLAY TRACK {}", "OP
 
 
 class Espeak:
-    """The espeak-ng library. It keeps state from one utterance to the next that nothing resets."""
+    """The espeak-ng library. It keeps state between utterances, which cannot be reset."""
 
     def __init__(self) -> None:
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
@@ -74,7 +74,7 @@ class Espeak:
             return 0
 
         callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
-        self._collect = callback(collect)  # kept, or Python would free it under the library's feet
+        self._collect = callback(collect)  # a reference, or Python would free the callback
         data_path = espeakng_loader.get_data_path().encode()
         # 2: the audio is handed to the callback before the call returns
         self.sample_rate: int = self._library.espeak_Initialize(2, 0, data_path, 0)
@@ -83,11 +83,11 @@ class Espeak:
                 f"espeak-ng does not start with the data in {data_path.decode()}: reinstall espeakng-loader"
             )
         self._library.espeak_SetSynthCallback(self._collect)
-        # By itself it takes the time as its seed.
+        # The default seed is the time.
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
 
     def speak(self, text: str, voice: str, rate: int, pitch: int, pitch_range: int, word_gap: int) -> np.ndarray:
-        """Samples (n,) int16. ``rate`` in words a minute, pitch and its range 0 … 100, the gap in 10 ms."""
+        """Synthesise samples (n,) int16. Rate in words per minute, pitch and range 0 … 100, ``word_gap`` in 10 ms."""
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise ValueError(f"espeak-ng has no voice {voice!r}")
         for parameter, value in ((1, rate), (3, pitch), (4, pitch_range), (7, word_gap)):
@@ -97,7 +97,7 @@ class Espeak:
         # from the first character on; 1: the text is UTF-8
         status = self._library.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, 1, 0, 1, None, None)
         if status != 0 or not self._blocks:
-            raise RuntimeError(f"espeak-ng says nothing for {text!r} with voice {voice!r} (status {status})")
+            raise RuntimeError(f"espeak-ng gives no audio for {text!r} with voice {voice!r} (status {status})")
         return np.frombuffer(b"".join(self._blocks), np.int16)
 
 
@@ -121,13 +121,13 @@ class Task:
 
     @property
     def table(self) -> Path:
-        """Its rows of the table; written last. The name tells the settings, so that others are not taken for done."""
+        """The speaker's rows of the table, written last. The file name depends on the settings."""
         settings = f"{self.seconds} {self.seed} {hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}"
         return self.folder / f"rows-{hashlib.sha256(settings.encode()).hexdigest()[:16]}.tsv"
 
 
 def draw_text(rng: np.random.Generator) -> str:
-    """A transcript: 60 % digit strings, 25 % commands, 15 % commands with digits."""
+    """Draw a transcript: 60 % digit strings, 25 % commands, 15 % commands with digits."""
 
     def digits(low: int, high: int) -> str:
         return " ".join(rng.choice(DIGITS, rng.integers(low, high + 1)))
@@ -141,7 +141,7 @@ def draw_text(rng: np.random.Generator) -> str:
 
 
 def with_pauses(text: str, rng: np.random.Generator) -> str:
-    """What espeak-ng is told: some commas between digits, and some tune at the end."""
+    """Add random commas between digits and a random final mark, which espeak-ng reads as pauses and intonation."""
     words = text.split()
     spoken = [
         word.lower() + ("," if word in DIGITS and following in DIGITS and rng.random() < 0.15 else "")
@@ -151,7 +151,7 @@ def with_pauses(text: str, rng: np.random.Generator) -> str:
 
 
 def draw_audio(espeak: Espeak, text: str, speaker: str, rng: np.random.Generator) -> np.ndarray:
-    """Speak ``text`` in a randomly drawn manner: samples (n,) in [-1, 1] at 16 kHz, with silence and noise around."""
+    """Synthesise ``text`` with random settings: samples (n,) in [-1, 1] at 16 kHz, with noise, and silence around."""
     spoken = espeak.speak(
         with_pauses(text, rng),
         voice=f"{rng.choice(ACCENTS)}+{speaker}",
@@ -175,8 +175,8 @@ def draw_audio(espeak: Espeak, text: str, speaker: str, rng: np.random.Generator
 
 
 def synthesize(task: Task) -> None:
-    """Write all files of one speaker, and their rows of the table at the end."""
-    # The name, not Python's hash(), which differs from run to run.
+    """Write all files of one speaker, then the rows of the table."""
+    # Seeded by the name: Python's hash() differs between runs.
     rng = np.random.default_rng([task.seed, *f"{task.split}/{task.speaker}".encode()])
     torch.set_num_threads(1)
     espeak = Espeak()
@@ -197,8 +197,8 @@ def synthesize(task: Task) -> None:
 
 
 def run(tasks: list[Task], num_jobs: int) -> None:
-    """Run every task in a process of its own, because what espeak-ng says depends on all that it said before."""
-    # Forked, so that torch need not be loaded eighty times over.
+    """Run each task in its own process, because the audio of espeak-ng depends on all its earlier utterances."""
+    # Forked, so that torch is not loaded eighty times.
     context = multiprocessing.get_context("fork")
     waiting = [task for task in tasks if not task.table.exists()]
     running: dict[int, tuple[multiprocessing.process.BaseProcess, Task]] = {}

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Download speechocean762 (OpenSLR 101), unless it lies in DL_DIR/speechocean762 already.
+"""Download speechocean762 (OpenSLR 101), unless DL_DIR/speechocean762 exists.
 
-An interrupted download goes on where it stopped.
+Run the same command again to continue an interrupted download.
 """
 
 from summarymix.data.download import fetch_command
 
 if __name__ == "__main__":
-    # The size is the one that Kaldi's recipe gop_speechocean762 checks; no sum is published.
+    # Kaldi's recipe gop_speechocean762 checks this size; no checksum is published.
     fetch_command(
         __doc__,
         "101/speechocean762.tar.gz",

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Download VoxPopuli's sessions and the annotations of one language to DL_DIR/voxpopuli, where they are missing.
+"""Download missing sessions of VoxPopuli, and the annotations of one language, to DL_DIR/voxpopuli.
 
-The sessions are those in the languages that were spoken (raw_audios/original), which VoxPopuli names for transcribed
-data; one copy serves all languages. What lies in raw_audios/original or raw_audios/LANG already is used as it is.
-An interrupted download goes on where it stopped.
+The sessions are in the original languages (raw_audios/original), as VoxPopuli prescribes for transcribed data; one copy
+serves all languages. Existing audio in raw_audios/original or raw_audios/LANG is used as it is.
+Run the same command again to continue an interrupted download.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from summarymix.files import check_disk_space
 
 
 def download_annotations(corpus: Path, language: str) -> None:
-    """Get ``asr_LANG.tsv.gz``, whole."""
+    """Download ``asr_LANG.tsv.gz``. The file appears when it is complete."""
     name = f"asr_{language}.tsv.gz"
     if (corpus / name).is_file() or (corpus / "transcribed_data" / language / name).is_file():
         print(f"{name} is there")
@@ -31,19 +31,19 @@ def download_annotations(corpus: Path, language: str) -> None:
 
 
 def download_sessions(corpus: Path, language: str) -> None:
-    """Get the years of ``raw_audios/original`` that are not there."""
+    """Download and unpack the missing years of ``raw_audios/original``."""
     audio = corpus / "raw_audios"
     if (audio / language).is_dir():
         print(f"{audio / language} is there")
         return
     archives = [audio / f"original_{year}.tar" for year in voxpopuli.YEARS]
-    # An archive is deleted when all of it is unpacked: a year without one is complete.
+    # An archive is deleted after unpacking: a year's folder without its archive is complete.
     missing = [path for path in archives if path.exists() or not _folder(path).is_dir()]
     sizes = {path: _size(_url(path)) for path in missing}
     total = sum(sizes.values())
     if missing:
         print(f"{len(missing)} archives with {total / 1e9:.1f} GB to download to {audio}", flush=True)
-        # While one is being unpacked it is there twice; what an interrupted download left is counted by the disk.
+        # During unpacking, an archive takes its space twice. Partial downloads take space already.
         there = sum(path.stat().st_size for path in missing if path.exists())
         check_disk_space(audio, total + max(sizes.values()) - there, "VoxPopuli's audio")
     for path in missing:
@@ -80,7 +80,7 @@ def main() -> None:
         download_annotations(corpus, args.lang)
         download_sessions(corpus, args.lang)
     except OSError as error:
-        sys.exit(f"{error}. The same command goes on where it stopped")
+        sys.exit(f"{error}. Run the same command again to continue")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Transcripts of European Parliament debates (VoxPopuli): one spelling of each character, and what is unusual in them.
+"""Normalise transcripts of European Parliament debates (VoxPopuli), and report unusual characters.
 
-Nothing is respelled: digits, symbols and foreign letters stay, but :class:`CharacterReport` lists them.
+Words are not respelled: digits, symbols and foreign letters stay, but :class:`CharacterReport` lists them.
 """
 
 import unicodedata
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from summarymix.files import atomic_write
 
-# The letters that a language writes beside a-z. Those of stress marks and common loans are included.
+# Letters of each language in addition to a-z, including those for stress marks and in common loan words.
 LETTERS = {
     "en": "",
     "de": "äöüß",
@@ -37,31 +37,31 @@ _SEPARATORS = "-‐‑–—/·"
 _UNSPOKEN = '.,;:!?¡¿"“”„‟″«»‹›‘‚…•*_()[]{}'
 _MARKS = str.maketrans({"’": "'"} | dict.fromkeys(_SEPARATORS, " ") | dict.fromkeys(_UNSPOKEN, ""))
 
-# Letters with two codes. Romanian is written with a comma below; older fonts had the Turkish cedilla only (Unicode
-# standard, chapter 7.1), and the parliament's texts of those years have it.
+# Letters with two codes. Romanian has a comma below, but older fonts had only the Turkish cedilla (Unicode standard,
+# chapter 7.1), which the parliament's texts of those years use.
 _SAME_LETTER = {"ro": str.maketrans("şţŞŢ", "șțȘȚ")}
 
 
 def clean(text: str, language: str) -> str:
-    """Unicode NFC, one code for each letter, single spaces; nothing else is changed."""
+    """Convert to Unicode NFC, one code for each letter and single spaces, and change nothing more."""
     text = unicodedata.normalize("NFC", text).translate(_SAME_LETTER.get(language, {}))
     return " ".join(text.split())
 
 
 def normalize(text: str, language: str) -> str:
-    """:func:`clean`, lower case, without punctuation; hyphens and slashes separate words, apostrophes stay."""
+    """Lowercase, remove punctuation and :func:`clean`; hyphens and slashes separate words, apostrophes stay."""
     return clean(text.lower().translate(_MARKS), language)
 
 
 @dataclass
 class CharacterReport:
-    """Counts the characters of transcripts that are not of their language's alphabet or punctuation."""
+    """Count of foreign characters in transcripts: neither in the language's alphabet nor punctuation."""
 
     language: str
     occurrences: Counter[str] = field(default_factory=Counter)
-    """Of every character, lower case."""
+    """Count of every character, in lower case."""
     utterances: dict[str, list[str]] = field(default_factory=dict)
-    """The ids of the utterances that have a foreign character, by character."""
+    """Ids of the utterances with each foreign character."""
 
     def add(self, utterance: str, text: str) -> None:
         """Count one transcript."""
@@ -72,18 +72,18 @@ class CharacterReport:
 
     @property
     def unused_letters(self) -> str:
-        """The language's own letters that never occur: in a large corpus a sign that they have been lost."""
+        """Letters of the language that never occur; in a large corpus, a sign that they were lost."""
         return "".join(letter for letter in LETTERS[self.language] if not self.occurrences[letter])
 
     def summary(self) -> str:
-        """One line for a person."""
+        """One-line summary."""
         count = sum(self.occurrences[character] for character in self.utterances)
         affected = len({utterance for utterances in self.utterances.values() for utterance in utterances})
-        line = f"{count} characters of {len(self.utterances)} kinds are not of the alphabet, in {affected} utterances"
+        line = f"{count} characters ({len(self.utterances)} different) are foreign, in {affected} utterances"
         return line + (f"; never used: {' '.join(self.unused_letters)}" if self.unused_letters else "")
 
     def write(self, path: Path) -> None:
-        """Write a table: each foreign character, the most frequent first, its code and name, its number, and where."""
+        """Write a table of foreign characters, the most frequent first: code, name, count and utterances."""
         with atomic_write(path) as file:
             print("character", "code", "name", "occurrences", "utterances", sep="\t", file=file)
             for character in sorted(self.utterances, key=lambda c: (-self.occurrences[c], c)):

@@ -7,8 +7,8 @@
              DL_DIR/voxpopuli/transcribed_data/LANG/asr_{train,dev,test}.tsv
 
 Writes OUT_DIR/voxpopuli-LANG_{recordings,supervisions}_{train,dev,test}.jsonl.gz, skipped-voxpopuli-LANG.tsv and
-characters-LANG.tsv. Of sessions the same as lhotse's prepare_voxpopuli, with VoxPopuli's own ids, but it lists what it
-leaves out, normalises transcripts, and neither needs the Internet nor every session.
+characters-LANG.tsv. For sessions, the manifests are those of lhotse's prepare_voxpopuli with VoxPopuli's own ids. But
+skipped segments are listed, transcripts are normalised, and neither the Internet nor every session is needed.
 """
 
 import argparse
@@ -36,14 +36,14 @@ NORMALIZERS: dict[TextKind, Callable[[str, str], str]] = {"normed": normalize, "
 
 @dataclass(frozen=True)
 class Segment:
-    """One utterance as it is annotated."""
+    """One annotated utterance."""
 
     id: str
     split: str
     audio: Path
     recording_id: str
     start: float  # seconds
-    end: float | None  # None: that of the file
+    end: float | None  # None: the end of the file
     text: str  # normalised
     speaker: str | None
     gender: str | None
@@ -51,14 +51,14 @@ class Segment:
 
 @dataclass(frozen=True)
 class Limits:
-    """What is taken out of train."""
+    """Limits of the segments in train."""
 
     max_seconds: float
     min_words: int
 
 
 def read_sessions(corpus: Path, language: str, kind: TextKind) -> Iterator[Segment | Skipped]:
-    """The rows of the annotation table of whole sessions."""
+    """Read the annotation table of whole sessions."""
     name = f"asr_{language}.tsv.gz"
     tables = [corpus / name, corpus / "transcribed_data" / language / name]
     table = next((path for path in tables if path.is_file()), tables[0])
@@ -72,7 +72,9 @@ def read_sessions(corpus: Path, language: str, kind: TextKind) -> Iterator[Segme
         try:
             start, end = float(row["start_time"]), float(row["end_time"])
         except ValueError as error:
-            yield Skipped(f"{session}-{row['id_']}", str(table), "malformed row", str(error), "download the table anew")
+            yield Skipped(
+                f"{session}-{row['id_']}", str(table), "malformed row", str(error), "download the table again"
+            )
             continue
         yield Segment(
             id=f"{session}-{row['id_']}",
@@ -88,7 +90,7 @@ def read_sessions(corpus: Path, language: str, kind: TextKind) -> Iterator[Segme
 
 
 def read_segmented(corpus: Path, language: str, kind: TextKind) -> Iterator[Segment | Skipped]:
-    """The rows of the three tables beside segmented audio."""
+    """Read the annotation tables of segmented audio, one per split."""
     folder = corpus / "transcribed_data" / language
     column = {"normed": "normalized_text", "raw": "raw_text"}[kind]
     for split in SPLITS:
@@ -112,37 +114,37 @@ def read_segmented(corpus: Path, language: str, kind: TextKind) -> Iterator[Segm
 def _rows(table: Path, delimiter: str, needed: Iterable[str]) -> Iterator[dict[str, str] | Skipped]:
     if not table.is_file():
         sys.exit(f"No table {table}: run ./prepare.sh from stage 0 on, or correct --dl-dir")
-    # Not csv: in these tables quotation marks are characters like any other.
+    # Not csv: in these tables, quotation marks are ordinary characters.
     open_table = gzip.open if table.suffix == ".gz" else open
     try:
         with open_table(table, "rt", encoding="utf-8", newline="\n") as file:
             lines = [line.rstrip("\r\n").split(delimiter) for line in file]
     except (EOFError, OSError, UnicodeDecodeError) as error:
-        sys.exit(f"{table} cannot be read: {error}. Download it anew")
+        sys.exit(f"{table} cannot be read: {error}. Download it again")
     header = lines[0] if lines else []
     for column in needed:
         if column not in header:
-            sys.exit(f"{table} has no column {column!r}, only {', '.join(header)}: download it anew")
+            sys.exit(f"{table} has no column {column!r}, only {', '.join(header)}: download it again")
     for number, values in enumerate(lines[1:], start=2):
         if len(values) == len(header):
             yield dict(zip(header, values, strict=True))
         else:
             detail = f"{len(values)} columns instead of {len(header)}"
-            yield Skipped(f"line {number}", str(table), "malformed row", detail, "download the table anew")
+            yield Skipped(f"line {number}", str(table), "malformed row", detail, "download the table again")
 
 
 def prepare(segments: Sequence[Segment | Skipped], language: str, out_dir: Path, limits: Limits, num_jobs: int) -> None:
-    """Write the manifests of all splits, what was left out, and the report on characters.
+    """Write the manifests of all splits, the list of skipped segments, and the report on characters.
 
     Args:
-        segments: what is annotated.
+        segments: annotated segments, and skipped rows.
         language: code of the language.
-        out_dir: where everything goes.
-        limits: of what is kept in train.
+        out_dir: output folder.
+        limits: limits of the segments in train.
         num_jobs: files to open at a time.
 
     Raises:
-        SystemExit: nothing of a split is left.
+        SystemExit: a split has no utterances.
     """
     prefix = f"voxpopuli-{language}"
     files = {str(segment.audio): segment.recording_id for segment in segments if isinstance(segment, Segment)}
@@ -156,9 +158,9 @@ def prepare(segments: Sequence[Segment | Skipped], language: str, out_dir: Path,
             continue
         recording = recordings[str(segment.audio)]
         if segment.id in seen:
-            problem = ("duplicate id", "the first is kept", "download the table anew")
+            problem = ("duplicate id", "the first is kept", "download the table again")
         elif segment.split not in SPLITS:
-            problem = ("not in a split", f"split {segment.split!r}", "nothing to be done")
+            problem = ("not in a split", f"split {segment.split!r}", "none needed")
         elif not isinstance(recording, Recording):
             problem = (recording.reason, recording.detail, "download or unpack this file again")
         elif found := _problem(segment, recording.duration, limits):
@@ -185,14 +187,14 @@ def prepare(segments: Sequence[Segment | Skipped], language: str, out_dir: Path,
 
 
 def _problem(segment: Segment, file_seconds: float, limits: Limits) -> tuple[str, str, str] | None:
-    """Why a segment is left out: reason, detail, remedy."""
+    """Reason, detail and remedy of a segment to skip; None if it is kept."""
     if not segment.text:
         return "empty transcript", "", "--text normed has more transcripts than raw"
     end = _end(segment, file_seconds)
     if not 0 <= segment.start < end or (segment.end or 0) > file_seconds + END_TOLERANCE:
         times = f"{segment.start} to {segment.end} s of {file_seconds} s"
         return "outside its recording", times, "download this file again"
-    # Dev and test are scored as they are.
+    # The limits do not apply to dev and test, which are scored as published.
     if segment.split == "train" and end - segment.start > limits.max_seconds:
         return "too long for train", f"{end - segment.start:.2f} s", "raise --max-seconds to train on it"
     if segment.split == "train" and len(segment.text.split()) < limits.min_words:
@@ -201,7 +203,7 @@ def _problem(segment: Segment, file_seconds: float, limits: Limits) -> tuple[str
 
 
 def _write_split(pairs: Iterable[tuple[Segment, Recording]], language: str, path: Path) -> float:
-    """Write the two manifests of a split, ``path`` with ``{}`` for their kind; returns the seconds in it."""
+    """Write both manifests of a split to ``path``, with their kind for ``{}``; return the seconds in it."""
     recordings: dict[str, Recording] = {}
     supervisions = []
     for segment, recording in pairs:
@@ -232,10 +234,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dl-dir", type=Path, required=True)
     parser.add_argument("--lang", required=True, choices=list(LETTERS), metavar="LANG")
-    parser.add_argument("--segmented", action="store_true", help="audio that is cut into segments")
+    parser.add_argument("--segmented", action="store_true", help="use segmented audio")
     parser.add_argument("--text", choices=get_args(TextKind), default="normed", help="raw: with case and punctuation")
-    parser.add_argument("--max-seconds", type=float, default=100.0, help="longer segments are not trained on")
-    parser.add_argument("--min-words", type=int, default=3, help="segments with fewer words are not trained on")
+    parser.add_argument("--max-seconds", type=float, default=100.0, help="leave longer segments out of train")
+    parser.add_argument("--min-words", type=int, default=3, help="leave segments with fewer words out of train")
     parser.add_argument("--out-dir", type=Path, default=Path("data/manifests"))
     parser.add_argument("--nj", type=int, default=4, help="files to open at a time")
     args = parser.parse_args()
