@@ -63,17 +63,21 @@ class ChunkConfig:
 class DynamicChunkConfig:
     """Distribution over chunk configurations, sampled once per batch (once per view if a batch has two).
 
-    With probability ``full_context_prob`` a batch sees full context; else the chunk size is uniform in
-    ``min_chunk``…``max_chunk`` frames, and with probability ``limited_left_prob`` the left context is uniform in
-    ``min_left``…``max_left`` chunks, otherwise unlimited. The defaults come from the recipes of arXiv 2409.07165.
+    The defaults come from the recipes of arXiv 2409.07165.
     """
 
     full_context_prob: float = 0.4
+    """Probability of full context."""
     min_chunk: int = 8
+    """Otherwise: smallest chunk size in frames of 40 ms. The chunk size is uniform."""
     max_chunk: int = 32
+    """Largest chunk size in frames of 40 ms."""
     limited_left_prob: float = 0.75
+    """Probability that the left context of a batch in chunks is limited."""
     min_left: int = 2
+    """Smallest limited left context in chunks. The left context is uniform."""
     max_left: int = 32
+    """Largest limited left context in chunks."""
 
     def check(self, multiple: int) -> None:
         """Check that ``min_chunk``…``max_chunk`` contains a multiple of ``multiple``.

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from summarymix.blocks.mixing import MixingConfig
 from summarymix.blocks.regularizers import Balancer
 from summarymix.chunking import ChunkConfig, length_mask
-from summarymix.configs import upgraded
 from summarymix.encoder.base import Encoder
 from summarymix.encoder.conformer import Conformer, ConformerConfig
 from summarymix.encoder.zipformer import Zipformer, ZipformerConfig
@@ -52,16 +51,9 @@ class ModelConfig:
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "ModelConfig":
-        """Make the configuration from the values in a checkpoint, perhaps from an earlier version.
-
-        Missing options get their defaults.
-
-        Raises:
-            ValueError: a removed option has a value other than its default.
-        """
-        nested = upgraded({"model": values}).get("model", {})
+        """Make the configuration from the values in a checkpoint; missing options get their defaults."""
         parts = {"conformer": ConformerConfig, "zipformer": ZipformerConfig, "mixing": MixingConfig}
-        return cls(**nested | {name: part(**nested.get(name, {})) for name, part in parts.items()})
+        return cls(**{**values, **{name: part(**values.get(name, {})) for name, part in parts.items()}})
 
 
 def make_encoder(config: ModelConfig) -> Encoder:
@@ -72,24 +64,22 @@ def make_encoder(config: ModelConfig) -> Encoder:
 
 
 @dataclass
-class LossOptions:
-    """Options of the pruned RNN-T loss, with k2's names and meanings (arXiv 2206.13236).
-
-    Args:
-        prune_range: tokens kept per frame.
-        lm_only_scale: share of the predictor-only log-probability in the smoothed simple loss.
-        am_only_scale: share of the encoder-only log-probability; above 0 the loss depends on the rest of the batch.
-        rnnt_type: regular, modified or constrained lattice.
-        delay_penalty: above 0, rewards early emission (arXiv 2211.00490).
-        backend: auto (k2 if it can be imported), native or k2.
-    """
+class LossConfig:
+    """Options of the pruned RNN-T loss, with k2's names and meanings (arXiv 2206.13236)."""
 
     prune_range: int = 5
+    """Tokens kept per frame."""
     lm_only_scale: float = 0.25
+    """Share of the predictor-only log-probability in the smoothed simple loss."""
     am_only_scale: float = 0.0
+    """Share of the encoder-only log-probability; above 0 the loss depends on the rest of the batch."""
     rnnt_type: Literal["regular", "modified", "constrained"] = "regular"
+    """Lattice: a token consumes no frame (regular) or one (modified); constrained is modified with the blank of the
+    next context added at the same frame."""
     delay_penalty: float = 0.0
+    """Above 0, rewards early emission (arXiv 2211.00490)."""
     backend: Literal["auto", "native", "k2"] = "auto"
+    """Implementation of the loss; auto takes k2 if it can be imported."""
 
 
 class View(NamedTuple):
@@ -199,7 +189,7 @@ class Transducer(nn.Module):
         views: Sequence[View],
         lengths: Tensor,
         tokens: list[list[int]],
-        options: LossOptions,
+        options: LossConfig,
     ) -> TransducerLosses:
         """Compute the losses of a batch, averaged over its views.
 
@@ -231,7 +221,7 @@ class Transducer(nn.Module):
         ctc_log_probs: Tensor,
         num_frames: Tensor,
         tokens: list[list[int]],
-        options: LossOptions,
+        options: LossConfig,
     ) -> TransducerLosses:
         """Compute the losses of encoded utterances; the consistency loss, which needs two views, is 0.
 

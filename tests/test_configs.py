@@ -53,7 +53,7 @@ def test_removed_options_are_dropped_at_their_defaults_and_else_refused() -> Non
     for name in REMOVED:
         assert "leave it out" in (what_became_of(name) or "")
     with pytest.raises(ValueError, match=r"model\.fusion gated was removed"):
-        ModelConfig.from_plain({"fusion": "gated"})
+        upgraded({"model": {"fusion": "gated"}})
 
 
 @pytest.mark.parametrize(

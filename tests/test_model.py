@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from summarymix.chunking import ChunkConfig
+from summarymix.configs import upgraded
 from summarymix.encoder.zipformer import ZipformerConfig
 from summarymix.joiner import Joiner
 from summarymix.loss import rnnt_loss
-from summarymix.model import BLANK, LossOptions, ModelConfig, Transducer, View
+from summarymix.model import BLANK, LossConfig, ModelConfig, Transducer, View
 
 CONFIG = {
     "feature_dim": 10,
@@ -29,7 +30,7 @@ CONFIG = {
 
 def make(**changes) -> Transducer:
     torch.manual_seed(0)
-    return Transducer(ModelConfig.from_plain(CONFIG | changes)).double()
+    return Transducer(ModelConfig.from_plain(upgraded({"model": CONFIG | changes})["model"])).double()
 
 
 def batch(lengths):
@@ -44,7 +45,7 @@ def test_losses_are_those_of_the_full_lattice_and_of_each_utterance_alone(predic
     model = make(predictor=predictor)
     features, lengths = batch([60, 43, 31])
     tokens = [[1, 2, 3, 3], [5], []]
-    options = LossOptions(prune_range=5, backend="native")
+    options = LossConfig(prune_range=5, backend="native")
     losses = model([View(features, chunk)], lengths, tokens, options)
     assert losses.num_frames.tolist() == [14, 10, 7]
     for n, row in enumerate(tokens):
@@ -79,7 +80,7 @@ def test_losses_of_two_views_are_means_and_the_consistency_loss_compares_them():
     """Against plain formulas for each utterance alone: so padding does not count, nor do neighbours (L5)."""
     model = make()
     features, lengths = batch([60, 43, 31])
-    tokens, options = [[1, 2, 3, 3], [5], []], LossOptions(backend="native")
+    tokens, options = [[1, 2, 3, 3], [5], []], LossConfig(backend="native")
     views = [View(features, ChunkConfig()), View(features + torch.randn(3, 60, 10), ChunkConfig(3, 1))]
     losses = model(views, lengths, tokens, options)
     assert losses.num_frames.tolist() == [14, 10, 7]
@@ -110,7 +111,7 @@ def test_consistency_moves_each_view_towards_the_other():
     outputs = []
     model.encoder.register_forward_hook(lambda module, inputs, out: outputs.append(out[0]))
     views = [View(features, ChunkConfig()), View(features, ChunkConfig(3))]
-    losses = model(views, lengths, [[1, 2], [5]], LossOptions(backend="native"))
+    losses = model(views, lengths, [[1, 2], [5]], LossConfig(backend="native"))
     gradients = torch.autograd.grad(losses.consistency.sum(), outputs)
     p, q = (model.ctc_log_probs(out).exp() for out in outputs)
     for gradient, own, other in zip(gradients, (p, q), (q, p), strict=True):
@@ -124,7 +125,7 @@ def test_consistency_moves_each_view_towards_the_other():
 def test_every_parameter_learns(mixing):
     model = make(mixing={"mode": mixing})
     features, lengths = batch([60, 43])
-    losses = model([View(features, ChunkConfig(4, 2))], lengths, [[1, 2, 3], [5, 4]], LossOptions(backend="native"))
+    losses = model([View(features, ChunkConfig(4, 2))], lengths, [[1, 2, 3], [5, 4]], LossConfig(backend="native"))
     (losses.simple + losses.pruned + losses.ctc).sum().backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
 
@@ -134,7 +135,7 @@ def test_losses_are_computed_in_float32_under_autocast(mixing):
     model = make(mixing={"mode": mixing}).float()
     features, lengths = batch([60, 43])
     views = [View(features.float(), ChunkConfig()), View(features.float(), ChunkConfig(4, 2))]
-    arguments = (views, lengths, [[1, 2, 3], [5, 4]], LossOptions(backend="native"))
+    arguments = (views, lengths, [[1, 2, 3], [5, 4]], LossConfig(backend="native"))
     expected = model(*arguments)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         losses = model(*arguments)
@@ -191,7 +192,7 @@ def test_what_the_joiner_adds_up_is_kept_small_with_the_zipformer():
     features, lengths = torch.randn(2, 80, CONFIG["feature_dim"]).double(), torch.tensor([80, 60])
     predictor_out = model.predictor(torch.tensor([[0, 1, 2]]))
     before = projection(predictor_out).abs().mean()
-    model([View(features, ChunkConfig())], lengths, [[1, 2], [2]], LossOptions()).pruned.sum().backward()
+    model([View(features, ChunkConfig())], lengths, [[1, 2], [2]], LossConfig()).pruned.sum().backward()
     gradient = projection.weight.grad
     projection.weight.data -= 0.1 * gradient / gradient.norm()
     assert projection(predictor_out).abs().mean() < before

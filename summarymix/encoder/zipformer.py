@@ -42,7 +42,7 @@ class ZipformerConfig:
     """Channels of the front end's three convolutions."""
     ref_duration: float = 600.0
     """Seconds of audio per batch in the schedules of bypasses and regularisers, which end after 4000 to 50000 batches:
-    hundreds of hours. Reduce it for a small corpus."""
+    700 to 8000 hours. Reduce it for a small corpus."""
 
     def check(self) -> None:
         """Check that all lists have the same length.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from summarymix.chunking import ChunkConfig, DynamicChunkConfig
 from summarymix.data.config import DataConfig
-from summarymix.model import LossOptions, ModelConfig
+from summarymix.model import LossConfig, ModelConfig
 from summarymix.training.precision import Precision
 from summarymix.training.schedule import LossScales, OptimConfig
 
@@ -41,7 +41,7 @@ class TrainConfig:
     """Training and dev data, batches and augmentation."""
     chunk: DynamicChunkConfig = field(default_factory=DynamicChunkConfig)
     """Distribution of chunk size and left context, sampled for each batch."""
-    loss: LossOptions = field(default_factory=LossOptions)
+    loss: LossConfig = field(default_factory=LossConfig)
     """Pruned RNN-T loss."""
     scales: LossScales = field(default_factory=LossScales)
     """Weights of the losses."""

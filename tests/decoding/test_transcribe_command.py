@@ -19,7 +19,7 @@ from summarymix.data.config import DataConfig
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Recognizer
 from summarymix.decoding.transcribe import main
-from summarymix.model import LossOptions
+from summarymix.model import LossConfig
 from summarymix.training.averaging import RunningMean
 from summarymix.training.config import TrainConfig
 
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         exp_dir=folder / "exp",
         data=DataConfig(num_mel_bins=NUM_BINS),
         chunk=DynamicChunkConfig(max_left=2),
-        loss=LossOptions(rnnt_type="modified"),
+        loss=LossConfig(rnnt_type="modified"),
     )
     model = talking_model()
     average = RunningMean(model)

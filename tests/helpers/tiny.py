@@ -2,13 +2,14 @@
 
 from typing import Any
 
+from summarymix.configs import upgraded
 from summarymix.model import ModelConfig
 
 
 def tiny_config(encoder: str = "conformer", **changes: Any) -> ModelConfig:
     """Make the configuration. Its zip-style encoder takes chunks of any size.
 
-    ``changes`` are arguments of :meth:`ModelConfig.from_plain`: fields of the model, or fields of the Conformer whose
+    ``changes`` are names of options before they were nested: fields of the model, or fields of the Conformer whose
     names the model does not have.
     """
     zipformer = {
@@ -35,4 +36,4 @@ def tiny_config(encoder: str = "conformer", **changes: Any) -> ModelConfig:
         "joiner_dim": 12,
         "vocab_size": 11,
     }
-    return ModelConfig.from_plain(sizes | changes)
+    return ModelConfig.from_plain(upgraded({"model": sizes | changes})["model"])
