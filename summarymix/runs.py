@@ -43,9 +43,21 @@ def epoch_path(exp_dir: Path, epoch: int) -> Path:
     return exp_dir / f"epoch-{epoch}.pt"
 
 
-def list_epochs(exp_dir: Path) -> list[int]:
-    """The epochs with a checkpoint in ``exp_dir``, ascending."""
-    return sorted(numbered(exp_dir, "epoch"))
+def list_epochs(exp_dir: Path, needed: bool = False) -> list[int]:
+    """The epochs with a checkpoint in ``exp_dir``, ascending.
+
+    Raises:
+        FileNotFoundError: there is none although one is ``needed``; the message has the remedy.
+    """
+    epochs = sorted(numbered(exp_dir, "epoch"))
+    if epochs or not needed:
+        return epochs
+    if within := numbered(exp_dir, "checkpoint"):
+        raise FileNotFoundError(
+            f"No epoch-*.pt in {exp_dir}: its first epoch is unfinished. Repeat the command of train.py, without "
+            f"--max_steps, to finish it; transcribe.py also takes the file {max(within.items())[1]}"
+        )
+    raise FileNotFoundError(f"No epoch-*.pt in {exp_dir}: train first, or correct --exp-dir")
 
 
 def numbered(exp_dir: Path, name: str) -> dict[int, Path]:
@@ -200,10 +212,7 @@ def load_model(
     """
     exp_dir = Path(exp_dir)
     if epoch is None:
-        epochs = list_epochs(exp_dir)
-        if not epochs:
-            raise FileNotFoundError(f"No epoch-*.pt in {exp_dir}: train first, or correct --exp-dir")
-        epoch = epochs[-1]
+        epoch = list_epochs(exp_dir, needed=True)[-1]
     if not 0 <= avg <= epoch:
         raise ValueError(f"--avg {avg} must be from 0 (no averaging) to the epoch, which is {epoch}")
     path = epoch_path(exp_dir, epoch)

@@ -377,7 +377,7 @@ def _candidates(args: argparse.Namespace) -> list[tuple[int, int]]:
     Raises:
         FileNotFoundError: no checkpoint exists for any of them.
     """
-    there = list_epochs(args.exp_dir)
+    there = list_epochs(args.exp_dir, needed=True)
     epochs = args.epochs or there[-1:]
     candidates = [
         (epoch, avg)

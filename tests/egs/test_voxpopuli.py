@@ -341,7 +341,7 @@ def test_from_sessions_to_error_rates(corpus: Path, tmp_path: Path, monkeypatch,
     data = ["--data.prefix", "voxpopuli-de", "--data.lang-dir", "data/lang_bpe_26_de"]
     sizes = ["num_layers=1", "dim=16", "feedforward_dim=32", "summary_dim=16"]
     model = [f"--model.conformer.{size}" for size in sizes] + ["--model.predictor_dim=16", "--model.joiner_dim=16"]
-    fast = ["--max-steps", "2", "--data.num-workers", "0", "--precision", "fp32", "--average-period", "1"]
+    fast = ["--num-epochs", "1", "--data.num-workers", "0", "--precision", "fp32", "--average-period", "1"]
     config = ["--config", str(RECIPE / "conf" / "conformer.yaml")]
     monkeypatch.setattr(sys, "argv", ["train.py", *config, *data, *model, *fast])
     runpy.run_path(str(RECIPE / "train.py"), run_name="__main__")

@@ -10,7 +10,14 @@ import torch
 from training_toy import TOKENIZER, ToyData, run, toy_config
 
 from summarymix.chunking import ChunkConfig
-from summarymix.runs import epoch_path, list_epochs, load_model, read_checkpoint, save_checkpoint
+from summarymix.runs import (
+    epoch_path,
+    list_epochs,
+    load_model,
+    load_run_or_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from summarymix.training.checkpoint import newest_checkpoint, remove_old
 
 
@@ -95,6 +102,10 @@ def test_wrong_epochs_are_explained(exp_dir: Path, epoch: int, avg: int, error: 
 def test_missing_files_are_explained(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"No epoch-\*\.pt in .*train first"):
         load_model(tmp_path)
+    run(toy_config(tmp_path / "short", max_steps=2))
+    with pytest.raises(FileNotFoundError, match=r"without --max_steps.* transcribe\.py .*checkpoint-2\.pt"):
+        load_model(tmp_path / "short")
+    assert load_run_or_checkpoint(tmp_path / "short" / "checkpoint-2.pt")[2]["step"] == 2
     run(toy_config(tmp_path, num_epochs=3, average_period=20))
     # The only sample is that of step 20, in epoch 3.
     with pytest.raises(ValueError, match=r"epochs 2 to 2 .*--average_period.*--avg 0"):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -125,6 +126,16 @@ def test_two_processes_agree_on_bad_data_and_resume(tmp_path: Path) -> None:
     a, b = (read_checkpoint(exp_dir / "epoch-2.pt")["model"] for exp_dir in (tmp_path, tmp_path / "one"))
     for name, value in a.items():
         torch.testing.assert_close(value, b[name], rtol=1e-4, atol=1e-5)
+
+
+def test_processes_stop_together_if_one_is_told_to(tmp_path: Path) -> None:
+    program = [PROGRAM, str(tmp_path), f"--send={int(signal.SIGTERM)}"]
+    for moment, step in (("--send-in-step=2", 2), ("--send-in-validation=1", 4)):
+        went_well, said = torchrun(*[[*program, moment]] * 2)
+        assert not went_well
+        assert said.count(f"Stopped by SIGTERM: epoch 1, step {step} is saved in {tmp_path}") == 1
+        assert said.count("exitcode  : 143") == 2
+        assert [path.name for path in tmp_path.glob("*.pt")] == [f"checkpoint-{step}.pt"]
 
 
 def test_failure_of_one_process_ends_the_other(tmp_path: Path) -> None:

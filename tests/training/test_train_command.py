@@ -53,7 +53,7 @@ def test_run_stopped_within_an_epoch_continues_with_the_batches_that_are_left(
     for _ in range(3):
         with monkeypatch.context() as patch:
             patch.setattr("summarymix.training.run.replace_step_checkpoint", save_and_stop)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(SystemExit, match="130"):
                 main("toy", ["--exp-dir", "stopped", "--save-every-steps", "2"])
     main("toy", ["--exp-dir", "stopped", "--save-every-steps", "2"])
     whole, stopped = (read_checkpoint(Path(name, "epoch-2.pt")) for name in ("whole", "stopped"))
