@@ -17,8 +17,8 @@ dictionary:
 """
 
 import json
-import pickle
 import re
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -100,8 +100,8 @@ def read_checkpoint(path: Path, lazy: bool = False) -> dict[str, Any]:
         epochs = ", ".join(map(str, list_epochs(path.parent))) or "none"
         raise FileNotFoundError(f"No checkpoint {path}; epochs in {path.parent}: {epochs}")
     checkpoint = read_file(path, "a checkpoint", "Delete it; training then resumes from the previous checkpoint", lazy)
-    if not isinstance(checkpoint, dict) or "model_config" not in checkpoint:
-        raise ValueError(f"{path} is not a checkpoint of this library: it has no model_config")
+    if not isinstance(checkpoint, dict) or not {"model", "model_config"} <= checkpoint.keys():
+        raise ValueError(f"{path} is not a checkpoint of this library: it has no model and model_config")
     try:
         model_config = upgraded({"model": checkpoint["model_config"]}).get("model", {})
         config = upgraded(checkpoint.get("config", {}))
@@ -138,11 +138,22 @@ def read_file(path: Path, kind: str, remedy: str, lazy: bool = False) -> Any:
         ValueError: the file is damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        # Without torch's advice to load the file unsafely.
-        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
-        raise ValueError(f"{path} is damaged or not {kind} ({reason}). {remedy}") from error
+        with warnings.catch_warnings():  # on old formats, which the error below covers
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
+    except OSError:
+        raise
+    except Exception as error:  # the unpickler fails with any of them on a file of something else
+        raise ValueError(f"{path} is damaged or not {kind} ({_why_refused(error)}). {remedy}") from error
+
+
+def _why_refused(error: Exception) -> str:
+    """The reason why torch did not read a file, without its advice to load the file unsafely."""
+    if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"it holds {code.group(1)}, and only tensors, texts and numbers are read, because objects can run code"
+    if isinstance(error, RuntimeError):
+        return str(error).partition("\n")[0]
+    return "it was not written by torch.save"
 
 
 def read_selection(exp_dir: Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Command lines from dataclasses."""
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -99,6 +101,33 @@ def test_help_shows_the_docstrings(capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert "What it does." in text
     assert "How many." in text
+
+
+def test_ctrl_c_and_a_closed_pipe_end_with_a_line_or_none(tmp_path: Path) -> None:
+    program = """
+import sys
+from summarymix.cli import clear_errors
+with clear_errors("p.py"):
+    if sys.argv[1] == "print":
+        for number in range(100000):
+            print(number)
+    if sys.argv[1] == "connection":
+        raise BrokenPipeError("[Errno 32] of a server")
+    raise KeyboardInterrupt
+"""
+    for word, told, status in [
+        ("print", "", 141),
+        ("connection", "p.py: [Errno 32] of a server\n", 1),
+        ("wait", "p.py: stopped by Ctrl-C\n", 130),
+    ]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, word], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if word == "print":
+            process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (told, status)
 
 
 def test_option_names_are_dotted() -> None:

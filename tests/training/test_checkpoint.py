@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def test_resuming_another_configuration_is_refused(exp_dir: Path, tmp_path: Path
         run(toy_config(tmp_path))
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"hello world", None])
 def test_damaged_file_is_named(exp_dir: Path, tmp_path: Path, content: bytes | None) -> None:
     whole = (exp_dir / "epoch-4.pt").read_bytes()
     (tmp_path / "epoch-4.pt").write_bytes(whole[: len(whole) // 2] if content is None else content)
@@ -168,10 +169,19 @@ def test_damaged_file_is_named(exp_dir: Path, tmp_path: Path, content: bytes | N
         load_model(tmp_path, 4, 0)
 
 
-def test_file_of_something_else_is_named(tmp_path: Path) -> None:
-    torch.save({"weights": torch.zeros(3)}, tmp_path / "epoch-1.pt")
+@pytest.mark.parametrize("content", [{"weights": torch.zeros(3)}, {"model_config": {}}])
+def test_file_of_something_else_is_named(tmp_path: Path, content: dict[str, Any]) -> None:
+    torch.save(content, tmp_path / "epoch-1.pt")
     with pytest.raises(ValueError, match=r"epoch-1\.pt is not a checkpoint of this library"):
         load_model(tmp_path, 1, 0)
+
+
+def test_file_with_code_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:
+    for value in (tmp_path, print):
+        torch.save({"model": value, "model_config": {}}, tmp_path / "epoch-1.pt")
+        with pytest.raises(ValueError, match=r"epoch-1\.pt .*it holds [\w.]+, .* objects can run code") as refusal:
+            load_model(tmp_path, 1, 0)
+        assert not re.search("weights_only|safe_globals", str(refusal.value))
 
 
 def test_full_disk_names_the_file_and_leaves_the_previous_one(tmp_path: Path, monkeypatch: Any) -> None:
