@@ -13,6 +13,7 @@ dictionary:
                     of the seed and of it, so a run needs no other state to continue
     history         train and dev losses of each epoch
     config          the whole TrainConfig
+    batching        everything that determines an epoch's batches; if it changes, an unfinished epoch begins anew
     recipe, summarymix_version
 """
 

@@ -60,6 +60,9 @@ class EpochData(Protocol):
 
     total_seconds: float
 
+    def batching(self) -> dict[str, Any]:
+        """Everything that determines an epoch's batches, besides its number and the processes: names and values."""
+
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
         """The batches of an epoch for one process; every process gets the same number."""
 
@@ -139,6 +142,7 @@ class Run:
         # Gradients of sums over utterances fit the range of half precision unscaled, so the scale starts at 1.
         self.scaler = torch.amp.GradScaler(world.device.type, init_scale=1.0, enabled=config.precision == "fp16")
         self.average = RunningMean(model)
+        self.batching = {**train_data.batching(), "processes": world.size}
         self.progress = Progress()
         self.history: list[dict[str, Any]] = []
 
@@ -188,11 +192,22 @@ class Run:
                 )
             if changed := config_differences(checkpoint["config"], plain(config)):
                 messages.append(f"Options changed since that checkpoint: {', '.join(changed)}")
+            if self.progress.batch > 0 and checkpoint.get("batching") != self.batching:
+                self._begin_epoch_anew(checkpoint.get("batching", {}), messages)
         elif config.init_from is not None:
             messages.append(initialize_from(config.init_from, self.model, self.tokenizer, config.reinit_vocab))
         place = f"the step to resume from: {exp_dir} must be one folder that all processes share"
         self.world.check_same(self.progress.step, place)
         return path is None
+
+    def _begin_epoch_anew(self, former: dict[str, Any], messages: list[str]) -> None:
+        """Go back to the epoch's beginning, because the batches done so far are not among its batches any more."""
+        self.progress.batch, self.progress.epoch_sums = 0, {}
+        changed = config_differences(former, self.batching) if former else ["an earlier version wrote the checkpoint"]
+        messages.append(
+            f"Epoch {self.progress.epoch} begins anew with the weights of step {self.progress.step}, because its "
+            f"batches are not those of the checkpoint: {', '.join(changed)}"
+        )
 
     def _open_log(self, messages: list[str]) -> None:
         config, progress = self.config, self.progress
@@ -444,6 +459,7 @@ class Run:
             "progress": asdict(self.progress) | {"log_lines": self.log.lines},
             "history": self.history,
             "config": plain(self.config),
+            "batching": self.batching,
             "recipe": self.recipe,
         }
 

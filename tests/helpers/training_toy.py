@@ -75,6 +75,9 @@ class ToyData:
         self.fail_on_rank = fail_on_rank
         self.total_seconds = sum(batch.seconds for batch in self.epoch(1))
 
+    def batching(self) -> dict[str, Any]:
+        return {"batches": self.num_batches}
+
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
         for number in range(rank + skip_batches * world_size, self.num_batches, world_size):
             if rank == self.fail_on_rank and number > 3:

@@ -15,6 +15,7 @@ import training_toy
 from training_toy import ToyData, run, toy_config
 
 from summarymix.runs import read_checkpoint
+from summarymix.training.cli import main
 
 PROGRAM = str(Path(training_toy.__file__))
 
@@ -94,6 +95,17 @@ def test_two_nodes_share_a_corpus(recipe: Path) -> None:
     starts = [line for line in Path("exp/log.jsonl").read_text().splitlines() if '"start"' in line]
     assert len(starts) == 1
     assert said.count("Training has ended") == 1
+
+
+def test_another_number_of_processes_begins_the_epoch_anew(recipe: Path) -> None:
+    main("toy", ["--exp-dir", "exp", "--max-steps", "2"])
+    (recipe / "train.py").write_text(SPYING_TRAIN_PY)
+    went_well, said = torchrun(["train.py", "--exp-dir", "exp", "--num-epochs", "1"])
+    assert went_well, said
+    assert "Epoch 1 begins anew with the weights of step 2" in said
+    assert "processes was 1 and is 2" in said
+    expected = {f"train-{i}" for i in range(12)} - {"train-3", "train-5"}
+    assert Counter(" ".join(Path(f"cuts-1-{rank}").read_text() for rank in (0, 1)).split()) == Counter(expected)
 
 
 def test_node_that_does_not_see_the_checkpoint_is_told(tmp_path: Path) -> None:
