@@ -284,9 +284,21 @@ def test_download(run, server: Path, audio: Path, tmp_path: Path, monkeypatch: p
     assert "VoxPopuli's audio will take about 0.0 GB in" in result.err
     assert not list(corpus.rglob("*.ogg"))
 
+    # Cut off by an earlier version, then by the server, then whole.
+    annotations = server / "annotations" / "asr" / "asr_de.tsv.gz"
+    whole = annotations.read_bytes()
+    (corpus / "asr_de.tsv.gz").write_bytes(whole[:-20])
+    assert "asr_de.tsv.gz is incomplete or damaged (" in download().err
+    (corpus / "asr_de.tsv.gz").unlink()
+    annotations.write_bytes(whole[:-20])
+    result = download()
+    assert result.code == 1
+    assert "asr_de.tsv.gz has arrived incomplete or damaged (" in result.err
+    assert not (corpus / "asr_de.tsv.gz").exists()
+    annotations.write_bytes(whole)
     result = download()
     assert result.code == 0, result.err
-    assert "asr_de.tsv.gz is there" in result.out
+    assert (corpus / "asr_de.tsv.gz").read_bytes() == whole
     assert "2 archives with 0.0 GB to download" in result.out
     expected = {path.name: path.read_bytes() for year in ("2010", "2011") for path in audio.glob(f"{year}/*.ogg")}
     assert {path.name: path.read_bytes() for path in corpus.rglob("*.ogg")} == expected

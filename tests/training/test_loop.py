@@ -332,7 +332,10 @@ def test_tensorboard_gets_the_numbers_of_the_log(tmp_path: Path) -> None:
     events.Reload()
     losses = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert losses == [(line["step"], pytest.approx(line["loss"])) for line in read_log(tmp_path, "train")]
-    assert "valid/loss" in " ".join(events.Tags()["scalars"])
+    for line in read_log(tmp_path, "valid"):  # each setting has curves of its own
+        for name in ("loss", "wer"):
+            (event,) = events.Scalars(f"valid/{line['setting']}/{name}")
+            assert (event.step, event.value) == (line["step"], pytest.approx(line[name]))
 
 
 def test_each_view_of_a_batch_has_masks_and_a_chunk_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
