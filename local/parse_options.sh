@@ -6,9 +6,11 @@
 #   stage N TITLE MARK [SETTINGS]
 #                             succeeds if stage N has to run: --stage <= N <= --stop-stage, and it is not done yet
 #   stage_done                ends that stage and writes MARK
+#   write_whole FILE          writes standard input to FILE, which is left as it was if that fails
 #
-# A stage is done when MARK exists, was written with the same SETTINGS, and no earlier stage has run since.
-# A recipe contains
+# A stage is done when MARK holds the same SETTINGS and the run of the stage before it whose result it used. Each run has
+# its own name, so an earlier stage that runs again makes the later ones run again, whatever the clock says. To run a
+# stage again, remove its MARK. A recipe contains
 #
 #   if stage 2 "Compute features" data/fbank/.done "$speeds"; then
 #     ../../../local/compute_fbank.py ...
@@ -78,18 +80,49 @@ _mark=
 _settings=
 _stage_title=
 _previous_mark=
+_previous_run=
+
+# The value of the line "# NAME VALUE" in the mark $2; empty without one.
+_in_mark() {
+  [ ! -e "$2" ] || sed -n "s/^# $1 //p" "$2"
+}
+
+# The content of a mark: settings, the name of the stage's run, the name of the run of the stage before.
+_mark_content() {
+  printf '%s\n# run %s\n# after %s\n' "$_settings" "$1" "$2"
+}
+
+write_whole() {
+  mkdir -p "$(dirname "$1")"
+  cat >"$1.part"
+  mv "$1.part" "$1"
+}
+
+_is_done() {
+  local run after=$_previous_run
+  [ -s "$_mark" ] || return 1
+  run=$(_in_mark run "$_mark")
+  if [ -z "$run" ]; then # the mark of an earlier version: settings alone
+    [ -z "$_previous_run" ] && [ "$(cat "$_mark")" = "$_settings" ]
+    return
+  fi
+  # A stage before that has left no mark gives nothing to compare with.
+  [ -e "$1" ] || after=$(_in_mark after "$_mark")
+  [ "$(cat "$_mark")" = "$(_mark_content "$run" "$after")" ]
+}
 
 stage() {
   _settings=${4:-}
   _stage_title="Stage $1: $2"
   local previous=$_previous_mark
+  _previous_run=$(_in_mark run "$previous")
   _mark=$3
   _previous_mark=$3
   if [ "$1" -lt "$stage" ] || [ "$1" -gt "$stop_stage" ]; then
     return 1
   fi
-  if [ -e "$_mark" ] && [ "$(cat "$_mark")" = "$_settings" ] && ! { [ -e "$previous" ] && [ "$previous" -nt "$_mark" ]; }; then
-    log "$_stage_title: already done"
+  if _is_done "$previous"; then
+    log "$_stage_title: already done (to run it again, remove $_mark)"
     return 1
   fi
   rm -f "$_mark"
@@ -97,9 +130,6 @@ stage() {
 }
 
 stage_done() {
-  mkdir -p "$(dirname "$_mark")"
-  # Renamed into place: an empty mark, from a write that was interrupted, would count as done.
-  printf '%s\n' "$_settings" >"$_mark.part"
-  mv "$_mark.part" "$_mark"
+  _mark_content "$(date '+%Y-%m-%dT%H:%M:%S')-$$-$RANDOM" "$_previous_run" | write_whole "$_mark"
   log "$_stage_title: done"
 }

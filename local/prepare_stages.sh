@@ -34,7 +34,7 @@ options_help='
 Stages of every recipe: 2 features, 3 validation, 4 tokens, 5 noise, 6 Shar. Options of every recipe:
 
   --stage N, --stop-stage M   run only stages N to M; a finished stage is skipped, unless its options have changed or an
-                              earlier stage has run since
+                              earlier stage has run since; it names the file to remove to run it again
   --nj N                      processes (default: all processors)
   --dl-dir DIR                folder of the corpus (default: download)
   --data-dir DIR              output folder (default: data)

@@ -31,7 +31,8 @@ Stages:
   3  decode offline, simulated and streaming, and compare simulated with streaming utterance by utterance
   4  print the table and the paths of hypotheses and error reports; write EXP_DIR/RESULTS.md
 
-Finished stages are skipped; run the same command again to continue after an interruption. A Python environment is
+Finished stages are skipped, and name the file to remove to run them again; the same command continues after an
+interruption. A Python environment is
 created if none is active. Options of every recipe:
 
   --stage N, --stop-stage M     run only stages N to M
@@ -70,8 +71,7 @@ run_stages() {
     log "$exp_dir was trained on other data: remove it, or give another --exp-dir"
     exit 1
   fi
-  mkdir -p "$exp_dir"
-  echo "$data_sum" >"$exp_dir/.data"
+  echo "$data_sum" | write_whole "$exp_dir/.data"
 
   # Prepared noise is mixed in. train.py prints at the start whether it trains with noise.
   local noise=data/fbank/musan_cuts.jsonl.gz

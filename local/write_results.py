@@ -15,7 +15,7 @@ from pathlib import Path
 
 from summarymix.cli import clear_errors
 from summarymix.files import atomic_write
-from summarymix.scoring.comparison import SeedComparison
+from summarymix.scoring.comparison import SECTION_TITLE, SeedComparison
 from summarymix.scoring.experiments import collect, read_experiments
 from summarymix.scoring.report import write_report
 
@@ -35,6 +35,11 @@ def main() -> None:
         if not compared and (args.baseline or args.plot):
             raise ValueError("--baseline and --plot need experiments called MODEL-sSEED in the file of --comparison")
         comparison = SeedComparison(compared, args.baseline) if compared else None
+        if not comparison and args.out.is_file() and SECTION_TITLE in args.out.read_text(encoding="utf-8"):
+            raise ValueError(
+                f"{args.out} has a comparison over seeds, which this command would remove: give the file of "
+                "--comparison too, or another --out"
+            )
         link = os.path.relpath(args.plot, args.out.parent) if args.plot else None
         text = write_report([*map(collect, args.exp_dirs), *alone], comparison, link)
         if comparison and args.plot:

@@ -2,7 +2,10 @@
 
 import argparse
 import difflib
+import os
 import re
+import select
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -117,16 +120,40 @@ def say(text: str) -> None:
 
 
 @contextmanager
+def clear_ends(program: str) -> Iterator[None]:
+    """End ``program`` with one line on Ctrl-C, and silently when the reader of its output has closed the pipe."""
+    try:
+        try:
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except KeyboardInterrupt:
+        print(f"{program}: stopped by Ctrl-C", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError as error:
+        output = select.poll()
+        output.register(sys.stdout, select.POLLOUT)
+        if not any(events & select.POLLERR for _, events in output.poll(0)):
+            sys.exit(f"{program}: {error}")  # another pipe or connection
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
+        sys.exit(128 + signal.SIGPIPE)
+
+
+@contextmanager
 def clear_errors(program: str) -> Iterator[None]:
     """End ``program`` with one line instead of a traceback on errors that the user can fix.
 
     Examples are a missing file, a full disk, a checkpoint of another model and a missing package. Other errors keep
-    their traceback.
+    their traceback. Ctrl-C and closed pipes are handled as in :func:`clear_ends`.
     """
-    try:
-        yield
-    except (ValueError, OSError, ImportError) as error:
-        sys.exit(f"{program}: {error}")
+    with clear_ends(program):
+        try:
+            yield
+        except BrokenPipeError:  # an OSError that clear_ends handles
+            raise
+        except (ValueError, OSError, ImportError) as error:
+            sys.exit(f"{program}: {error}")
 
 
 def option_names(cls: type) -> list[str]:

@@ -81,6 +81,11 @@ class LossConfig:
     backend: Literal["auto", "native", "k2"] = "auto"
     """Implementation of the loss; auto takes k2 if it can be imported."""
 
+    def __post_init__(self) -> None:
+        least = 1 if self.rnnt_type == "modified" else 2
+        if self.prune_range < least:
+            raise ValueError(f"--loss.prune_range {self.prune_range} must be {least} or more in this lattice")
+
 
 class View(NamedTuple):
     """A masked copy of a batch's features, and the chunk configuration to encode it with."""

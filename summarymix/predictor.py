@@ -59,7 +59,8 @@ class LSTMPredictor(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Map tokens (N, U) int64 to (N, U, P)."""
-        return self.dropout(self.lstm(self.dropout(self.embedding(tokens)))[0])
+        zeros = self.init_state(tokens.size(0), tokens.device)
+        return self.run(tokens, zeros)[0]
 
     def init_state(self, batch_size: int, device: torch.device | None = None) -> State:
         """Hidden and cell state, (N, P) each, initially zeros."""
@@ -68,6 +69,13 @@ class LSTMPredictor(nn.Module):
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Map the next token (N,) int64 of each stream to (N, P); also return the next state."""
-        embedded = self.dropout(self.embedding(tokens[:, None]))  # (N, 1, P)
-        out, (hidden, cell) = self.lstm(embedded, (state["hidden"][None], state["cell"][None]))
-        return self.dropout(out[:, 0]), {"hidden": hidden[0], "cell": cell[0]}
+        out, state = self.run(tokens[:, None], state)
+        return out[:, 0], state
+
+    def run(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Map the next tokens (N, U) int64 to (N, U, P); also return the next state."""
+        embedded = self.dropout(self.embedding(tokens))  # (N, U, P)
+        # Under autocast to bfloat16 cuDNN's LSTM would compute in float16, whose range the loss does not protect.
+        with torch.autocast(tokens.device.type, enabled=False):
+            out, (hidden, cell) = self.lstm(embedded, (state["hidden"][None], state["cell"][None]))
+        return self.dropout(out), {"hidden": hidden[0], "cell": cell[0]}

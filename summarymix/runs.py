@@ -13,12 +13,13 @@ dictionary:
                     of the seed and of it, so a run needs no other state to continue
     history         train and dev losses of each epoch
     config          the whole TrainConfig
+    batching        everything that determines an epoch's batches; if it changes, an unfinished epoch begins anew
     recipe, summarymix_version
 """
 
 import json
-import pickle
 import re
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -43,9 +44,21 @@ def epoch_path(exp_dir: Path, epoch: int) -> Path:
     return exp_dir / f"epoch-{epoch}.pt"
 
 
-def list_epochs(exp_dir: Path) -> list[int]:
-    """The epochs with a checkpoint in ``exp_dir``, ascending."""
-    return sorted(numbered(exp_dir, "epoch"))
+def list_epochs(exp_dir: Path, needed: bool = False) -> list[int]:
+    """The epochs with a checkpoint in ``exp_dir``, ascending.
+
+    Raises:
+        FileNotFoundError: there is none although one is ``needed``; the message has the remedy.
+    """
+    epochs = sorted(numbered(exp_dir, "epoch"))
+    if epochs or not needed:
+        return epochs
+    if within := numbered(exp_dir, "checkpoint"):
+        raise FileNotFoundError(
+            f"No epoch-*.pt in {exp_dir}: its first epoch is unfinished. Repeat the command of train.py, without "
+            f"--max_steps, to finish it; transcribe.py also takes the file {max(within.items())[1]}"
+        )
+    raise FileNotFoundError(f"No epoch-*.pt in {exp_dir}: train first, or correct --exp-dir")
 
 
 def numbered(exp_dir: Path, name: str) -> dict[int, Path]:
@@ -88,8 +101,8 @@ def read_checkpoint(path: Path, lazy: bool = False) -> dict[str, Any]:
         epochs = ", ".join(map(str, list_epochs(path.parent))) or "none"
         raise FileNotFoundError(f"No checkpoint {path}; epochs in {path.parent}: {epochs}")
     checkpoint = read_file(path, "a checkpoint", "Delete it; training then resumes from the previous checkpoint", lazy)
-    if not isinstance(checkpoint, dict) or "model_config" not in checkpoint:
-        raise ValueError(f"{path} is not a checkpoint of this library: it has no model_config")
+    if not isinstance(checkpoint, dict) or not {"model", "model_config"} <= checkpoint.keys():
+        raise ValueError(f"{path} is not a checkpoint of this library: it has no model and model_config")
     try:
         model_config = upgraded({"model": checkpoint["model_config"]}).get("model", {})
         config = upgraded(checkpoint.get("config", {}))
@@ -126,11 +139,22 @@ def read_file(path: Path, kind: str, remedy: str, lazy: bool = False) -> Any:
         ValueError: the file is damaged.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        # Without torch's advice to load the file unsafely.
-        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip().partition("\n")[0]
-        raise ValueError(f"{path} is damaged or not {kind} ({reason}). {remedy}") from error
+        with warnings.catch_warnings():  # on old formats, which the error below covers
+            warnings.simplefilter("ignore", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=lazy)
+    except OSError:
+        raise
+    except Exception as error:  # the unpickler fails with any of them on a file of something else
+        raise ValueError(f"{path} is damaged or not {kind} ({_why_refused(error)}). {remedy}") from error
+
+
+def _why_refused(error: Exception) -> str:
+    """The reason why torch did not read a file, without its advice to load the file unsafely."""
+    if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"it holds {code.group(1)}, and only tensors, texts and numbers are read, because objects can run code"
+    if isinstance(error, RuntimeError):
+        return str(error).partition("\n")[0]
+    return "it was not written by torch.save"
 
 
 def read_selection(exp_dir: Path) -> dict[str, Any]:
@@ -200,10 +224,7 @@ def load_model(
     """
     exp_dir = Path(exp_dir)
     if epoch is None:
-        epochs = list_epochs(exp_dir)
-        if not epochs:
-            raise FileNotFoundError(f"No epoch-*.pt in {exp_dir}: train first, or correct --exp-dir")
-        epoch = epochs[-1]
+        epoch = list_epochs(exp_dir, needed=True)[-1]
     if not 0 <= avg <= epoch:
         raise ValueError(f"--avg {avg} must be from 0 (no averaging) to the epoch, which is {epoch}")
     path = epoch_path(exp_dir, epoch)

@@ -1,5 +1,7 @@
 """Command lines from dataclasses."""
 
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -101,6 +103,33 @@ def test_help_shows_the_docstrings(capsys: pytest.CaptureFixture[str]) -> None:
     assert "How many." in text
 
 
+def test_ctrl_c_and_a_closed_pipe_end_with_a_line_or_none(tmp_path: Path) -> None:
+    program = """
+import sys
+from summarymix.cli import clear_errors
+with clear_errors("p.py"):
+    if sys.argv[1] == "print":
+        for number in range(100000):
+            print(number)
+    if sys.argv[1] == "connection":
+        raise BrokenPipeError("[Errno 32] of a server")
+    raise KeyboardInterrupt
+"""
+    for word, told, status in [
+        ("print", "", 141),
+        ("connection", "p.py: [Errno 32] of a server\n", 1),
+        ("wait", "p.py: stopped by Ctrl-C\n", 130),
+    ]:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, word], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        assert process.stdout is not None
+        assert process.stderr is not None
+        if word == "print":
+            process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (told, status)
+
+
 def test_option_names_are_dotted() -> None:
     assert option_names(Outer) == [
         "exp_dir",
@@ -117,6 +146,7 @@ def test_options_that_do_not_go_together_end_with_a_message(capsys: pytest.Captu
     for line, message in (
         (["--model.mixing.decay_seconds", "5", "--model.mixing.mode", "local"], "does not apply to mixing.mode local"),
         (["--num_epochs", "0"], "--num_epochs 0 must be at least 1"),
+        (["--loss.prune_range", "1"], "--loss.prune_range 1 must be 2 or more in this lattice"),
     ):
         with pytest.raises(SystemExit) as exit_:
             parse_config(TrainConfig, line)

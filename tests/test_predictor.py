@@ -52,3 +52,15 @@ def test_the_stateless_context_is_that_many_tokens_and_silence_before_them():
         predictor(torch.tensor([[-1, BLANK]]))[:, 1], predictor(torch.tensor([[BLANK, BLANK]]))[:, 1]
     )
     torch.testing.assert_close(predictor(torch.tensor([[-1, BLANK]]))[:, 1], long[:, 0], rtol=0, atol=1e-12)
+
+
+def test_lstm_computes_in_float32_under_autocast():
+    predictor = make("lstm").float()
+    tokens = torch.tensor([[BLANK, 3, 2, 6, 1]])
+    expected = predictor(tokens)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = predictor(tokens)
+        first, state = predictor.step(tokens[:, 0], predictor.init_state(1))
+    assert {out.dtype, *(tensor.dtype for tensor in state.values())} == {torch.float32}
+    assert torch.equal(out, expected)
+    torch.testing.assert_close(first, expected[:, 0])

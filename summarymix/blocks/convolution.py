@@ -36,8 +36,9 @@ class ChunkConvolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
-        """Cache of the last h inputs (N, h, D), initially zeros, whatever the chunk."""
-        return {"cache": self.weight.new_zeros(batch_size, self.reach, self.weight.size(0))}
+        """Cache of the last h inputs (N, h, D), initially zeros in float32 or wider, whatever the chunk."""
+        dtype = torch.promote_types(self.weight.dtype, torch.float32)
+        return {"cache": self.weight.new_zeros(batch_size, self.reach, self.weight.size(0), dtype=dtype)}
 
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """Map x (N, T, D) to (N, T, D); also return the next state."""

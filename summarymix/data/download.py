@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lhotse.utils import resumable_download, safe_extract
+from lhotse.utils import resumable_download
 
 from summarymix.files import check_disk_space
 
@@ -64,8 +64,7 @@ def fetch(archive: Archive, dl_dir: Path, folder: str) -> bool:
     # In the same folder, so on the same disk: unpacked files are renamed into place, the folder itself last.
     temporary = dl_dir / f".{file.name}.part"
     shutil.rmtree(temporary, ignore_errors=True)
-    with tarfile.open(file) as tar:
-        safe_extract(tar, temporary)
+    unpack(file, temporary)
     unpacked = temporary / folder
     if not unpacked.is_dir():
         raise OSError(f"{file} holds no {folder}: delete it and run the same command again")
@@ -75,6 +74,26 @@ def fetch(archive: Archive, dl_dir: Path, folder: str) -> bool:
             path.rename(target.parent / path.name)
     shutil.rmtree(temporary)
     return True
+
+
+def unpack(file: Path, folder: Path) -> None:
+    """Unpack the files and folders of a tar archive into ``folder``.
+
+    Raises:
+        OSError: the archive is damaged, or has a link, a device or a name that leads out of ``folder``; what came
+            before it is unpacked.
+    """
+    try:
+        with tarfile.open(file) as tar:
+            for member in tar:
+                path = (folder / member.name).resolve()
+                if not (member.isfile() or member.isdir()) or not path.is_relative_to(folder.resolve()):
+                    raise tarfile.TarError(f"{member.name} is a link or device, or leads out of the folder")
+                tar.extract(member, folder)
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise OSError(
+            f"{file} is damaged or no archive of a corpus ({error}): delete it, and download it again"
+        ) from error
 
 
 def fetch_command(description: str | None, path: str, folder: str, **published: Any) -> None:
@@ -104,12 +123,17 @@ def _damage(file: Path, archive: Archive) -> str:
         return "" if found == archive.md5 else f"MD5 {found} instead of {archive.md5}"
     if (size := file.stat().st_size) != archive.num_bytes:
         return f"{size} bytes instead of {archive.num_bytes}"
+    return gzip_damage(file)
+
+
+def gzip_damage(file: Path) -> str:
+    """Read a gzip file to its end, where its checksum is, and return the fault; empty if it is whole."""
     try:
         with gzip.open(file) as stream:
             while stream.read(1 << 20):
                 pass
-    except (OSError, EOFError, zlib.error) as error:  # the checksum is at the end of the file
-        return f"{error}"
+    except (OSError, EOFError, zlib.error) as error:
+        return str(error)
     return ""
 
 

@@ -3,6 +3,7 @@
 No random numbers are drawn here, so the batches do not depend on the number of workers.
 """
 
+import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,6 +128,7 @@ def load_batches(
         batch_size=None,
         num_workers=num_workers,
         collate_fn=_as_it_is,
+        worker_init_fn=_ignore_stop_signals,
         # By default a DataLoader draws from the global generator, which training reseeds for each batch.
         generator=torch.Generator().manual_seed(0),
     )
@@ -151,6 +153,12 @@ def _nothing_readable(count: int, example: Skipped, listing: Path | None) -> Run
         f"None of the first {count} cuts could be read, for example {example.id}, {example.file}: {example.detail}."
         f"{where} Relative paths start in the recipe's folder: run the command there, or run ./prepare.sh again"
     )
+
+
+def _ignore_stop_signals(worker: int) -> None:
+    """Batch systems and Ctrl-C signal workers too, but the main process needs them until it has saved."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _as_it_is(item: Any) -> Any:

@@ -3,6 +3,7 @@
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import cast
 
@@ -27,11 +28,13 @@ def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes
     for pause in (*_PAUSES, None):
         try:
             content = _read(location, offset, size)
-        except OSError as error:
-            if pause is None or not is_remote(location) or _is_final(error):
-                raise
-            time.sleep(pause)
-            continue
+        except (OSError, HTTPException) as error:
+            if pause is not None and is_remote(location) and not _is_final(error):
+                time.sleep(pause)
+                continue
+            if isinstance(error, HTTPException):
+                raise OSError(f"{location}: the connection broke ({error!r})") from error
+            raise
         if size is not None and len(content) != size:
             raise OSError(f"{location} ends before byte {offset + size}: copy it again")
         return content
@@ -69,7 +72,7 @@ class _NoRanges(OSError):
     pass
 
 
-def _is_final(error: OSError) -> bool:
+def _is_final(error: Exception) -> bool:
     if isinstance(error, urllib.error.HTTPError):
         return error.code < 500 and error.code != 429
     return isinstance(error, FileNotFoundError | PermissionError | _NoRanges)

@@ -4,16 +4,20 @@ lhotse's sampler draws the batches in the main process, from manifests alone, an
 well. Loading follows and draws no random numbers, so resuming skips batches without reading audio.
 """
 
+import hashlib
 import itertools
 import random
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import lhotse
 from lhotse import CutSet
 from lhotse.cut import Cut
 from lhotse.dataset import DynamicBucketingSampler
 from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
 
+from summarymix.configs import plain
 from summarymix.data.batches_per_rank import share
 from summarymix.data.config import DataConfig
 from summarymix.data.cut_filter import CutProblems
@@ -24,6 +28,20 @@ from summarymix.data.noise import NoiseMixer
 from summarymix.data.silence import WithSilence
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
+
+# Options without influence on the batches. Places and splits count by the cuts in them.
+_NOT_BATCHING = (
+    "prefix",
+    "manifest_dir",
+    "shar_dir",
+    "lang_dir",
+    "train",
+    "dev",
+    "num_workers",
+    "feature_backend",
+    "spec_augment",
+    "noise",
+)
 
 
 class TrainData:
@@ -73,6 +91,15 @@ class TrainData:
     def skipped(self) -> dict[str, int]:
         """Number of skipped cuts by reason."""
         return self.skipped_items.counts
+
+    def batching(self) -> dict[str, Any]:
+        """Everything that determines an epoch's batches, besides its number and the processes: names and values."""
+        return {
+            "data": {name: value for name, value in plain(self.config).items() if name not in _NOT_BATCHING},
+            "seed": self.seed,
+            "lhotse": lhotse.__version__,
+            "training cuts": f"{self.num_cuts} (checksum {self._cuts_checksum})",
+        }
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
         """Yield an epoch's batches with noise, without SpecAugment, determined by (seed, epoch, rank, world_size).
@@ -124,6 +151,7 @@ class TrainData:
         """Select the training cuts and return their durations in seconds."""
         durations: list[float] = []
         seen: set[str] = set()
+        checksum = hashlib.blake2b(digest_size=6)
         for split in self.config.train:
             kept_before = len(durations)
             for cut in self.config.read_cuts(split):
@@ -135,6 +163,7 @@ class TrainData:
                 problem = self._problems.for_training(cut)
                 if problem is None:
                     durations.append(cut.duration)
+                    checksum.update(f"{len(self._kept)} {cut.id} {cut.duration}\n".encode())
                 else:
                     self.skipped_items.add(problem)
             self._kept[split] = len(durations) - kept_before
@@ -144,6 +173,7 @@ class TrainData:
                 f"No cut of {', '.join(map(self.config.location, self.config.train))} is left to train on; "
                 f"{self.skipped_items.summary()} (listed in {self.skipped_path})"
             )
+        self._cuts_checksum = checksum.hexdigest()
         return durations
 
     def _sizes(self, cuts: CutSet) -> dict[str, int]:

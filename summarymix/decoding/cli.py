@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from summarymix.chunking import ChunkConfig
-from summarymix.cli import add_epoch_options, clear_errors, dashed, progress_bar, say
+from summarymix.cli import add_epoch_options, clear_ends, clear_errors, dashed, progress_bar, say
 from summarymix.data.config import DataConfig
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.tokens import Tokenizer
@@ -72,6 +72,7 @@ class DecodeJob:
     exported: OnnxTransducer | None
 
 
+@clear_ends("decode.py")
 def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] = ("test",)) -> None:
     """Run ``decode.py`` in the recipe's folder: decode, select, compare or tabulate.
 
@@ -377,7 +378,7 @@ def _candidates(args: argparse.Namespace) -> list[tuple[int, int]]:
     Raises:
         FileNotFoundError: no checkpoint exists for any of them.
     """
-    there = list_epochs(args.exp_dir)
+    there = list_epochs(args.exp_dir, needed=True)
     epochs = args.epochs or there[-1:]
     candidates = [
         (epoch, avg)

@@ -114,7 +114,7 @@ class SearchOptions:
     def add_to(cls, parser: argparse.ArgumentParser) -> None:
         """Add the options to a parser."""
         group = parser.add_argument_group("search")
-        group.add_argument("--method", choices=METHODS, default="greedy_search", help=METHOD_HELP)
+        group.add_argument("--method", "--decoding-method", choices=METHODS, default="greedy_search", help=METHOD_HELP)
         for one in _options():
             methods = one.metadata["methods"]
             prefix = HELP_PREFIXES.get(methods, f"{', '.join(methods)}: ")

@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 import summarymix
-from summarymix.cli import add_epoch_options, clear_errors, dashed
+from summarymix.cli import add_epoch_options, clear_ends, clear_errors, dashed
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Endpointing, Recognizer
 from summarymix.decoding.subtitles import make_cues, srt, vtt
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None, program: str = "./transcribe.py") ->
             return
         # An empty recording, to report wrong options before the first file.
         recognizer.transcribe(np.zeros(0), **_options(args))
-    failed = [path for path in args.files if not _transcribe_file(recognizer, path, args)]
+    with clear_ends(args.program):
+        failed = [path for path in args.files if not _transcribe_file(recognizer, path, args)]
     if failed:
         sys.exit(f"{args.program}: {len(failed)} of {len(args.files)} files could not be transcribed")
 
@@ -161,7 +162,13 @@ def _transcribe_file(recognizer: Recognizer, file: str, args: argparse.Namespace
 
 
 def _transcribe_live(recognizer: Recognizer, args: argparse.Namespace) -> None:
-    """Write segments to standard output as they end, and the current segment so far to standard error."""
+    """Write segments to standard output as they end, and the current segment so far to standard error.
+
+    Raises:
+        ValueError: standard input is closed.
+    """
+    if sys.stdin is None:
+        raise ValueError("--stdin: standard input is closed: pipe 16-bit PCM into it")
     stream = recognizer.stream(
         args.sample_rate,
         args.chunk_ms,

@@ -25,6 +25,7 @@ class Downsample(nn.Module):
             weights = weights * grid.valid.unflatten(1, (-1, self.factor))  # (N, T', factor)
             # The weights of a group of padding sum to 0.
             weights = weights / weights.sum(-1, keepdim=True).clamp(min=torch.finfo(weights.dtype).tiny)
+            x = grid.zero_padding(x)  # a weight of 0 would let NaN and infinity through
         return (x.unflatten(1, (-1, self.factor)) * weights[..., None].to(x.dtype)).sum(2)
 
 

@@ -90,10 +90,12 @@ class ZipFeedForward(nn.Module):
 
     def forward(self, x: Tensor, grid: ChunkGrid) -> Tensor:
         """Map x (N, T, D) to (N, T, D)."""
-        return in_pieces(lambda x: self.forward_piece(x, grid.mask), x)
+        if self.training:  # with or without gradients, all pieces of an utterance share the dropout's mask
+            return self.forward_piece(x, grid.mask)
+        return in_pieces(lambda x: self.forward_piece(x, None), x)
 
     def forward_piece(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Apply :meth:`forward` to one piece. The mask covers all frames: only training uses it, with one piece."""
+        """Apply :meth:`forward` to one piece, or in training to all frames, with the mask of the valid ones."""
         inner = self.balancer(self.expand(x), mask)
         return self.whiten(self.contract(self.dropout(swoosh_l(inner))), mask)
 

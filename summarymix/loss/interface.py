@@ -14,8 +14,9 @@ All functions share these arguments:
         are legal: their loss comes from blanks alone.
     termination_symbol: the blank.
     boundary: ``(B, 4)`` int64, ``[s_begin, t_begin, s_end, t_end]`` of each utterance, normally
-        ``[0, 0, symbols, frames]`` (symbols first). None means ``[0, 0, S, T]``. Scores outside it
-        do not influence loss and gradients, except through ``am_only_scale``.
+        ``[0, 0, symbols, frames]`` (symbols first). None means ``[0, 0, S, T]``. Finite scores outside
+        it do not influence loss and gradients, except through ``am_only_scale``. Scores outside it that
+        are not finite make gradients NaN: masking them would take a tenth of the loss's time.
     rnnt_type: ``"regular"``: a symbol consumes no frame. ``"modified"``: it consumes one, as blank does.
         ``"constrained"``: as modified, with the blank of the next context at the same frame added.
     delay_penalty: in nats, added per frame that a symbol comes early and subtracted per frame that it comes
@@ -215,6 +216,9 @@ def rnnt_loss_pruned(
     if use_hat_loss and termination_symbol != 0:
         raise ValueError(f"the HAT loss needs blank to be symbol 0, not {termination_symbol}")
     S, T = symbols.shape[-1], logits.shape[1]
+    if rnnt_type == "constrained" and S > 0 and ranges.shape[2] < 2:
+        # Unlike the ranges, the type is known here only.
+        raise ValueError("s_range must be at least 2 in the constrained lattice or no path survives the pruning; got 1")
     boundary = _check(symbols, boundary, logits, S, T, rnnt_type, delay_penalty, reduction)
     implementation = _implementation(backend, logits)
     with torch.autocast(logits.device.type, enabled=False):
@@ -233,8 +237,8 @@ def get_rnnt_prune_ranges(
         px_grad: ``(B, S, T+1)`` (regular) or ``(B, S, T)``, py_grad: ``(B, S+1, T)``: the occupations that
             `rnnt_loss_smoothed` and `rnnt_loss_simple` return.
         boundary: ``(B, 4)`` int64.
-        s_range: contexts to keep per frame; at least 2 in the regular lattice. It is raised if an utterance
-            has too few frames to pass all its symbols in such steps, and never exceeds S+1.
+        s_range: contexts to keep per frame; at least 2 in the regular and the constrained lattice. It is raised
+            if an utterance has too few frames to pass all its symbols in such steps, and never exceeds S+1.
         backend: see the module. Both share one implementation in PyTorch; unlike k2's, it accepts S = 0 and
             prints nothing.
 

@@ -18,7 +18,8 @@ T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
 MARKERS = "os^D"  # of plots, each with ten colours
 
-TEXT = """## Comparison over seeds
+SECTION_TITLE = "## Comparison over seeds"
+TEXT = f"""{SECTION_TITLE}
 
 Columns named after splits are word error rates in per cent, mean ± standard deviation over the seeds: offline, or in
 simulated streaming with the given chunk in ms (and left context in chunks). Dev loss is the pruned RNN-T loss per frame

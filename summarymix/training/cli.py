@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import join_world
+from summarymix.training.lock import lock_folder
 from summarymix.training.loop import train
 from summarymix.training.run import Run
 from summarymix.training.seeding import reseed
@@ -42,7 +44,11 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
         arguments = ["--config", str(DEFAULT_CONFIG), *arguments]
     config = parse_config(TrainConfig, arguments, f"Train a model with the recipe {recipe}.", what_became_of)
 
-    with clear_errors("train.py"), join_world() as world:
+    with (
+        clear_errors("train.py"),
+        join_world() as world,
+        lock_folder(config.exp_dir) if world.is_main else nullcontext(),
+    ):
         tokenizer = Tokenizer.from_lang_dir(config.data.lang_dir)
         reseed(config.seed, "weights")
         model = Transducer(replace(config.model, vocab_size=tokenizer.vocab_size, feature_dim=config.data.num_mel_bins))

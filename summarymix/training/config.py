@@ -28,7 +28,8 @@ class TrainConfig:
     num_epochs: int = 30
     """Passes over the training data."""
     max_steps: int | None = None
-    """Stop after this many optimiser steps, if that is earlier."""
+    """Stop after this many optimiser steps, if that is earlier. Within an epoch, the last step is kept in
+    checkpoint-STEP.pt; the same command with more steps, or without this option, continues the epoch."""
     precision: Precision = "fp32"
     """Precision of the model; the loss is always computed in float32. fp16 needs a GPU."""
     accumulate: int = 1

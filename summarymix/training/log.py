@@ -62,16 +62,17 @@ class TrainingLog:
             self.say(text)
 
     def record(self, kind: str, step: int, **values: Any) -> None:
-        """Append a line to ``log.jsonl``; numbers among ``values`` also go to tensorboard as ``kind/name``."""
+        """Append a line to ``log.jsonl``; numbers also go to tensorboard as ``kind/name`` or ``kind/setting/name``."""
         if self.rank != 0:
             return
         with open(self._path, "a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
         self.lines += 1
         if self._writer is not None:
+            tag = f"{kind}/{values['setting']}" if "setting" in values else kind
             for name, value in values.items():
                 if isinstance(value, float):
-                    self._writer.add_scalar(f"{kind}/{name}", value, step)
+                    self._writer.add_scalar(f"{tag}/{name}", value, step)
 
     def bar(self, title: str, total_seconds: float, done_seconds: float) -> "tqdm[Any]":
         """A progress bar in seconds of audio; its rate is seconds of audio per second."""

@@ -19,21 +19,26 @@ def train(run: Run) -> Progress:
     Raises:
         RuntimeError: ``config.max_bad_steps`` steps in a row had no finite gradient, or training has diverged.
         OSError: a checkpoint cannot be written; earlier ones are intact.
+        SystemExit: a process received SIGTERM or SIGINT; the last step is saved.
     """
-    while not run.is_finished:
-        for group in run.groups():  # the batches of one optimiser step
-            step = run.forward_backward(group)
-            if step.has_bad_losses:  # 0 · NaN is NaN: one utterance spoils the whole gradient
-                step = run.redo_without_bad(step)
-            if not step.is_finite:
-                run.skip(step)
-                continue
-            run.update(step)
-            run.report(step)
-            if run.is_due(run.config.valid_every_steps):
-                run.validate()
-            if run.is_due(run.config.save_every_steps):
-                run.save_within_epoch()
-        run.end_epoch()
-    run.close()
+    with run.stop_request:
+        while not run.is_finished:
+            for group in run.groups():  # the batches of one optimiser step
+                step = run.forward_backward(group)
+                if step.has_bad_losses:  # 0 · NaN is NaN: one utterance spoils the whole gradient
+                    step = run.redo_without_bad(step)
+                if not step.is_finite:
+                    run.skip(step)
+                    continue
+                run.update(step)
+                run.report(step)
+                if run.is_due(run.config.valid_every_steps):
+                    run.validate()
+                if run.is_due(run.config.save_every_steps):
+                    run.save_within_epoch()
+            if run.epoch_is_over:
+                run.end_epoch()
+            else:
+                run.end_within_epoch()
+        run.close()
     return run.progress

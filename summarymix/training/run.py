@@ -3,6 +3,7 @@
 import itertools
 import math
 import shlex
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
@@ -44,6 +45,7 @@ from summarymix.training.optim import clip_factor, make_optimizer, restore_optim
 from summarymix.training.precision import autocast
 from summarymix.training.schedule import learning_rate, loss_scales
 from summarymix.training.seeding import reseed
+from summarymix.training.stopping import StopRequest
 from summarymix.training.usage import Stopwatch, peak_memory
 from summarymix.training.validation import plateau_notice, validate
 
@@ -57,6 +59,9 @@ class EpochData(Protocol):
     """Interface of the training data; :class:`summarymix.data.training_data.TrainData` implements it."""
 
     total_seconds: float
+
+    def batching(self) -> dict[str, Any]:
+        """Everything that determines an epoch's batches, besides its number and the processes: names and values."""
 
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
         """The batches of an epoch for one process; every process gets the same number."""
@@ -137,6 +142,7 @@ class Run:
         # Gradients of sums over utterances fit the range of half precision unscaled, so the scale starts at 1.
         self.scaler = torch.amp.GradScaler(world.device.type, init_scale=1.0, enabled=config.precision == "fp16")
         self.average = RunningMean(model)
+        self.batching = {**train_data.batching(), "processes": world.size}
         self.progress = Progress()
         self.history: list[dict[str, Any]] = []
 
@@ -162,6 +168,9 @@ class Run:
             )
         self.planned_seconds = config.num_epochs * train_data.total_seconds
         self.max_steps = config.max_steps or math.inf
+        self.stop_request = StopRequest()
+        self.is_stopping = False  # as all processes have agreed
+        self.epoch_is_over = False
 
     def _restore_or_initialize(self, messages: list[str]) -> bool:
         """Restore the newest checkpoint, or else load ``init_from``. Return True if there is no checkpoint."""
@@ -183,11 +192,22 @@ class Run:
                 )
             if changed := config_differences(checkpoint["config"], plain(config)):
                 messages.append(f"Options changed since that checkpoint: {', '.join(changed)}")
+            if self.progress.batch > 0 and checkpoint.get("batching") != self.batching:
+                self._begin_epoch_anew(checkpoint.get("batching", {}), messages)
         elif config.init_from is not None:
             messages.append(initialize_from(config.init_from, self.model, self.tokenizer, config.reinit_vocab))
         place = f"the step to resume from: {exp_dir} must be one folder that all processes share"
         self.world.check_same(self.progress.step, place)
         return path is None
+
+    def _begin_epoch_anew(self, former: dict[str, Any], messages: list[str]) -> None:
+        """Go back to the epoch's beginning, because the batches done so far are not among its batches any more."""
+        self.progress.batch, self.progress.epoch_sums = 0, {}
+        changed = config_differences(former, self.batching) if former else ["an earlier version wrote the checkpoint"]
+        messages.append(
+            f"Epoch {self.progress.epoch} begins anew with the weights of step {self.progress.step}, because its "
+            f"batches are not those of the checkpoint: {', '.join(changed)}"
+        )
 
     def _open_log(self, messages: list[str]) -> None:
         config, progress = self.config, self.progress
@@ -210,18 +230,24 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """True if the last epoch or the last step is done."""
-        return self.progress.epoch > self.config.num_epochs or self.progress.step >= self.max_steps
+        """True if the last epoch or the last step is done, or a process was told to stop."""
+        progress = self.progress
+        return self.is_stopping or progress.epoch > self.config.num_epochs or progress.step >= self.max_steps
 
     def groups(self) -> Iterator[list[Batch]]:
-        """Yield this process's batches of each remaining step of the epoch."""
+        """Yield this process's batches of each remaining step of the epoch, or until the run ends within it."""
         progress, world = self.progress, self.world
         batches = self.train_data.epoch(progress.epoch, world.rank, world.size, progress.batch // world.size)
         self.window, self.window_start = dict.fromkeys(SUMS, 0.0), monotonic()
         self.stopwatch = Stopwatch()
         title = f"epoch {progress.epoch}/{self.config.num_epochs}"
         self.bar = self.log.bar(title, self.train_data.total_seconds, progress.epoch_sums.get("seconds", 0.0))
-        while progress.step < self.max_steps and (group := list(itertools.islice(batches, self.config.accumulate))):
+        self.epoch_is_over = False
+        while not self.is_stopping:
+            group = list(itertools.islice(batches, self.config.accumulate))
+            self.epoch_is_over = not group
+            if self.epoch_is_over or progress.step >= self.max_steps:
+                break
             yield group
         self.bar.close()
 
@@ -232,7 +258,8 @@ class Run:
         set_progress(self.scheduled, progress.seconds / config.model.zipformer.ref_duration)
         # Skipped steps count, so that the next step draws other random numbers.
         first_number = (progress.step + progress.skipped) * config.accumulate * world.size
-        sums = torch.zeros(len(SUMS), dtype=torch.float64, device=world.device)
+        # The last entry is the number of processes that were told to stop, so that all stop after the same step.
+        sums = torch.zeros(len(SUMS) + 1, dtype=torch.float64, device=world.device)
         finite_masks = []
         for i, batch in enumerate(group):
             rng = reseed(config.seed, first_number + i * world.size + world.rank)
@@ -259,13 +286,15 @@ class Run:
             finite = loss.detach().isfinite()
             if not is_empty:
                 rows = [losses.num_frames, ~finite, loss.detach(), *terms.detach()]
-                sums[:-1] += torch.stack([row.sum(dtype=torch.float64) for row in rows])
+                sums[:-2] += torch.stack([row.sum(dtype=torch.float64) for row in rows])
             finite_masks.append(finite)
-            sums[-1] += given.seconds
+            sums[-2] += given.seconds
+        sums[-1] = bool(self.stop_request)
         world.sum(sums)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         # Read back once per step, because reading waits for the device.
-        *values, scaled_norm = torch.cat([sums, norm[None].double()]).tolist()
+        *values, stopping, scaled_norm = torch.cat([sums, norm[None].double()]).tolist()
+        self.is_stopping = stopping > 0
         totals = dict(zip(SUMS, values, strict=True))
         norm_per_frame = scaled_norm / self.scaler.get_scale() * self._per_frame_factor(totals)
         return Step(group, totals, norm_per_frame, finite_masks)
@@ -351,8 +380,12 @@ class Run:
         return period is not None and period > 0 and self.progress.step % period == 0
 
     def validate(self) -> dict[str, dict[str, float]]:
-        """Validate, and log the result and the cost of training so far."""
-        progress = self.progress
+        """Validate, and log the result and the cost of training so far; empty if a process was told to stop."""
+        progress, peak = self.progress, peak_memory(self.world.device)
+        valid = validate(self.model, self.tokenizer, self.dev_data, self.config, self.world, self.stop_request)
+        if not valid:
+            self.is_stopping = True
+            return {}
         self.log.record(
             "cost",
             progress.step,
@@ -360,9 +393,8 @@ class Run:
             seconds=progress.seconds,
             wall_seconds=progress.wall_seconds,
             cpu_seconds=progress.cpu_seconds,
-            peak_memory=peak_memory(self.world.device),
+            peak_memory=peak,
         )
-        valid = validate(self.model, self.tokenizer, self.dev_data, self.config, self.world)
         for name, losses in valid.items():
             self.log.record("valid", progress.step, epoch=progress.epoch, setting=name, **losses)
         train_loss = f"train {_per_frame(progress.epoch_sums)['loss']:.4f}, " if progress.epoch_sums else ""
@@ -377,13 +409,22 @@ class Run:
         if self.world.is_main:
             replace_step_checkpoint(self.config.exp_dir, self.progress.step, self.snapshot())
 
+    def end_within_epoch(self) -> None:
+        """Write a checkpoint from which the epoch continues, after a validation if ``max_steps`` are done."""
+        if not self.is_stopping:
+            self.validate()
+        self.save_within_epoch()
+
     def end_epoch(self) -> None:
         """Validate, write the epoch's checkpoint, and remove old ones."""
         config, progress, epoch = self.config, self.progress, self.progress.epoch
         means = _per_frame(progress.epoch_sums) if progress.epoch_sums else {}
+        valid = self.validate()
+        if not valid:
+            self.end_within_epoch()
+            return
         counts = {"left_out": progress.left_out, "skipped": progress.skipped}
         self.log.record("epoch", progress.step, epoch=epoch, **means, **counts)
-        valid = self.validate()
         self.history.append({"epoch": epoch, "step": progress.step, "train": means, "valid": valid})
         progress.epoch, progress.batch, progress.epoch_sums = epoch + 1, 0, {}
         if self.world.is_main:
@@ -392,9 +433,19 @@ class Run:
             remove_old(config.exp_dir, dev_losses, config.keep_last_k, config.keep_best_k)
 
     def close(self) -> None:
-        """Wait for the other processes and close the log."""
+        """Wait until the checkpoint is written, and close the log.
+
+        Raises:
+            SystemExit: a process was told to stop.
+        """
         self.world.wait()
         self.log.close()
+        if self.is_stopping:
+            self.log.say_once(
+                f"Stopped by {(self.stop_request.signal or signal.SIGTERM).name}: epoch {self.progress.epoch}, step "
+                f"{self.progress.step} is saved in {self.config.exp_dir}; the same command continues"
+            )
+            raise SystemExit(self.stop_request.exit_status)
 
     def snapshot(self) -> dict[str, Any]:
         """The content of a checkpoint."""
@@ -408,6 +459,7 @@ class Run:
             "progress": asdict(self.progress) | {"log_lines": self.log.lines},
             "history": self.history,
             "config": plain(self.config),
+            "batching": self.batching,
             "recipe": self.recipe,
         }
 

@@ -17,6 +17,7 @@ from summarymix.model import Transducer
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import World
 from summarymix.training.precision import autocast
+from summarymix.training.stopping import StopRequest
 
 # After this many steps most dev hypotheses should differ.
 PLATEAU_STEPS = 2000
@@ -31,7 +32,12 @@ def setting_name(chunk_ms: int | None, left_chunks: int) -> str:
 
 @torch.no_grad()
 def validate(
-    model: Transducer, tokenizer: Tokenizer, dev_data: Sequence[Iterable[Batch]], config: TrainConfig, world: World
+    model: Transducer,
+    tokenizer: Tokenizer,
+    dev_data: Sequence[Iterable[Batch]],
+    config: TrainConfig,
+    world: World,
+    stop_request: StopRequest | None = None,
 ) -> dict[str, dict[str, float]]:
     """Mean losses per encoder frame and word error rates over all dev data, for each of ``config.validation``.
 
@@ -42,6 +48,7 @@ def validate(
         By setting name: ``loss`` and its parts ``simple``, ``pruned`` and ``ctc``; ``wer`` of the transducer and
         ``ctc_wer`` of the CTC head, both by greedy search; ``alike``, the share of neighbours in a batch with different
         transcripts that get the same hypothesis from the transducer. The last three are in per cent.
+        Empty if a process was told to stop.
     """
     scales = torch.tensor([config.scales.simple, config.scales.pruned, config.scales.ctc], dtype=torch.float64)
     transducer, ctc = (kind(model, unk_id=tokenizer.unk_id) for kind in (GreedySearch, CTCGreedySearch))
@@ -49,6 +56,8 @@ def validate(
     tallies = [_Tally() for _ in settings]
     model.eval()
     for number, batch in enumerate(chain(*dev_data)):
+        if stop_request:
+            break
         if number % world.size != world.rank:
             continue
         features = batch.features.to(world.device)  # (N, T, F)
@@ -71,6 +80,8 @@ def validate(
             tally.different += len(different)
             tally.alike += sum(texts[i] == texts[i - 1] for i in different)
     model.train()
+    if world.sum(torch.tensor(float(bool(stop_request)), device=world.device)) > 0:
+        return {}
     return {
         setting_name(*setting): tally.means(scales, world)
         for setting, tally in zip(config.validation, tallies, strict=True)

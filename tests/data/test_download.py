@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from server import serve
 
-from summarymix.data.download import Archive, fetch
+from summarymix.data.download import Archive, fetch, unpack
 
 
 def pack(folder: Path, top: str, part: str, contents: dict[str, bytes]) -> bytes:
@@ -107,6 +107,27 @@ def test_failures_say_what_to_do(published: bytes, tmp_path: Path) -> None:
         assert not server.requests
         with pytest.raises(OSError, match="holds no LibriSpeech/dev-other: delete it"):
             fetch(archive(server.url, published), dl_dir, "LibriSpeech/dev-other")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "target"),
+    [
+        (tarfile.SYMTYPE, "LibriSpeech/x", "/tmp"),
+        (tarfile.LNKTYPE, "LibriSpeech/x", "LibriSpeech/README.TXT"),
+        (tarfile.FIFOTYPE, "LibriSpeech/x", ""),
+        (tarfile.REGTYPE, "../x", ""),
+        (tarfile.REGTYPE, "/x-of-a-test", ""),
+    ],
+)
+def test_links_and_names_that_lead_out_are_refused(tmp_path: Path, kind: bytes, name: str, target: str) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo("LibriSpeech/README.TXT"))
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, target
+        tar.addfile(info)
+    with pytest.raises(OSError, match=rf"a\.tar is damaged or no archive .*{name} is a link.*delete it"):
+        unpack(tmp_path / "a.tar", tmp_path / "folder")
+    assert tree(tmp_path) == {"a.tar", "folder/LibriSpeech/README.TXT"}
 
 
 def test_without_a_published_sum_size_and_gzips_own_sum_are_checked(published: bytes, tmp_path: Path) -> None:

@@ -179,6 +179,11 @@ def test_remote_files(tmp_path: Path, monkeypatch) -> None:
         server.failures = 3
         with pytest.raises(OSError, match="503"):
             remote_files.read_bytes(f"{server.url}/file")
+        server.cut_short = 50
+        with pytest.raises(OSError, match=r"/file: the connection broke \(IncompleteRead\(50 bytes read"):
+            remote_files.read_bytes(f"{server.url}/file")
+        monkeypatch.setattr(remote_files.time, "sleep", lambda _: setattr(server, "cut_short", None))
+        assert remote_files.read_bytes(f"{server.url}/file") == bytes(range(200))
         asked = len(server.requests)
         with pytest.raises(OSError, match="404"):
             remote_files.read_bytes(f"{server.url}/nope")

@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from summarymix.runs import epoch_path, read_checkpoint, save_checkpoint
 from summarymix.scoring.results import Result
 
 pytestmark = pytest.mark.usefixtures("clean")
+CALL = "from summarymix.decoding.cli import main; main('mini')"
 
 
 def assert_same_files(exp_dir: Path, one: Result, other: Result) -> None:
@@ -87,7 +90,9 @@ def test_all_modes_in_one_call(exp_dir: Path, capsys: pytest.CaptureFixture[str]
     ],
 )
 def test_every_method(exp_dir: Path, options: str, search: str, capsys: pytest.CaptureFixture[str]) -> None:
-    results = decode(exp_dir, f"--method {options} --mode offline simulated streaming --compare --num-streams 3")
+    results = decode(
+        exp_dir, f"--decoding-method {options} --mode offline simulated streaming --compare --num-streams 3"
+    )
     method = options.split()[0]
     assert [(r.method, r.search_options, r.mode) for r in results] == [
         (method, search, mode) for mode in ("offline", "simulated", "streaming")
@@ -177,6 +182,11 @@ def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert all(path.is_file() for path in paths)
     main("mini", ["--exp-dir", str(exp_dir), "--table", "markdown"])
     assert capsys.readouterr().out.startswith("| split")
+    # Into a pipe whose reader has left.
+    command = [sys.executable, "-c", CALL, "--exp-dir", str(exp_dir), "--table"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait()) == ("", 141)
 
 
 @pytest.mark.parametrize(

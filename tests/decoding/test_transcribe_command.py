@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 import textwrap
@@ -51,6 +52,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def recognizer(folder: Path) -> Recognizer:
     return summarymix.load(folder / "exp", device="cpu")
+
+
+def in_shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
+    """Run ``command``, in which T stands for transcribe.py, and end with the exit status of T."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from summarymix.decoding.transcribe import main; main()"
+    script = f'T() {{ {sys.executable} -c {shlex.quote(code)} "$@"; }}; {command}; exit ${{PIPESTATUS[0]}}'
+    return subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True)
+
+
+def test_reader_that_leaves_early_and_closed_input_give_no_traceback(folder: Path) -> None:
+    done = in_shell(folder, "T exp --device cpu a.wav b.flac c.ogg a.wav b.flac | head -c 1")
+    assert (done.returncode, done.stderr) == (141, "")
+    assert len(done.stdout) == 1
+    done = in_shell(folder, "T exp --device cpu --stdin <&-")
+    assert done.returncode == 1
+    assert done.stderr == "transcribe.py: --stdin: standard input is closed: pipe 16-bit PCM into it\n"
 
 
 def transcribe(folder: Path, options: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -284,9 +284,21 @@ def test_download(run, server: Path, audio: Path, tmp_path: Path, monkeypatch: p
     assert "VoxPopuli's audio will take about 0.0 GB in" in result.err
     assert not list(corpus.rglob("*.ogg"))
 
+    # Cut off by an earlier version, then by the server, then whole.
+    annotations = server / "annotations" / "asr" / "asr_de.tsv.gz"
+    whole = annotations.read_bytes()
+    (corpus / "asr_de.tsv.gz").write_bytes(whole[:-20])
+    assert "asr_de.tsv.gz is incomplete or damaged (" in download().err
+    (corpus / "asr_de.tsv.gz").unlink()
+    annotations.write_bytes(whole[:-20])
+    result = download()
+    assert result.code == 1
+    assert "asr_de.tsv.gz has arrived incomplete or damaged (" in result.err
+    assert not (corpus / "asr_de.tsv.gz").exists()
+    annotations.write_bytes(whole)
     result = download()
     assert result.code == 0, result.err
-    assert "asr_de.tsv.gz is there" in result.out
+    assert (corpus / "asr_de.tsv.gz").read_bytes() == whole
     assert "2 archives with 0.0 GB to download" in result.out
     expected = {path.name: path.read_bytes() for year in ("2010", "2011") for path in audio.glob(f"{year}/*.ogg")}
     assert {path.name: path.read_bytes() for path in corpus.rglob("*.ogg")} == expected
@@ -341,7 +353,7 @@ def test_from_sessions_to_error_rates(corpus: Path, tmp_path: Path, monkeypatch,
     data = ["--data.prefix", "voxpopuli-de", "--data.lang-dir", "data/lang_bpe_26_de"]
     sizes = ["num_layers=1", "dim=16", "feedforward_dim=32", "summary_dim=16"]
     model = [f"--model.conformer.{size}" for size in sizes] + ["--model.predictor_dim=16", "--model.joiner_dim=16"]
-    fast = ["--max-steps", "2", "--data.num-workers", "0", "--precision", "fp32", "--average-period", "1"]
+    fast = ["--num-epochs", "1", "--data.num-workers", "0", "--precision", "fp32", "--average-period", "1"]
     config = ["--config", str(RECIPE / "conf" / "conformer.yaml")]
     monkeypatch.setattr(sys, "argv", ["train.py", *config, *data, *model, *fast])
     runpy.run_path(str(RECIPE / "train.py"), run_name="__main__")

@@ -50,7 +50,7 @@ ZIPFORMERS = ["zip", "zip-slow", "zip-thirds", "zip-local", "zip-attention", "zi
 def make(kind="merged", dtype=torch.float64, **changes) -> Conformer | Zipformer:
     """A small encoder. ``changes`` are of the Conformer's sizes."""
     torch.manual_seed(2)
-    if kind in CONFORMERS:
+    if not kind.startswith("zip"):
         mixing = DECAY if kind == "decay" else MixingConfig(kind)
         encoder = Conformer(replace(SMALL, **changes), mixing, FEATURES, dropout=0.1)
     else:
@@ -295,6 +295,38 @@ def test_features_that_make_no_whole_chunk_are_refused():
     encoder = make()
     with pytest.raises(ValueError, match=r"4·C \+ 3 features, not 34"):
         encoder.step(torch.randn(1, 34, FEATURES).double(), encoder.init_state(1, ChunkConfig(8)))
+
+
+@pytest.mark.parametrize("kind", [*CONFORMERS, "lite", *ZIPFORMERS])
+def test_bfloat16_weights_work_and_their_state_is_float32(kind):
+    encoder = make(kind, torch.bfloat16)
+    chunk = ChunkConfig(2 * encoder.chunk_multiple, 2)
+    features = torch.randn(2, features_needed(3 * chunk.chunk_size), FEATURES, dtype=torch.bfloat16)
+    lengths = torch.tensor([features.size(1), features.size(1) - 9])
+    whole, _ = encoder(features, lengths, chunk)
+    state = encoder.init_state(2, chunk)
+    assert {tensor.dtype for tensor in state.values()} <= {torch.float32}
+    advance = 4 * chunk.chunk_size
+    for number in range(3):
+        piece = features[:1, number * advance : (number + 1) * advance + 3]
+        out, state = encoder.step(piece.expand(2, -1, -1), state)
+        assert {tensor.dtype for tensor in state.values()} <= {torch.float32}
+        expected = whole[:1, number * chunk.chunk_size :][:, : chunk.chunk_size]
+        torch.testing.assert_close(out[:1], expected, rtol=0.1, atol=0.1)
+
+
+@pytest.mark.parametrize("kind", [*CONFORMERS, "lite", *ZIPFORMERS])
+@pytest.mark.parametrize("is_offline", [True, False])
+def test_padding_that_is_not_finite_does_not_reach_valid_frames(kind, is_offline):
+    encoder = make(kind)
+    chunk = ChunkConfig() if is_offline else ChunkConfig(2 * encoder.chunk_multiple, 2)
+    features, lengths = ragged([150, 64])
+    expected, frames = encoder(features, lengths, chunk)
+    features[1, 64:] = float("nan")
+    features[1, 100:] = float("inf")
+    out, _ = encoder(features, lengths, chunk)
+    for n, length in enumerate(frames):
+        torch.testing.assert_close(out[n, :length], expected[n, :length], rtol=0, atol=1e-9)
 
 
 def test_state_is_small_flat_and_zero():

@@ -27,6 +27,16 @@ def test_a_slow_frame_is_the_weighted_mean_of_its_valid_fast_ones(lengths, facto
             torch.testing.assert_close(slow[n, t], expected, rtol=0, atol=1e-12)
 
 
+def test_padding_that_is_not_finite_stays_in_the_padding():
+    downsample, grid = Downsample(2), ChunkGrid(torch.tensor([3, 8]), 8, ChunkConfig(4))
+    x = torch.randn(2, 8, 3)
+    spoilt = x.clone()
+    spoilt[0, 3:] = torch.tensor([float("nan"), float("inf"), -float("inf")])
+    expected = downsample(x, grid)
+    assert torch.equal(downsample(spoilt, grid)[0, :2], expected[0, :2])
+    assert torch.equal(downsample(spoilt, grid)[1], expected[1])
+
+
 def test_a_fast_frame_is_its_slow_one_and_a_shift_of_its_place():
     upsample = Upsample(2, 3)
     upsample.shifts.data.normal_()

@@ -169,3 +169,12 @@ def test_small_beginnings():
     scale_initial_weights(linear, 0.05)
     torch.testing.assert_close(linear.weight, 0.05 * before)
     assert linear.bias.abs().max() <= 0.005
+
+
+def test_dropout_of_an_utterance_is_the_same_in_all_its_frames_without_gradients_too():
+    torch.manual_seed(0)
+    module = ZipFeedForward(DIM, HIDDEN, 0.5)
+    grid = ChunkGrid(torch.tensor([3000]), 3000, ChunkConfig())
+    with torch.no_grad():
+        out = module(torch.ones(1, 3000, DIM), grid)
+    torch.testing.assert_close(out, out[:, :1].expand_as(out))

@@ -1,8 +1,9 @@
 """A toy task for tests of training: each token is a spectral pattern. As a program, this runs one training.
 
-python training_toy.py EXP_DIR [--die-in-write=N] [--name=integer of TrainConfig ...]
+python training_toy.py EXP_DIR [--die-in-write=N] [--send=SIGNAL --send-in-step=N] [--name=integer of TrainConfig ...]
 """
 
+import itertools
 import math
 import os
 import random
@@ -74,6 +75,9 @@ class ToyData:
         self.fail_on_rank = fail_on_rank
         self.total_seconds = sum(batch.seconds for batch in self.epoch(1))
 
+    def batching(self) -> dict[str, Any]:
+        return {"batches": self.num_batches}
+
     def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
         for number in range(rank + skip_batches * world_size, self.num_batches, world_size):
             if rank == self.fail_on_rank and number > 3:
@@ -140,10 +144,27 @@ def die_in_write(number: int) -> None:
     torch.save = partial_save
 
 
+def signal_in(method: str, call: int, number: int) -> None:
+    """Make the process (of several, the second) signal itself twice in the ``call``-th call of a method of the run."""
+    original, calls = getattr(Run, method), itertools.count(1)
+
+    def signalled(self: Run, *arguments: Any) -> Any:
+        if next(calls) == call and os.environ.get("RANK", "1") == "1":
+            for _ in range(2):
+                os.kill(os.getpid(), number)
+        return original(self, *arguments)
+
+    setattr(Run, method, signalled)
+
+
 if __name__ == "__main__":
     exp_dir = Path(sys.argv[1])
     options = {name: int(value) for name, value in (argument[2:].split("=") for argument in sys.argv[2:])}
     if "die-in-write" in options:
         die_in_write(options.pop("die-in-write"))
+    number = options.pop("send", 0)
+    for method, option in (("forward_backward", "send-in-step"), ("validate", "send-in-validation")):
+        if option in options:
+            signal_in(method, options.pop(option), number)
     data = ToyData(spoil=bool(options.pop("spoil", 0)), fail_on_rank=options.pop("fail-on-rank", None))
     run(toy_config(exp_dir, **options), data)

@@ -4,9 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loss_cases import random_problem
 from torch import Tensor
 
-from summarymix.loss import do_rnnt_pruning, get_rnnt_prune_ranges, rnnt_loss_simple
+from summarymix.loss import do_rnnt_pruning, get_rnnt_prune_ranges, rnnt_loss_pruned, rnnt_loss_simple
 
 
 def occupations(B, T, S, seed, boundary, rnnt_type) -> tuple[Tensor, Tensor]:
@@ -117,6 +118,16 @@ def test_refuses_a_range_no_path_survives():
     px_grad, py_grad = occupations(1, 5, 3, 0, boundary, "regular")
     with pytest.raises(ValueError, match="at least 2"):
         get_rnnt_prune_ranges(px_grad, py_grad, boundary, 1)
+
+
+def test_constrained_lattice_refuses_a_range_no_path_survives():
+    problem = random_problem([(2, 5)])
+    grads = rnnt_loss_simple(problem.lm, problem.am, problem.symbols, 0, None, "constrained", return_grad=True)[1]
+    ranges = get_rnnt_prune_ranges(*grads, problem.boundary, 1)
+    logits = problem.joint(*do_rnnt_pruning(problem.am, problem.lm, ranges))
+    with pytest.raises(ValueError, match=r"s_range must be at least 2 in the constrained lattice .* got 1"):
+        rnnt_loss_pruned(logits, problem.symbols, ranges, 0, problem.boundary, "constrained")
+    assert rnnt_loss_pruned(logits, problem.symbols, ranges, 0, problem.boundary, "modified").isfinite()
 
 
 def test_refuses_shapes_that_do_not_fit():

@@ -161,6 +161,11 @@ def test_from_folders_to_a_page_with_a_plot(tmp_path: Path, monkeypatch: pytest.
     run("write_results.py", "--out", page, *options)
     assert (page.read_text(), plot.read_bytes()) == (text, image)
 
+    # A page of folders alone would lose the comparison.
+    with pytest.raises(SystemExit, match=r"RESULTS\.md has a comparison over seeds, .* --comparison too, or another"):
+        run("write_results.py", "--out", page, others[0])
+    assert page.read_text() == text
+    run("write_results.py", "--out", page, *options, others[0])
     monkeypatch.setattr(sys, "argv", ["write_results.py", "--out", str(page), "--plot", str(plot), str(first)])
     with pytest.raises(SystemExit, match="--baseline and --plot need experiments called MODEL-sSEED"):
         runpy.run_path(str(ROOT / "local" / "write_results.py"), run_name="__main__")

@@ -81,7 +81,7 @@ def test_from_a_folder_of_recordings_to_error_rates(tmp_path: Path) -> None:
     assert "1 audio files have no row in the table" in told
 
     sizes = {"num-layers": 1, "dim": 16, "feedforward-dim": 16, "summary-dim": 16}
-    small = " ".join(f"--model.conformer.{name} {size}" for name, size in sizes.items()) + " --max-steps 2"
+    small = " ".join(f"--model.conformer.{name} {size}" for name, size in sizes.items()) + " --data.max-duration 100"
     out = run(
         recipe,
         "run.sh",

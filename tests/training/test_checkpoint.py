@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ import torch
 from training_toy import TOKENIZER, ToyData, run, toy_config
 
 from summarymix.chunking import ChunkConfig
-from summarymix.runs import epoch_path, list_epochs, load_model, read_checkpoint, save_checkpoint
+from summarymix.runs import (
+    epoch_path,
+    list_epochs,
+    load_model,
+    load_run_or_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 from summarymix.training.checkpoint import newest_checkpoint, remove_old
 
 
@@ -43,8 +51,8 @@ def test_model_comes_back_with_its_configuration_and_tokens(exp_dir: Path) -> No
 
 
 def test_checkpoint_says_nothing_about_the_machine(exp_dir: Path) -> None:
-    names = "model model_avg model_config tokens optimizer scaler progress history config recipe summarymix_version"
-    assert set(read_checkpoint(exp_dir / "epoch-4.pt")) == set(names.split())
+    names = "model model_avg model_config tokens optimizer scaler progress history config batching recipe"
+    assert set(read_checkpoint(exp_dir / "epoch-4.pt")) == {*names.split(), "summarymix_version"}
 
 
 def test_default_is_the_last_epoch(exp_dir: Path) -> None:
@@ -95,6 +103,10 @@ def test_wrong_epochs_are_explained(exp_dir: Path, epoch: int, avg: int, error: 
 def test_missing_files_are_explained(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"No epoch-\*\.pt in .*train first"):
         load_model(tmp_path)
+    run(toy_config(tmp_path / "short", max_steps=2))
+    with pytest.raises(FileNotFoundError, match=r"without --max_steps.* transcribe\.py .*checkpoint-2\.pt"):
+        load_model(tmp_path / "short")
+    assert load_run_or_checkpoint(tmp_path / "short" / "checkpoint-2.pt")[2]["step"] == 2
     run(toy_config(tmp_path, num_epochs=3, average_period=20))
     # The only sample is that of step 20, in epoch 3.
     with pytest.raises(ValueError, match=r"epochs 2 to 2 .*--average_period.*--avg 0"):
@@ -149,7 +161,7 @@ def test_resuming_another_configuration_is_refused(exp_dir: Path, tmp_path: Path
         run(toy_config(tmp_path))
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"hello world", None])
 def test_damaged_file_is_named(exp_dir: Path, tmp_path: Path, content: bytes | None) -> None:
     whole = (exp_dir / "epoch-4.pt").read_bytes()
     (tmp_path / "epoch-4.pt").write_bytes(whole[: len(whole) // 2] if content is None else content)
@@ -157,10 +169,19 @@ def test_damaged_file_is_named(exp_dir: Path, tmp_path: Path, content: bytes | N
         load_model(tmp_path, 4, 0)
 
 
-def test_file_of_something_else_is_named(tmp_path: Path) -> None:
-    torch.save({"weights": torch.zeros(3)}, tmp_path / "epoch-1.pt")
+@pytest.mark.parametrize("content", [{"weights": torch.zeros(3)}, {"model_config": {}}])
+def test_file_of_something_else_is_named(tmp_path: Path, content: dict[str, Any]) -> None:
+    torch.save(content, tmp_path / "epoch-1.pt")
     with pytest.raises(ValueError, match=r"epoch-1\.pt is not a checkpoint of this library"):
         load_model(tmp_path, 1, 0)
+
+
+def test_file_with_code_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:
+    for value in (tmp_path, print):
+        torch.save({"model": value, "model_config": {}}, tmp_path / "epoch-1.pt")
+        with pytest.raises(ValueError, match=r"epoch-1\.pt .*it holds [\w.]+, .* objects can run code") as refusal:
+            load_model(tmp_path, 1, 0)
+        assert not re.search("weights_only|safe_globals", str(refusal.value))
 
 
 def test_full_disk_names_the_file_and_leaves_the_previous_one(tmp_path: Path, monkeypatch: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import training_toy
 from training_toy import ToyData, run, toy_config
 
 from summarymix.runs import read_checkpoint
+from summarymix.training.cli import main
 
 PROGRAM = str(Path(training_toy.__file__))
 
@@ -95,6 +97,17 @@ def test_two_nodes_share_a_corpus(recipe: Path) -> None:
     assert said.count("Training has ended") == 1
 
 
+def test_another_number_of_processes_begins_the_epoch_anew(recipe: Path) -> None:
+    main("toy", ["--exp-dir", "exp", "--max-steps", "2"])
+    (recipe / "train.py").write_text(SPYING_TRAIN_PY)
+    went_well, said = torchrun(["train.py", "--exp-dir", "exp", "--num-epochs", "1"])
+    assert went_well, said
+    assert "Epoch 1 begins anew with the weights of step 2" in said
+    assert "processes was 1 and is 2" in said
+    expected = {f"train-{i}" for i in range(12)} - {"train-3", "train-5"}
+    assert Counter(" ".join(Path(f"cuts-1-{rank}").read_text() for rank in (0, 1)).split()) == Counter(expected)
+
+
 def test_node_that_does_not_see_the_checkpoint_is_told(tmp_path: Path) -> None:
     """Were it to begin anew, it would train on other batches than the rest."""
     run(toy_config(tmp_path / "here", num_epochs=1, accumulate=2))
@@ -125,6 +138,16 @@ def test_two_processes_agree_on_bad_data_and_resume(tmp_path: Path) -> None:
     a, b = (read_checkpoint(exp_dir / "epoch-2.pt")["model"] for exp_dir in (tmp_path, tmp_path / "one"))
     for name, value in a.items():
         torch.testing.assert_close(value, b[name], rtol=1e-4, atol=1e-5)
+
+
+def test_processes_stop_together_if_one_is_told_to(tmp_path: Path) -> None:
+    program = [PROGRAM, str(tmp_path), f"--send={int(signal.SIGTERM)}"]
+    for moment, step in (("--send-in-step=2", 2), ("--send-in-validation=1", 4)):
+        went_well, said = torchrun(*[[*program, moment]] * 2)
+        assert not went_well
+        assert said.count(f"Stopped by SIGTERM: epoch 1, step {step} is saved in {tmp_path}") == 1
+        assert said.count("exitcode  : 143") == 2
+        assert [path.name for path in tmp_path.glob("*.pt")] == [f"checkpoint-{step}.pt"]
 
 
 def test_failure_of_one_process_ends_the_other(tmp_path: Path) -> None:

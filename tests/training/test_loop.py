@@ -18,6 +18,7 @@ from summarymix.data.loading import Batch
 from summarymix.model import Transducer
 from summarymix.runs import list_epochs, read_checkpoint
 from summarymix.training.initialize import feature_stats
+from summarymix.training.run import Run, Step
 from summarymix.training.schedule import LossScales, OptimConfig
 
 NO_MASKS = SpecAugmentConfig(time_warp=0, freq_masks=0, time_masks=0)
@@ -244,16 +245,36 @@ def test_last_and_best_epochs_are_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("checkpoint-*.pt"))
 
 
-def test_max_steps_ends_the_run_with_a_checkpoint_and_a_complete_schedule(tmp_path: Path) -> None:
+def test_max_steps_ends_the_run_within_its_epoch_with_a_complete_schedule(tmp_path: Path) -> None:
     config = toy_config(tmp_path, num_epochs=100, max_steps=11, log_every_steps=1)
     progress, _ = run(config)
-    assert progress.step == 11
-    assert list_epochs(tmp_path) == [1, 2]
+    assert (progress.epoch, progress.batch, progress.step) == (2, 3, 11)
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["checkpoint-11.pt", "epoch-1.pt"]
     assert read_log(tmp_path, "train")[-1]["lr"] < 0.1 * config.optim.lr
+    assert [line["step"] for line in read_log(tmp_path, "valid")] == [8] * 3 + [11] * 3
     # The same command again has nothing to do.
-    before = (tmp_path / "epoch-2.pt").read_bytes()
+    before = (tmp_path / "checkpoint-11.pt").read_bytes()
     assert run(config)[0].step == 11
-    assert (tmp_path / "epoch-2.pt").read_bytes() == before
+    assert (tmp_path / "checkpoint-11.pt").read_bytes() == before
+
+
+def test_epoch_of_a_run_that_max_steps_ended_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    update, trained_on = Run.update, []
+
+    def spy(self: Run, step: Step) -> None:
+        trained_on.extend(cut_id for batch in step.group for cut_id in batch.cut_ids)
+        update(self, step)
+
+    monkeypatch.setattr(Run, "update", spy)
+    for max_steps in (3, 5, None):
+        run(toy_config(tmp_path, num_epochs=1, max_steps=max_steps))
+    assert trained_on == [cut_id for batch in ToyData().epoch(1) for cut_id in batch.cut_ids]
+    assert list_epochs(tmp_path) == [1]
+
+
+def test_max_steps_at_the_end_of_an_epoch_ends_it(tmp_path: Path) -> None:
+    run(toy_config(tmp_path, max_steps=8))
+    assert [path.name for path in tmp_path.glob("*.pt")] == ["epoch-1.pt"]
 
 
 def test_options_without_effect_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -311,7 +332,10 @@ def test_tensorboard_gets_the_numbers_of_the_log(tmp_path: Path) -> None:
     events.Reload()
     losses = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert losses == [(line["step"], pytest.approx(line["loss"])) for line in read_log(tmp_path, "train")]
-    assert "valid/loss" in " ".join(events.Tags()["scalars"])
+    for line in read_log(tmp_path, "valid"):  # each setting has curves of its own
+        for name in ("loss", "wer"):
+            (event,) = events.Scalars(f"valid/{line['setting']}/{name}")
+            assert (event.step, event.value) == (line["step"], pytest.approx(line[name]))
 
 
 def test_each_view_of_a_batch_has_masks_and_a_chunk_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -163,3 +163,18 @@ def test_log_lines_of_steps_that_are_taken_again_are_dropped(tmp_path: Path) -> 
     assert after[len(lines)]["kind"] == "start"
     steps = [line["step"] for line in after if line["kind"] == "train"]
     assert steps == [2, 4, 6, 8, 10, 12, 14, 16]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_saves_and_continues(tmp_path: Path, uninterrupted: Path, number: signal.Signals) -> None:
+    """During a step, and in the validation after an epoch; the signal comes twice, as from a batch system."""
+    for moment in ("--send-in-step=3", "--send-in-validation=1"):
+        command = [*PROGRAM, str(tmp_path), moment, f"--send={int(number)}", *OPTIONS]
+        stopped = subprocess.run(command, capture_output=True, text=True)
+        assert stopped.returncode == 128 + number, stopped.stderr
+        assert "Traceback" not in stopped.stderr
+        assert f"Stopped by {number.name}: epoch " in stopped.stderr.splitlines()[-1]
+        assert len(list(tmp_path.glob("checkpoint-*.pt"))) == 1
+    resumed = subprocess.run([*PROGRAM, str(tmp_path), *OPTIONS], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_run(uninterrupted, tmp_path)

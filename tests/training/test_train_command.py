@@ -1,7 +1,9 @@
 """``train.py`` on audio files: the real data, model and command line together."""
 
 import json
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ import torch
 import yaml
 
 from summarymix.blocks.attention import RelativeAttention
+from summarymix.data.skipped import SkippedItems
 from summarymix.encoder.zipformer import Zipformer
 from summarymix.runs import load_model, read_checkpoint
 from summarymix.training.checkpoint import replace_step_checkpoint
 from summarymix.training.cli import main
+from summarymix.training.run import Run, Step
 
 
 def test_command_trains_resumes_and_names_what_it_leaves_out(
@@ -53,13 +57,56 @@ def test_run_stopped_within_an_epoch_continues_with_the_batches_that_are_left(
     for _ in range(3):
         with monkeypatch.context() as patch:
             patch.setattr("summarymix.training.run.replace_step_checkpoint", save_and_stop)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(SystemExit, match="130"):
                 main("toy", ["--exp-dir", "stopped", "--save-every-steps", "2"])
     main("toy", ["--exp-dir", "stopped", "--save-every-steps", "2"])
     whole, stopped = (read_checkpoint(Path(name, "epoch-2.pt")) for name in ("whole", "stopped"))
     assert whole["progress"]["step"] == stopped["progress"]["step"] > 6
     assert whole["history"] == stopped["history"]
     assert all(torch.equal(value, stopped["model"][name]) for name, value in whole["model"].items())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ([], None),
+        (["--data.num-workers", "0", "--accumulate", "2", "--seed=42"], None),
+        (["--data.max-duration", "8"], r"data\.max_duration was 4\.0 and is 8\.0"),
+        (["--data.num-buckets", "2"], r"data\.num_buckets was 30 and is 2"),
+        (["--data.shuffle-buffer", "3"], r"data\.shuffle_buffer was 20000 and is 3"),
+        (["--data.max-seconds", "1.5"], r"training cuts was 11 \(checksum \w+\) and is \d+ \(checksum \w+\)"),
+        (["--data.silence.probability", "1"], r"data\.silence\.probability was 0\.0 and is 1\.0"),
+        (["--data.train", "[train, dev]"], r"training cuts was 11 .* and is 15"),
+        (["--seed", "1"], "seed was 42 and is 1"),
+    ],
+)
+def test_epoch_with_other_batches_begins_anew_and_loses_nothing(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], told: str
+) -> None:
+    update = Run.update
+    trained_on: list[str] = []
+
+    def spy(self: Run, step: Step) -> None:
+        trained_on.extend(cut_id for batch in step.group for cut_id in batch.cut_ids)
+        update(self, step)
+
+    monkeypatch.setattr(Run, "update", spy)
+    main("toy", ["--exp-dir", "exp", "--num-epochs", "1", "--max-steps", "2"])
+    before = trained_on.copy()
+    assert 0 < len(before) < 10
+    capsys.readouterr()
+    main("toy", ["--exp-dir", "exp", "--num-epochs", "1", *options])
+    after = trained_on[len(before) :]
+    said = capsys.readouterr().err
+    if told is None:
+        assert "begins anew" not in said
+        after = trained_on
+    else:
+        assert re.search(rf"Epoch 1 begins anew with the weights of step 2, because .*{told}", said)
+    cuts = {f"train-{i}" for i in range(12)} | ({f"dev-{i}" for i in range(4)} if "[train, dev]" in options else set())
+    for name in ("skipped.tsv", "skipped-unreadable.tsv"):
+        cuts -= {item.id for item in SkippedItems.read(Path("exp", name)).items}
+    assert Counter(after) == Counter(cuts)
 
 
 def test_neither_workers_nor_the_memory_scan_change_the_result(recipe: Path) -> None:
@@ -93,7 +140,8 @@ def test_the_zipformer_is_chosen_by_an_option_and_trains_with_its_own_optimiser(
     }
     Path("zip.yaml").write_text(yaml.safe_dump({"model": {"encoder": "zipformer", "zipformer": sizes}}))
     options = ["--config", "conf/conformer.yaml", "--config", "zip.yaml"]
-    main("toy", ["--exp-dir", "exp", *options])
+    # 7 frames are no multiple of 2: training and the scan of memory round them up.
+    main("toy", ["--exp-dir", "exp", *options, "--chunk.min_chunk", "7", "--scan-memory", "true"])
     assert yaml.safe_load(Path("exp/config.yaml").read_text())["optim"]["name"] == "scaled_adam"
     model, _, _ = load_model("exp")
     assert isinstance(model.encoder, Zipformer)

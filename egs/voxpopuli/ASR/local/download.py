@@ -8,25 +8,35 @@ Run the same command again to continue an interrupted download.
 
 import argparse
 import sys
-import tarfile
 import urllib.request
 from pathlib import Path
 
 from lhotse.recipes import voxpopuli
-from lhotse.utils import resumable_download, safe_extract
+from lhotse.utils import resumable_download
 from normalize import LETTERS
 
+from summarymix.data.download import gzip_damage, unpack
 from summarymix.files import check_disk_space
 
 
 def download_annotations(corpus: Path, language: str) -> None:
-    """Download ``asr_LANG.tsv.gz``. The file appears when it is complete."""
+    """Download ``asr_LANG.tsv.gz``. The file appears when it is complete.
+
+    Raises:
+        OSError: the server cannot be reached, or the file is incomplete or damaged.
+    """
     name = f"asr_{language}.tsv.gz"
-    if (corpus / name).is_file() or (corpus / "transcribed_data" / language / name).is_file():
-        print(f"{name} is there")
-        return
+    for path in (corpus / name, corpus / "transcribed_data" / language / name):
+        if path.is_file():
+            if problem := gzip_damage(path):
+                raise OSError(f"{path} is incomplete or damaged ({problem}): delete it")
+            print(f"{name} is there")
+            return
     partial = corpus / f"{name}.part"
     resumable_download(f"{voxpopuli.DOWNLOAD_BASE_URL}/annotations/asr/{name}", partial)
+    if problem := gzip_damage(partial):
+        partial.unlink()
+        raise OSError(f"{name} has arrived incomplete or damaged ({problem})")
     partial.rename(corpus / name)
 
 
@@ -48,11 +58,7 @@ def download_sessions(corpus: Path, language: str) -> None:
         check_disk_space(audio, total + max(sizes.values()) - there, "VoxPopuli's audio")
     for path in missing:
         resumable_download(_url(path), path, completed_file_size=sizes[path])
-        try:
-            with tarfile.open(path) as file:
-                safe_extract(file, audio)
-        except tarfile.TarError as error:
-            sys.exit(f"{path} is damaged ({error}): delete it, and run the same command again")
+        unpack(path, audio)
         path.unlink()
 
 
