@@ -6,6 +6,7 @@
 #   stage N TITLE MARK [SETTINGS]
 #                             succeeds if stage N has to run: --stage <= N <= --stop-stage, and it is not done yet
 #   stage_done                ends that stage and writes MARK
+#   check_names NAME ...      exits unless the names can be parts of paths and arguments
 #
 # A stage is done when MARK exists, was written with the same SETTINGS, and no earlier stage has run since.
 # A recipe contains
@@ -71,6 +72,18 @@ parse_options() {
       echo "${0##*/}: --${_number//_/-} takes a number, not '${!_number}'" >&2
       exit 2
     fi
+  done
+}
+
+check_names() {
+  local _name
+  for _name; do
+    case $_name in
+      "" | [-._]* | */*)
+        echo "${0##*/}: '$_name' cannot be the name of a split or a corpus: begin with a letter or a digit" >&2
+        exit 2
+        ;;
+    esac
   done
 }
 

@@ -68,6 +68,7 @@ begin() {
 
 prepare_stages() {
   local prefix=$1 train=$2 eval=$3
+  check_names "$prefix" $train $eval
   local options=(--manifest-dir "$manifests" --out-dir "$fbank" --nj "$nj")
   [ -z "$dask_scheduler" ] || options+=(--executor dask --dask-scheduler "$dask_scheduler")
   local features=(--storage "$storage" --backend "$feature_backend")
