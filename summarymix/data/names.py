@@ -95,6 +95,11 @@ def is_encodable(text: str) -> bool:
     return not re.search("[\0\ud800-\udfff]", text)
 
 
+def is_path(text: str) -> bool:
+    """True if a file on a usual system can have the path ``text``."""
+    return is_encodable(text) and len(text.encode()) < 4096 and all(len(p.encode()) < 256 for p in text.split("/"))
+
+
 def is_id(id_: str) -> bool:
     """True if ``id_`` can be part of a line of a report: it has no line break, tab or other control character."""
     return not any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in id_)

@@ -23,8 +23,8 @@ _FOREIGN = {
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     r"""Yield the number, from 1, and the content of each line of a text file.
 
-    The file is in UTF-8, or in UTF-16 with a byte order mark; with the suffix ``.gz`` it is compressed. Lines end with
-    ``\n``, ``\r\n`` or ``\r``, which are not part of the content.
+    The file is in UTF-8, with or without a byte order mark, or in UTF-16 with one. With the suffix ``.gz`` it is
+    compressed. Lines end with ``\n``, ``\r\n`` or ``\r``, which are not part of the content.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -38,7 +38,8 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         with cast(BinaryIO, gzip.open(path) if path.suffix == ".gz" else path.open("rb")) as file:
             for line in _lines(path, file):
                 number += 1
-                yield number, line
+                # Concatenated files have byte order marks in their middle.
+                yield number, line.removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         byte = "" if error.encoding != "utf-8" else f", because of the byte 0x{error.object[error.start]:02X}"
         raise ValueError(
@@ -62,8 +63,6 @@ def _lines(path: Path, file: BinaryIO) -> Iterator[str]:
             f"{path}, line 1: the file seems to be UTF-16 without a byte order mark: convert it with "
             f"iconv -f utf-16{order} -t utf-8"
         )
-    if head.startswith(codecs.BOM_UTF8):
-        file.read(len(codecs.BOM_UTF8))
     for block in file:
         text = block.decode("utf-8")
         if "\r" not in text:

@@ -21,6 +21,11 @@ def test_the_lines_of_every_encoding(encoding: str, end: str, last: bool, tmp_pa
         assert list(read_lines(path)) == list(enumerate(LINES, 1))
 
 
+def test_byte_order_marks_of_concatenated_files(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(2 * "one\n".encode("utf-8-sig"))
+    assert list(read_lines(tmp_path / "a")) == [(1, "one"), (2, "one")]
+
+
 @pytest.mark.parametrize("byte_order", ["utf-16-le", "utf-16-be"])
 def test_utf16_of_either_byte_order(byte_order: str, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(("\ufeff" + "\n".join(LINES)).encode(byte_order))

@@ -136,7 +136,8 @@ def gather(
 
     Args:
         rows: the utterances, and rows that their reader has left out.
-        recordings: recording, or its problem, by the rows' ``audio``. Duplicate ids get a number appended.
+        recordings: recording, or its problem, by the rows' ``audio``, without those that cannot be paths. Duplicate ids
+            get a number appended.
         channel: channel to use of multi-channel audio if the row gives none; if both are None, the row is left out.
         text_case: case of the transcripts, see :func:`summarymix.data.transcripts.normalize_text`.
     """
@@ -150,7 +151,7 @@ def gather(
         if isinstance(row, Skipped):
             corpus.skipped.add(row)
             continue
-        if problem := _unusable_field(row):
+        if problem := _unusable_field(row, recordings):
             corpus.skipped.add(_left_out(row, row.id or "", row.audio, problem))
             continue
         split = row.split or "train"
@@ -168,13 +169,13 @@ def gather(
     return corpus
 
 
-def _unusable_field(row: Row) -> Problem | None:
+def _unusable_field(row: Row, recordings: Mapping[str, Recording | Skipped]) -> Problem | None:
     """Problem of a field that cannot be written to paths, manifests or lists; None if there is none."""
     if row.split is not None and not is_name(row.split):
         return "unusable split name", ascii(row.split), NAME_RULE
     if row.id is not None and not is_id(row.id):
         return "unusable id", ascii(row.id), "remove line breaks, tabs and other control characters from the id"
-    for name in ("audio", "text", "speaker", "language"):
+    for name in ("text", "speaker", "language"):
         value = getattr(row, name)
         if value and not is_encodable(value):
             return (
@@ -182,6 +183,12 @@ def _unusable_field(row: Row) -> Problem | None:
                 f"NUL or half a surrogate pair in {name}: {value!a:.200}",
                 "remove the character",
             )
+    if row.audio not in recordings:
+        return (
+            "unusable audio path",
+            f"{row.audio!a:.200}",
+            "correct the path: it is too long, or has NUL or a surrogate",
+        )
     return None
 
 
@@ -304,7 +311,7 @@ def _open_command(command: str, name: str, timeout: float) -> Recording | Skippe
         output = io.BytesIO(run_command(command, timeout))
         samples, rate = soundfile.read(output, dtype="float32", always_2d=True)  # (n, channels)
     # soundfile.SoundFileError is a RuntimeError
-    except (ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         return Skipped(name, command, "unreadable audio", f"{error}", remedy)
     num_samples, num_channels = samples.shape
     if num_samples == 0:

@@ -17,7 +17,7 @@ from lhotse import Recording
 from summarymix.cli import say
 from summarymix.data.corpus.base import Corpus, Row, command_in, gather, open_commands, open_files
 from summarymix.data.corpus.commands import TIMEOUT
-from summarymix.data.names import check_name, is_encodable, printable
+from summarymix.data.names import check_name, is_encodable, is_path, printable
 from summarymix.data.skipped import Skipped
 from summarymix.data.text_files import read_lines
 
@@ -48,6 +48,10 @@ def read_kaldi_corpus(
         folders = {path.parent.name: path.parent for path in sorted(kaldi_dir.glob("*/wav.scp"))}
     if not folders:
         raise ValueError(f"No wav.scp in {kaldi_dir} or the folders in it: correct --kaldi-dir")
+
+    def is_command(source: str) -> bool:
+        return source.startswith(command_in(audio_dir, "")) and is_encodable(source)
+
     rows: list[Row | Skipped] = []
     names: dict[str, str] = {}  # recording names by file or command
     missing: dict[str, Recording | Skipped] = {}
@@ -56,7 +60,7 @@ def read_kaldi_corpus(
             check_name(split, f"{printable(folder)}: the split")
         scp = _Table(folder / "wav.scp")
         audio = {name: _audio(value, audio_dir) for name, value in scp.values.items()}
-        names |= {source: name for name, source in audio.items() if is_encodable(source)}
+        names |= {source: name for name, source in audio.items() if is_path(source) or is_command(source)}
         for row in _rows(folder, split, scp):
             if isinstance(row, Skipped):
                 rows.append(row)
@@ -65,7 +69,7 @@ def read_kaldi_corpus(
                 file = printable(folder / "wav.scp")
                 missing[row.audio] = Skipped(row.audio, file, "missing audio", "", "add the recording to wav.scp")
             rows.append(replace(row, audio=audio.get(row.audio, row.audio)))
-    commands = {source: name for source, name in names.items() if source.startswith(command_in(audio_dir, ""))}
+    commands = {source: name for source, name in names.items() if is_command(source)}
     files = {source: name for source, name in names.items() if source not in commands}
     if commands:
         say(

@@ -10,7 +10,7 @@ from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, Supervis
 from lhotse.cut import MixedCut
 
 from summarymix.data.corpus.base import Corpus, Row, gather
-from summarymix.data.names import check_name, is_encodable, printable
+from summarymix.data.names import check_name, is_path, printable
 from summarymix.data.skipped import Skipped, SkippedItems
 
 _NAME = re.compile(r"(?:.+[_-])?(?P<kind>recordings|supervisions|cuts)(?:[_-](?P<split>.+))?\.jsonl(?:\.gz)?")
@@ -130,7 +130,7 @@ def _with_absolute_paths(recording: Recording, audio_dir: Path) -> Recording | S
     for source in recording.sources:
         if source.type == "file":
             source = replace(source, source=str(audio_dir / source.source))
-            if not is_encodable(source.source) or not Path(source.source).is_file():
+            if not is_path(source.source) or not Path(source.source).is_file():
                 remedy = "restore the file, or give the base folder of relative paths with --audio-dir"
                 return Skipped(recording.id, source.source, "missing audio", "", remedy)
         sources.append(source)

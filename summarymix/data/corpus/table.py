@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from summarymix.data.corpus.base import Corpus, Row, gather, name_of, open_files
-from summarymix.data.names import is_encodable, printable
+from summarymix.data.names import is_path, printable
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.data.text_files import read_lines
 
@@ -179,7 +179,7 @@ def _number(row: Mapping[str, str], column: str) -> float | None:
 def read_table_corpus(table: Path, audio_dir: Path, num_jobs: int = 1, **options: Any) -> Corpus:
     """Read the corpus in a table; ``options`` are passed to :func:`summarymix.data.corpus.base.gather`."""
     rows = list(read_table(table, audio_dir))
-    paths = [row.audio for row in rows if isinstance(row, Row) and is_encodable(row.audio)]
+    paths = [row.audio for row in rows if isinstance(row, Row) and is_path(row.audio)]
     names = {path: name_of(os.path.relpath(path, audio_dir)) for path in paths}
     corpus = gather(rows, open_files(names, num_jobs), **options)
     named = {os.path.realpath(path) for path in names}

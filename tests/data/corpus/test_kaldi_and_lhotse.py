@@ -100,7 +100,7 @@ def test_malformed_kaldi_lines_are_listed(audio_dir: Path, tmp_path: Path) -> No
     ]
     (folder / "segments").unlink()
     corpus = read_kaldi_corpus(folder, audio_dir)
-    assert {item.id: item.reason for item in corpus.skipped.items}["r9"] == "unusable character"
+    assert {item.id: item.reason for item in corpus.skipped.items}["r9"] == "unusable audio path"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
