@@ -228,6 +228,7 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
         "PATH": str(source.path),
         "SOURCE": shlex.join(_options(source)),
         "CONTENTS": _contents(source),
+        "TEXT_CASE": source.text,
         "HOURS": f"{hours:.3g}",
         "max_seconds": str(max_seconds),
         **{kind.upper(): " ".join(names[kind]) for kind in names},

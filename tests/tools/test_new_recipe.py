@@ -173,7 +173,9 @@ def test_command_line(source: CorpusSource, tmp_path: Path, monkeypatch, capsys)
     recipe = f"{os.path.relpath(tmp_path)}/c/ASR"
     assert out.endswith(f"{recipe} is ready. Next: {recipe}/run.sh\n")
     assert f"see {recipe}/data/manifests/characters.tsv" in out
-    assert "--text lower --channel 1" in (tmp_path / "c" / "ASR" / "prepare.sh").read_text()
+    script = (tmp_path / "c" / "ASR" / "prepare.sh").read_text()
+    assert "--text lower --channel 1" in script
+    assert "\ntext_case=lower\n" in script
     assert "several channels" not in out
     with pytest.raises(SystemExit, match=r"new_recipe.py: .*c is there already"):
         call("c", *options)
