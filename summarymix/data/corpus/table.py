@@ -72,7 +72,7 @@ def read_table(table: Path, audio_dir: Path) -> Iterator[Row | Skipped]:
             elif columns:
                 fields = _by_column(columns, _fields(line, table.suffix))
             else:
-                columns = _header(_fields(line, table.suffix))
+                columns = _header(_fields(line, table.suffix), table.suffix)
                 continue
             id_ = str(fields.get("id") or "")
             yield _row(fields, audio_dir, where)
@@ -82,14 +82,15 @@ def read_table(table: Path, audio_dir: Path) -> Iterator[Row | Skipped]:
             yield Skipped(id_ or f"line {number}", where, "malformed row", error.problem, error.remedy)
 
 
-def _header(columns: list[str]) -> list[str]:
+def _header(columns: list[str], suffix: str) -> list[str]:
     columns = [column.strip() for column in columns]
     for column in COLUMNS:
         if columns.count(column) > 1:
             raise _Malformed(f"{columns.count(column)} columns are named {column}", "rename all but one")
         if column in NEEDED_COLUMNS and column not in columns:
-            names = ", ".join(columns)
-            raise _Malformed(f"no {column!r}. The columns are: {names:.500}", "name the columns in the first line")
+            names, separator = ", ".join(columns), "tabs" if suffix == ".tsv" else "commas"
+            remedy = f"name the columns in the first line, separated by {separator}"
+            raise _Malformed(f"no {column!r}. The columns are: {names:.500}", remedy)
     return columns
 
 
