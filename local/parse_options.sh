@@ -7,6 +7,7 @@
 #                             succeeds if stage N has to run: --stage <= N <= --stop-stage, and it is not done yet
 #   stage_done                ends that stage and writes MARK
 #   write_whole FILE          writes standard input to FILE, which is left as it was if that fails
+#   check_names NAME ...      exits unless the names can be parts of paths and arguments
 #
 # A stage is done when MARK holds the same SETTINGS and the run of the stage before it whose result it used. Each run has
 # its own name, so an earlier stage that runs again makes the later ones run again, whatever the clock says. To run a
@@ -73,6 +74,18 @@ parse_options() {
       echo "${0##*/}: --${_number//_/-} takes a number, not '${!_number}'" >&2
       exit 2
     fi
+  done
+}
+
+check_names() {
+  local _name
+  for _name; do
+    case $_name in
+      "" | [-._]* | */*)
+        echo "${0##*/}: '$_name' cannot be the name of a split or a corpus: begin with a letter or a digit" >&2
+        exit 2
+        ;;
+    esac
   done
 }
 

@@ -25,6 +25,7 @@ feature_backend=lhotse
 disjoint_speakers=false
 vocab_size=500
 model_type=unigram
+text_case=keep
 lang_dir=
 musan=auto
 shar=false
@@ -47,6 +48,8 @@ Stages of every recipe: 2 features, 3 validation, 4 tokens, 5 noise, 6 Shar. Opt
   --disjoint-speakers true    fail if two splits share a speaker, instead of a warning
   --model-type T              kind of tokens: unigram, bpe or char
   --vocab-size N              number of tokens; for char the maximum
+  --text-case C               case to which stage 1 converts the transcripts: keep, lower or upper; hotwords and text of
+                              language models are converted as well (default: keep)
   --lang-dir DIR              folder of the tokens (default: DATA_DIR/lang_bpe_N or DATA_DIR/lang_char, with _L appended
                               if the recipe has an option --lang L)
   --musan M                   noise to mix in during training. true: MUSAN (OpenSLR 17), 11 GB to download unless
@@ -68,6 +71,7 @@ begin() {
 
 prepare_stages() {
   local prefix=$1 train=$2 eval=$3
+  check_names "$prefix" $train $eval
   local options=(--manifest-dir "$manifests" --out-dir "$fbank" --nj "$nj")
   [ -z "$dask_scheduler" ] || options+=(--executor dask --dask-scheduler "$dask_scheduler")
   local features=(--storage "$storage" --backend "$feature_backend")
@@ -91,13 +95,14 @@ prepare_stages() {
     stage_done
   fi
 
-  if [ -n "$train" ] && stage 4 "Tokens" "$lang_dir/.done" "--vocab-size $vocab_size --model-type $model_type"; then
+  local tokens=(--vocab-size "$vocab_size" --model-type "$model_type")
+  [ "$text_case" = keep ] || tokens+=(--text-case "$text_case")
+  if [ -n "$train" ] && stage 4 "Tokens" "$lang_dir/.done" "${tokens[*]}"; then
     local split supervisions=()
     for split in $train; do
       supervisions+=("$manifests/${prefix}_supervisions_$split.jsonl.gz")
     done
-    "$_stages_dir/train_bpe.py" --lang-dir "$lang_dir" --vocab-size "$vocab_size" --model-type "$model_type" \
-      --supervisions "${supervisions[@]}"
+    "$_stages_dir/train_bpe.py" --lang-dir "$lang_dir" "${tokens[@]}" --supervisions "${supervisions[@]}"
     stage_done
   fi
 

@@ -11,12 +11,15 @@ from pathlib import Path
 
 from summarymix.cli import clear_errors
 from summarymix.data.corpus.options import add_source_options, prepare_corpus, source_of
+from summarymix.data.names import name_argument
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_source_options(parser)
-    parser.add_argument("--prefix", required=True, help="name of the corpus in the manifests' file names")
+    parser.add_argument(
+        "--prefix", type=name_argument, required=True, help="name of the corpus in the manifests' file names"
+    )
     parser.add_argument("--fill-splits", action="store_true", help="take missing dev and test splits from train")
     parser.add_argument("--out-dir", type=Path, default=Path("data/manifests"))
     parser.add_argument("--nj", type=int, default=4, help="files to open at a time")

@@ -54,6 +54,7 @@ begin() {
 
 run_stages() {
   local prefix=$1 train=$2 split
+  check_names "$prefix" $train $splits
   local settings=(--chunk-ms $chunk_ms --left-chunks $left_chunks)
 
   if [ "$stage" -le 0 ] && [ "$stop_stage" -ge 0 ]; then

@@ -8,6 +8,7 @@ from typing import get_args
 from lhotse import SupervisionSet
 
 from summarymix.data.tokens import ModelType, Tokenizer
+from summarymix.data.transcripts import TextCase
 
 
 def main() -> None:
@@ -16,11 +17,14 @@ def main() -> None:
     parser.add_argument("--lang-dir", type=Path, required=True)
     parser.add_argument("--vocab-size", type=int, default=500, help="number of tokens, including blank and unknown")
     parser.add_argument("--model-type", choices=get_args(ModelType), default="unigram")
+    parser.add_argument(
+        "--text-case", choices=get_args(TextCase), default="keep", help="case to which the transcripts were converted"
+    )
     args = parser.parse_args()
 
     texts = [s.text or "" for path in args.supervisions for s in SupervisionSet.from_jsonl_lazy(path)]
     try:
-        tokenizer = Tokenizer.train(texts, args.vocab_size, args.model_type)
+        tokenizer = Tokenizer.train(texts, args.vocab_size, args.model_type, args.text_case)
     except ValueError as error:
         parser.error(str(error))
     tokenizer.write(args.lang_dir)

@@ -26,11 +26,12 @@ def main() -> None:
         parser.error("--order must be 1 or more")
 
     with clear_errors("train_ngram.py"):
-        texts = read_texts(args.supervisions, args.text)
         if args.words:
+            texts = read_texts(args.supervisions, args.text)
             write_ngrams(args.out, map(str.split, texts), (), args.order)
         else:
             tokenizer = Tokenizer.from_lang_dir(args.lang_dir)
+            texts = read_texts(args.supervisions, args.text, tokenizer)
             sentences = ([tokenizer.tokens[i] for i in tokenizer.encode(text)] for text in texts)
             write_ngrams(args.out, sentences, tokenizer.tokens[1:], args.order)  # all but blank
     print(args.out)

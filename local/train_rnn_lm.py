@@ -52,8 +52,8 @@ def train(args: argparse.Namespace) -> None:
         FileNotFoundError: a file is missing.
     """
     tokenizer = Tokenizer.from_lang_dir(args.lang_dir)
-    data = Sentences(read_texts(args.supervisions, args.text), tokenizer)
-    dev = Sentences(read_texts(args.dev_supervisions, args.dev_text), tokenizer)
+    data = Sentences(read_texts(args.supervisions, args.text, tokenizer), tokenizer)
+    dev = Sentences(read_texts(args.dev_supervisions, args.dev_text, tokenizer), tokenizer)
     config = RnnLMTraining(**{field.name: getattr(args, field.name) for field in fields(RnnLMTraining)})
     sources = {name: " ".join(map(str, getattr(args, name))) for name in SOURCES}
     RnnLMRun(args.out, config, tokenizer, data, dev, sources, args.device).train()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -68,6 +69,38 @@ def new_folder(path: Path | str) -> Iterator[Path]:
         partial.replace(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_own(folder: Path | str, names: str) -> None:
+    """Check that this program made everything in ``folder``, which is about to be removed or replaced.
+
+    Args:
+        folder: a folder, which need not exist.
+        names: regular expression for the names of the files and folders that this program makes there.
+
+    Raises:
+        FileExistsError: there is something else.
+    """
+    folder = Path(folder)
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise FileExistsError(f"{folder} is in the way: move it, or choose another folder")
+    for path in sorted(folder.rglob("*")):
+        if not re.fullmatch(names, path.name):
+            raise FileExistsError(
+                f"{folder} is in the way: {path} is not from this program, so the folder is not removed. Move it, or "
+                "choose another folder"
+            )
+
+
+def remove_own(folder: Path | str, names: str) -> None:
+    """Remove a folder if it exists, after :func:`check_own`.
+
+    Raises:
+        FileExistsError: something in the folder is not from this program; nothing is removed.
+    """
+    check_own(folder, names)
+    if Path(folder).exists():
+        shutil.rmtree(folder)
 
 
 def check_disk_space(folder: Path | str, needed_bytes: float, what: str) -> None:

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from summarymix.files import atomic_write, check_disk_space
+from summarymix.files import atomic_write, check_disk_space, remove_own
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path):
@@ -44,3 +44,23 @@ def test_too_little_room_is_found_out_before(tmp_path):
     with pytest.raises(OSError, match=r"A film will take about 5000000\.0 GB in .*yet, where .* GB are free"):
         check_disk_space(tmp_path / "not" / "yet", 5e15, "A film")
     assert not (tmp_path / "not").exists()
+
+
+def test_only_own_folders_are_removed(tmp_path):
+    own = r"\d+\.tar|\d+"
+    folder = tmp_path / "folder"
+    remove_own(folder, own)
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "2.tar").write_text("")
+    link = tmp_path / "link"
+    link.symlink_to(folder)
+    for path, other in ((folder, folder / "1" / "notes.txt"), (link, None)):
+        if other:
+            other.write_text("precious")
+        with pytest.raises(FileExistsError, match=rf"{path.name} is in the way"):
+            remove_own(path, own)
+        assert (folder / "1" / "2.tar").exists()
+        if other:
+            other.unlink()
+    remove_own(folder, own)
+    assert not folder.exists()

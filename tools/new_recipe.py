@@ -19,7 +19,6 @@ import math
 import os
 import re
 import shlex
-import shutil
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,10 +27,12 @@ try:
     from summarymix.cli import clear_errors
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing}: activate this repository's environment first with `. tools/setup.sh`")
-from summarymix.data.corpus.base import Corpus, Utterance, kind_of
+from summarymix.data.corpus.base import Corpus, Utterance
 from summarymix.data.corpus.options import CorpusSource, add_source_options, prepare_corpus, source_of
 from summarymix.data.corpus.report import hours_by_rate
+from summarymix.data.names import check_name, kind_of
 from summarymix.encoder.zipformer import ZipformerConfig
+from summarymix.files import new_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(__file__).parent / "recipe_template"
@@ -200,23 +201,16 @@ def new_recipe(name: str, source: CorpusSource, egs_dir: Path = ROOT / "egs", nu
         FileExistsError: the recipe exists.
         FileNotFoundError: a file is missing.
     """
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name):
-        raise ValueError(
-            f"{name!r} cannot be a recipe's name: begin with a letter, and use letters, digits, dashes and underscores"
-        )
+    check_name(name, "the recipe")
     source = source.absolute()
     recipe = egs_dir / name
     if recipe.exists():
         raise FileExistsError(f"{recipe} is there already: choose another name, or remove the folder first")
-    partial = recipe.with_name(f".{name}.{os.getpid()}.part")
-    try:
+    with new_folder(recipe) as partial:
         corpus, lines = prepare_corpus(source, name, partial / "ASR" / "data" / "manifests", num_jobs, fill=True)
         values, told = _choose(name, source, corpus, egs_dir)
         for name_of_file in TEMPLATE_FILES:
             _write(TEMPLATE / name_of_file, partial / "ASR" / name_of_file, values)
-        partial.rename(recipe)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return [line.replace(str(partial), str(recipe)) for line in lines] + told
 
 
@@ -234,10 +228,12 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
         "PATH": str(source.path),
         "SOURCE": shlex.join(_options(source)),
         "CONTENTS": _contents(source),
+        "TEXT_CASE": source.text,
         "HOURS": f"{hours:.3g}",
         "max_seconds": str(max_seconds),
         **{kind.upper(): " ".join(names[kind]) for kind in names},
-        **{f"{kind.upper()}_LIST": ", ".join(names[kind]) for kind in names},
+        # Quoted, because YAML reads names such as 1, no and null as other things.
+        **{f"{kind.upper()}_LIST": ", ".join(f'"{split}"' for split in names[kind]) for kind in names},
         "TEST_STRINGS": '", "'.join(names["test"]),
         **choose_sizes(hours),
         **choose_tokens(texts, hours),
@@ -263,7 +259,11 @@ def _options(source: CorpusSource) -> list[str]:
     """Options of local/prepare_table.py for the corpus."""
     option = "--table" if source.table else "--kaldi-dir" if source.kaldi_dir else "--lhotse-manifests"
     options = [option, str(source.path), "--audio-dir", str(source.audio_dir), "--text", source.text]
-    return options if source.channel is None else [*options, "--channel", str(source.channel)]
+    if source.channel is not None:
+        options += ["--channel", str(source.channel)]
+    if source.kaldi_dir:
+        options += ["--command-timeout", f"{source.command_timeout:g}"]
+    return options
 
 
 def _contents(source: CorpusSource) -> str:

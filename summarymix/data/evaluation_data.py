@@ -7,9 +7,10 @@ from lhotse.dataset import SimpleCutSampler
 
 from summarymix.data.config import DataConfig
 from summarymix.data.cut_filter import CutProblems
+from summarymix.data.cuts import transcript
 from summarymix.data.loading import Batch, BatchLoader, load_batches
 from summarymix.data.skipped import separate
-from summarymix.data.tokens import Tokenizer
+from summarymix.data.tokens import Coverage, Tokenizer
 
 
 class EvalData:
@@ -49,6 +50,10 @@ class EvalData:
         # Cuts of equal duration are sorted by id, so that the order does not depend on the manifest.
         self._cuts = sorted(kept, key=lambda cut: (cut.duration, cut.id))
         self.num_cuts = len(kept)
+        self.coverage = Coverage(tokenizer)
+        """Words of the transcripts that the tokens can and cannot write."""
+        for cut in kept:
+            self.coverage.add(transcript(cut))
         self.total_seconds = sum(cut.duration for cut in kept)
 
     @property

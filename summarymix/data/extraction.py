@@ -7,6 +7,7 @@ fingerprint of the cuts, audio files and options. So a restarted run reuses fini
 options reuses none, and the number of jobs does not affect the result.
 """
 
+import errno
 import gzip
 import hashlib
 import json
@@ -20,7 +21,6 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
 
 import lhotse
 import numpy as np
@@ -32,14 +32,30 @@ from lhotse.utils import fastcopy, is_module_available
 from tqdm import tqdm
 
 from summarymix.data.features import FbankExtractor, FbankOptions
-from summarymix.data.manifests import cuts_path, write_manifest
+from summarymix.data.manifests import cuts_path, manifest_path, write_manifest
+from summarymix.data.names import file_name
 from summarymix.data.skipped import Skipped, SkippedItems
-from summarymix.files import atomic_write, check_disk_space
+from summarymix.files import atomic_write, check_disk_space, check_own, remove_own
 
 Storage = Literal["numpy_files", "lilcom_chunky", "none"]
 
 # The value for lilcom is measured on speech.
 _BYTES_PER_VALUE: dict[Storage, float] = {"numpy_files": 4, "lilcom_chunky": 1.2, "none": 0}
+
+# Files of a shard, also of one whose writing was interrupted.
+_SHARD_FILES = r"\.?\d{5}-[0-9a-f]{16}\.(jsonl\.gz|tsv)(\.[0-9a-f]+\.part)?"
+
+# Errors of the disk, which concern all cuts.
+_DISK_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.ENODEV,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+}
 
 # Seed of the order of a manifest's cuts. They are shuffled, because training reads manifests from front to back through
 # a limited buffer, and neighbours in a corpus share speaker and book.
@@ -64,7 +80,7 @@ def load_cuts(manifest_dir: Path, prefix: str, split: str) -> CutSet:
     Raises:
         FileNotFoundError: one of the manifests is missing.
     """
-    paths = [Path(manifest_dir) / f"{prefix}_{kind}_{split}.jsonl.gz" for kind in ("recordings", "supervisions")]
+    paths = [manifest_path(manifest_dir, prefix, kind, split) for kind in ("recordings", "supervisions")]
     for path in paths:
         if not path.is_file():
             raise FileNotFoundError(f"No manifest {path}: run ./prepare.sh from the manifest stage on")
@@ -85,7 +101,7 @@ def noise_windows(manifest_dir: Path, prefix: str, parts: Sequence[str], seconds
     """
     windows: list[Cut] = []
     for part in parts:
-        path = Path(manifest_dir) / f"{prefix}_recordings_{part}.jsonl.gz"
+        path = manifest_path(manifest_dir, prefix, "recordings", part)
         if not path.is_file():
             raise FileNotFoundError(f"No manifest {path}: make it with local/prepare_musan.py, or correct the options")
         for recording in RecordingSet.from_jsonl_lazy(path):
@@ -109,13 +125,14 @@ def extract_split(
         executor: runs the shards, here or on other machines. Workers need the same files under the same absolute paths.
 
     Returns:
-        The cuts whose audio cannot be read. They are also listed in ``{out_dir}/skipped-{prefix}-{split}-audio.tsv``.
+        The cuts whose audio cannot be read or whose features cannot be written. They are also listed in
+        ``{out_dir}/skipped-{prefix}-{split}-audio.tsv``.
 
     Raises:
         FileNotFoundError: a manifest is missing.
         ValueError: no cut is left.
         ImportError: the storage needs a package that is not installed.
-        OSError: the disk has too little free space.
+        OSError: the disk has too little free space, or another file is in the way.
     """
     return _extract(load_cuts(manifest_dir, prefix, split), out_dir, prefix, split, options, executor)
 
@@ -154,6 +171,7 @@ def _extract(
     if done.exists() and done.read_text() == everything and manifest.exists():
         return SkippedItems.read(listing)
 
+    check_own(shard_dir, _SHARD_FILES)
     done.unlink(missing_ok=True)
     seconds = sum(
         cut.duration
@@ -174,6 +192,7 @@ def _extract(
         skipped.extend(SkippedItems.read(shard_dir / f"{name}.tsv").items)
     skipped.write(listing)
     if len(skipped) == len(cuts):
+        remove_own(shard_dir, _SHARD_FILES)
         raise ValueError(f"No audio of {manifest} can be read; the reasons are in {listing}")
     with (
         atomic_write(manifest, "wb") as file,
@@ -184,7 +203,7 @@ def _extract(
                 shutil.copyfileobj(shard_file, packed)
     with atomic_write(done) as file:
         file.write(everything)
-    shutil.rmtree(shard_dir)
+    remove_own(shard_dir, _SHARD_FILES)
     return skipped
 
 
@@ -245,7 +264,13 @@ def _extract_shard(
                     detail = f"{type(error).__name__}: {error}"
                     skipped.add(Skipped(cut.id, files, "unreadable audio", detail, "restore the file, then run again"))
                     continue
-                kept.append(_store(cut, features, extractor.options, writer, stored_path))
+                try:
+                    kept.append(_store(cut, features, extractor.options, writer, stored_path))
+                except OSError as error:
+                    if error.errno in _DISK_ERRORS:
+                        raise
+                    remedy = "correct this, then remove the split's .done file in the output folder, and run again"
+                    skipped.add(Skipped(cut.id, str(writer.storage_path), "unwritable features", f"{error}", remedy))
     skipped.write(folder / shard_dir / f"{name}.tsv")
     write_manifest(kept, manifest)
 
@@ -260,8 +285,10 @@ def _compute(cut: Cut, folder: Path, extractor: FbankExtractor) -> tuple[Cut, np
 def _store(cut: Cut, features: np.ndarray, options: FbankOptions, writer: FeaturesWriter, stored_path: Path) -> Cut:
     try:
         # lhotse's own method of storing uses random keys.
-        key = writer.write(quote(cut.id, safe=""), features)
+        key = writer.write(file_name(cut.id), features)
     except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
         raise OSError(
             error.errno,
             f"Cannot write the features of {cut.id} to {writer.storage_path} ({error.strerror}). "

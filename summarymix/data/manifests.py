@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from lhotse import CutSet
 
+from summarymix.data.names import check_name
 from summarymix.files import atomic_write
 
 
@@ -32,9 +33,26 @@ def write_manifest(items: Iterable[_Item], path: Path) -> int:
     return count
 
 
+def manifest_path(manifest_dir: Path | str, prefix: str, kind: str, split: str | None) -> Path:
+    """The path ``{prefix}_{kind}_{split}.jsonl.gz`` of a manifest.
+
+    Args:
+        manifest_dir: its folder.
+        prefix: name of the corpus.
+        kind: recordings, supervisions or cuts.
+        split: name of the split; noise has no splits, so no ``_{split}``.
+
+    Raises:
+        ValueError: prefix or split cannot be part of a path.
+    """
+    check_name(prefix, "the prefix")
+    suffix = "" if split is None else f"_{check_name(split, 'the split')}"
+    return Path(manifest_dir) / f"{prefix}_{kind}{suffix}.jsonl.gz"
+
+
 def cuts_path(manifest_dir: Path | str, prefix: str, split: str | None) -> Path:
-    """The path ``{prefix}_cuts_{split}.jsonl.gz`` of a split's cuts; noise has no splits, so no ``_{split}``."""
-    return Path(manifest_dir) / f"{prefix}_cuts{f'_{split}' if split else ''}.jsonl.gz"
+    """The :func:`manifest_path` of a split's cuts."""
+    return manifest_path(manifest_dir, prefix, "cuts", split)
 
 
 def read_cuts(path: Path) -> CutSet:

@@ -11,7 +11,6 @@ import gzip
 import hashlib
 import json
 import os
-import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -29,14 +28,18 @@ from lhotse.utils import fastcopy
 from tqdm import tqdm
 
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
+from summarymix.data.names import check_name
 from summarymix.data.remote_files import read_bytes
 from summarymix.data.skipped import Skipped, SkippedItems
-from summarymix.files import atomic_write
+from summarymix.files import atomic_write, check_own, remove_own
 
 Field = Literal["features", "recording"]
 
 # Key in a cut's custom data for the tar file and bytes of its features or audio.
 _PLACE = "shar"
+
+# Files of a split's folder, and of one that is being written.
+_FILES = r"(cuts|features|recording)\.\d{6}\.(jsonl\.gz|tar)|\.\d{6}\.(tsv|part)|\..*\.part"
 
 
 def export_split(
@@ -68,6 +71,7 @@ def export_split(
     Raises:
         FileNotFoundError: the manifest is missing.
         ValueError: a cut lacks the data to export, or no cut is left.
+        FileExistsError: the split's folder has files that are not from an export.
     """
     manifest, out_dir = cuts_path(manifest_dir, prefix, split), Path(out_dir)
     index, listing = out_dir / f"{split}.json", out_dir / f"skipped-{split}-shar.tsv"
@@ -82,6 +86,7 @@ def export_split(
     if index.exists() and done.exists() and done.read_text() == fingerprint:
         return SkippedItems.read(listing)
 
+    check_own(out_dir / split, _FILES)
     work_dir = out_dir / f".{split}-{fingerprint}.part"
     shards = [cuts[i : i + shard_size] for i in range(0, len(cuts), shard_size)]
     work = partial(_export_shard, folder=work_dir, fields=fields)
@@ -97,7 +102,7 @@ def export_split(
         raise ValueError(f"No cut of {manifest} can be read; the reasons are in {listing}")
     done.unlink(missing_ok=True)
     index.unlink(missing_ok=True)
-    shutil.rmtree(out_dir / split, ignore_errors=True)
+    remove_own(out_dir / split, _FILES)
     work_dir.rename(out_dir / split)
     shard_manifests = sorted(path.name for path in (out_dir / split).glob("cuts.*"))
     with atomic_write(index) as file:
@@ -105,13 +110,13 @@ def export_split(
     with atomic_write(done) as file:
         file.write(fingerprint)
     for stale in out_dir.glob(f".{split}-{'?' * len(fingerprint)}.part"):
-        shutil.rmtree(stale)
+        remove_own(stale, _FILES)
     return skipped
 
 
 def index_location(base: str, split: str) -> str:
     """The path or URL of the list of a split's shards."""
-    return f"{base}/{split}.json"
+    return f"{base}/{check_name(split, 'the split')}.json"
 
 
 def read_shar(base: str, split: str, field: Field) -> CutSet:
@@ -204,7 +209,7 @@ def _export_shard(name: str, cuts: Sequence[Cut], folder: Path, fields: dict[Fie
     if listing.exists():
         return
     partial_dir = folder / f".{name}.part"
-    shutil.rmtree(partial_dir, ignore_errors=True)
+    remove_own(partial_dir, _FILES)
     partial_dir.mkdir(parents=True)
     skipped = SkippedItems()
     writer = SharWriter(partial_dir, fields, shard_size=None, shard_suffix=f".{name}", warn_unused_fields=False)
@@ -228,7 +233,7 @@ def _export_shard(name: str, cuts: Sequence[Cut], folder: Path, fields: dict[Fie
         )
         for field in fields:
             os.replace(partial_dir / f"{field}.{name}.tar", folder / f"{field}.{name}.tar")
-    shutil.rmtree(partial_dir)
+    remove_own(partial_dir, _FILES)
     skipped.write(listing)  # last, because it marks the shard as complete
 
 

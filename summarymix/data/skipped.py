@@ -6,6 +6,7 @@ from dataclasses import astuple, dataclass, field, fields
 from pathlib import Path
 from typing import TypeVar
 
+from summarymix.data.names import printable
 from summarymix.files import atomic_write
 
 ItemT = TypeVar("ItemT")
@@ -20,6 +21,10 @@ class Skipped:
     reason: str  # a few words, the same for all items of a kind; items are counted by reason
     detail: str
     remedy: str
+
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return printable(f"{self.file}: {self.reason}{detail}: {self.remedy}")
 
 
 @dataclass
@@ -55,7 +60,7 @@ class SkippedItems:
             print(*(column.name for column in fields(Skipped)), sep="\t", file=file)
             for item in self.items:
                 # An error message may contain line breaks.
-                print(*(" ".join(str(value).split()) for value in astuple(item)), sep="\t", file=file)
+                print(*(" ".join(printable(value).split()) for value in astuple(item)), sep="\t", file=file)
 
     @classmethod
     def read(cls, path: Path) -> "SkippedItems":

@@ -3,11 +3,13 @@
 import io
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import sentencepiece
 
+from summarymix.data.transcripts import TextCase, normalize_text
 from summarymix.files import atomic_write
 
 BLANK, BLANK_ID = "<blk>", 0
@@ -19,15 +21,19 @@ ModelType = Literal["unigram", "bpe", "char"]
 class Tokenizer:
     """Turns transcripts into token ids and back. Id 0 is the blank, id 1 stands for unknown characters."""
 
-    def __init__(self, model: bytes) -> None:
-        """``model`` is a serialised sentencepiece model as :meth:`train` makes it.
+    def __init__(self, model: bytes, text_case: TextCase = "keep") -> None:
+        """
+        Args:
+            model: a serialised sentencepiece model as :meth:`train` makes it.
+            text_case: case to which the corpus converts its transcripts, and :meth:`normalize` any other text.
 
         Raises:
             ValueError: its first two pieces are not blank and unknown.
         """
-        self._model = model
+        self._model, self.text_case = model, text_case
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.tokens: list[str] = [self._processor.id_to_piece(i) for i in range(self._processor.vocab_size())]
+        self._written = frozenset("".join(self.tokens[2:]))
         # sentencepiece writes U+2581 for a space.
         self._characters = frozenset(piece.replace("\u2581", " ") for piece in self.tokens if len(piece) == 1)
         if self.tokens[:2] != [BLANK, UNKNOWN]:
@@ -37,13 +43,20 @@ class Tokenizer:
             )
 
     @classmethod
-    def train(cls, texts: Iterable[str], vocab_size: int, model_type: ModelType = "unigram") -> "Tokenizer":
+    def train(
+        cls,
+        texts: Iterable[str],
+        vocab_size: int,
+        model_type: ModelType = "unigram",
+        text_case: TextCase = "keep",
+    ) -> "Tokenizer":
         """Train a model. The same texts in the same order give the same bytes.
 
         Args:
             texts: transcripts.
             vocab_size: number of tokens, blank and unknown included; for ``char``, an upper bound.
             model_type: sentencepiece's ``unigram`` (Kudo 2018), ``bpe`` or ``char``.
+            text_case: case to which the corpus has converted the transcripts.
 
         Raises:
             ValueError: the texts are empty, or ``vocab_size`` is too large or too small for them.
@@ -75,28 +88,35 @@ class Tokenizer:
             )
         except RuntimeError as error:
             raise ValueError(_explain(str(error), vocab_size)) from error
-        return cls(buffer.getvalue())
+        return cls(buffer.getvalue(), text_case)
 
     @classmethod
     def from_lang_dir(cls, lang_dir: Path | str) -> "Tokenizer":
-        """Read ``bpe.model`` and check it against ``tokens.txt``.
+        """Read ``bpe.model`` and ``text_case``, if there is one, and check the model against ``tokens.txt``.
 
         Raises:
             FileNotFoundError: the folder has no ``bpe.model``.
-            ValueError: the two files do not match.
+            ValueError: the two files do not match, or the case is unknown.
         """
         lang_dir = Path(lang_dir)
         model, table = lang_dir / "bpe.model", lang_dir / "tokens.txt"
         if not model.is_file():
             raise FileNotFoundError(f"No token model {model}: run ./prepare.sh, or correct --data.lang_dir")
-        tokenizer = cls(model.read_bytes())
+        tokenizer = cls(model.read_bytes(), _read_case(lang_dir / "text_case"))
         if not table.is_file() or table.read_text(encoding="utf-8") != tokenizer._table():
             raise ValueError(f"{table} does not match {model}: make both again with local/train_bpe.py")
         return tokenizer
 
     def write(self, lang_dir: Path | str) -> None:
-        """Write ``bpe.model``, ``bpe.vocab`` (piece, score) and, last, ``tokens.txt`` (piece, id)."""
+        """Write ``bpe.model``, ``bpe.vocab`` (piece, score) and, last, ``tokens.txt`` (piece, id).
+
+        If the transcripts were converted to upper or lower case, ``text_case`` says so.
+        """
         lang_dir = Path(lang_dir)
+        (lang_dir / "text_case").unlink(missing_ok=True)
+        if self.text_case != "keep":
+            with atomic_write(lang_dir / "text_case") as file:
+                print(self.text_case, file=file)
         with atomic_write(lang_dir / "bpe.model", "wb") as file:
             file.write(self._model)
         with atomic_write(lang_dir / "bpe.vocab") as file:
@@ -110,15 +130,17 @@ class Tokenizer:
 
     def state(self) -> dict[str, Any]:
         """The tokenizer as a dictionary for a checkpoint; :meth:`from_state` reads it."""
-        return {"bpe_model": self._model, "tokens": list(self.tokens)}
+        state = {"bpe_model": self._model, "tokens": list(self.tokens)}
+        # Checkpoints of earlier versions have no case.
+        return state if self.text_case == "keep" else {**state, "text_case": self.text_case}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Tokenizer":
         """Restore a tokenizer from its :meth:`state`."""
-        return cls(state["bpe_model"])
+        return cls(state["bpe_model"], state.get("text_case", "keep"))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer, (self._model,)
+        return Tokenizer, (self._model, self.text_case)
 
     @property
     def vocab_size(self) -> int:
@@ -129,6 +151,10 @@ class Tokenizer:
     def unk_id(self) -> int:
         """The id of unknown characters."""
         return UNKNOWN_ID
+
+    def normalize(self, text: str) -> str:
+        """Convert text to the form of the transcripts that the tokens were trained on."""
+        return normalize_text(text, self.text_case)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a transcript; empty for an empty one."""
@@ -144,8 +170,72 @@ class Tokenizer:
 
     def unknown_characters(self, text: str) -> list[str]:
         """The characters of ``text`` that occur in no token, each once, in order."""
-        known = set("".join(self.tokens[2:]))
-        return [character for character in dict.fromkeys(text) if not character.isspace() and character not in known]
+        return [c for c in dict.fromkeys(text) if not c.isspace() and c not in self._written]
+
+
+@dataclass
+class Coverage:
+    """Count of the words that the tokens can and cannot write."""
+
+    tokenizer: Tokenizer
+    words: int = 0
+    unwritable: int = 0
+    characters: int = 0
+    unknown: int = 0
+    """Number of characters that occur in no token."""
+    examples: list[str] = field(default_factory=list)
+    """Up to five words that cannot be written."""
+
+    def add(self, text: str) -> None:
+        """Count the words of a text."""
+        words = text.split()
+        self.words += len(words)
+        self.characters += sum(map(len, words))
+        if not self.tokenizer.unknown_characters(text):
+            return
+        for word in words:
+            if unknown := self.tokenizer.unknown_characters(word):
+                self.unwritable += 1
+                self.unknown += sum(map(word.count, unknown))
+                if len(self.examples) < 5 and word not in self.examples:
+                    self.examples.append(word)
+
+    @property
+    def is_foreign(self) -> bool:
+        """True if the text is not of the kind that the tokens were trained on.
+
+        Words count in languages with spaces. In others, a single character spoils a sentence, so characters count too.
+        """
+        return 2 * self.unwritable > self.words and 5 * self.unknown > self.characters
+
+    @property
+    def likely_cause(self) -> str:
+        """The likely cause of a foreign text, with its remedy."""
+        cases: tuple[TextCase, ...] = ("upper", "lower")
+        for case in cases:
+            if not any(self.tokenizer.unknown_characters(normalize_text(word, case)) for word in self.examples):
+                return f"its case is wrong: convert the text to {case} case"
+        return "it is in another language, script or spelling than the training transcripts: give text like these"
+
+    def __str__(self) -> str:
+        return f"{self.unwritable} of {self.words} words, such as {' '.join(map(_shown, self.examples))}"
+
+
+def _shown(word: str) -> str:
+    return word if word.isprintable() and len(word) <= 40 else f"{word!a:.60}"
+
+
+def _read_case(path: Path) -> TextCase:
+    """The case in a lang dir.
+
+    Raises:
+        ValueError: it is unknown.
+    """
+    case = path.read_text(encoding="utf-8").strip() if path.is_file() else "keep"
+    for known in get_args(TextCase):
+        if case == known:
+            return known
+    raise ValueError(f"{path}: {case!r} is none of {', '.join(get_args(TextCase))}: make it with local/train_bpe.py")
 
 
 def _explain(message: str, vocab_size: int) -> str:

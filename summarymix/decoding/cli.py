@@ -211,6 +211,9 @@ def _decode(recipe: str, args: argparse.Namespace, settings: list[DecodeSetting]
         epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
         job = _load(recipe, args, settings, epoch, avg, exported)
         splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
+    for split, data in splits.items():
+        if data.coverage.unwritable:
+            say(f"Warning: {split}: the model's tokens cannot write {data.coverage}. They count as errors")
     info = job.info
     if reason:
         say(reason)

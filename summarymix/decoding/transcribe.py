@@ -13,6 +13,7 @@ import numpy as np
 
 import summarymix
 from summarymix.cli import add_epoch_options, clear_ends, clear_errors, dashed
+from summarymix.data.names import is_encodable, printable
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Endpointing, Recognizer
 from summarymix.decoding.subtitles import make_cues, srt, vtt
@@ -137,6 +138,9 @@ def _output(args: argparse.Namespace, file: str) -> Path:
 
 def _transcribe_file(recognizer: Recognizer, file: str, args: argparse.Namespace) -> bool:
     """Transcribe a file and write the result. If the file cannot be read, print an error and return False."""
+    if not is_encodable(file):
+        print(f"{args.program}: {printable(file)}: the name is not UTF-8: rename the file", file=sys.stderr)
+        return False
     start = perf_counter()
     try:
         transcript = recognizer.transcribe(file, channel=args.channel, **_options(args))

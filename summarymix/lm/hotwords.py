@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
+from summarymix.data.text_files import read_lines
 from summarymix.data.tokens import Tokenizer
 
 
@@ -70,25 +71,29 @@ class ContextGraph:
 
 def read_hotwords(path: Path, tokenizer: Tokenizer, score: float) -> list[tuple[list[int], float]]:
     """Read phrases for a :class:`ContextGraph` from a file in sherpa-onnx's format: one per line, optionally with its
-    own score per token in place of ``score``: ``HELLO WORLD :2.5``.
+    own score per token in place of ``score``: ``HELLO WORLD :2.5``. Phrases are normalised as transcripts are.
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: the file has no phrases, or the model's tokens cannot spell a line; the message names the line.
+        ValueError: the file has no phrases, or the model's tokens cannot spell a line; the message names the first
+            lines.
     """
-    phrases = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        text, _, own = line.strip().rpartition(" :")
+    phrases, unwritable = [], []
+    for number, line in read_lines(path):
+        text, _, own = tokenizer.normalize(line).rpartition(" :")
         if not re.fullmatch(r"[-+]?\d*\.?\d+", own):
-            text, own = line.strip(), ""
+            text, own = tokenizer.normalize(line), ""
         if not text:
             continue
         if unknown := tokenizer.unknown_characters(text):
-            raise ValueError(
-                f"{path}, line {number}: the model has no token for {' '.join(unknown)}: write phrases like the "
-                "training transcripts, including upper and lower case"
-            )
+            unwritable.append(f"line {number}: the model has no token for {' '.join(unknown)}")
         phrases.append((tokenizer.encode(text), float(own) if own else score))
+    if unwritable:
+        more = f"; and {len(unwritable) - 5} more of {len(phrases)} lines" if len(unwritable) > 5 else ""
+        raise ValueError(
+            f"{path}, {'; '.join(unwritable[:5])}{more}: write phrases like the training transcripts, including upper "
+            "and lower case"
+        )
     if not phrases:
         raise ValueError(f"{path} has no phrases: write one per line")
     return phrases

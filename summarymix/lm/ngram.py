@@ -8,8 +8,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
+from summarymix.data.text_files import read_lines
 from summarymix.files import atomic_write
-from summarymix.lm.text import open_text
 
 Word = TypeVar("Word", str, int)
 
@@ -102,13 +102,12 @@ def read_arpa(
 
 def _read_ngrams(path: Path) -> Iterator[tuple[int, int, list[str]]]:
     """Yield the line number, the order, and the fields of each n-gram."""
-    with open_text(path) as file:
-        order = 0
-        for number, line in enumerate(file, 1):
-            if section := re.fullmatch(r"\\(\d+)-grams:\s*", line):
-                order = int(section.group(1))
-            elif order and (fields := line.split()) and not line.startswith("\\end\\"):
-                yield number, order, fields
+    order = 0
+    for number, line in read_lines(path):
+        if section := re.fullmatch(r"\\(\d+)-grams:\s*", line):
+            order = int(section.group(1))
+        elif order and (fields := line.split()) and not line.startswith("\\end\\"):
+            yield number, order, fields
 
 
 def write_ngrams(path: Path, sentences: Iterable[Sequence[str]], tokens: Iterable[str], order: int) -> None:

@@ -1,34 +1,53 @@
 """Training text of language models."""
 
-import gzip
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
 
 import torch
 from lhotse import SupervisionSet
 from torch import Tensor
 
-from summarymix.data.tokens import Tokenizer
+from summarymix.cli import say
+from summarymix.data.text_files import read_lines
+from summarymix.data.tokens import UNKNOWN, Coverage, Tokenizer
+from summarymix.data.transcripts import normalize_text
 
 
-def open_text(path: Path) -> TextIO:
-    """Open a text file, compressed with gzip or not, for reading."""
-    return gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+def read_texts(
+    supervisions: Iterable[Path], files: Iterable[Path], tokenizer: Tokenizer | None = None
+) -> Iterator[str]:
+    """Yield the transcripts in lhotse's manifests and the lines of text files, normalised and without empty ones.
 
+    With a tokenizer, it prints for each file how many words the tokens cannot write.
 
-def read_texts(supervisions: Iterable[Path], files: Iterable[Path]) -> Iterator[str]:
-    """Yield the transcripts in lhotse's manifests and the lines of text files, without empty ones.
+    Args:
+        supervisions: manifests.
+        files: text files, compressed with gzip if their suffix is ``.gz``.
+        tokenizer: makes tokens of the texts; None: they stay words.
 
     Raises:
         FileNotFoundError: a file is missing.
+        ValueError: a file has another encoding, or the tokens cannot write most of its words.
     """
     for path in supervisions:
-        yield from (supervision.text for supervision in SupervisionSet.from_jsonl_lazy(path) if supervision.text)
+        yield from _normalized(path, (s.text or "" for s in SupervisionSet.from_jsonl_lazy(path)), tokenizer)
     for path in files:
-        with open_text(path) as file:
-            yield from filter(None, map(str.strip, file))
+        yield from _normalized(path, (line for _, line in read_lines(path)), tokenizer)
+
+
+def _normalized(path: Path, texts: Iterable[str], tokenizer: Tokenizer | None) -> Iterator[str]:
+    if tokenizer is None:
+        yield from filter(None, map(normalize_text, texts))
+        return
+    coverage = Coverage(tokenizer)
+    for text in filter(None, map(tokenizer.normalize, texts)):
+        coverage.add(text)
+        yield text
+    if coverage.is_foreign:
+        raise ValueError(f"{path}: the tokens cannot write {coverage}. Probably {coverage.likely_cause}")
+    if coverage.unwritable:
+        say(f"Warning: {path}: the tokens cannot write {coverage}; {UNKNOWN} stands for unknown characters")
 
 
 class Sentences:

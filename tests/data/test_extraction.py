@@ -250,3 +250,49 @@ def test_too_small_disk_is_found_out_before(manifests: Path, tmp_path: Path, mon
     extract(manifests, tmp_path / "fbank", speeds=(0.9, 1.1))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=0))
     extract(manifests, tmp_path / "fbank", speeds=(0.9, 1.1))  # all of it is there
+
+
+def test_every_id_gets_its_own_file(tmp_path: Path) -> None:
+    """Also ids that are longer than file names may be, and ids that look like paths."""
+    long = "天地玄黄宇宙洪荒" * 20
+    ids = [long, long + "日", "..", ".", "a", "a.npy", "../a", "a/b", "x" * 250, "A b"]
+    lines = ["audio\ttext\tid"]
+    for i, id_ in enumerate(ids):
+        soundfile.write(tmp_path / f"{i}.wav", np.random.default_rng(i).standard_normal(8000) * 0.1, 16000)
+        lines.append(f"{i}.wav\tONE\t{id_}")
+    (tmp_path / "t.tsv").write_text("\n".join(lines) + "\n")
+    prepare_table(tmp_path / "t.tsv", tmp_path, "tiny", tmp_path / "manifests")
+    assert len(extract(tmp_path / "manifests", tmp_path / "out" / "fbank")) == 0
+    cuts = {cut.id: cut for cut in read_cuts(cuts_path(tmp_path / "out" / "fbank", "tiny", "train"))}
+    assert cuts.keys() == {*ids}
+    for cut in cuts.values():
+        lhotse.qa.validate(cut, read_data=True)
+    assert len({cut.load_features().tobytes() for cut in cuts.values()}) == len(ids)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["fbank"]
+
+
+def test_a_file_that_cannot_be_written_stops_no_other(manifests: Path, tmp_path: Path, monkeypatch) -> None:
+    original = NumpyFilesWriter.write
+
+    def write(self, key, value):
+        if key == "u7":
+            raise OSError(21, "Is a directory")
+        return original(self, key, value)
+
+    monkeypatch.setattr(NumpyFilesWriter, "write", write)
+    (item,) = extract(manifests, tmp_path / "fbank").items
+    assert (item.id, item.reason, item.detail) == ("u7", "unwritable features", "[Errno 21] Is a directory")
+    assert len(list(read_cuts(cuts_path(tmp_path / "fbank", "tiny", "train")))) == 39
+    # The remedy helps.
+    monkeypatch.setattr(NumpyFilesWriter, "write", original)
+    (tmp_path / "fbank" / ".tiny-train.done").unlink()
+    assert len(extract(manifests, tmp_path / "fbank")) == 0
+
+
+def test_a_folder_of_others_is_not_removed(manifests: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "fbank" / "tiny_shards_train" / "mine.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("precious")
+    with pytest.raises(FileExistsError, match=r"tiny_shards_train is in the way: .*mine.txt is not from this program"):
+        extract(manifests, tmp_path / "fbank")
+    assert mine.read_text() == "precious"

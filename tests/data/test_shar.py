@@ -194,3 +194,32 @@ def test_remote_files(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(ImportError, match="s3fs"):
         remote_files.read_bytes("s3://bucket/file")
+
+
+@pytest.mark.parametrize("split", ["..", ".", "--help", "a/b", ""])
+def test_hostile_split_names_remove_nothing(split: str, prepare, tmp_path: Path) -> None:
+    fbank = prepare(count=4)
+    # Manifests by that name exist, as they did when such names were accepted.
+    for path in (tmp_path / f"tiny_cuts_{split}.jsonl.gz", tmp_path / "shar" / "a" / "b"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(cuts_path(fbank, "tiny", "train").read_bytes())
+    before = contents(tmp_path)
+    with ThreadPoolExecutor(1) as executor, pytest.raises(ValueError, match=r"the split .* cannot be a name"):
+        export_split(tmp_path, "tiny", split, tmp_path / "shar", {"features": "numpy"}, 16, executor)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_of_others_is_not_removed(prepare, tmp_path: Path) -> None:
+    fbank = prepare(count=4)
+    export(fbank, tmp_path / "shar")
+    mine = tmp_path / "shar" / "train" / "mine" / "cuts.000000.jsonl.gz"
+    mine.parent.mkdir()
+    mine.write_bytes(b"precious")
+    before = contents(tmp_path / "shar")
+    with pytest.raises(FileExistsError, match=r"shar/train is in the way: .*/mine is not from this program.*Move it"):
+        export(fbank, tmp_path / "shar", shard_size=2)
+    assert contents(tmp_path / "shar") == before
+    mine.unlink()
+    mine.parent.rmdir()
+    export(fbank, tmp_path / "shar", shard_size=2)
+    assert len(json.loads((tmp_path / "shar" / "train.json").read_text())["cuts"]) == 2

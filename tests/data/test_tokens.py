@@ -36,6 +36,24 @@ def test_same_texts_give_the_same_bytes() -> None:
     assert Tokenizer.train(TEXTS, 25).state() == Tokenizer.train(TEXTS, 25).state()
 
 
+@pytest.mark.parametrize("text_case", ["keep", "lower", "upper"])
+def test_the_case_of_the_transcripts_is_kept_with_the_tokens(text_case, tmp_path: Path) -> None:
+    wanted = {"keep": "Café au", "lower": "café au", "upper": "CAFÉ AU"}[text_case]
+    tokenizer = Tokenizer.train(TEXTS, 25, text_case=text_case)
+    Tokenizer.train(TEXTS, 25, text_case="upper").write(tmp_path)  # is overwritten
+    tokenizer.write(tmp_path)
+    for copy in (
+        Tokenizer.from_lang_dir(tmp_path),
+        Tokenizer.from_state(tokenizer.state()),
+        pickle.loads(pickle.dumps(tokenizer)),
+    ):
+        assert copy.normalize(" Cafe\u0301\u3000au") == wanted
+        assert copy.state() == tokenizer.state()
+    (tmp_path / "text_case").write_text("title\n")
+    with pytest.raises(ValueError, match=r"text_case: 'title' is none of keep, lower, upper"):
+        Tokenizer.from_lang_dir(tmp_path)
+
+
 def test_unknown_characters_are_named() -> None:
     tokenizer = Tokenizer.train(TEXTS, 25)
     assert tokenizer.unk_id in tokenizer.encode("CAFÉ")

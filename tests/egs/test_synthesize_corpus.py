@@ -41,7 +41,7 @@ def test_the_same_files_whatever_the_jobs_and_interruptions(corpus, tmp_path: Pa
     # Killed while the second voice was being written: its rows are missing, a file is broken.
     done, _, again = tasks(corpus, tmp_path / "b")
     again.table.unlink()
-    (again.folder / "left-over.flac").write_bytes(b"broken")
+    (again.folder / f"test-{again.id}-9999.flac").write_bytes(b"broken")
     stamp = done.table.stat().st_mtime_ns
     corpus.run(tasks(corpus, tmp_path / "b"), 2)
     assert contents(tmp_path / "b") == expected

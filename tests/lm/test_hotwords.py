@@ -109,6 +109,17 @@ def test_files(tmp_path: Path, tokenizer: Tokenizer) -> None:
     ]
 
 
+def test_phrases_are_normalised_as_transcripts_are(tmp_path: Path) -> None:
+    path = tmp_path / "hotwords.txt"
+    path.write_bytes("Hello\u3000World :2.5\r\nGood\u00a0\u2009Day\tday\r\n".encode("utf-8-sig"))
+    tokenizer = Tokenizer.train(["HELLO WORLD", "GOOD DAY"], 30, "char", "upper")
+    wanted = [(tokenizer.encode("HELLO WORLD"), 2.5), (tokenizer.encode("GOOD DAY DAY"), 1.5)]
+    assert read_hotwords(path, tokenizer, 1.5) == wanted
+    path.write_bytes("GOOD DAY\nDAY \u00e4\n".encode("latin1"))
+    with pytest.raises(ValueError, match=r"hotwords.txt, line 2 is not UTF-8"):
+        read_hotwords(path, tokenizer, 1.5)
+
+
 def test_options_reach_the_search(tmp_path: Path, tokenizer: Tokenizer, stateless_model: Transducer) -> None:
     path = tmp_path / "hotwords.txt"
     path.write_text("HELLO\n")
@@ -128,6 +139,10 @@ def test_options_reach_the_search(tmp_path: Path, tokenizer: Tokenizer, stateles
         ),
         ("HELLO :x", "line 1: the model has no token for : x"),
         ("HELLO :1.2.3", "line 1: the model has no token for : 1 . 2 3"),
+        (
+            "x1\n" * 7 + "GOOD\n",
+            r"words.txt, line 1: .* token for x 1; line 2: .*; and 2 more of 8 lines: write phrases",
+        ),
         ("\n", "has no phrases"),
     ],
 )

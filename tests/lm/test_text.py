@@ -23,6 +23,33 @@ def test_manifests_and_files(tmp_path: Path) -> None:
     assert list(read) == ["GOOD DAY", "ONE", "TWO", "THREE"]
 
 
+def test_texts_are_normalised_as_transcripts_are(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("Good\u3000Day\u2009 \u00a0cafe\u0301\n".encode("utf-8-sig"))
+    tokenizer = Tokenizer.train(["good day café"], 30, "char", "lower")
+    assert list(read_texts([], [tmp_path / "a.txt"], tokenizer)) == ["good day café"]
+    assert list(read_texts([], [tmp_path / "a.txt"])) == ["Good Day café"]
+    (tmp_path / "a.txt").write_bytes(b"good\nd\xe4y\n")
+    with pytest.raises(ValueError, match=r"a\.txt, line 2 is not UTF-8"):
+        list(read_texts([], [tmp_path / "a.txt"], tokenizer))
+
+
+def test_words_that_the_tokens_cannot_write_are_told(tmp_path: Path, capsys) -> None:
+    tokenizer = Tokenizer.train(["GOOD DAY TO YOU"], 30, "char")
+    path = tmp_path / "a.txt"
+    path.write_text("GOOD DAY TO YOU\n" * 9 + "DAY 1 DAY 2 DAY 1\n")
+    assert len(list(read_texts([], [path], tokenizer))) == 10
+    assert f"{path}: the tokens cannot write 3 of 42 words, such as 1 2; <unk> stands" in capsys.readouterr().err
+    path.write_text("good day\nDAY\n")
+    with pytest.raises(ValueError, match=r"cannot write 2 of 3 words, such as good day. Probably its case is wrong"):
+        list(read_texts([], [path], tokenizer))
+    path.write_text("добрый день\n")
+    with pytest.raises(ValueError, match=r"2 of 2 words, such as добрый день. Probably it is in another language"):
+        list(read_texts([], [path], tokenizer))
+    # In languages without spaces, a line is a word, and one character spoils it.
+    path.write_text("天地玄黄宇宙洪荒1\n")
+    assert list(read_texts([], [path], Tokenizer.train(["天地玄黄宇宙洪荒"], 30, "char")))
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 30, 1000])
 def test_batches(batch_tokens: int) -> None:
     """Every sentence once, never too many together, and those of a batch alike; in another order each time."""

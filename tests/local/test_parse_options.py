@@ -155,3 +155,11 @@ def test_an_empty_mark_of_a_full_disk_does_not_count(recipe, tmp_path: Path) -> 
     (tmp_path / "marks" / "2").write_text("")
     assert ran(recipe()) == [2]
     assert sorted(os.listdir(tmp_path / "marks")) == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("name", ["..", "--help", "a/b", ".x", "_x", ""])
+def test_names_that_cannot_be_paths_or_arguments(name: str) -> None:
+    script = f'set -eu; . {HELPER}; check_names train dev-clean_2.x 测试; echo fine; check_names train "$1"; echo lost'
+    done = subprocess.run(["bash", "-c", script, "run.sh", name], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "fine\n")
+    assert f"'{name}' cannot be the name of a split or a corpus" in done.stderr

@@ -144,9 +144,10 @@ def test_the_recipe_is_whole_and_names_its_corpus(source: CorpusSource, tmp_path
 
 
 def test_names_that_cannot_be(source: CorpusSource, tmp_path: Path) -> None:
-    for name in ("", "a b", "../a", "2", "a/b"):
-        with pytest.raises(ValueError, match="cannot be a recipe's name: begin with a letter"):
+    for name in ("", "a b", "../a", "..", "-h", "--help", "a/b", ".a"):
+        with pytest.raises(ValueError, match=r"the recipe .* cannot be a name: use letters, digits"):
             tool.new_recipe(name, source, tmp_path)
+    assert not list(tmp_path.iterdir())
     (tmp_path / "there").mkdir()
     with pytest.raises(FileExistsError, match=r"there is there already: choose another name, or remove"):
         tool.new_recipe("there", source, tmp_path)
@@ -172,7 +173,9 @@ def test_command_line(source: CorpusSource, tmp_path: Path, monkeypatch, capsys)
     recipe = f"{os.path.relpath(tmp_path)}/c/ASR"
     assert out.endswith(f"{recipe} is ready. Next: {recipe}/run.sh\n")
     assert f"see {recipe}/data/manifests/characters.tsv" in out
-    assert "--text lower --channel 1" in (tmp_path / "c" / "ASR" / "prepare.sh").read_text()
+    script = (tmp_path / "c" / "ASR" / "prepare.sh").read_text()
+    assert "--text lower --channel 1" in script
+    assert "\ntext_case=lower\n" in script
     assert "several channels" not in out
     with pytest.raises(SystemExit, match=r"new_recipe.py: .*c is there already"):
         call("c", *options)

@@ -10,6 +10,7 @@ num_mel_bins=@num_mel_bins@
 speed_perturb=@speed_perturb@
 model_type=@model_type@
 vocab_size=@vocab_size@
+text_case=@TEXT_CASE@
 begin "$@"
 
 corpus=(@SOURCE@)

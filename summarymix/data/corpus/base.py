@@ -7,22 +7,28 @@ Readers (:mod:`summarymix.data.corpus.table`, ``kaldi``, ``lhotse_manifests``) t
 import io
 import re
 import shlex
-import subprocess
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import soundfile
 from lhotse import AudioSource, Recording, SupervisionSegment
 
 from summarymix.data.audio import END_TOLERANCE
-from summarymix.data.manifests import write_manifest
+from summarymix.data.corpus.commands import TIMEOUT, run_command
+from summarymix.data.manifests import manifest_path, write_manifest
+from summarymix.data.names import NAME_RULE, is_encodable, is_id, is_name, kind_of, printable
 from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.data.transcripts import TextCase, normalize_text
+from summarymix.files import atomic_write
 
-TextCase = Literal["keep", "lower", "upper"]
+Problem = tuple[str, str, str]
+"""Reason, detail and remedy of an utterance that is left out."""
+
+_KINDS = ("train", "dev", "test")
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ class Row:
     channel: int | None = None
     """None: the recording's only channel, or the one given to :func:`gather`."""
     language: str | None = None
+    where: str = field(default="", compare=False)
+    """File and line, for human-readable lists."""
 
 
 @dataclass
@@ -83,100 +91,161 @@ class Corpus:
         found: dict[str, list[Utterance]] = {}
         for utterance in self.utterances:
             found.setdefault(utterance.split, []).append(utterance)
-        return dict(sorted(found.items(), key=lambda item: (["train", "dev", "test"].index(kind_of(item[0])), item[0])))
+        return dict(sorted(found.items(), key=lambda item: (_KINDS.index(kind_of(item[0])), item[0])))
 
     def write(self, prefix: str, out_dir: Path) -> None:
         """Write ``{prefix}_{recordings,supervisions}_{split}.jsonl.gz`` for every split, and ``skipped-table.tsv``.
 
-        Manifests of splits that the corpus no longer has are removed.
+        Manifests that an earlier call wrote, of splits that the corpus no longer has, are removed.
 
         Raises:
             ValueError: no utterance can be used.
         """
-        self.skipped.write(Path(out_dir) / "skipped-table.tsv")
+        out_dir = Path(out_dir)
+        self.skipped.write(out_dir / "skipped-table.tsv")
         if not self.utterances:
+            first = next((f"; the first: {item}" for item in self.skipped.items), "")
             raise ValueError(
                 f"none of {self.num_rows} utterances is usable; {self.skipped.summary()}; "
-                f"see {out_dir}/skipped-table.tsv"
+                f"see {out_dir}/skipped-table.tsv{first}"
             )
-        written = set()
+        listing = out_dir / f".{prefix}-manifests.txt"
+        before = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
+        written: list[str] = []
         for split, utterances in self.splits().items():
             recordings = {utterance.recording.id: utterance.recording for utterance in utterances}
             supervisions = [utterance.supervision for utterance in utterances]
             for kind, items in (("recordings", recordings.values()), ("supervisions", supervisions)):
-                path = Path(out_dir) / f"{prefix}_{kind}_{split}.jsonl.gz"
+                path = manifest_path(out_dir, prefix, kind, split)
                 write_manifest(items, path)
-                written.add(path)
-        for kind in ("recordings", "supervisions"):
-            for path in Path(out_dir).glob(f"{prefix}_{kind}_*.jsonl.gz"):
-                if path not in written:
-                    path.unlink()
-
-
-def kind_of(split: str) -> Literal["train", "dev", "test"]:
-    """Kind of a split by its name: train…, dev… (or val…); every other name is test data."""
-    if split.startswith("train"):
-        return "train"
-    return "dev" if split.startswith(("dev", "val")) else "test"
+                written.append(path.name)
+        for name in before:
+            if name not in written and Path(name).name == name:
+                (out_dir / name).unlink(missing_ok=True)
+        with atomic_write(listing) as file:
+            file.writelines(f"{name}\n" for name in written)
 
 
 def gather(
-    rows: Iterable[Row],
+    rows: Iterable[Row | Skipped],
     recordings: Mapping[str, Recording | Skipped],
     channel: int | None = None,
     text_case: TextCase = "keep",
 ) -> Corpus:
-    """Check rows against their recordings and each other.
+    """Check rows against their recordings and each other. What cannot be used is listed, the rest is kept.
 
     Args:
-        rows: the utterances.
-        recordings: recording, or its problem, by the rows' ``audio``. Duplicate ids get a number appended.
+        rows: the utterances, and rows that their reader has left out.
+        recordings: recording, or its problem, by the rows' ``audio``, without those that cannot be paths. Duplicate ids
+            get a number appended.
         channel: channel to use of multi-channel audio if the row gives none; if both are None, the row is left out.
-        text_case: case of the transcripts, which are also converted to Unicode NFC with single spaces.
-
-    Raises:
-        ValueError: a split's name cannot be part of a file name.
+        text_case: case of the transcripts, see :func:`summarymix.data.transcripts.normalize_text`.
     """
     rows = list(rows)
     names = _Names()
     recordings = {key: _renamed(recording, names.unique(recording.id)) for key, recording in recordings.items()}
-    names = _Names(row.id for row in rows if row.id)
-    seen_ids: set[str] = set()
-    seen_audio: dict[tuple[str, float, float | None, int | None], str] = {}
+    names = _Names(row.id for row in rows if isinstance(row, Row) and row.id)
+    seen = _Seen()
     corpus = Corpus([], SkippedItems(), len(rows))
     for row in rows:
+        if isinstance(row, Skipped):
+            corpus.skipped.add(row)
+            continue
+        if problem := _unusable_field(row, recordings):
+            corpus.skipped.add(_left_out(row, row.id or "", row.audio, problem))
+            continue
         split = row.split or "train"
-        if not re.fullmatch(r"[\w.-]+", split):
-            raise ValueError(f"The split name {split!r} is invalid: use letters, digits, dots, dashes and underscores")
         recording = recordings[row.audio]
         id_ = row.id or names.unique(_generated_id(row, recording))
         text = normalize_text(row.text, text_case)
         corpus.num_not_nfc += not unicodedata.is_normalized("NFC", row.text)
-        audio = (row.audio, row.start, row.duration, row.channel)
-        problem: tuple[str, str, str]
-        if id_ in seen_ids:
-            problem = ("duplicate id", "the first is kept", "give every utterance a unique id")
-        elif not text:
-            problem = ("empty transcript", "", "add the transcript")
-        elif isinstance(recording, Skipped):
-            problem = (recording.reason, recording.detail, recording.remedy)
-        elif audio in seen_audio:
-            problem = ("duplicate audio", f"the same as {seen_audio[audio]}", "keep one of the rows")
-        elif isinstance(segment := _segment(row, recording, channel), tuple):
-            problem = segment
-        else:
-            seen_ids.add(id_)
-            seen_audio[audio] = id_
-            corpus.utterances.append(Utterance(recording, replace(segment, id=id_, text=text), split))
+        found = _problem(row, id_, split, text, recording, seen) or _segment(row, recording, channel)
+        if isinstance(found, tuple):
+            corpus.skipped.add(_left_out(row, id_, _file_of(recording), found))
             continue
-        corpus.skipped.add(Skipped(id_, _file_of(recording), *problem))
+        assert isinstance(recording, Recording)
+        seen.add(row, id_, split)
+        corpus.utterances.append(Utterance(recording, replace(found, id=id_, text=text), split))
     return corpus
 
 
-def normalize_text(text: str, case: TextCase) -> str:
-    """Convert to Unicode NFC with single spaces and the given case."""
-    text = " ".join(unicodedata.normalize("NFC", text).split())
-    return {"keep": text, "lower": text.lower(), "upper": text.upper()}[case]
+def _unusable_field(row: Row, recordings: Mapping[str, Recording | Skipped]) -> Problem | None:
+    """Problem of a field that cannot be written to paths, manifests or lists; None if there is none."""
+    if row.split is not None and not is_name(row.split):
+        return "unusable split name", ascii(row.split), NAME_RULE
+    if row.id is not None and not is_id(row.id):
+        return "unusable id", ascii(row.id), "remove line breaks, tabs and other control characters from the id"
+    for name in ("text", "speaker", "language"):
+        value = getattr(row, name)
+        if value and not is_encodable(value):
+            return (
+                "unusable character",
+                f"NUL or half a surrogate pair in {name}: {value!a:.200}",
+                "remove the character",
+            )
+    if row.audio not in recordings:
+        return (
+            "unusable audio path",
+            f"{row.audio!a:.200}",
+            "correct the path: it is too long, or has NUL or a surrogate",
+        )
+    return None
+
+
+def _problem(
+    row: Row, id_: str, split: str, text: str, recording: Recording | Skipped, seen: "_Seen"
+) -> Problem | None:
+    """Problem of a row apart from its place in the recording; None if there is none."""
+    if seen.has_id(id_, split):
+        return "duplicate id", "the first is kept", "give every utterance a unique id"
+    if not text:
+        return "empty transcript", "", "add the transcript"
+    if isinstance(recording, Skipped):
+        return recording.reason, recording.detail, recording.remedy
+    if other := seen.same_audio(row, split):
+        return "duplicate audio", f"the same as {other}", "keep one of the rows"
+    return None
+
+
+def _left_out(row: Row, id_: str, file: str, problem: Problem) -> Skipped:
+    reason, detail, remedy = problem
+    return Skipped(printable(id_), file, reason, "; ".join(filter(None, (detail, row.where))), remedy)
+
+
+class _Seen:
+    """Ids and audio of the rows that are kept.
+
+    All training data are one set. Evaluation sets of a kind may share ids and audio, as parts and versions of a test
+    set do.
+    """
+
+    def __init__(self) -> None:
+        self._ids: set[tuple[str, str]] = set()
+        self._audio: dict[tuple[str, float, float | None, int | None], dict[str, str]] = {}
+
+    def add(self, row: Row, id_: str, split: str) -> None:
+        """Add a row that is kept."""
+        self._ids.add((_set_of(split), id_))
+        self._audio.setdefault(_audio_of(row), {})[_set_of(split)] = id_
+
+    def has_id(self, id_: str, split: str) -> bool:
+        """True if a row of the same set has the id."""
+        return (_set_of(split), id_) in self._ids
+
+    def same_audio(self, row: Row, split: str) -> str | None:
+        """Id of a row with the same audio that must not be beside ``row``; None if there is none."""
+        for other, id_ in self._audio.get(_audio_of(row), {}).items():
+            if other == _set_of(split) or kind_of(other) != kind_of(split):
+                return id_
+        return None
+
+
+def _set_of(split: str) -> str:
+    return "train" if kind_of(split) == "train" else split
+
+
+def _audio_of(row: Row) -> tuple[str, float, float | None, int | None]:
+    return row.audio, row.start, row.duration, row.channel
 
 
 def open_files(paths: Mapping[str, str], num_jobs: int = 1) -> dict[str, Recording | Skipped]:
@@ -189,14 +258,17 @@ def open_files(paths: Mapping[str, str], num_jobs: int = 1) -> dict[str, Recordi
     return _open_all(paths, _open_file, num_jobs)
 
 
-def open_commands(commands: Mapping[str, str], num_jobs: int = 1) -> dict[str, Recording | Skipped]:
+def open_commands(
+    commands: Mapping[str, str], num_jobs: int = 1, timeout: float = TIMEOUT
+) -> dict[str, Recording | Skipped]:
     """Run commands that output an audio file, such as ``sph2pipe -f wav -p -c 1 x.sph``, to measure its length.
 
     Args:
         commands: recording names by command.
         num_jobs: commands to run at a time.
+        timeout: seconds that a command may take.
     """
-    return _open_all(commands, _open_command, num_jobs)
+    return _open_all(commands, partial(_open_command, timeout=timeout), num_jobs)
 
 
 def command_in(folder: Path, command: str) -> str:
@@ -233,15 +305,13 @@ def _open_file(path: str, name: str) -> Recording | Skipped:
     return Recording(name, [source], info.samplerate, info.frames, info.frames / info.samplerate)
 
 
-def _open_command(command: str, name: str) -> Recording | Skipped:
+def _open_command(command: str, name: str, timeout: float) -> Recording | Skipped:
     remedy = "run the command by hand to see what fails"
-    done = subprocess.run(command, shell=True, capture_output=True)
-    if done.returncode != 0:
-        detail = f"exit status {done.returncode}: {done.stderr.decode(errors='replace')[-500:]}"
-        return Skipped(name, command, "unreadable audio", detail, remedy)
     try:
-        samples, rate = soundfile.read(io.BytesIO(done.stdout), dtype="float32", always_2d=True)  # (n, channels)
-    except RuntimeError as error:
+        output = io.BytesIO(run_command(command, timeout))
+        samples, rate = soundfile.read(output, dtype="float32", always_2d=True)  # (n, channels)
+    # soundfile.SoundFileError is a RuntimeError
+    except (OSError, ValueError, RuntimeError) as error:
         return Skipped(name, command, "unreadable audio", f"{error}", remedy)
     num_samples, num_channels = samples.shape
     if num_samples == 0:
@@ -250,8 +320,9 @@ def _open_command(command: str, name: str) -> Recording | Skipped:
     return Recording(name, [source], rate, num_samples, num_samples / rate)
 
 
-def _segment(row: Row, recording: Recording, channel: int | None) -> SupervisionSegment | tuple[str, str, str]:
-    """Supervision of a row, without id and text, or its problem: reason, detail and remedy."""
+def _segment(row: Row, recording: Recording | Skipped, channel: int | None) -> SupervisionSegment | Problem:
+    """Supervision of a row, without id and text, or its problem."""
+    assert isinstance(recording, Recording)
     channels = recording.channel_ids
     if row.channel is not None:
         channel = row.channel

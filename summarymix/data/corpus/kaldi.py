@@ -4,7 +4,9 @@ lhotse's reader gives every recording the same sample rate, rounds durations dow
 first missing file. This reader measures rates and durations exactly, and lists missing files as skipped.
 """
 
+import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,24 +14,33 @@ from typing import Any
 
 from lhotse import Recording
 
+from summarymix.cli import say
 from summarymix.data.corpus.base import Corpus, Row, command_in, gather, open_commands, open_files
+from summarymix.data.corpus.commands import TIMEOUT
+from summarymix.data.names import check_name, is_encodable, is_path, printable
 from summarymix.data.skipped import Skipped
+from summarymix.data.text_files import read_lines
 
 
-def read_kaldi_corpus(kaldi_dir: Path, audio_dir: Path, num_jobs: int = 1, **options: Any) -> Corpus:
+def read_kaldi_corpus(
+    kaldi_dir: Path, audio_dir: Path, num_jobs: int = 1, command_timeout: float = TIMEOUT, **options: Any
+) -> Corpus:
     """Read a Kaldi data folder, or a folder of several, whose names become the names of the splits.
 
-    Pipes in wav.scp (``sph2pipe … |``) stay commands: each runs once here to measure its length, and once per
-    utterance when features are computed.
+    Keys and values are separated by spaces or tabs. Malformed lines are listed as skipped. Pipes in wav.scp
+    (``sph2pipe … |``) stay commands: each runs once here to measure its length, and once per utterance when features
+    are computed.
 
     Args:
         kaldi_dir: folder with a wav.scp, or folder of such folders.
         audio_dir: base folder of relative paths in wav.scp; its commands run there.
         num_jobs: files to open, or commands to run, at a time.
+        command_timeout: seconds that a command may take.
         options: passed to :func:`summarymix.data.corpus.base.gather`.
 
     Raises:
-        ValueError: there is no wav.scp, or a line of a file is malformed.
+        ValueError: there is no wav.scp, the name of a folder cannot be the name of a split, or a file has another
+            encoding.
         FileNotFoundError: there is no file named text.
     """
     folders: dict[str | None, Path] = {None: kaldi_dir}
@@ -37,20 +48,35 @@ def read_kaldi_corpus(kaldi_dir: Path, audio_dir: Path, num_jobs: int = 1, **opt
         folders = {path.parent.name: path.parent for path in sorted(kaldi_dir.glob("*/wav.scp"))}
     if not folders:
         raise ValueError(f"No wav.scp in {kaldi_dir} or the folders in it: correct --kaldi-dir")
-    rows: list[Row] = []
+
+    def is_command(source: str) -> bool:
+        return source.startswith(command_in(audio_dir, "")) and is_encodable(source)
+
+    rows: list[Row | Skipped] = []
     names: dict[str, str] = {}  # recording names by file or command
     missing: dict[str, Recording | Skipped] = {}
     for split, folder in folders.items():
-        audio = {name: _audio(value, audio_dir) for name, value in _pairs(folder / "wav.scp")}
-        names |= {source: name for name, source in audio.items()}
-        for row in _rows(folder, split):
+        if split is not None:
+            check_name(split, f"{printable(folder)}: the split")
+        scp = _Table(folder / "wav.scp")
+        audio = {name: _audio(value, audio_dir) for name, value in scp.values.items()}
+        names |= {source: name for name, source in audio.items() if is_path(source) or is_command(source)}
+        for row in _rows(folder, split, scp):
+            if isinstance(row, Skipped):
+                rows.append(row)
+                continue
             if row.audio not in audio:
-                file = str(folder / "wav.scp")
+                file = printable(folder / "wav.scp")
                 missing[row.audio] = Skipped(row.audio, file, "missing audio", "", "add the recording to wav.scp")
             rows.append(replace(row, audio=audio.get(row.audio, row.audio)))
-    commands = {source: name for source, name in names.items() if source.startswith(command_in(audio_dir, ""))}
+    commands = {source: name for source, name in names.items() if is_command(source)}
     files = {source: name for source, name in names.items() if source not in commands}
-    recordings = open_files(files, num_jobs) | open_commands(commands, num_jobs) | missing
+    if commands:
+        say(
+            f"{len(commands)} recordings in wav.scp are commands. They run now, for at most {command_timeout:g} s each "
+            f"(--command-timeout), such as: {printable(next(iter(commands)))}"
+        )
+    recordings = open_files(files, num_jobs) | open_commands(commands, num_jobs, command_timeout) | missing
     corpus = gather(rows, recordings, **options)
     if commands:
         corpus.notes.append(
@@ -67,45 +93,79 @@ def _audio(value: str, audio_dir: Path) -> str:
     return os.path.join(audio_dir, value)
 
 
-def _rows(folder: Path, split: str | None) -> Iterator[Row]:
-    """Utterances of a folder, with the name of the recording as ``audio``."""
-    texts = dict(_pairs(folder / "text"))
-    speakers, languages = (dict(_pairs(folder / name, optional=True)) for name in ("utt2spk", "utt2lang"))
-    spans: dict[str, tuple[str, float, float | None]]
+def _rows(folder: Path, split: str | None, scp: "_Table") -> Iterator[Row | Skipped]:
+    """Utterances of a folder, with the name of the recording as ``audio``, and lines that cannot be used."""
+    texts = _Table(folder / "text")
+    speakers, languages = (_Table(folder / name, optional=True) for name in ("utt2spk", "utt2lang"))
+    segments = _Table(folder / "segments", optional=True)
+    yield from (line for table in (scp, segments, texts, speakers, languages) for line in table.unusable)
+    malformed: set[str] = set()
+    spans: dict[str, tuple[str, float, float | None]] = {id_: (id_, 0.0, None) for id_ in scp.values}
     if (folder / "segments").is_file():
-        spans = {id_: _segment(folder / "segments", id_, value) for id_, value in _pairs(folder / "segments")}
-    else:
-        spans = {id_: (id_, 0.0, None) for id_, _ in _pairs(folder / "wav.scp")}
+        spans = {}
+        for id_, value in segments.values.items():
+            if (span := _span(value)) is None:
+                malformed.add(id_)
+                remedy = "give a recording, a start and an end in seconds"
+                yield Skipped(id_, segments.where(id_), "malformed segment", repr(value), remedy)
+            else:
+                spans[id_] = span
     # A transcript without a segment is taken as a whole recording, and reported if wav.scp does not list it.
-    for id_ in dict.fromkeys([*spans, *texts]):
+    for id_ in dict.fromkeys([*spans, *texts.values]):
+        if id_ in malformed:
+            continue
         audio, start, duration = spans.get(id_, (id_, 0.0, None))
         yield Row(
             audio=audio,
-            text=texts.get(id_, ""),
+            text=texts.values.get(id_, ""),
             id=id_,
-            speaker=speakers.get(id_),
+            speaker=speakers.values.get(id_),
             split=split,
             start=start,
             duration=duration,
-            language=languages.get(id_),
+            language=languages.values.get(id_),
+            where=texts.where(id_) or segments.where(id_) or scp.where(id_),
         )
 
 
-def _segment(path: Path, id_: str, value: str) -> tuple[str, float, float | None]:
+def _span(value: str) -> tuple[str, float, float | None] | None:
+    """Recording, start and duration of a line of segments; None if it is malformed."""
     try:
         recording, start, end = value.split()
-        # -1 is the end of the recording
-        return recording, float(start), None if float(end) < 0 else float(end) - float(start)
+        times = float(start), float(end)
     except ValueError:
-        raise ValueError(f"{path}, {id_}: {value!r} is not a recording, a start and an end in seconds") from None
+        return None
+    if not all(map(math.isfinite, times)):
+        return None
+    # -1 is the end of the recording
+    return recording, times[0], None if times[1] < 0 else times[1] - times[0]
 
 
-def _pairs(path: Path, optional: bool = False) -> Iterator[tuple[str, str]]:
-    """Key and value of each line: its first word and the rest."""
-    if optional and not path.is_file():
-        return
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            if line.strip():
-                key, _, value = line.strip().partition(" ") if "\t" not in line else line.strip().partition("\t")
-                yield key, value.strip()
+class _Table:
+    """A Kaldi file, with a key and a value on each line.
+
+    Raises:
+        FileNotFoundError: the file does not exist and is not ``optional``.
+        ValueError: it has another encoding.
+    """
+
+    def __init__(self, path: Path, optional: bool = False) -> None:
+        self.values: dict[str, str] = {}
+        self.unusable: list[Skipped] = []
+        self._path = printable(path)
+        self._numbers: dict[str, int] = {}
+        if optional and not path.is_file():
+            return
+        for number, line in read_lines(path):
+            key, *value = re.split("[ \t]+", line.strip(" \t"), maxsplit=1)
+            if key in self.values:
+                remedy = "give every line of the file its own key"
+                where = f"{self._path}, line {number}"
+                self.unusable.append(Skipped(key, where, "duplicate key", "the first is kept", remedy))
+            elif key:
+                self.values[key] = "".join(value)
+                self._numbers[key] = number
+
+    def where(self, key: str) -> str:
+        """File and line of a key; empty if there is none."""
+        return f"{self._path}, line {self._numbers[key]}" if key in self._numbers else ""

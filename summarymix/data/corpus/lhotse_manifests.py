@@ -10,6 +10,7 @@ from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, Supervis
 from lhotse.cut import MixedCut
 
 from summarymix.data.corpus.base import Corpus, Row, gather
+from summarymix.data.names import check_name, is_path, printable
 from summarymix.data.skipped import Skipped, SkippedItems
 
 _NAME = re.compile(r"(?:.+[_-])?(?P<kind>recordings|supervisions|cuts)(?:[_-](?P<split>.+))?\.jsonl(?:\.gz)?")
@@ -26,7 +27,8 @@ def read_lhotse_corpus(manifest_dir: Path, audio_dir: Path, **options: Any) -> C
         options: passed to :func:`summarymix.data.corpus.base.gather`.
 
     Raises:
-        ValueError: the folder has no such manifests with utterances.
+        ValueError: the folder has no such manifests with utterances, or one is damaged.
+        FileNotFoundError: there is no such folder.
     """
     # Manifests whose names differ only in the kind belong together.
     found: dict[str, dict[str, Path]] = {}
@@ -35,6 +37,8 @@ def read_lhotse_corpus(manifest_dir: Path, audio_dir: Path, **options: Any) -> C
         if match := _NAME.fullmatch(path.name):
             group = path.name[: match.start("kind")] + "*" + path.name[match.end("kind") :]
             found.setdefault(group, {})[match["kind"]] = path
+            if match["split"]:
+                check_name(match["split"], f"{printable(path)}: the split")
             splits[group] = match["split"]
 
     rows: list[Row] = []
@@ -43,7 +47,7 @@ def read_lhotse_corpus(manifest_dir: Path, audio_dir: Path, **options: Any) -> C
     unusable = SkippedItems()
     for group, paths in found.items():
         if "cuts" in paths:
-            pairs = _of_cuts(CutSet.from_jsonl_lazy(paths["cuts"]), paths["cuts"], unusable)
+            pairs = _of_cuts(_items(CutSet, paths["cuts"]), paths["cuts"], unusable)
         elif len(paths) == 2:
             pairs = _of_pair(paths["recordings"], paths["supervisions"], unusable)
         else:
@@ -67,11 +71,24 @@ def read_lhotse_corpus(manifest_dir: Path, audio_dir: Path, **options: Any) -> C
     return corpus
 
 
+def _items(kind: type[CutSet] | type[RecordingSet] | type[SupervisionSet], path: Path) -> Iterator[Any]:
+    """Items of a manifest.
+
+    Raises:
+        ValueError: the file is damaged; the message names it.
+    """
+    try:
+        yield from kind.from_jsonl_lazy(path)
+    # The exception depends on what is damaged.
+    except Exception as error:
+        raise ValueError(f"{printable(path)} is damaged ({type(error).__name__}: {error}): make it again") from error
+
+
 def _of_pair(
     recordings_path: Path, supervisions_path: Path, unusable: SkippedItems
 ) -> Iterator[tuple[Recording, SupervisionSegment]]:
-    recordings = {recording.id: recording for recording in RecordingSet.from_jsonl_lazy(recordings_path)}
-    for supervision in SupervisionSet.from_jsonl_lazy(supervisions_path):
+    recordings = {recording.id: recording for recording in _items(RecordingSet, recordings_path)}
+    for supervision in _items(SupervisionSet, supervisions_path):
         if supervision.recording_id in recordings:
             yield recordings[supervision.recording_id], supervision
         else:
@@ -113,7 +130,7 @@ def _with_absolute_paths(recording: Recording, audio_dir: Path) -> Recording | S
     for source in recording.sources:
         if source.type == "file":
             source = replace(source, source=str(audio_dir / source.source))
-            if not Path(source.source).is_file():
+            if not is_path(source.source) or not Path(source.source).is_file():
                 remedy = "restore the file, or give the base folder of relative paths with --audio-dir"
                 return Skipped(recording.id, source.source, "missing audio", "", remedy)
         sources.append(source)

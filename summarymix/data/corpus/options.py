@@ -5,12 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from summarymix.data.corpus.base import Corpus, TextCase
+from summarymix.data.corpus.base import Corpus
+from summarymix.data.corpus.commands import TIMEOUT
 from summarymix.data.corpus.kaldi import read_kaldi_corpus
 from summarymix.data.corpus.lhotse_manifests import read_lhotse_corpus
 from summarymix.data.corpus.report import corpus_report
 from summarymix.data.corpus.splits import fill_splits
 from summarymix.data.corpus.table import read_table_corpus
+from summarymix.data.names import check_name
+from summarymix.data.transcripts import TextCase
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,7 @@ class CorpusSource:
     audio_dir: Path
     channel: int | None = None
     text: TextCase = "keep"
+    command_timeout: float = TIMEOUT
 
     def read(self, num_jobs: int = 1) -> Corpus:
         """Read and check the corpus.
@@ -35,7 +39,7 @@ class CorpusSource:
         if self.table is not None:
             return read_table_corpus(self.table, self.audio_dir, num_jobs, **options)
         if self.kaldi_dir is not None:
-            return read_kaldi_corpus(self.kaldi_dir, self.audio_dir, num_jobs, **options)
+            return read_kaldi_corpus(self.kaldi_dir, self.audio_dir, num_jobs, self.command_timeout, **options)
         assert self.lhotse_manifests is not None
         return read_lhotse_corpus(self.lhotse_manifests, self.audio_dir, **options)
 
@@ -78,12 +82,21 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", choices=get_args(TextCase), default="keep", help="case of the transcripts (default: keep)"
     )
+    parser.add_argument(
+        "--command-timeout",
+        type=float,
+        default=TIMEOUT,
+        metavar="SECONDS",
+        help=f"time that a command in wav.scp may take (default: {TIMEOUT:g})",
+    )
 
 
 def source_of(args: argparse.Namespace) -> CorpusSource:
     """Source given on a command line with :func:`add_source_options`."""
     audio_dir = args.audio_dir or (args.table.parent if args.table else Path())
-    return CorpusSource(args.table, args.kaldi_dir, args.lhotse_manifests, audio_dir, args.channel, args.text)
+    return CorpusSource(
+        args.table, args.kaldi_dir, args.lhotse_manifests, audio_dir, args.channel, args.text, args.command_timeout
+    )
 
 
 def prepare_corpus(
@@ -105,6 +118,9 @@ def prepare_corpus(
         ValueError: the corpus is malformed, or no utterance can be used.
         FileNotFoundError: a file is missing.
     """
+    check_name(prefix, "the prefix")
+    if source.lhotse_manifests and source.lhotse_manifests.resolve() == out_dir.resolve():
+        raise ValueError(f"{out_dir} has the manifests to read: choose another folder to write to")
     corpus = source.read(num_jobs)
     try:
         if fill and corpus.utterances:

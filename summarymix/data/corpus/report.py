@@ -7,6 +7,7 @@ from pathlib import Path
 
 from summarymix.data.corpus.base import Corpus, Utterance
 from summarymix.data.corpus.validate import shared_speakers
+from summarymix.data.names import is_guessed, kind_of, printable
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.files import atomic_write
 
@@ -36,6 +37,7 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
             f"{len(speakers) or 'unknown'} speakers"
         )
     lines += corpus.notes
+    lines += _guessed_kinds(corpus)
     lines += _shared_speakers(corpus)
     lines += _characters(corpus, out_dir / "characters.tsv")
     for name in ("suspicious.tsv", "unnamed-audio.txt"):
@@ -49,10 +51,10 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
         )
     if corpus.unnamed_audio:
         with atomic_write(out_dir / "unnamed-audio.txt") as file:
-            file.writelines(f"{path}\n" for path in corpus.unnamed_audio)
+            file.writelines(f"{printable(path)}\n" for path in corpus.unnamed_audio)
         lines.append(
             f"Warning: {len(corpus.unnamed_audio)} audio files have no row in the table, for example "
-            f"{corpus.unnamed_audio[0]}; see {out_dir}/unnamed-audio.txt"
+            f"{printable(corpus.unnamed_audio[0])}; see {out_dir}/unnamed-audio.txt"
         )
     return lines
 
@@ -75,6 +77,16 @@ def _formats(utterances: list[Utterance]) -> str:
 
 def _hours(utterances: list[Utterance]) -> str:
     return f"{sum(utterance.seconds for utterance in utterances) / 3600:.2f} h"
+
+
+def _guessed_kinds(corpus: Corpus) -> list[str]:
+    meaning = {"train": "trained on", "dev": "dev data", "test": "test data"}
+    return [
+        f"Warning: {split} is {meaning[kind_of(split)]}, a guess from its name: if this is wrong, rename it to train…, "
+        "dev… or test…, without another of these words"
+        for split in corpus.splits()
+        if is_guessed(split)
+    ]
 
 
 def _shared_speakers(corpus: Corpus) -> list[str]:

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
-from summarymix.data.corpus.base import Corpus, Utterance, kind_of
+from summarymix.data.corpus.base import Corpus, Utterance
+from summarymix.data.names import kind_of
 
 # Dev and test each get a twentieth of the data: at most two hours, which suffice to measure an error rate, and at least
 # 20 utterances.
@@ -27,7 +28,7 @@ def fill_splits(corpus: Corpus) -> None:
     kinds = {kind_of(split) for split in corpus.splits()}
     pool = [utterance for utterance in corpus.utterances if kind_of(utterance.split) == "train"]
     if not pool:
-        raise ValueError(f"no training data: the splits are {', '.join(corpus.splits())}; one has to begin with train")
+        raise ValueError(f"no training data: the splits are {', '.join(corpus.splits())}; begin one's name with train")
     wanted = [split for split in ("dev", "test") if split not in kinds]
     if not wanted:
         return

@@ -2,15 +2,22 @@
 
 import csv
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from summarymix.data.corpus.base import Corpus, Row, gather, name_of, open_files
-from summarymix.data.skipped import SkippedItems
+from summarymix.data.names import is_path, printable
+from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.data.text_files import read_lines
 
 NEEDED_COLUMNS = ("audio", "text")
+NUMBERS = ("start", "duration", "channel")
+COLUMNS = (*NEEDED_COLUMNS, "id", "speaker", "split", *NUMBERS, "language")
+# A longer line is no utterance: its quotation marks or its line end are lost.
+MAX_LINE = 1 << 17
 
 AUDIO_SUFFIXES = {
     ".wav",
@@ -29,48 +36,152 @@ AUDIO_SUFFIXES = {
 }
 
 
-def read_table(table: Path, audio_dir: Path) -> Iterator[Row]:
+class _Malformed(Exception):
+    """A line that is no utterance."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(f"{problem}: {remedy}")
+        self.problem, self.remedy = problem, remedy
+
+
+def read_table(table: Path, audio_dir: Path) -> Iterator[Row | Skipped]:
     """Read a ``.tsv``, ``.csv`` or ``.jsonl`` file, one utterance a line.
 
     Columns: audio (a path relative to ``audio_dir``), text, and optionally id, speaker, split, start and duration (in
     seconds; several rows may be parts of one long recording), channel (from 0), language. Other columns are
     ignored; an empty field counts as missing.
 
+    Yields:
+        A row, or the reason why there is none, for each line that is not empty.
+
     Raises:
-        ValueError: the suffix is unknown, the file is not UTF-8, a needed column is missing, or a number is malformed.
+        FileNotFoundError: there is no such file.
+        ValueError: the suffix is unknown, the encoding is another one, or the header lacks a needed column.
     """
     table = Path(table)
-    for number, fields in _lines(table):
-        where = f"{table}, line {number}"
-        if None in fields:  # csv's key for surplus fields
-            raise ValueError(f"{where}: more fields than columns: quote or remove separators in the text")
-        for column in NEEDED_COLUMNS:
-            if fields.get(column) is None:
-                raise ValueError(f"{where}: no {column!r}. The columns are: {', '.join(map(str, fields))}")
-        row = {column: str(value) for column, value in fields.items() if value not in (None, "")}
+    if table.suffix not in (".tsv", ".csv", ".jsonl"):
+        raise ValueError(f"{table}: unknown suffix; a table is a .tsv, .csv or .jsonl file")
+    columns: list[str] = []
+    for number, line in read_lines(table):
+        if not line.strip():
+            continue
+        where, id_ = f"{printable(table)}, line {number}", ""
         try:
-            start = float(row.get("start", 0))
-            duration = float(row["duration"]) if "duration" in row else None
-            channel = int(row["channel"]) if "channel" in row else None
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}; start and duration are seconds, channel is 0, 1, …") from None
-        yield Row(
-            audio=os.path.join(audio_dir, row.get("audio", "")),
-            text=row.get("text", ""),
-            id=row.get("id"),
-            speaker=row.get("speaker"),
-            split=row.get("split"),
-            start=start,
-            duration=duration,
-            channel=channel,
-            language=row.get("language"),
+            if table.suffix == ".jsonl":
+                fields = _json_object(line)
+            elif columns:
+                fields = _by_column(columns, _fields(line, table.suffix))
+            else:
+                columns = _header(_fields(line, table.suffix), table.suffix)
+                continue
+            id_ = str(fields.get("id") or "")
+            yield _row(fields, audio_dir, where)
+        except _Malformed as error:
+            if table.suffix != ".jsonl" and not columns:
+                raise ValueError(f"{where}: {error}") from None
+            yield Skipped(id_ or f"line {number}", where, "malformed row", error.problem, error.remedy)
+
+
+def _header(columns: list[str], suffix: str) -> list[str]:
+    columns = [column.strip() for column in columns]
+    for column in COLUMNS:
+        if columns.count(column) > 1:
+            raise _Malformed(f"{columns.count(column)} columns are named {column}", "rename all but one")
+        if column in NEEDED_COLUMNS and column not in columns:
+            names, separator = ", ".join(columns), "tabs" if suffix == ".tsv" else "commas"
+            remedy = f"name the columns in the first line, separated by {separator}"
+            raise _Malformed(f"no {column!r}. The columns are: {names:.500}", remedy)
+    return columns
+
+
+def _fields(line: str, suffix: str) -> list[str]:
+    """Fields of a line. Every line is read alone, so that an unbalanced quotation mark spoils no other row."""
+    _check_length(line)
+    if suffix == ".tsv":  # quotation marks are ordinary characters
+        return line.split("\t")
+    try:
+        (values,) = csv.reader([line], strict=True)
+    except csv.Error as error:
+        raise _Malformed(
+            f"unbalanced quotation marks, or a line break in a field ({error})",
+            'write each utterance on one line, and double the quotation marks in quoted fields ("")',
+        ) from None
+    return values
+
+
+def _check_length(line: str) -> None:
+    if len(line) > MAX_LINE:
+        raise _Malformed(f"{len(line)} characters", "end each utterance with a line break, and balance quotation marks")
+
+
+def _by_column(columns: list[str], values: list[str]) -> dict[str, Any]:
+    if len(values) > len(columns):
+        raise _Malformed(
+            f"{len(values)} fields for {len(columns)} columns", "quote or remove separators within the text"
         )
+    if missing := [column for column in columns[len(values) :] if column in NEEDED_COLUMNS]:
+        raise _Malformed(f"{len(values)} fields, no {' and '.join(missing)}", "complete the row")
+    return dict(zip(columns, values, strict=False))
+
+
+def _json_object(line: str) -> dict[str, Any]:
+    _check_length(line)
+    try:
+        fields = json.loads(line)
+    # ValueError: also for a number of thousands of digits
+    except (ValueError, RecursionError) as error:
+        raise _Malformed(f"no JSON ({error})", "correct the line") from None
+    if not isinstance(fields, dict):
+        raise _Malformed("not an object of columns and values", "write one JSON object a line")
+    return fields
+
+
+def _row(fields: Mapping[str, Any], audio_dir: Path, where: str) -> Row:
+    row = {column: text for column in COLUMNS if (text := _text(column, fields.get(column)))}
+    if "audio" not in row:
+        raise _Malformed("no audio", "name the audio file in the column audio")
+    channel = _number(row, "channel")
+    if channel is not None and channel != int(channel):
+        raise _Malformed(f"channel is {channel:g}", "channels are 0, 1, …")
+    return Row(
+        audio=os.path.join(audio_dir, row["audio"]),
+        text=row.get("text", ""),
+        id=row.get("id"),
+        speaker=row.get("speaker"),
+        split=row.get("split"),
+        start=_number(row, "start") or 0.0,
+        duration=_number(row, "duration"),
+        channel=None if channel is None else int(channel),
+        language=row.get("language"),
+        where=where,
+    )
+
+
+def _text(column: str, value: Any) -> str:
+    """A field as text; empty if it is missing, which JSON writes as null and some programs as NaN."""
+    if isinstance(value, bool | list | dict):
+        raise _Malformed(f"{column} is {json.dumps(value):.80}", "give it as a string or a number")
+    missing = value is None or (value != value and column not in NUMBERS)
+    return "" if missing else str(value)
+
+
+def _number(row: Mapping[str, str], column: str) -> float | None:
+    if column not in row:
+        return None
+    try:
+        value = float(row[column])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise _Malformed(f"{column} is {row[column]!a:.80}", "start and duration are seconds, channel is 0, 1, …")
+    return value
 
 
 def read_table_corpus(table: Path, audio_dir: Path, num_jobs: int = 1, **options: Any) -> Corpus:
     """Read the corpus in a table; ``options`` are passed to :func:`summarymix.data.corpus.base.gather`."""
     rows = list(read_table(table, audio_dir))
-    names = {row.audio: name_of(os.path.relpath(row.audio, audio_dir)) for row in rows}
+    paths = [row.audio for row in rows if isinstance(row, Row) and is_path(row.audio)]
+    names = {path: name_of(os.path.relpath(path, audio_dir)) for path in paths}
     corpus = gather(rows, open_files(names, num_jobs), **options)
     named = {os.path.realpath(path) for path in names}
     corpus.unnamed_audio = [
@@ -93,36 +204,3 @@ def prepare_table(table: Path, audio_dir: Path, prefix: str, out_dir: Path, num_
     corpus = read_table_corpus(table, audio_dir, num_jobs)
     corpus.write(prefix, out_dir)
     return corpus.skipped
-
-
-def _lines(table: Path) -> Iterator[tuple[int, dict[Any, Any]]]:
-    """Number of each line and its fields by column."""
-    if table.suffix not in (".tsv", ".csv", ".jsonl"):
-        raise ValueError(f"{table}: unknown suffix; a table is a .tsv, .csv or .jsonl file")
-    try:
-        # utf-8-sig, because spreadsheets write a byte order mark.
-        with open(table, encoding="utf-8-sig", newline="") as file:
-            if table.suffix == ".jsonl":
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield number, _json_object(table, number, line)
-                return
-            tabs = table.suffix == ".tsv"
-            # In a .tsv, quotation marks are ordinary characters.
-            reader = csv.DictReader(
-                file, delimiter="\t" if tabs else ",", quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL
-            )
-            for fields in reader:
-                yield reader.line_num, fields
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{table} is not UTF-8 ({error.reason}): convert it with iconv -f latin1 -t utf-8") from None
-
-
-def _json_object(table: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{table}, line {number}: {error}") from None
-    if not isinstance(fields, dict):
-        raise ValueError(f"{table}, line {number}: not an object of columns and values")
-    return fields

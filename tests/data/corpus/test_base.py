@@ -1,6 +1,7 @@
 """Rows against recordings: ids, channels, segments, and that each becomes one cut with its own text and audio."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from lhotse.cut import MonoCut
 from summarymix.data.corpus.base import Corpus, Row, command_in, gather, name_of, open_commands, open_files
 from summarymix.data.corpus.validate import audio_problem
 from summarymix.data.extraction import load_cuts
+from summarymix.data.skipped import SkippedItems
 
 
 def write_noise(path: Path, seconds: float, rate: int = 16000, channels: int = 1, seed: int = 0) -> str:
@@ -128,9 +130,61 @@ def test_transcripts_are_normalised(tmp_path: Path) -> None:
     assert gather_files(rows, text_case="upper").utterances[0].supervision.text == "CAF\u00c9 AU LAIT"
 
 
-def test_a_split_has_to_be_a_name(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="The split name 'a/b' is invalid: use letters"):
-        gather_files([Row(write_noise(tmp_path / "a.wav", 1), "X", split="a/b")])
+@pytest.mark.parametrize(
+    ("field", "value", "reason"),
+    [
+        *(("split", name, "unusable split name") for name in ("a/b", "..", ".", "--help", "a b")),
+        *(("id", f"a{c}b", "unusable id") for c in "\n\t\0\x0c\u2028\u2029\ud800"),
+        *((name, "\ud800", "unusable character") for name in ("text", "speaker", "language")),
+        ("text", "A\0B", "unusable character"),
+    ],
+)
+def test_rows_that_cannot_be_written_to_files_are_listed(field: str, value: str, reason: str, tmp_path: Path) -> None:
+    audio = write_noise(tmp_path / "a.wav", 1)
+    row = replace(Row(audio, "X", "b", where="t.tsv, line 7"), **{field: value})
+    corpus = gather_files([row, Row(audio, "X", "good", start=0.5)])
+    (item,) = corpus.skipped.items
+    assert item.reason == reason
+    assert item.detail.endswith("t.tsv, line 7")
+    assert item.remedy
+    corpus.write("c", tmp_path / "m")
+    assert [cut.id for cut in load_cuts(tmp_path / "m", "c", "train")] == ["good"]
+    assert SkippedItems.read(tmp_path / "m" / "skipped-table.tsv").counts == {reason: 1}
+
+
+def test_test_sets_may_share_ids_and_audio(tmp_path: Path) -> None:
+    a, b = write_noise(tmp_path / "a.wav", 1), write_noise(tmp_path / "b.wav", 1, seed=1)
+    kept = [Row(a, "X", "u", split="test_a"), Row(b, "X", "u", split="test_b"), Row(a, "X", "v", split="test_b")]
+    left_out = [
+        Row(b, "X", "u", split="test_b"),
+        Row(b, "Y", "w", split="test_b"),
+        Row(a, "X", "x", split="train"),
+        Row(a, "X", "x", split="dev"),
+    ]
+    corpus = gather_files([*kept, *left_out])
+    assert [(u.split, u.supervision.id) for u in corpus.utterances] == [(row.split, row.id) for row in kept]
+    assert [item.reason for item in corpus.skipped.items] == ["duplicate id"] + 3 * ["duplicate audio"]
+    corpus.write("c", tmp_path)
+    for split in ("test_a", "test_b"):
+        samples = {cut.id: cut.load_audio() for cut in load_cuts(tmp_path, "c", split)}
+        file = tmp_path / ("a.wav" if split == "test_a" else "b.wav")
+        np.testing.assert_array_equal(samples["u"][0], soundfile.read(file, dtype="float32")[0])
+    # All training data are one set.
+    rows = [Row(a, "X", "u", split="train_a"), Row(b, "X", "u", split="train_b")]
+    assert reasons(gather_files(rows)) == {"u": "duplicate id"}
+
+
+def test_only_manifests_of_an_earlier_call_are_removed(tmp_path: Path) -> None:
+    a, b = write_noise(tmp_path / "a.wav", 1), write_noise(tmp_path / "b.wav", 1)
+    foreign = tmp_path / "m" / "c_recordings_mine.jsonl.gz"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"precious")
+    gather_files([Row(a, "X"), Row(b, "X", split="test")]).write("c", tmp_path / "m")
+    gather_files([Row(a, "X")]).write("c", tmp_path / "m")
+    assert foreign.read_bytes() == b"precious"
+    kinds = ("recordings", "supervisions")
+    written = {path.name for path in (tmp_path / "m").glob("c_*")} - {foreign.name}
+    assert written == {f"c_{kind}_train.jsonl.gz" for kind in kinds}
 
 
 @pytest.mark.parametrize("rate", [8000, 16000, 24000])

@@ -1,5 +1,6 @@
 """Kaldi data folders and lhotse manifests."""
 
+import gzip
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -78,9 +79,55 @@ def test_kaldi_folders_of_splits(audio_dir: Path, tmp_path: Path) -> None:
     assert list(corpus.splits()) == ["train_si", "dev93", "test"]
     with pytest.raises(ValueError, match=r"No wav.scp in .*/audio or the folders in it"):
         read_kaldi_corpus(audio_dir, audio_dir)
-    write_lines(tmp_path / "data" / "test" / "segments", "u2 r2 zero 1")
-    with pytest.raises(ValueError, match=r"test/segments, u2: 'r2 zero 1' is not a recording, a start and an end"):
+    (tmp_path / "data" / "test").rename(tmp_path / "data" / "--help")
+    with pytest.raises(ValueError, match=r"data/--help: the split '--help' cannot be a name"):
         read_kaldi_corpus(tmp_path / "data", audio_dir)
+
+
+def test_malformed_kaldi_lines_are_listed(audio_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "k"
+    write_lines(folder / "wav.scp", *(f"r{i} {i}.wav" for i in range(3)), "r0 1.wav", "r9 a\0b.wav")
+    write_lines(folder / "text", *(f"{id_} WORD" for id_ in ("a", "b", "c", "d", "e")), "a AGAIN")
+    segments = ["a r0 0 1", "b r1 zero 1", "c r1 nan 1", "d r1 0", "e r2 0 1"]
+    write_lines(folder / "segments", *segments)
+    corpus = read_kaldi_corpus(folder, audio_dir)
+    assert [utterance.supervision.id for utterance in corpus.utterances] == ["a", "e"]
+    assert corpus.utterances[0].supervision.text == "WORD"
+    assert [(item.id, item.file.removeprefix(f"{folder}/"), item.reason) for item in corpus.skipped.items] == [
+        ("r0", "wav.scp, line 4", "duplicate key"),
+        ("a", "text, line 6", "duplicate key"),
+        *((id_, f"segments, line {i}", "malformed segment") for i, id_ in enumerate("bcd", 2)),
+    ]
+    (folder / "segments").unlink()
+    corpus = read_kaldi_corpus(folder, audio_dir)
+    assert {item.id: item.reason for item in corpus.skipped.items}["r9"] == "unusable audio path"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_tabs_and_byte_order_marks_lose_nothing(encoding: str, audio_dir: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "k"
+    write_lines(folder / "wav.scp", *(f"u{i} \t {i}.wav " for i in range(3)))
+    (folder / "text").write_bytes("u0 ONE\tTWO\r\nu1\tONE TWO\r\n u2  ONE\u3000TWO\n".encode(encoding))
+    corpus = read_kaldi_corpus(folder, audio_dir)
+    texts = [(utterance.supervision.id, utterance.supervision.text) for utterance in corpus.utterances]
+    assert texts == [(f"u{i}", "ONE TWO") for i in range(3)]
+    (folder / "utt2spk").write_bytes("u0 a\nu1 ä\n".encode("latin1"))
+    with pytest.raises(ValueError, match=r"k/utt2spk, line 2 is not UTF-8"):
+        read_kaldi_corpus(folder, audio_dir)
+
+
+def test_commands_are_announced_and_end_in_time(audio_dir: Path, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "k"
+    write_lines(folder / "wav.scp", "u0 cat 0.wav |", "u1 sleep 1000; cat 1.wav |", "u2 2.wav")
+    write_lines(folder / "text", *(f"u{i} WORD" for i in range(3)))
+    corpus = read_kaldi_corpus(folder, audio_dir, command_timeout=1)
+    assert [utterance.supervision.id for utterance in corpus.utterances] == ["u0", "u2"]
+    (item,) = corpus.skipped.items
+    assert (item.id, item.reason) == ("u1", "unreadable audio")
+    assert item.detail.startswith("no end after 1 s")
+    announced = capsys.readouterr().err
+    assert "2 recordings in wav.scp are commands. They run now, for at most 1 s each (--command-timeout)" in announced
+    assert "cat 0.wav" in announced
 
 
 @pytest.fixture
@@ -109,6 +156,18 @@ def test_lhotse_recordings_and_supervisions(manifests: Path, audio_dir: Path) ->
     assert [(item.id, item.reason) for item in corpus.skipped.items] == [("c", "missing audio")]
     with pytest.raises(ValueError, match=r"No utterances in .*audio: it needs PREFIX_recordings_SPLIT"):
         read_lhotse_corpus(audio_dir, audio_dir)
+
+
+def test_damaged_manifests_and_hostile_names_are_named(manifests: Path, audio_dir: Path) -> None:
+    path = manifests / "c_supervisions_test.jsonl.gz"
+    content = path.read_bytes()
+    for damaged in (content[:-9], gzip.compress(b'{"id": 1}\n'), gzip.compress(b"[\n"), b"{}"):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"c_supervisions_test.jsonl.gz is damaged .*: make it again"):
+            read_lhotse_corpus(manifests, audio_dir)
+    path.rename(manifests / "c_supervisions_...jsonl.gz")
+    with pytest.raises(ValueError, match=r"c_supervisions_\.\.\.jsonl\.gz: the split '\.\.' cannot be a name"):
+        read_lhotse_corpus(manifests, audio_dir)
 
 
 def test_supervision_without_recording(manifests: Path, audio_dir: Path) -> None:

@@ -99,3 +99,22 @@ def test_audio_without_a_row(tmp_path: Path) -> None:
     line = one_line(corpus_report(corpus, tmp_path), "Warning")
     assert "2 audio files have no row in the table, for example /x/a.wav" in line
     assert (tmp_path / "unnamed-audio.txt").read_text() == "/x/a.wav\n/x/b.wav\n"
+
+
+def test_guessed_kinds_of_splits_are_told(tmp_path: Path) -> None:
+    splits = ("Train", "train_dev", "valid", "eval", "cv")
+    rows = [Row("r", "X", split=split, start=2.0 * i, duration=2) for i, split in enumerate(splits)]
+    lines = corpus_report(corpus_of(rows), tmp_path)
+    assert [line for line in lines if "a guess" in line] == [
+        f"Warning: {split}, a guess from its name: if this is wrong, rename it to train…, dev… or test…, without "
+        "another of these words"
+        for split in ("train_dev is dev data", "cv is test data")
+    ]
+
+
+def test_audio_whose_name_is_not_utf8_is_listed(tmp_path: Path) -> None:
+    corpus = corpus_of([Row("r", "X")])
+    corpus.unnamed_audio = [Path("é\udcff.wav")]
+    line = one_line(corpus_report(corpus, tmp_path), "Warning: 1 audio files have no row in the table")
+    assert "é\\udcff.wav" in line
+    assert (tmp_path / "unnamed-audio.txt").read_text() == "é\\udcff.wav\n"

@@ -9,7 +9,7 @@ from lhotse import RecordingSet, SupervisionSet
 
 from summarymix.data.corpus.base import Row
 from summarymix.data.corpus.table import prepare_table, read_table, read_table_corpus
-from summarymix.data.skipped import SkippedItems
+from summarymix.data.skipped import Skipped, SkippedItems
 
 ROWS = [
     {"audio": "x/a.wav", "text": "HELLO  WORLD", "id": "a", "speaker": "s1", "split": "train"},
@@ -86,25 +86,88 @@ def test_bad_rows_are_left_out_and_listed(tmp_path: Path) -> None:
     assert len(list(RecordingSet.from_jsonl(tmp_path / "m" / "c_recordings_train.jsonl.gz"))) == 1
 
 
-def malformed(content: str, tmp_path: Path, suffix: str = ".tsv") -> str:
-    (tmp_path / f"t{suffix}").write_bytes(content.encode("latin1"))
+def refused(content: bytes, tmp_path: Path, suffix: str = ".tsv") -> str:
+    (tmp_path / f"t{suffix}").write_bytes(content)
     with pytest.raises(ValueError, match=re.escape(str(tmp_path / f"t{suffix}"))) as error:
         list(read_table(tmp_path / f"t{suffix}", tmp_path))
     return str(error.value)
 
 
-def test_malformed_tables(tmp_path: Path) -> None:
-    assert "line 2: no 'text'. The columns are: audio, words" in malformed("audio\twords\na\tb\n", tmp_path)
-    assert "line 3: no 'text'" in malformed("audio\ttext\na\tb\nc\n", tmp_path)
-    assert "line 2: more fields than columns" in malformed("audio,text\na,well, no\n", tmp_path, ".csv")
-    assert "could not convert string to float: '1,5'" in malformed("audio\ttext\tstart\na\tb\t1,5\n", tmp_path)
-    assert "channel is 0, 1" in malformed("audio\ttext\tchannel\na\tb\tleft\n", tmp_path)
-    assert "is not UTF-8" in malformed("audio\ttext\na\tä\n", tmp_path)
-    assert "line 1: Expecting value" in malformed("audio\ttext\n", tmp_path, ".jsonl")
-    assert "line 1: not an object" in malformed("[1]\n", tmp_path, ".jsonl")
-    assert "a table is a .tsv, .csv or .jsonl file" in malformed("", tmp_path, ".txt")
-    with pytest.raises(ValueError, match="none of 2 utterances is usable; skipped 2: 2 missing audio"):
+def test_tables_without_a_header_or_of_another_encoding_are_refused(tmp_path: Path) -> None:
+    assert "line 1: no 'text'. The columns are: audio, words" in refused(b"audio\twords\na\tb\n", tmp_path)
+    assert "line 1: 2 columns are named text" in refused(b"audio,text,text\na,b,c\n", tmp_path, ".csv")
+    assert "line 1: unbalanced quotation marks" in refused(b'audio,"text\na,b\n', tmp_path, ".csv")
+    assert "line 2 is not UTF-8" in refused("audio\ttext\na\tä\n".encode("latin1"), tmp_path)
+    assert "a table is a .tsv, .csv or .jsonl file" in refused(b"", tmp_path, ".txt")
+    with pytest.raises(
+        ValueError, match=r"none of 2 utterances is usable; skipped 2: 2 missing audio.*the first: .*a.wav"
+    ):
         prepare_table(write_table(tmp_path / "t.tsv", ROWS), tmp_path, "c", tmp_path / "m")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_encodings_of_spreadsheets(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes('audio,text\r\na.wav,"é, ü"\r\n'.encode(encoding))
+    assert list(read_table(tmp_path / "t.csv", tmp_path)) == [Row(str(tmp_path / "a.wav"), "é, ü")]
+
+
+GOOD = {".tsv": "{}.wav\tGOOD", ".csv": "{}.wav,GOOD", ".jsonl": '{{"audio": "{}.wav", "text": "GOOD"}}'}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "line", "reason", "detail"),
+    [
+        (".csv", 'b.wav,"BAD', "malformed row", "unbalanced quotation marks"),
+        (".csv", 'b.wav,"BAD"X', "malformed row", "unbalanced quotation marks"),
+        (".csv", "b.wav,BAD,WORSE", "malformed row", "3 fields for 2 columns"),
+        (".csv", "b.wav", "malformed row", "1 fields, no text"),
+        (".tsv", "b.wav\t" + "X" * 140_000, "malformed row", "140006 characters"),
+        (".tsv", "\tBAD", "malformed row", "no audio"),
+        (".tsv", "b.wav\t\u3000", "empty transcript", "line 3"),
+        (".tsv", "b\0.wav\tBAD", "unusable audio path", "line 3"),
+        (".tsv", "x" * 256 + ".wav\tBAD", "unusable audio path", "line 3"),
+        (".tsv", "x/" * 2500 + "b.wav\tBAD", "unusable audio path", "line 3"),
+        (".jsonl", '{"audio": "b.wav", "text": null}', "empty transcript", "line 3"),
+        (".jsonl", '{"audio": "b.wav", "text": NaN}', "empty transcript", "line 3"),
+        (".jsonl", '{"audio": "", "text": "BAD"}', "malformed row", "no audio"),
+        (".jsonl", '{"audio": "b.wav", "text": {"a": [1]}}', "malformed row", 'text is {"a": [1]}'),
+        (".jsonl", '{"audio": "b.wav", "text": true}', "malformed row", "text is true"),
+        (".jsonl", '{"audio": "b.wav", "text": "BAD", "start": NaN}', "malformed row", "start is 'nan'"),
+        (".jsonl", '{"audio": "b.wav", "text": "BAD", "start": -Infinity}', "malformed row", "start is '-inf'"),
+        (".jsonl", '{"audio": "b.wav", "text": "BAD", "duration": "1,5"}', "malformed row", "duration is '1,5'"),
+        (".jsonl", '{"audio": "b.wav", "text": "BAD", "channel": 0.5}', "malformed row", "channel is 0.5"),
+        (".jsonl", '{"audio": "b.wav", "text": "B\\ud800D"}', "unusable character", "in text"),
+        (".jsonl", '{"audio": "b\\ud800.wav", "text": "BAD"}', "unusable audio path", "line 3"),
+        (".jsonl", '{"audio": "b.wav", "text": "BAD", "id": "a\\nb"}', "unusable id", "line 3"),
+        (".jsonl", '{"audio": "b.wav", "text": "BAD", "split": ".."}', "unusable split name", "line 3"),
+        (".jsonl", "[1]", "malformed row", "not an object"),
+        (".jsonl", "[" * 100_000, "malformed row", "no JSON"),
+        (".jsonl", '{"audio": "b.wav", "start": ' + "1" * 5000 + "}", "malformed row", "no JSON"),
+    ],
+)
+def test_a_bad_row_is_listed_and_the_rest_is_used(
+    suffix: str, line: str, reason: str, detail: str, tmp_path: Path
+) -> None:
+    write_audio(tmp_path, "a.wav", "c.wav")
+    header = {".tsv": "audio\ttext", ".csv": "audio,text", ".jsonl": ""}[suffix]
+    lines = [header, GOOD[suffix].format("a"), line, GOOD[suffix].format("c")]
+    table = tmp_path / f"t{suffix}"
+    table.write_text("\n".join(lines) + "\n")
+    corpus = read_table_corpus(table, tmp_path)
+    assert [utterance.recording.id for utterance in corpus.utterances] == ["a", "c"]
+    corpus.write("c", tmp_path / "m")
+    (item,) = SkippedItems.read(tmp_path / "m" / "skipped-table.tsv").items
+    assert item.reason == reason
+    assert detail in item.detail
+    assert f"{table}, line 3" in item.file + item.detail
+    assert item.remedy
+
+
+def test_an_utterance_on_two_lines_spoils_no_other_one(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('audio,text\na.wav,"ONE\nTWO"\nb.wav,"3 "" SIGNS"\n')
+    rows = list(read_table(tmp_path / "t.csv", tmp_path))
+    assert [isinstance(row, Skipped) for row in rows] == [True, True, False]
+    assert rows[2] == Row(str(tmp_path / "b.wav"), '3 " SIGNS')
 
 
 def test_audio_files_that_no_row_names(tmp_path: Path) -> None:

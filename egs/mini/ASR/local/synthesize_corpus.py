@@ -10,7 +10,7 @@ import argparse
 import ctypes
 import hashlib
 import multiprocessing
-import shutil
+import re
 import sys
 from dataclasses import dataclass
 from multiprocessing.connection import wait
@@ -23,7 +23,7 @@ import torch
 import torchaudio
 from tqdm import tqdm
 
-from summarymix.files import atomic_write
+from summarymix.files import atomic_write, remove_own
 
 SAMPLE_RATE = 16000
 
@@ -180,7 +180,10 @@ def synthesize(task: Task) -> None:
     rng = np.random.default_rng([task.seed, *f"{task.split}/{task.speaker}".encode()])
     torch.set_num_threads(1)
     espeak = Espeak()
-    shutil.rmtree(task.folder, ignore_errors=True)
+    remove_own(
+        task.folder,
+        rf"{re.escape(f'{task.split}-{task.id}')}-\d{{4,}}\.flac|\.?rows-[0-9a-f]{{16}}\.tsv(\.[0-9a-f]+\.part)?",
+    )
     task.folder.mkdir(parents=True)
     rows = []
     seconds = 0.0
