@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lhotse import Recording
 
-from summarymix.data.audio import BLOCK_SECONDS, AudioReader, Resampler, to_mono
+from summarymix.data.audio import AudioReader, Resampler, to_mono
+from summarymix.data.audio_file import BLOCK_SECONDS
 
 RATES = (8000, 11025, 16000, 22050, 44100, 48000)
 
@@ -103,5 +104,3 @@ def test_bad_audio_is_named(tmp_path: Path) -> None:
         list(AudioReader(tmp_path / "a.wav").blocks())
     with pytest.raises(ValueError, match=r"got \(2, 3, 4\)"):
         to_mono(np.zeros((2, 3, 4)))
-    with pytest.raises(ValueError, match="44101 Hz cannot be resampled to 16000 Hz"):
-        Resampler(44101, 16000)

@@ -4,21 +4,17 @@ Readers (:mod:`summarymix.data.corpus.table`, ``kaldi``, ``lhotse_manifests``) t
 :func:`gather` checks them against each other and :meth:`Corpus.write` writes the manifests of every split.
 """
 
-import io
 import re
-import shlex
-import subprocess
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import soundfile
-from lhotse import AudioSource, Recording, SupervisionSegment
+from lhotse import Recording, SupervisionSegment
 
-from summarymix.data.audio import END_TOLERANCE
+from summarymix.data.audio_file import END_TOLERANCE
+from summarymix.data.corpus.recordings import AudioFindings
 from summarymix.data.manifests import write_manifest
 from summarymix.data.skipped import Skipped, SkippedItems
 
@@ -77,6 +73,7 @@ class Corpus:
     """Audio files that no row names."""
     notes: list[str] = field(default_factory=list)
     """Decisions for the report, one sentence each."""
+    audio: AudioFindings = field(default_factory=AudioFindings)
 
     def splits(self) -> dict[str, list[Utterance]]:
         """Utterances by split: first training splits, then dev splits, then all others."""
@@ -88,12 +85,14 @@ class Corpus:
     def write(self, prefix: str, out_dir: Path) -> None:
         """Write ``{prefix}_{recordings,supervisions}_{split}.jsonl.gz`` for every split, and ``skipped-table.tsv``.
 
+        If files were converted, they are listed in ``converted.tsv``.
         Manifests of splits that the corpus no longer has are removed.
 
         Raises:
             ValueError: no utterance can be used.
         """
         self.skipped.write(Path(out_dir) / "skipped-table.tsv")
+        self.audio.write(Path(out_dir) / "converted.tsv")
         if not self.utterances:
             raise ValueError(
                 f"none of {self.num_rows} utterances is usable; {self.skipped.summary()}; "
@@ -125,6 +124,7 @@ def gather(
     recordings: Mapping[str, Recording | Skipped],
     channel: int | None = None,
     text_case: TextCase = "keep",
+    findings: AudioFindings | None = None,
 ) -> Corpus:
     """Check rows against their recordings and each other.
 
@@ -133,6 +133,7 @@ def gather(
         recordings: recording, or its problem, by the rows' ``audio``. Duplicate ids get a number appended.
         channel: channel to use of multi-channel audio if the row gives none; if both are None, the row is left out.
         text_case: case of the transcripts, which are also converted to Unicode NFC with single spaces.
+        findings: truncated and converted recordings.
 
     Raises:
         ValueError: a split's name cannot be part of a file name.
@@ -141,9 +142,10 @@ def gather(
     names = _Names()
     recordings = {key: _renamed(recording, names.unique(recording.id)) for key, recording in recordings.items()}
     names = _Names(row.id for row in rows if row.id)
+    originals = findings.originals if findings else {}
     seen_ids: set[str] = set()
     seen_audio: dict[tuple[str, float, float | None, int | None], str] = {}
-    corpus = Corpus([], SkippedItems(), len(rows))
+    corpus = Corpus([], SkippedItems(), len(rows), audio=findings or AudioFindings())
     for row in rows:
         split = row.split or "train"
         if not re.fullmatch(r"[\w.-]+", split):
@@ -162,6 +164,9 @@ def gather(
             problem = (recording.reason, recording.detail, recording.remedy)
         elif audio in seen_audio:
             problem = ("duplicate audio", f"the same as {seen_audio[audio]}", "keep one of the rows")
+        elif row.duration is None and row.audio in corpus.audio.truncated:
+            lengths = f"{recording.duration:.2f} of {corpus.audio.truncated[row.audio]:.2f} s"
+            problem = ("truncated audio", lengths, "restore the file, or give start and duration of what is in it")
         elif isinstance(segment := _segment(row, recording, channel), tuple):
             problem = segment
         else:
@@ -169,7 +174,8 @@ def gather(
             seen_audio[audio] = id_
             corpus.utterances.append(Utterance(recording, replace(segment, id=id_, text=text), split))
             continue
-        corpus.skipped.add(Skipped(id_, _file_of(recording), *problem))
+        file = _file_of(recording)
+        corpus.skipped.add(Skipped(id_, originals.get(file, file), *problem))
     return corpus
 
 
@@ -179,75 +185,9 @@ def normalize_text(text: str, case: TextCase) -> str:
     return {"keep": text, "lower": text.lower(), "upper": text.upper()}[case]
 
 
-def open_files(paths: Mapping[str, str], num_jobs: int = 1) -> dict[str, Recording | Skipped]:
-    """Read the headers of audio files; return each file's recording, or its problem, by path.
-
-    Args:
-        paths: recording names by path.
-        num_jobs: files to open at a time.
-    """
-    return _open_all(paths, _open_file, num_jobs)
-
-
-def open_commands(commands: Mapping[str, str], num_jobs: int = 1) -> dict[str, Recording | Skipped]:
-    """Run commands that output an audio file, such as ``sph2pipe -f wav -p -c 1 x.sph``, to measure its length.
-
-    Args:
-        commands: recording names by command.
-        num_jobs: commands to run at a time.
-    """
-    return _open_all(commands, _open_command, num_jobs)
-
-
-def command_in(folder: Path, command: str) -> str:
-    """The shell command that runs ``command`` in ``folder``."""
-    return f"cd {shlex.quote(str(folder))} && {command}"
-
-
 def name_of(path: str | Path) -> str:
     """A readable id for a relative path: without its suffix, slashes replaced by dashes, spaces by underscores."""
     return re.sub(r"\s+", "_", "-".join(part for part in Path(path).with_suffix("").parts if part not in ("/", "..")))
-
-
-def _open_all(
-    names: Mapping[str, str], open_one: Callable[[str, str], Recording | Skipped], num_jobs: int
-) -> dict[str, Recording | Skipped]:
-    # Threads suffice: they read headers or wait for other programs.
-    with ThreadPoolExecutor(num_jobs) as executor:
-        return dict(zip(names, executor.map(open_one, names, names.values()), strict=True))
-
-
-def _open_file(path: str, name: str) -> Recording | Skipped:
-    if not Path(path).is_file():
-        return Skipped(name, path, "missing audio", "", "restore the file, or correct its path")
-    try:
-        info = soundfile.info(path)
-    # soundfile.SoundFileError is a RuntimeError
-    except (OSError, RuntimeError) as error:
-        return Skipped(
-            name, path, "unreadable audio", f"{error}", "restore the file, or convert it: ffmpeg -i IN OUT.flac"
-        )
-    if info.frames == 0:
-        return Skipped(name, path, "unreadable audio", "no samples", "restore the file")
-    source = AudioSource("file", list(range(info.channels)), path)
-    return Recording(name, [source], info.samplerate, info.frames, info.frames / info.samplerate)
-
-
-def _open_command(command: str, name: str) -> Recording | Skipped:
-    remedy = "run the command by hand to see what fails"
-    done = subprocess.run(command, shell=True, capture_output=True)
-    if done.returncode != 0:
-        detail = f"exit status {done.returncode}: {done.stderr.decode(errors='replace')[-500:]}"
-        return Skipped(name, command, "unreadable audio", detail, remedy)
-    try:
-        samples, rate = soundfile.read(io.BytesIO(done.stdout), dtype="float32", always_2d=True)  # (n, channels)
-    except RuntimeError as error:
-        return Skipped(name, command, "unreadable audio", f"{error}", remedy)
-    num_samples, num_channels = samples.shape
-    if num_samples == 0:
-        return Skipped(name, command, "unreadable audio", "no samples", remedy)
-    source = AudioSource("command", list(range(num_channels)), command)
-    return Recording(name, [source], rate, num_samples, num_samples / rate)
 
 
 def _segment(row: Row, recording: Recording, channel: int | None) -> SupervisionSegment | tuple[str, str, str]:

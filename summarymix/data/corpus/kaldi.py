@@ -12,11 +12,14 @@ from typing import Any
 
 from lhotse import Recording
 
-from summarymix.data.corpus.base import Corpus, Row, command_in, gather, open_commands, open_files
+from summarymix.data.corpus.base import Corpus, Row, gather
+from summarymix.data.corpus.recordings import AudioFindings, command_in, open_commands, open_files
 from summarymix.data.skipped import Skipped
 
 
-def read_kaldi_corpus(kaldi_dir: Path, audio_dir: Path, num_jobs: int = 1, **options: Any) -> Corpus:
+def read_kaldi_corpus(
+    kaldi_dir: Path, audio_dir: Path, num_jobs: int = 1, findings: AudioFindings | None = None, **options: Any
+) -> Corpus:
     """Read a Kaldi data folder, or a folder of several, whose names become the names of the splits.
 
     Pipes in wav.scp (``sph2pipe … |``) stay commands: each runs once here to measure its length, and once per
@@ -26,6 +29,7 @@ def read_kaldi_corpus(kaldi_dir: Path, audio_dir: Path, num_jobs: int = 1, **opt
         kaldi_dir: folder with a wav.scp, or folder of such folders.
         audio_dir: base folder of relative paths in wav.scp; its commands run there.
         num_jobs: files to open, or commands to run, at a time.
+        findings: gets the converted and the truncated recordings.
         options: passed to :func:`summarymix.data.corpus.base.gather`.
 
     Raises:
@@ -50,8 +54,9 @@ def read_kaldi_corpus(kaldi_dir: Path, audio_dir: Path, num_jobs: int = 1, **opt
             rows.append(replace(row, audio=audio.get(row.audio, row.audio)))
     commands = {source: name for source, name in names.items() if source.startswith(command_in(audio_dir, ""))}
     files = {source: name for source, name in names.items() if source not in commands}
-    recordings = open_files(files, num_jobs) | open_commands(commands, num_jobs) | missing
-    corpus = gather(rows, recordings, **options)
+    findings = findings or AudioFindings()
+    recordings = open_files(files, num_jobs, findings) | open_commands(commands, num_jobs, findings) | missing
+    corpus = gather(rows, recordings, findings=findings, **options)
     if commands:
         corpus.notes.append(
             f"{len(commands)} recordings are commands in wav.scp, which run once per utterance; for recordings with "
