@@ -6,6 +6,7 @@ believes them. So :func:`open_audio` compares libsndfile's number of samples wit
 libraries inside the package av) decodes what libsndfile would read wrongly or cannot read.
 """
 
+import io
 import math
 import os
 import re
@@ -35,6 +36,8 @@ _NO_PROTOCOL = {"protocol_whitelist": "none"}
 # Formats that FFmpeg reads as well as libsndfile.
 _SCANNED_FORMATS = {"AIFF", "AU", "FLAC", "MP3", "NIST", "OGG"}
 _WIDE_SUBTYPES = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE"}
+MIN_RATE, MAX_RATE = 1000, 1_000_000  # Hz; a header with another rate is damaged
+_MAX_BLOCK = 1 << 22  # values, for headers with thousands of channels
 _REMEDY = "restore the file, or convert it: ffmpeg -i IN OUT.flac"
 _MAX_PACKET_SECONDS = 3600
 _MAX_SAMPLES = 1 << 40  # longer headers hold no length: libsndfile states 2^63 - 1 samples for FLAC of unknown length
@@ -83,7 +86,7 @@ class AudioFile:
                     return sound.frames
             # The last frame of an MP3 may be incomplete.
             with _ForwardFile(self.path) as sound:
-                while n := len(sound.read(round(BLOCK_SECONDS * sound.samplerate))):
+                while n := len(sound.read(max(_MAX_BLOCK // sound.channels, 1), dtype="float32")):
                     done += n
         except RuntimeError:
             return None
@@ -91,10 +94,11 @@ class AudioFile:
 
     def _libsndfile_blocks(self) -> Iterator[np.ndarray]:
         done = 0
+        size = max(min(round(BLOCK_SECONDS * self.sample_rate), _MAX_BLOCK // self.num_channels), 1)
         with open(self.path, "rb") as file, _ForwardFile(file.fileno(), closefd=False) as sound:
             while True:
                 try:
-                    samples = sound.read(round(BLOCK_SECONDS * self.sample_rate), dtype="float32", always_2d=True)
+                    samples = sound.read(size, dtype="float32", always_2d=True)
                 except RuntimeError:
                     break
                 if not len(samples):
@@ -122,7 +126,8 @@ class AudioFile:
     def _ffmpeg_frames(self) -> Iterator[np.ndarray]:
         """Yield decoded frames (n, channels)."""
         done = 0
-        damage: tuple[int, str | None] | None = None  # first sample that is missing, and FFmpeg's message
+        damage = ""
+        failed: list[float] = []  # seconds of the packets that cannot be decoded
         tag_end = 0
         with _ffmpeg(self.path, self.ffmpeg_options) as (container, stream):
             converter = _Converter(self.sample_rate)
@@ -132,19 +137,23 @@ class AudioFile:
                     frames = packet.decode()
                 except av.FFmpegError as error:
                     if packet.pos is None or packet.pos >= tag_end:
-                        damage = damage or (done, error.strerror)
+                        damage = damage or f"damaged at {done / self.sample_rate:.1f} s: {error.strerror}"
+                        failed.append(float((packet.duration or 0) * (packet.time_base or 0)))
                     continue
                 for frame in frames:
-                    if damage is None and container.format.name == "flac" and frame.time is not None:
+                    if container.format.name == "flac" and frame.time is not None:
                         # FFmpeg drops what is damaged. The next frame's number tells how much.
-                        gap = frame.time - done / self.sample_rate
-                        damage = (done, f"{gap:.1f} s are missing") if gap > END_TOLERANCE else None
+                        seconds = done / self.sample_rate
+                        if frame.time - seconds > END_TOLERANCE:
+                            raise ValueError(f"damaged at {seconds:.1f} s: {frame.time - seconds:.1f} s are missing")
                     samples = converter.convert(frame)
+                    if damage and len(samples):
+                        raise ValueError(damage)
                     done += len(samples)
-                    # At the end, an incomplete frame is no damage.
-                    if damage and done - damage[0] > END_TOLERANCE * self.sample_rate:
-                        raise ValueError(f"damaged at {damage[0] / self.sample_rate:.1f} s: {damage[1]}")
                     yield samples
+            # An incomplete packet at the end is no damage: the header tells whether more is missing.
+            if sum(failed[:-1]) > END_TOLERANCE:
+                raise ValueError(damage)
             yield converter.finish()
 
 
@@ -157,6 +166,16 @@ class _ForwardFile(soundfile.SoundFile):
 
     def seekable(self) -> bool:
         return False
+
+
+class _SeekableFile(io.BufferedReader):
+    """A file for FFmpeg, which a damaged header may make seek to a place before its beginning."""
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except (OSError, ValueError):
+            return -1  # Otherwise av prints the exception.
 
 
 class _Converter:
@@ -220,6 +239,8 @@ def open_audio(path: Path | str) -> AudioFile:
     # soundfile.SoundFileError is a RuntimeError
     except RuntimeError as error:
         sound, problem = None, _reason(error)
+    if sound is not None:
+        _check_rate(path, sound.samplerate)
     try:
         length = _measure(path, sound)
         if sound is not None:
@@ -232,10 +253,11 @@ def open_audio(path: Path | str) -> AudioFile:
         with _ffmpeg(path, length.ffmpeg_options) as (container, stream):
             # Only a decoded frame has the true sample rate, which is twice that of the header in some AAC.
             frame = next(container.decode(stream), None)
-    except av.FFmpegError as error:
-        raise ValueError(f"{path}: {error.strerror}: {_REMEDY}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if frame is None:
         raise ValueError(f"{path}: no samples: restore the file")
+    _check_rate(path, frame.sample_rate)
     declared = _samples(length.declared, frame.sample_rate)
     bits = 24 if frame.format.name in ("s32", "s32p") else 16
     channels = frame.layout.nb_channels
@@ -393,17 +415,23 @@ def _ffmpeg(path: str, options: dict[str, str]) -> Iterator[tuple[InputContainer
     """Open a file with FFmpeg; yield its container and its main audio stream.
 
     Raises:
-        ValueError: the file has no audio.
+        ValueError: FFmpeg cannot read the file, or it has no audio; the message does not name it.
     """
-    # Opened here, because FFmpeg takes a name such as a:b for an address.
-    with open(path, "rb") as file, av.open(file, options=_NO_PROTOCOL | options) as container:
-        stream = container.streams.best("audio")
-        if not isinstance(stream, AudioStream):
-            raise ValueError(f"{path}: no audio that FFmpeg knows: {_REMEDY}")
-        if stream.codec_context.name == "flac":
-            # Otherwise FFmpeg plays damaged frames as noise.
-            stream.codec_context.options = {"err_detect": "crccheck+explode"}
-        yield container, stream
+    try:
+        # Opened here, because FFmpeg takes a name such as a:b for an address.
+        with (
+            _SeekableFile(io.FileIO(path)) as file,
+            av.open(file, options=_NO_PROTOCOL | options, metadata_errors="replace") as container,
+        ):
+            stream = container.streams.best("audio")
+            if not isinstance(stream, AudioStream) or stream.codec_context is None:
+                raise ValueError(f"no audio that FFmpeg knows: {_REMEDY}")
+            if stream.codec_context.name == "flac":
+                # Otherwise FFmpeg plays damaged frames as noise.
+                stream.codec_context.options = {"err_detect": "crccheck+explode"}
+            yield container, stream
+    except (av.FFmpegError, OSError) as error:
+        raise ValueError(f"{error.strerror}: {_REMEDY}") from error
 
 
 def _check_readable(path: str) -> None:
@@ -418,6 +446,11 @@ def _check_readable(path: str) -> None:
         open(path, "rb").close()
     except PermissionError as error:
         raise ValueError(f"{path}: permission denied: make it readable with chmod +r, or ask its owner") from error
+
+
+def _check_rate(path: str, rate: int) -> None:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise ValueError(f"{path}: the sample rate is {rate} Hz, not {MIN_RATE} to {MAX_RATE}: {_REMEDY}")
 
 
 def _samples(seconds: float | None, sample_rate: int) -> int | None:

@@ -33,6 +33,33 @@ def test_blocks_resample_to_what_lhotse_makes_of_the_whole(tmp_path: Path, rate:
         np.testing.assert_allclose(out, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("rate", [4001, 8001, 44101, 383_999])
+@pytest.mark.parametrize("target", [8000, 16000])
+def test_any_sample_rate(rate: int, target: int) -> None:
+    """Even rates that divide by no common number, of which lhotse's filter would take gigabytes."""
+    length = rate + 7
+    tone = torch.sin(2 * torch.pi * 440 * torch.arange(length, dtype=torch.float64) / rate).float()
+    resampler = Resampler(rate, target)
+    out = torch.cat(
+        [*map(resampler.accept, tone.split([17, rate // 3, 0, length - 17 - rate // 3])), resampler.finish()]
+    )
+    assert len(out) == round(length * target / rate)
+    expected = torch.sin(2 * torch.pi * 440 * torch.arange(len(out), dtype=torch.float64) / target)
+    np.testing.assert_allclose(out[100:-100], expected[100:-100], atol=2e-3)
+    assert len(resampler._samples) < 2000
+
+
+def test_both_ways_of_resampling_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = torch.randn(3000, generator=torch.Generator().manual_seed(0))
+    for rate in RATES:
+        outputs = []
+        for max_filter in (1 << 20, 0):
+            monkeypatch.setattr("summarymix.data.audio.MAX_FILTER", max_filter)
+            resampler = Resampler(rate, 12000)
+            outputs.append(torch.cat([*map(resampler.accept, samples.split(700)), resampler.finish()]))
+        torch.testing.assert_close(*outputs, atol=1e-4, rtol=0)
+
+
 @settings(max_examples=30)
 @given(st.lists(st.integers(0, 400), max_size=8), st.sampled_from(RATES), st.sampled_from([8000, 16000]))
 def test_block_sizes_do_not_matter(sizes: list[int], rate: int, target: int) -> None:
@@ -99,6 +126,13 @@ def test_bad_audio_is_named(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[:-30_000])
         with pytest.raises(ValueError, match=rf"a.{suffix}: damaged"):
             list(AudioReader(path).blocks())
+    soundfile.write(tmp_path / "short.wav", rng.uniform(-0.5, 0.5, 160_000), 16000)
+    (tmp_path / "short.wav").write_bytes((tmp_path / "short.wav").read_bytes()[:-32_000])
+    with pytest.raises(ValueError, match=r"short\.wav: damaged, ends after 9\.0 of 10\.0 s: restore the file, or if"):
+        list(AudioReader(tmp_path / "short.wav").blocks())
+    soundfile.write(tmp_path / "empty.wav", np.zeros(0), 16000)
+    with pytest.raises(ValueError, match=r"empty\.wav: no samples"):
+        list(AudioReader(tmp_path / "empty.wav").blocks())
     soundfile.write(tmp_path / "a.wav", np.array([0, np.nan]), 16000, subtype="FLOAT")
     with pytest.raises(ValueError, match=r"a.wav: some samples are infinite or NaN"):
         list(AudioReader(tmp_path / "a.wav").blocks())
