@@ -21,6 +21,8 @@ MAX_FILTER = 1 << 20
 # lhotse's filter: a sinc of 6 zero crossings on each side under a Hann window, at 0.99 of the lower Nyquist frequency.
 _ZERO_CROSSINGS, _ROLLOFF = 6, 0.99
 _MAX_WEIGHTS = 1 << 20  # computed at a time
+# Share of the channels' energy in their mean, below which they cancel each other: -40 dB. Equal ones have 1.
+_CANCELLED = 1e-4
 
 
 class AudioReader:
@@ -55,9 +57,15 @@ class AudioReader:
         try:
             resampler = Resampler(self.sample_rate, sample_rate or self.sample_rate)
             done = 0
+            energy = mono_energy = 0.0
             for samples in self._audio.blocks():  # (n, channels)
                 done += len(samples)
-                yield resampler.accept(to_mono(samples, self._channel))
+                mono = to_mono(samples, self._channel)
+                energy += float(np.square(samples).mean(1).sum())
+                mono_energy += float(mono.square().sum())
+                yield resampler.accept(mono)
+            if self._channel is None and mono_energy < _CANCELLED * energy:
+                raise ValueError("the channels are of opposite phase, so that their mean is silent: give --channel 0")
             if not done:
                 raise ValueError("no samples: restore the file")
             if self._audio.missing_seconds(done):

@@ -103,6 +103,17 @@ def test_formats_and_channels(tmp_path: Path, suffix: str, monkeypatch: pytest.M
         np.testing.assert_allclose(torch.cat(blocks), one, atol=1e-6)
 
 
+def test_channels_of_opposite_phase(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, 40_000)
+    soundfile.write(tmp_path / "a.wav", np.stack([samples, -samples], 1), 16000)
+    with pytest.raises(ValueError, match=r"a\.wav: the channels are of opposite phase.* give --channel 0"):
+        list(AudioReader(tmp_path / "a.wav").blocks())
+    assert len(torch.cat([*AudioReader(tmp_path / "a.wav", 0).blocks()])) == 40_000
+    for silent in (np.zeros((40_000, 2)), np.stack([samples, 0 * samples], 1)):
+        soundfile.write(tmp_path / "b.wav", silent, 16000)
+        assert len(torch.cat([*AudioReader(tmp_path / "b.wav").blocks()])) == 40_000
+
+
 def test_integers_have_the_range_of_their_type() -> None:
     assert to_mono(np.array([-32768, 16384, 0], np.int16)).tolist() == [-1, 0.5, 0]
     assert to_mono(torch.tensor([[0.5, 0.0], [0.0, 0.25]])).tolist() == [0.25, 0.125]

@@ -202,7 +202,7 @@ def damaged_at_half(data: bytes) -> bytes:
 @pytest.mark.parametrize("data", [FLAC, flac_of_samples(0)])
 def test_damage_in_the_middle(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "a.flac").write_bytes(damaged_at_half(data))
-    with pytest.raises(ValueError, match=r"^damaged at 1\.[3-7] s: "):
+    with pytest.raises(ValueError, match=r"^damaged at [01]\.\d s: "):
         read(tmp_path / "a.flac")
 
 
