@@ -73,10 +73,10 @@ def test_prepare(dl_dir: Path, tmp_path: Path) -> None:
     done = prepare(dl_dir, tmp_path / "one", "--nj", "2")
     assert done.returncode == 0, done.stderr
     assert "is there" in done.stdout  # nothing is downloaded
-    assert "skipped 1: 1 missing audio" in done.stdout
-    # 6 + 8 utterances at three speeds; the truncated one is found when it is read.
+    assert "skipped 2: 1 missing audio, 1 truncated audio" in done.stdout
+    # 6 + 8 utterances at three speeds
     assert "train-clean-5: 42 utterances" in done.stdout
-    assert "19-198-0004" in (tmp_path / "one/fbank/skipped-librispeech-train-clean-5-audio.tsv").read_text()
+    assert "19-198-0004" in (tmp_path / "one/manifests/skipped-librispeech-train-clean-5.tsv").read_text()
     assert set("".join(WORDS)) <= set(Tokenizer.from_lang_dir(tmp_path / "one/lang_char").tokens)
 
     # Windows of 10 s and what is left of more than 5: 10 and 6, 7, none.

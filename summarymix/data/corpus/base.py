@@ -4,21 +4,16 @@ Readers (:mod:`summarymix.data.corpus.table`, ``kaldi``, ``lhotse_manifests``) t
 :func:`gather` checks them against each other and :meth:`Corpus.write` writes the manifests of every split.
 """
 
-import io
 import re
-import shlex
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
-import soundfile
-from lhotse import AudioSource, Recording, SupervisionSegment
+from lhotse import Recording, SupervisionSegment
 
-from summarymix.data.audio import END_TOLERANCE
-from summarymix.data.corpus.commands import TIMEOUT, run_command
+from summarymix.data.audio_file import END_TOLERANCE
+from summarymix.data.corpus.recordings import AudioFindings
 from summarymix.data.manifests import manifest_path, write_manifest
 from summarymix.data.names import NAME_RULE, is_encodable, is_id, is_name, kind_of, printable
 from summarymix.data.skipped import Skipped, SkippedItems
@@ -85,6 +80,7 @@ class Corpus:
     """Audio files that no row names."""
     notes: list[str] = field(default_factory=list)
     """Decisions for the report, one sentence each."""
+    audio: AudioFindings = field(default_factory=AudioFindings)
 
     def splits(self) -> dict[str, list[Utterance]]:
         """Utterances by split: first training splits, then dev splits, then all others."""
@@ -96,6 +92,7 @@ class Corpus:
     def write(self, prefix: str, out_dir: Path) -> None:
         """Write ``{prefix}_{recordings,supervisions}_{split}.jsonl.gz`` for every split, and ``skipped-table.tsv``.
 
+        If files were converted, they are listed in ``converted.tsv``.
         Manifests that an earlier call wrote, of splits that the corpus no longer has, are removed.
 
         Raises:
@@ -103,6 +100,7 @@ class Corpus:
         """
         out_dir = Path(out_dir)
         self.skipped.write(out_dir / "skipped-table.tsv")
+        self.audio.write(out_dir / "converted.tsv")
         if not self.utterances:
             first = next((f"; the first: {item}" for item in self.skipped.items), "")
             raise ValueError(
@@ -131,6 +129,7 @@ def gather(
     recordings: Mapping[str, Recording | Skipped],
     channel: int | None = None,
     text_case: TextCase = "keep",
+    findings: AudioFindings | None = None,
 ) -> Corpus:
     """Check rows against their recordings and each other. What cannot be used is listed, the rest is kept.
 
@@ -140,13 +139,15 @@ def gather(
             get a number appended.
         channel: channel to use of multi-channel audio if the row gives none; if both are None, the row is left out.
         text_case: case of the transcripts, see :func:`summarymix.data.transcripts.normalize_text`.
+        findings: truncated and converted recordings.
     """
     rows = list(rows)
     names = _Names()
     recordings = {key: _renamed(recording, names.unique(recording.id)) for key, recording in recordings.items()}
     names = _Names(row.id for row in rows if isinstance(row, Row) and row.id)
     seen = _Seen()
-    corpus = Corpus([], SkippedItems(), len(rows))
+    findings = findings or AudioFindings()
+    corpus = Corpus([], SkippedItems(), len(rows), audio=findings)
     for row in rows:
         if isinstance(row, Skipped):
             corpus.skipped.add(row)
@@ -159,9 +160,14 @@ def gather(
         id_ = row.id or names.unique(_generated_id(row, recording))
         text = normalize_text(row.text, text_case)
         corpus.num_not_nfc += not unicodedata.is_normalized("NFC", row.text)
-        found = _problem(row, id_, split, text, recording, seen) or _segment(row, recording, channel)
+        found = (
+            _problem(row, id_, split, text, recording, seen)
+            or _truncation(row, recording, findings)
+            or _segment(row, recording, channel)
+        )
         if isinstance(found, tuple):
-            corpus.skipped.add(_left_out(row, id_, _file_of(recording), found))
+            file = _file_of(recording)
+            corpus.skipped.add(_left_out(row, id_, findings.originals.get(file, file), found))
             continue
         assert isinstance(recording, Recording)
         seen.add(row, id_, split)
@@ -248,76 +254,17 @@ def _audio_of(row: Row) -> tuple[str, float, float | None, int | None]:
     return row.audio, row.start, row.duration, row.channel
 
 
-def open_files(paths: Mapping[str, str], num_jobs: int = 1) -> dict[str, Recording | Skipped]:
-    """Read the headers of audio files; return each file's recording, or its problem, by path.
-
-    Args:
-        paths: recording names by path.
-        num_jobs: files to open at a time.
-    """
-    return _open_all(paths, _open_file, num_jobs)
-
-
-def open_commands(
-    commands: Mapping[str, str], num_jobs: int = 1, timeout: float = TIMEOUT
-) -> dict[str, Recording | Skipped]:
-    """Run commands that output an audio file, such as ``sph2pipe -f wav -p -c 1 x.sph``, to measure its length.
-
-    Args:
-        commands: recording names by command.
-        num_jobs: commands to run at a time.
-        timeout: seconds that a command may take.
-    """
-    return _open_all(commands, partial(_open_command, timeout=timeout), num_jobs)
-
-
-def command_in(folder: Path, command: str) -> str:
-    """The shell command that runs ``command`` in ``folder``."""
-    return f"cd {shlex.quote(str(folder))} && {command}"
-
-
 def name_of(path: str | Path) -> str:
     """A readable id for a relative path: without its suffix, slashes replaced by dashes, spaces by underscores."""
     return re.sub(r"\s+", "_", "-".join(part for part in Path(path).with_suffix("").parts if part not in ("/", "..")))
 
 
-def _open_all(
-    names: Mapping[str, str], open_one: Callable[[str, str], Recording | Skipped], num_jobs: int
-) -> dict[str, Recording | Skipped]:
-    # Threads suffice: they read headers or wait for other programs.
-    with ThreadPoolExecutor(num_jobs) as executor:
-        return dict(zip(names, executor.map(open_one, names, names.values()), strict=True))
-
-
-def _open_file(path: str, name: str) -> Recording | Skipped:
-    if not Path(path).is_file():
-        return Skipped(name, path, "missing audio", "", "restore the file, or correct its path")
-    try:
-        info = soundfile.info(path)
-    # soundfile.SoundFileError is a RuntimeError
-    except (OSError, RuntimeError) as error:
-        return Skipped(
-            name, path, "unreadable audio", f"{error}", "restore the file, or convert it: ffmpeg -i IN OUT.flac"
-        )
-    if info.frames == 0:
-        return Skipped(name, path, "unreadable audio", "no samples", "restore the file")
-    source = AudioSource("file", list(range(info.channels)), path)
-    return Recording(name, [source], info.samplerate, info.frames, info.frames / info.samplerate)
-
-
-def _open_command(command: str, name: str, timeout: float) -> Recording | Skipped:
-    remedy = "run the command by hand to see what fails"
-    try:
-        output = io.BytesIO(run_command(command, timeout))
-        samples, rate = soundfile.read(output, dtype="float32", always_2d=True)  # (n, channels)
-    # soundfile.SoundFileError is a RuntimeError
-    except (OSError, ValueError, RuntimeError) as error:
-        return Skipped(name, command, "unreadable audio", f"{error}", remedy)
-    num_samples, num_channels = samples.shape
-    if num_samples == 0:
-        return Skipped(name, command, "unreadable audio", "no samples", remedy)
-    source = AudioSource("command", list(range(num_channels)), command)
-    return Recording(name, [source], rate, num_samples, num_samples / rate)
+def _truncation(row: Row, recording: Recording | Skipped, findings: AudioFindings) -> Problem | None:
+    """Problem of a row that is all of a truncated recording; None for others."""
+    if isinstance(recording, Skipped) or row.duration is not None or row.audio not in findings.truncated:
+        return None
+    lengths = f"{recording.duration:.2f} of {findings.truncated[row.audio]:.2f} s"
+    return "truncated audio", lengths, "restore the file, or give start and duration of what is in it"
 
 
 def _segment(row: Row, recording: Recording | Skipped, channel: int | None) -> SupervisionSegment | Problem:

@@ -15,15 +15,21 @@ from typing import Any
 from lhotse import Recording
 
 from summarymix.cli import say
-from summarymix.data.corpus.base import Corpus, Row, command_in, gather, open_commands, open_files
+from summarymix.data.corpus.base import Corpus, Row, gather
 from summarymix.data.corpus.commands import TIMEOUT
+from summarymix.data.corpus.recordings import AudioFindings, command_in, open_commands, open_files
 from summarymix.data.names import check_name, is_encodable, is_path, printable
 from summarymix.data.skipped import Skipped
 from summarymix.data.text_files import read_lines
 
 
 def read_kaldi_corpus(
-    kaldi_dir: Path, audio_dir: Path, num_jobs: int = 1, command_timeout: float = TIMEOUT, **options: Any
+    kaldi_dir: Path,
+    audio_dir: Path,
+    num_jobs: int = 1,
+    findings: AudioFindings | None = None,
+    command_timeout: float = TIMEOUT,
+    **options: Any,
 ) -> Corpus:
     """Read a Kaldi data folder, or a folder of several, whose names become the names of the splits.
 
@@ -35,6 +41,7 @@ def read_kaldi_corpus(
         kaldi_dir: folder with a wav.scp, or folder of such folders.
         audio_dir: base folder of relative paths in wav.scp; its commands run there.
         num_jobs: files to open, or commands to run, at a time.
+        findings: gets the converted and the truncated recordings.
         command_timeout: seconds that a command may take.
         options: passed to :func:`summarymix.data.corpus.base.gather`.
 
@@ -76,8 +83,10 @@ def read_kaldi_corpus(
             f"{len(commands)} recordings in wav.scp are commands. They run now, for at most {command_timeout:g} s each "
             f"(--command-timeout), such as: {printable(next(iter(commands)))}"
         )
-    recordings = open_files(files, num_jobs) | open_commands(commands, num_jobs, command_timeout) | missing
-    corpus = gather(rows, recordings, **options)
+    findings = findings or AudioFindings()
+    opened = open_commands(commands, num_jobs, findings, command_timeout)
+    recordings = open_files(files, num_jobs, findings) | opened | missing
+    corpus = gather(rows, recordings, findings=findings, **options)
     if commands:
         corpus.notes.append(
             f"{len(commands)} recordings are commands in wav.scp, which run once per utterance; for recordings with "

@@ -10,13 +10,16 @@ from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, Supervis
 from lhotse.cut import MixedCut
 
 from summarymix.data.corpus.base import Corpus, Row, gather
+from summarymix.data.corpus.recordings import AudioFindings, open_files
 from summarymix.data.names import check_name, is_path, printable
 from summarymix.data.skipped import Skipped, SkippedItems
 
 _NAME = re.compile(r"(?:.+[_-])?(?P<kind>recordings|supervisions|cuts)(?:[_-](?P<split>.+))?\.jsonl(?:\.gz)?")
 
 
-def read_lhotse_corpus(manifest_dir: Path, audio_dir: Path, **options: Any) -> Corpus:
+def read_lhotse_corpus(
+    manifest_dir: Path, audio_dir: Path, num_jobs: int = 1, findings: AudioFindings | None = None, **options: Any
+) -> Corpus:
     """Read ``[PREFIX_]{recordings,supervisions}[_SPLIT].jsonl.gz`` or ``[PREFIX_]cuts[_SPLIT].jsonl.gz``.
 
     If a split has both, its cuts are read. Every supervision becomes an utterance; features are ignored.
@@ -24,6 +27,8 @@ def read_lhotse_corpus(manifest_dir: Path, audio_dir: Path, **options: Any) -> C
     Args:
         manifest_dir: folder of the manifests.
         audio_dir: base folder of relative paths in the manifests.
+        num_jobs: files to open at a time.
+        findings: gets the converted and the truncated recordings.
         options: passed to :func:`summarymix.data.corpus.base.gather`.
 
     Raises:
@@ -64,7 +69,8 @@ def read_lhotse_corpus(manifest_dir: Path, audio_dir: Path, **options: Any) -> C
             f"No utterances in {manifest_dir}: it needs PREFIX_recordings_SPLIT.jsonl.gz and "
             "PREFIX_supervisions_SPLIT.jsonl.gz, or PREFIX_cuts_SPLIT.jsonl.gz"
         )
-    corpus = gather(rows, recordings, **options)
+    findings = findings or AudioFindings()
+    corpus = gather(rows, _measured(recordings, num_jobs, findings), findings=findings, **options)
     corpus.skipped.extend(unusable.items)
     corpus.num_rows += len(unusable)
     corpus.notes += notes
@@ -135,3 +141,25 @@ def _with_absolute_paths(recording: Recording, audio_dir: Path) -> Recording | S
                 return Skipped(recording.id, source.source, "missing audio", "", remedy)
         sources.append(source)
     return replace(recording, sources=sources)
+
+
+def _measured(
+    recordings: dict[str, Recording | Skipped], num_jobs: int, findings: AudioFindings
+) -> dict[str, Recording | Skipped]:
+    """Give recordings the lengths of their files. Recordings of several files, or perturbed ones, keep their own."""
+    single = {
+        key: recording
+        for key, recording in recordings.items()
+        if isinstance(recording, Recording) and len(recording.sources) == 1 and not recording.transforms
+    }
+    files = {key: str(r.sources[0].source) for key, r in single.items() if r.sources[0].type == "file"}
+    opened = open_files({file: single[key].id for key, file in files.items()}, num_jobs, findings)
+    measured = dict(recordings)
+    for key, file in files.items():
+        recording, found = single[key], opened[file]
+        if isinstance(found, Skipped):
+            measured[key] = replace(found, id=recording.id)
+        else:
+            source = replace(recording.sources[0], source=found.sources[0].source)
+            measured[key] = replace(found, id=recording.id, sources=[source], channel_ids=recording.channel_ids)
+    return measured

@@ -9,6 +9,7 @@ from summarymix.data.corpus.base import Corpus
 from summarymix.data.corpus.commands import TIMEOUT
 from summarymix.data.corpus.kaldi import read_kaldi_corpus
 from summarymix.data.corpus.lhotse_manifests import read_lhotse_corpus
+from summarymix.data.corpus.recordings import AudioFindings
 from summarymix.data.corpus.report import corpus_report
 from summarymix.data.corpus.splits import fill_splits
 from summarymix.data.corpus.table import read_table_corpus
@@ -28,8 +29,12 @@ class CorpusSource:
     text: TextCase = "keep"
     command_timeout: float = TIMEOUT
 
-    def read(self, num_jobs: int = 1) -> Corpus:
+    def read(self, num_jobs: int = 1, findings: AudioFindings | None = None) -> Corpus:
         """Read and check the corpus.
+
+        Args:
+            num_jobs: files to open at a time.
+            findings: gets the converted and the truncated recordings.
 
         Raises:
             ValueError: the corpus is malformed.
@@ -37,11 +42,13 @@ class CorpusSource:
         """
         options: dict[str, Any] = {"channel": self.channel, "text_case": self.text}
         if self.table is not None:
-            return read_table_corpus(self.table, self.audio_dir, num_jobs, **options)
+            return read_table_corpus(self.table, self.audio_dir, num_jobs, findings, **options)
         if self.kaldi_dir is not None:
-            return read_kaldi_corpus(self.kaldi_dir, self.audio_dir, num_jobs, self.command_timeout, **options)
+            return read_kaldi_corpus(
+                self.kaldi_dir, self.audio_dir, num_jobs, findings, self.command_timeout, **options
+            )
         assert self.lhotse_manifests is not None
-        return read_lhotse_corpus(self.lhotse_manifests, self.audio_dir, **options)
+        return read_lhotse_corpus(self.lhotse_manifests, self.audio_dir, num_jobs, findings, **options)
 
     def absolute(self) -> "CorpusSource":
         """Copy with absolute paths."""
@@ -121,7 +128,7 @@ def prepare_corpus(
     check_name(prefix, "the prefix")
     if source.lhotse_manifests and source.lhotse_manifests.resolve() == out_dir.resolve():
         raise ValueError(f"{out_dir} has the manifests to read: choose another folder to write to")
-    corpus = source.read(num_jobs)
+    corpus = source.read(num_jobs, AudioFindings(Path(out_dir) / "audio"))
     try:
         if fill and corpus.utterances:
             fill_splits(corpus)

@@ -36,6 +36,11 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
             f"{split}: {len(utterances)} utterances, {_hours(utterances)}, {len(recordings)} recordings, "
             f"{len(speakers) or 'unknown'} speakers"
         )
+    if corpus.audio.converted:
+        lines.append(
+            f"{len(corpus.audio.converted)} audio files are used as FLAC copies in {corpus.audio.folder}, because "
+            f"training would not read them, or not to their ends; see {out_dir}/converted.tsv"
+        )
     lines += corpus.notes
     lines += _guessed_kinds(corpus)
     lines += _shared_speakers(corpus)

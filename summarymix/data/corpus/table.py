@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from summarymix.data.corpus.base import Corpus, Row, gather, name_of, open_files
+from summarymix.data.corpus.base import Corpus, Row, gather, name_of
+from summarymix.data.corpus.recordings import AudioFindings, open_files
 from summarymix.data.names import is_path, printable
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.data.text_files import read_lines
@@ -177,17 +178,22 @@ def _number(row: Mapping[str, str], column: str) -> float | None:
     return value
 
 
-def read_table_corpus(table: Path, audio_dir: Path, num_jobs: int = 1, **options: Any) -> Corpus:
+def read_table_corpus(
+    table: Path, audio_dir: Path, num_jobs: int = 1, findings: AudioFindings | None = None, **options: Any
+) -> Corpus:
     """Read the corpus in a table; ``options`` are passed to :func:`summarymix.data.corpus.base.gather`."""
+    findings = findings or AudioFindings()
     rows = list(read_table(table, audio_dir))
     paths = [row.audio for row in rows if isinstance(row, Row) and is_path(row.audio)]
     names = {path: name_of(os.path.relpath(path, audio_dir)) for path in paths}
-    corpus = gather(rows, open_files(names, num_jobs), **options)
+    corpus = gather(rows, open_files(names, num_jobs, findings), findings=findings, **options)
     named = {os.path.realpath(path) for path in names}
     corpus.unnamed_audio = [
         path
         for path in sorted(Path(audio_dir).rglob("*"))
-        if path.suffix.lower() in AUDIO_SUFFIXES and os.path.realpath(path) not in named
+        if path.suffix.lower() in AUDIO_SUFFIXES
+        and os.path.realpath(path) not in named
+        and findings.folder not in path.parents
     ]
     return corpus
 
@@ -201,6 +207,6 @@ def prepare_table(table: Path, audio_dir: Path, prefix: str, out_dir: Path, num_
     Raises:
         ValueError: the table is malformed, or no row can be used.
     """
-    corpus = read_table_corpus(table, audio_dir, num_jobs)
+    corpus = read_table_corpus(table, audio_dir, num_jobs, AudioFindings(Path(out_dir) / "audio"))
     corpus.write(prefix, out_dir)
     return corpus.skipped

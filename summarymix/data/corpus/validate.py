@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import lhotse.qa
-import soundfile
 from lhotse import Recording, SupervisionSegment
 from lhotse.cut import Cut
 
+from summarymix.data.audio_file import open_audio
 from summarymix.data.cuts import transcript
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.skipped import Skipped, SkippedItems
@@ -76,24 +76,23 @@ def validate_split(manifest_dir: Path, prefix: str, split: str, num_jobs: int = 
 
 
 def audio_problem(recording: Recording) -> str | None:
-    """Problem of the audio file of a recording, or None. Reads its header and its last 10 ms."""
+    """Problem of the audio file of a recording, or None. Opens it as preparation does, and reads its end."""
     for source in recording.sources:
         if source.type != "file":
             continue
         try:
-            with soundfile.SoundFile(source.source) as file:
-                promised = _original_num_samples(recording)
-                if recording.transforms is None and file.samplerate != recording.sampling_rate:
-                    return f"sample rate {file.samplerate} Hz instead of {recording.sampling_rate} Hz"
-                if promised is not None and file.frames != promised:
-                    return f"{file.frames} samples instead of {promised}: truncated or replaced"
-                tail = min(file.frames, file.samplerate // 100)
-                file.seek(file.frames - tail)
-                if tail == 0 or len(file.read(tail)) != tail:
-                    return f"cannot be read to its end at {file.frames} samples: truncated"
-        # soundfile.SoundFileError is a RuntimeError
-        except (OSError, RuntimeError) as error:
+            audio = open_audio(source.source)
+        except (ValueError, OSError) as error:
             return str(error)
+        if audio.libsndfile_problem:
+            return audio.libsndfile_problem
+        if recording.transforms is None and audio.sample_rate != recording.sampling_rate:
+            return f"sample rate {audio.sample_rate} Hz instead of {recording.sampling_rate} Hz"
+        promised, found = _original_num_samples(recording), audio.libsndfile_samples()
+        if found is None:
+            return "libsndfile cannot read it to its end: truncated, or not to be jumped in"
+        if promised is not None and found != promised:
+            return f"{found} samples instead of {promised}: truncated or replaced"
     return None
 
 

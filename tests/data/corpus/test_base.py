@@ -9,7 +9,8 @@ import pytest
 import soundfile
 from lhotse.cut import MonoCut
 
-from summarymix.data.corpus.base import Corpus, Row, command_in, gather, name_of, open_commands, open_files
+from summarymix.data.corpus.base import Corpus, Row, gather, name_of
+from summarymix.data.corpus.recordings import command_in, open_commands, open_files
 from summarymix.data.corpus.validate import audio_problem
 from summarymix.data.extraction import load_cuts
 from summarymix.data.skipped import SkippedItems

@@ -34,7 +34,7 @@ def test_bad_cuts_are_taken_out_and_stay_listed(prepare) -> None:
     skipped = validate_split(fbank, "tiny", "train", num_jobs=2)
     assert skipped.counts == {"bad audio": 4, "empty transcript": 1, "inconsistent manifest": 1, "duplicate id": 1}
     detail = {item.id: item.detail for item in skipped.items}
-    assert "No such file" in detail[cuts[0].id] or "Error opening" in detail[cuts[0].id]
+    assert "no such file" in detail[cuts[0].id]
     assert detail[cuts[1].id]
     assert "12345 samples instead of" in detail[cuts[2].id]
     assert "sample rate 22050 Hz instead of 16000" in detail[cuts[3].id]

@@ -2,17 +2,20 @@
 """Make lhotse manifests of parts of LibriSpeech in DL_DIR/LibriSpeech.
 
 The manifests are those of lhotse's prepare_librispeech. But lhotse stops at the first file that it cannot open, drops
-missing files silently, lists utterances in file-system order, and leaves half a manifest when it is killed.
+missing files silently, believes the headers of truncated ones, lists utterances in file-system order, and leaves half a
+manifest when it is killed.
 """
 
 import argparse
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 from lhotse import Recording, SupervisionSegment
 from lhotse.recipes.librispeech import parse_utterance
 
+from summarymix.data.corpus.recordings import AudioFindings, open_files
 from summarymix.data.manifests import write_manifest
 from summarymix.data.skipped import Skipped, separate
 
@@ -22,6 +25,8 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
     lines = sorted(
         line for path in folder.rglob("*.trans.txt") for line in path.read_text(encoding="utf-8").splitlines() if line
     )
+
+    findings = AudioFindings(out_dir / "audio")
 
     def parse(line: str) -> tuple[Recording, SupervisionSegment] | Skipped:
         utterance, _, text = line.partition(" ")
@@ -33,11 +38,20 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
         # The exception for a broken file depends on format and library; its text goes into the list.
         except Exception as error:
             return Skipped(utterance, file, "unreadable audio", f"{error}", "restore the file")
-        return found or Skipped(utterance, file, "missing audio", "", "unpack the archive again")
+        if found is None:
+            return Skipped(utterance, file, "missing audio", "", "unpack the archive again")
+        recording = open_files({file: utterance}, 1, findings)[file]
+        if isinstance(recording, Skipped):
+            return recording
+        if file in findings.truncated:
+            lengths = f"{recording.duration:.2f} of {findings.truncated[file]:.2f} s"
+            return Skipped(utterance, file, "truncated audio", lengths, "unpack the archive again")
+        return recording, replace(found[1], duration=recording.duration)
 
     with ThreadPoolExecutor(num_jobs) as executor:
         utterances, skipped = separate(executor.map(parse, lines))
     skipped.write(out_dir / f"skipped-librispeech-{folder.name}.tsv")
+    findings.write(out_dir / f"converted-librispeech-{folder.name}.tsv")
     if not utterances:
         sys.exit(f"{folder}: none of {len(lines)} utterances in *.trans.txt is usable; {skipped.summary()}")
     for kind, items in zip(("recordings", "supervisions"), zip(*utterances, strict=True), strict=True):

@@ -23,8 +23,8 @@ from typing import Literal, get_args
 from lhotse import Recording, SupervisionSegment
 from normalize import LETTERS, CharacterReport, clean, normalize
 
-from summarymix.data.audio import END_TOLERANCE
-from summarymix.data.corpus.base import open_files
+from summarymix.data.audio_file import END_TOLERANCE
+from summarymix.data.corpus.recordings import AudioFindings, open_files
 from summarymix.data.manifests import write_manifest
 from summarymix.data.skipped import Skipped, SkippedItems
 
@@ -148,7 +148,8 @@ def prepare(segments: Sequence[Segment | Skipped], language: str, out_dir: Path,
     """
     prefix = f"voxpopuli-{language}"
     files = {str(segment.audio): segment.recording_id for segment in segments if isinstance(segment, Segment)}
-    recordings = open_files(files, num_jobs)
+    findings = AudioFindings(out_dir / "audio")
+    recordings = open_files(files, num_jobs, findings)
     skipped = SkippedItems()
     kept: dict[str, list[tuple[Segment, Recording]]] = {split: [] for split in SPLITS}
     seen: set[str] = set()
@@ -163,6 +164,9 @@ def prepare(segments: Sequence[Segment | Skipped], language: str, out_dir: Path,
             problem = ("not in a split", f"split {segment.split!r}", "none needed")
         elif not isinstance(recording, Recording):
             problem = (recording.reason, recording.detail, "download or unpack this file again")
+        elif segment.end is None and str(segment.audio) in findings.truncated:
+            lengths = f"{recording.duration:.2f} of {findings.truncated[str(segment.audio)]:.2f} s"
+            problem = ("truncated audio", lengths, "download or unpack this file again")
         elif found := _problem(segment, recording.duration, limits):
             problem = found
         else:
@@ -172,6 +176,7 @@ def prepare(segments: Sequence[Segment | Skipped], language: str, out_dir: Path,
         skipped.add(Skipped(segment.id, str(segment.audio), *problem))
     listing = out_dir / f"skipped-{prefix}.tsv"
     skipped.write(listing)
+    findings.write(out_dir / f"converted-{prefix}.tsv")
     for split, pairs in kept.items():
         if not pairs:
             sys.exit(f"No utterance of {split} is left; {skipped.summary()}; see {listing}")

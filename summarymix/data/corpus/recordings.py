@@ -1,0 +1,231 @@
+"""Opening of a corpus's audio: the true length of every file, and FLAC copies of files that training cannot read.
+
+lhotse reads training audio with libsndfile. A file that libsndfile does not read to its true end, or whose sample rate
+lhotse cannot resample, is converted once, here.
+"""
+
+import hashlib
+import os
+import shlex
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, dataclass, field, fields
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from lhotse import AudioSource, Recording
+
+from summarymix.data.audio import Resampler, has_small_filter
+from summarymix.data.audio_file import AudioFile, open_audio
+from summarymix.data.corpus.commands import TIMEOUT, run_command
+from summarymix.data.skipped import Skipped
+from summarymix.files import atomic_write
+
+# lhotse opens these with other programs or packages, by their names.
+_SUFFIXES_BEYOND_LIBSNDFILE = (".sph", ".mp4", ".m4a", ".m4b", ".raw")
+_USUAL_RATES = (8000, 16000, 22050, 24000, 32000, 44100, 48000)
+# Rates of features, and speeds of perturbed copies
+_FEATURE_RATES, _SPEEDS = (8000, 16000), (0.9, 1.1)
+_REMEDY = "restore the file, or convert it: ffmpeg -i IN OUT.flac"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A file of which training reads a FLAC copy."""
+
+    file: str
+    copy: str
+    declared_seconds: str
+    """What its header promises; empty if it promises nothing usable."""
+    true_seconds: str
+    reason: str
+
+
+@dataclass
+class AudioFindings:
+    """Findings about the audio of a corpus, and the folder of its converted copies."""
+
+    folder: Path = Path("data/manifests/audio")
+    converted: list[Converted] = field(default_factory=list)
+    truncated: dict[str, float] = field(default_factory=dict)
+    """Seconds that the header promises, by path or command, of audio that ends before."""
+
+    @property
+    def originals(self) -> dict[str, str]:
+        """The converted files, by copy."""
+        return {item.copy: item.file for item in self.converted}
+
+    def write(self, path: Path) -> None:
+        """Write the table of converted files, or remove it if there are none."""
+        if not self.converted:
+            path.unlink(missing_ok=True)
+            return
+        with atomic_write(path) as file:
+            print(*(column.name for column in fields(Converted)), sep="\t", file=file)
+            for item in self.converted:
+                print(*(" ".join(value.split()) for value in astuple(item)), sep="\t", file=file)
+
+
+@dataclass
+class _Opened:
+    """One recording or its problem, and what was found about it."""
+
+    recording: Recording | Skipped
+    converted: Converted | None = None
+    truncated: float | None = None
+
+
+def open_files(
+    paths: Mapping[str, str], num_jobs: int = 1, findings: AudioFindings | None = None
+) -> dict[str, Recording | Skipped]:
+    """Open audio files and measure them; return each file's recording, or its problem, by path.
+
+    Args:
+        paths: recording names by path.
+        num_jobs: files to open at a time.
+        findings: gets the converted and the truncated files.
+    """
+    return _open_all(paths, _open_file, num_jobs, findings or AudioFindings())
+
+
+def open_commands(
+    commands: Mapping[str, str],
+    num_jobs: int = 1,
+    findings: AudioFindings | None = None,
+    timeout: float = TIMEOUT,
+) -> dict[str, Recording | Skipped]:
+    """Run commands that output an audio file, such as ``sph2pipe -f wav -p -c 1 x.sph``, to measure its length.
+
+    Args:
+        commands: recording names by command.
+        num_jobs: commands to run at a time.
+        findings: gets the converted and the truncated recordings.
+        timeout: seconds that a command may take.
+    """
+    return _open_all(commands, partial(_open_command, timeout=timeout), num_jobs, findings or AudioFindings())
+
+
+def command_in(folder: Path, command: str) -> str:
+    """The shell command that runs ``command`` in ``folder``."""
+    return f"cd {shlex.quote(str(folder))} && {command}"
+
+
+def _open_all(
+    names: Mapping[str, str],
+    open_one: Callable[[str, str, Path], _Opened],
+    num_jobs: int,
+    findings: AudioFindings,
+) -> dict[str, Recording | Skipped]:
+    def open_(item: tuple[str, str]) -> _Opened:
+        try:
+            return open_one(*item, findings.folder)
+        # A full disk stops the program; whatever else is wrong with one file is listed.
+        except OSError as error:
+            if error.filename == item[0]:
+                return _Opened(Skipped(item[1], item[0], "unreadable audio", f"{error.strerror}", _REMEDY))
+            raise
+
+    # Threads suffice: libraries and other programs do the work.
+    with ThreadPoolExecutor(num_jobs) as executor:
+        opened = dict(zip(names, executor.map(open_, names.items()), strict=True))
+    for source, one in opened.items():
+        if one.converted:
+            findings.converted.append(one.converted)
+        if one.truncated is not None:
+            findings.truncated[source] = one.truncated
+    return {source: one.recording for source, one in opened.items()}
+
+
+def _open_file(path: str, name: str, folder: Path) -> _Opened:
+    stat = os.stat(path) if os.path.exists(path) else None
+    key = f"{os.path.abspath(path)} {stat.st_size} {stat.st_mtime_ns}" if stat else ""
+    suffix = Path(path).suffix.lower()
+    problem = f"lhotse does not read {suffix} with libsndfile" if suffix in _SUFFIXES_BEYOND_LIBSNDFILE else ""
+    return _open(path, name, AudioSource("file", [], path), key, folder, problem)
+
+
+def _open_command(command: str, name: str, folder: Path, timeout: float) -> _Opened:
+    remedy = "run the command by hand to see what fails"
+    try:
+        output = run_command(command, timeout)
+    except (OSError, ValueError) as error:
+        return _Opened(Skipped(name, command, "unreadable audio", f"{error}", remedy))
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(output)
+        file.flush()
+        key = f"{command} {hashlib.sha256(output).hexdigest()}"
+        return _open(file.name, name, AudioSource("command", [], command), key, folder, "")
+
+
+def _open(path: str, name: str, source: AudioSource, key: str, folder: Path, problem: str) -> _Opened:
+    """Measure a file; convert it if training cannot read it.
+
+    Args:
+        path: the audio.
+        name: id of the recording.
+        source: where lhotse finds the audio if it is not converted, without its channels.
+        key: text that changes when the audio does.
+        folder: folder of converted files.
+        problem: why the file must be converted, if that is known; or empty.
+    """
+    origin = str(source.source)
+    try:
+        audio = open_audio(path)
+        problem = audio.libsndfile_problem or problem or _rate_problem(audio.sample_rate)
+        rate, num_samples = audio.sample_rate, None if problem else audio.libsndfile_samples()
+        if not problem and num_samples is None:
+            problem = "libsndfile cannot jump in it, or cannot read it to its end"
+        converted = None
+        if num_samples is None:
+            copy, rate, num_samples = _convert(audio, folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.flac")
+            declared = "" if audio.declared is None else f"{audio.declared / audio.sample_rate:.2f}"
+            converted = Converted(origin, str(copy), declared, f"{num_samples / rate:.2f}", problem)
+            source = AudioSource("file", [], str(copy))
+    except FileNotFoundError:
+        return _Opened(Skipped(name, origin, "missing audio", "", "restore the file, or correct its path"))
+    except ValueError as error:
+        return _Opened(Skipped(name, origin, "unreadable audio", str(error).removeprefix(f"{path}: "), _REMEDY))
+    if num_samples == 0:
+        return _Opened(Skipped(name, origin, "unreadable audio", "no samples", "restore the file"))
+    seconds = num_samples / rate
+    recording = Recording(
+        name, [AudioSource(source.type, list(range(audio.num_channels)), source.source)], rate, num_samples, seconds
+    )
+    truncated = audio.missing_seconds(round(seconds * audio.sample_rate)) > 0
+    return _Opened(recording, converted, (audio.declared or 0) / audio.sample_rate if truncated else None)
+
+
+def _rate_problem(rate: int) -> str:
+    """Why lhotse cannot resample audio of a rate in Hz, or perturb its speed; empty if it can."""
+    pairs = [(rate, target) for target in _FEATURE_RATES] + [(round(rate * speed), rate) for speed in _SPEEDS]
+    return "" if all(has_small_filter(*pair) for pair in pairs) else f"{rate} Hz is no usual sample rate"
+
+
+def _convert(audio: AudioFile, path: Path) -> tuple[Path, int, int]:
+    """Write a FLAC copy of a file, unless it is there; return its path, sample rate and number of samples.
+
+    Raises:
+        ValueError: the audio is damaged, or FLAC cannot hold it.
+    """
+    rate = audio.sample_rate
+    if _rate_problem(rate):
+        rate = next((usual for usual in _USUAL_RATES if usual >= rate), _USUAL_RATES[-1])
+    if not path.exists():
+        resamplers = [Resampler(audio.sample_rate, rate) for _ in range(audio.num_channels)]
+        subtype = f"PCM_{audio.bits}"
+        try:
+            with (
+                atomic_write(path, "wb") as file,
+                soundfile.SoundFile(file, "w", rate, audio.num_channels, subtype, format="FLAC") as sound,
+            ):
+                for block in audio.blocks():  # (n, channels)
+                    channels = zip(resamplers, torch.from_numpy(np.ascontiguousarray(block.T)), strict=True)
+                    sound.write(torch.stack([resampler.accept(one) for resampler, one in channels], 1).numpy())
+                sound.write(torch.stack([resampler.finish() for resampler in resamplers], 1).numpy())
+        except RuntimeError as error:  # from libsndfile, for example for more than 8 channels
+            raise ValueError(f"cannot be converted to FLAC: {error}") from error
+    return path, rate, soundfile.info(path).frames
