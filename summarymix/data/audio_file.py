@@ -39,6 +39,7 @@ _WIDE_SUBTYPES = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE"}
 MIN_RATE, MAX_RATE = 1000, 1_000_000  # Hz; a header with another rate is damaged
 _MAX_BLOCK = 1 << 22  # values, for headers with thousands of channels
 _REMEDY = "restore the file, or convert it: ffmpeg -i IN OUT.flac"
+_PACKED_SUBTYPES = {"GSM610", "IMA_ADPCM", "G721_32", "G723_24", "G723_40", "DWVW_12", "DWVW_16", "DWVW_24"}
 _MAX_PACKET_SECONDS = 3600
 _MAX_SAMPLES = 1 << 40  # longer headers hold no length: libsndfile states 2^63 - 1 samples for FLAC of unknown length
 
@@ -287,7 +288,8 @@ def _measure(path: str, sound: soundfile.SoundFile | None) -> _Length:
     seconds = sound.frames / sound.samplerate
     if sound.format in ("WAV", "WAVEX", "RF64", "W64"):
         return _wav_length(path, seconds)
-    if sound.format not in _SCANNED_FORMATS:
+    # FFmpeg takes the packets of compressed AIFF for samples.
+    if sound.format not in _SCANNED_FORMATS or sound.subtype in _PACKED_SUBTYPES:
         return _Length(seconds, seconds, {})
     with _ffmpeg(path, {}) as (container, stream):
         declared = _container_seconds(container, stream)

@@ -194,6 +194,19 @@ def test_formats_beyond_libsndfile(name: str, codec: str, tmp_path: Path) -> Non
     assert (audio.missing_seconds(len(samples)) > 0.5) == (name != "a.aac")
 
 
+def test_compressed_aiff_is_not_taken_for_truncated(tmp_path: Path) -> None:
+    (tmp_path / "a.aiff").write_bytes(encoded(tone(3.0), "AIFF", "GSM610"))
+    audio, samples = read(tmp_path / "a.aiff")
+    assert (len(samples), audio.missing_seconds(len(samples))) == (pytest.approx(48000, abs=400), 0)
+
+
+@pytest.mark.parametrize(("format", "subtype"), [("OGG", "VORBIS"), ("OGG", "OPUS"), ("FLAC", "PCM_16")])
+def test_joined_files_of_other_formats(format: str, subtype: str, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"".join(encoded(tone(seconds), format, subtype) for seconds in (3.0, 2.0)))
+    audio, samples = read(tmp_path / "a")
+    assert len(samples) / audio.sample_rate == pytest.approx(5.0, abs=END_TOLERANCE)
+
+
 def damaged_at_half(data: bytes) -> bytes:
     middle = len(data) // 2
     return data[:middle] + np.random.default_rng(1).integers(0, 256, 3000, np.uint8).tobytes() + data[middle + 3000 :]
