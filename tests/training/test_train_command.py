@@ -1,8 +1,12 @@
 """``train.py`` on audio files: the real data, model and command line together."""
 
 import json
+import os
 import re
+import signal
+import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -107,6 +111,26 @@ def test_epoch_with_other_batches_begins_anew_and_loses_nothing(
     for name in ("skipped.tsv", "skipped-unreadable.tsv"):
         cuts -= {item.id for item in SkippedItems.read(Path("exp", name)).items}
     assert Counter(after) == Counter(cuts)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_all_processes_of_a_job_stops_after_a_checkpoint(recipe: Path, number: signal.Signals) -> None:
+    """Batch systems and terminals signal the data workers too."""
+    options = ["--exp-dir", "exp", "--num-epochs", "1000", "--log-every-steps", "1", "--data.num-workers", "2"]
+    code = "from summarymix.training.cli import main; main('toy')"
+    job = subprocess.Popen(
+        [sys.executable, "-c", code, *options], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    log, deadline = Path("exp/log.jsonl"), time.monotonic() + 60
+    while not (log.exists() and '"train"' in log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(job.pid, number)
+    told = job.communicate()[1]
+    assert job.returncode == 128 + number, told
+    assert f"Stopped by {number.name}: epoch " in told.splitlines()[-1]
+    assert "Traceback" not in told
+    assert len(list(Path("exp").glob("checkpoint-*.pt"))) == 1
+    assert not Path("exp/.lock").exists()
 
 
 def test_neither_workers_nor_the_memory_scan_change_the_result(recipe: Path) -> None:
