@@ -106,10 +106,13 @@ def test_tables(folder: Path, rows: list, suffix: str, end: str, encoding: str) 
     if suffix != ".jsonl":
         lines.insert(0, line_of({column: column for column in COLUMNS}, suffix))
     table = folder / f"t{suffix}"
-    table.write_bytes(end.join(lines).encode(encoding, "replace" if encoding == "latin1" else "surrogatepass"))
+    text = end.join(lines)
+    if encoding == "latin1":
+        text = text.encode(encoding, "replace").decode(encoding)
+    table.write_bytes(text.encode(encoding, "surrogatepass"))
     if (corpus := read(read_table_corpus, table, folder)) is None:
         return
-    content = [line for line in re.split("\r\n|\r|\n", end.join(lines)) if line.removeprefix("\ufeff").strip()]
+    content = [line for line in re.split("\r\n|\r|\n", text) if line.removeprefix("\ufeff").strip()]
     assert corpus.num_rows == max(len(content) - (suffix != ".jsonl"), 0)
     check(corpus, folder)
 

@@ -105,7 +105,7 @@ def test_truncated_audio(suffix: str, tmp_path: Path) -> None:
         "truncated audio",
     ]
     assert {item.file for item in corpus.skipped.items} == {str(tmp_path / name)}
-    assert corpus.skipped.items[0].detail.endswith(" of 6.00 s")
+    assert " of 6.00 s" in corpus.skipped.items[0].detail
     assert corpus.utterances[0].recording.to_cut().truncate(offset=0.5, duration=1.5).load_audio().shape == (1, 24000)
 
 
