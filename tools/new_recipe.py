@@ -206,11 +206,21 @@ def new_recipe(name: str, source: CorpusSource, egs_dir: Path = ROOT / "egs", nu
     recipe = egs_dir / name
     if recipe.exists():
         raise FileExistsError(f"{recipe} is there already: choose another name, or remove the folder first")
+    listing = recipe.with_name(f"{name}-skipped-table.tsv")
     with new_folder(recipe) as partial:
-        corpus, lines = prepare_corpus(source, name, partial / "ASR" / "data" / "manifests", num_jobs, fill=True)
+        manifests = partial / "ASR" / "data" / "manifests"
+        try:
+            corpus, lines = prepare_corpus(source, name, manifests, num_jobs, fill=True)
+        except ValueError as error:
+            made = manifests / "skipped-table.tsv"
+            if not made.is_file():
+                raise
+            os.replace(made, listing)  # the folder goes, the reasons stay
+            raise ValueError(str(error).replace(str(made), str(listing))) from error
         values, told = _choose(name, source, corpus, egs_dir)
         for name_of_file in TEMPLATE_FILES:
             _write(TEMPLATE / name_of_file, partial / "ASR" / name_of_file, values)
+    listing.unlink(missing_ok=True)
     return [line.replace(str(partial), str(recipe)) for line in lines] + told
 
 

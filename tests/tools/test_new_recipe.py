@@ -155,11 +155,16 @@ def test_names_that_cannot_be(source: CorpusSource, tmp_path: Path) -> None:
         tool.new_recipe("mini", source)
 
 
-def test_nothing_is_left_of_a_recipe_that_fails(source: CorpusSource, tmp_path: Path) -> None:
+def test_only_the_reasons_are_left_of_a_recipe_that_fails(source: CorpusSource, tmp_path: Path) -> None:
     (tmp_path / "t.tsv").write_text("audio\ttext\ngone.wav\tONE\n")
-    with pytest.raises(ValueError, match="none of 1 utterances is usable; skipped 1: 1 missing audio"):
+    with pytest.raises(ValueError, match="none of 1 utterances is usable; skipped 1: 1 missing audio") as caught:
         tool.new_recipe("c", CorpusSource(tmp_path / "t.tsv", None, None, tmp_path), tmp_path / "egs")
-    assert not list((tmp_path / "egs").iterdir())
+    listing = tmp_path / "egs" / "c-skipped-table.tsv"
+    assert f"see {listing}" in str(caught.value)
+    assert list((tmp_path / "egs").iterdir()) == [listing]
+    assert SkippedItems.read(listing).counts == {"missing audio": 1}
+    tool.new_recipe("c", source, tmp_path / "egs")
+    assert [path.name for path in (tmp_path / "egs").iterdir()] == ["c"]
 
 
 def test_command_line(source: CorpusSource, tmp_path: Path, monkeypatch, capsys) -> None:
