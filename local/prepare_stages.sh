@@ -25,7 +25,6 @@ feature_backend=lhotse
 disjoint_speakers=false
 vocab_size=500
 model_type=unigram
-text_case=keep
 lang_dir=
 musan=auto
 shar=false
@@ -48,8 +47,6 @@ Stages of every recipe: 2 features, 3 validation, 4 tokens, 5 noise, 6 Shar. Opt
   --disjoint-speakers true    fail if two splits share a speaker, instead of a warning
   --model-type T              kind of tokens: unigram, bpe or char
   --vocab-size N              number of tokens; for char the maximum
-  --text-case C               case to which stage 1 converts the transcripts: keep, lower or upper; hotwords and text of
-                              language models are converted as well (default: keep)
   --lang-dir DIR              folder of the tokens (default: DATA_DIR/lang_bpe_N or DATA_DIR/lang_char, with _L appended
                               if the recipe has an option --lang L)
   --musan M                   noise to mix in during training. true: MUSAN (OpenSLR 17), 11 GB to download unless
@@ -96,7 +93,8 @@ prepare_stages() {
   fi
 
   local tokens=(--vocab-size "$vocab_size" --model-type "$model_type")
-  [ "$text_case" = keep ] || tokens+=(--text-case "$text_case")
+  # A recipe whose stage 1 converts the transcripts to a case has text_case.
+  [ "${text_case:-keep}" = keep ] || tokens+=(--text-case "$text_case")
   if [ -n "$train" ] && stage 4 "Tokens" "$lang_dir/.done" "${tokens[*]}"; then
     local split supervisions=()
     for split in $train; do

@@ -15,6 +15,7 @@ The table is a .tsv, .csv or .jsonl with the columns audio and text, and optiona
 """
 
 import argparse
+import gzip
 import math
 import os
 import re
@@ -220,6 +221,8 @@ def new_recipe(name: str, source: CorpusSource, egs_dir: Path = ROOT / "egs", nu
         values, told = _choose(name, source, corpus, egs_dir)
         for name_of_file in TEMPLATE_FILES:
             _write(TEMPLATE / name_of_file, partial / "ASR" / name_of_file, values)
+        if corpus.audio.converted:
+            _rename_copies(manifests, str(partial), str(recipe))
     listing.unlink(missing_ok=True)
     return [line.replace(str(partial), str(recipe)) for line in lines] + told
 
@@ -265,10 +268,20 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
     return values, told
 
 
+def _rename_copies(manifests: Path, old: str, new: str) -> None:
+    """Replace the folder of converted audio files in the manifests and lists that name them."""
+    for path in [*manifests.glob("*_recordings_*.jsonl.gz"), manifests / "converted.tsv"]:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8") as file:
+            text = file.read()
+        with opened(path, "wt", encoding="utf-8") as file:
+            file.write(text.replace(old, new))
+
+
 def _options(source: CorpusSource) -> list[str]:
     """Options of local/prepare_table.py for the corpus."""
     option = "--table" if source.table else "--kaldi-dir" if source.kaldi_dir else "--lhotse-manifests"
-    options = [option, str(source.path), "--audio-dir", str(source.audio_dir), "--text", source.text]
+    options = [option, str(source.path), "--audio-dir", str(source.audio_dir)]
     if source.channel is not None:
         options += ["--channel", str(source.channel)]
     if source.kaldi_dir:

@@ -38,7 +38,7 @@ _SCANNED_FORMATS = {"AIFF", "AU", "FLAC", "MP3", "NIST", "OGG"}
 _WIDE_SUBTYPES = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE"}
 MIN_RATE, MAX_RATE = 1000, 1_000_000  # Hz; a header with another rate is damaged
 _MAX_BLOCK = 1 << 22  # values, for headers with thousands of channels
-_REMEDY = "restore the file, or convert it: ffmpeg -i IN OUT.flac"
+REMEDY = "restore the file, or convert it: ffmpeg -i IN OUT.flac"
 _PACKED_SUBTYPES = {"GSM610", "IMA_ADPCM", "G721_32", "G723_24", "G723_40", "DWVW_12", "DWVW_16", "DWVW_24"}
 _MAX_PACKET_SECONDS = 3600
 _MAX_SAMPLES = 1 << 40  # longer headers hold no length: libsndfile states 2^63 - 1 samples for FLAC of unknown length
@@ -386,6 +386,9 @@ def _wav_length(path: str, libsndfile_seconds: float) -> _Length:
                 (bytes_per_second,) = struct.unpack(f"{order}8xI", file.read(12))
             elif name == b"ds64":
                 (long_size,) = struct.unpack("<8xQ", file.read(16))
+            if not 0 <= size <= end - begin:  # a damaged header
+                bytes_per_second = 0
+                break
             file.seek(begin + -(-size // alignment) * alignment)
         else:
             bytes_per_second = 0
@@ -398,7 +401,7 @@ def _wav_length(path: str, libsndfile_seconds: float) -> _Length:
         if size <= 0 or (size > there and _is_placeholder(size)):
             declared = None
         if size < there:
-            file.seek(begin + -(-size // alignment) * alignment)
+            file.seek(begin + max(-(-size // alignment) * alignment, 0))
             header = file.read(head.size)
             # Behind the samples there may be other chunks, or less than a header.
             is_chunk = len(header) == head.size and header[:4].isalnum() and head.unpack(header)[1] <= there - size
@@ -427,13 +430,13 @@ def _ffmpeg(path: str, options: dict[str, str]) -> Iterator[tuple[InputContainer
         ):
             stream = container.streams.best("audio")
             if not isinstance(stream, AudioStream) or stream.codec_context is None:
-                raise ValueError(f"no audio that FFmpeg knows: {_REMEDY}")
+                raise ValueError(f"no audio that FFmpeg knows: {REMEDY}")
             if stream.codec_context.name == "flac":
                 # Otherwise FFmpeg plays damaged frames as noise.
                 stream.codec_context.options = {"err_detect": "crccheck+explode"}
             yield container, stream
     except (av.FFmpegError, OSError) as error:
-        raise ValueError(f"{error.strerror}: {_REMEDY}") from error
+        raise ValueError(f"{error.strerror}: {REMEDY}") from error
 
 
 def _check_readable(path: str) -> None:
@@ -452,7 +455,7 @@ def _check_readable(path: str) -> None:
 
 def _check_rate(path: str, rate: int) -> None:
     if not MIN_RATE <= rate <= MAX_RATE:
-        raise ValueError(f"{path}: the sample rate is {rate} Hz, not {MIN_RATE} to {MAX_RATE}: {_REMEDY}")
+        raise ValueError(f"{path}: the sample rate is {rate} Hz, not {MIN_RATE} to {MAX_RATE}: {REMEDY}")
 
 
 def _samples(seconds: float | None, sample_rate: int) -> int | None:

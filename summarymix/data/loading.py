@@ -134,17 +134,30 @@ def load_batches(
     )
     listed = {item.id for item in unreadable.items}
     num_read, num_failed = 0, 0
-    for batch, failures in data_loader:
-        num_read += len(batch)
-        num_failed += len(failures)
-        if new := [item for item in failures if item.id not in listed]:
-            unreadable.extend(new)
-            listed.update(item.id for item in new)
-            if listing is not None:
-                unreadable.write(listing)
-        if num_read == 0 and num_failed >= min(FAILURES_THAT_ARE_FATAL, num_cuts):
-            raise _nothing_readable(num_failed, failures[-1], listing)
-        yield batch
+    loaded = iter(data_loader)
+    try:
+        for batch, failures in loaded:
+            num_read += len(batch)
+            num_failed += len(failures)
+            if new := [item for item in failures if item.id not in listed]:
+                unreadable.extend(new)
+                listed.update(item.id for item in new)
+                if listing is not None:
+                    unreadable.write(listing)
+            if num_read == 0 and num_failed >= min(FAILURES_THAT_ARE_FATAL, num_cuts):
+                raise _nothing_readable(num_failed, failures[-1], listing)
+            yield batch
+    finally:
+        _end_workers(loaded)
+
+
+def _end_workers(loaded: Iterator[Any]) -> None:
+    """End the processes of a DataLoader, also those stuck in a slow read, for they ignore SIGTERM."""
+    if workers := getattr(loaded, "_workers", None):
+        loaded._shutdown_workers()  # type: ignore[attr-defined]
+        for worker in workers:
+            if worker.is_alive():
+                worker.kill()
 
 
 def _nothing_readable(count: int, example: Skipped, listing: Path | None) -> RuntimeError:

@@ -170,6 +170,7 @@ class Run:
         self.max_steps = config.max_steps or math.inf
         self.stop_request = StopRequest()
         self.is_stopping = False  # as all processes have agreed
+        self.validated: tuple[int, dict[str, dict[str, float]]] = -1, {}  # last step with a validation, and the result
         self.epoch_is_over = False
 
     def _restore_or_initialize(self, messages: list[str]) -> bool:
@@ -380,8 +381,13 @@ class Run:
         return period is not None and period > 0 and self.progress.step % period == 0
 
     def validate(self) -> dict[str, dict[str, float]]:
-        """Validate, and log the result and the cost of training so far; empty if a process was told to stop."""
+        """Validate once a step, and log the result and the cost of training so far.
+
+        Empty if a process was told to stop.
+        """
         progress, peak = self.progress, peak_memory(self.world.device)
+        if self.validated[0] == progress.step:
+            return self.validated[1]
         valid = validate(self.model, self.tokenizer, self.dev_data, self.config, self.world, self.stop_request)
         if not valid:
             self.is_stopping = True

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from lhotse import AudioSource, Recording, SupervisionSegment
+from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment
 
 from summarymix.cli import parse_config
 from summarymix.data.corpus.base import Utterance
@@ -167,6 +167,23 @@ def test_only_the_reasons_are_left_of_a_recipe_that_fails(source: CorpusSource, 
     assert [path.name for path in (tmp_path / "egs").iterdir()] == ["c"]
 
 
+def test_manifests_name_converted_audio_where_it_is(tmp_path: Path) -> None:
+    rows = ["audio\ttext\tspeaker"]
+    for i in range(6):
+        subtype = "GSM610" if i % 2 else "PCM_16"
+        samples = np.random.default_rng(i).normal(0, 0.1, 16000).clip(-1, 1)
+        soundfile.write(tmp_path / f"{i}.wav", samples, 8000, subtype=subtype)
+        rows.append(f"{i}.wav\tONE TWO\ts{i}")
+    (tmp_path / "t.tsv").write_text("\n".join(rows) + "\n")
+    tool.new_recipe("c", CorpusSource(tmp_path / "t.tsv", None, None, tmp_path), tmp_path / "egs")
+    manifests = tmp_path / "egs" / "c" / "ASR" / "data" / "manifests"
+    recordings = [one for path in manifests.glob("*_recordings_*") for one in RecordingSet.from_file(path)]
+    sources = [Path(recording.sources[0].source) for recording in recordings]
+    assert len(sources) == 6
+    assert sum(manifests / "audio" in path.parents for path in sources) == 3
+    assert all(path.is_file() for path in sources)
+
+
 def test_command_line(source: CorpusSource, tmp_path: Path, monkeypatch, capsys) -> None:
     def call(*options: object) -> str:
         monkeypatch.setattr(sys, "argv", ["new_recipe.py", *map(str, options), "--egs-dir", str(tmp_path)])
@@ -179,7 +196,7 @@ def test_command_line(source: CorpusSource, tmp_path: Path, monkeypatch, capsys)
     assert out.endswith(f"{recipe} is ready. Next: {recipe}/run.sh\n")
     assert f"see {recipe}/data/manifests/characters.tsv" in out
     script = (tmp_path / "c" / "ASR" / "prepare.sh").read_text()
-    assert "--text lower --channel 1" in script
+    assert '--channel 1 --text "$text_case")' in script
     assert "\ntext_case=lower\n" in script
     assert "several channels" not in out
     with pytest.raises(SystemExit, match=r"new_recipe.py: .*c is there already"):

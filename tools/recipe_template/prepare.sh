@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Prepares the corpus @NAME@.
 # Stage 1 writes manifests and splits, and reports problems of the corpus.
+#
+#   --text-case C               case to which the transcripts are converted, and hotwords and text of language models with
+#                               them: keep, lower or upper (default: @TEXT_CASE@)
 
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -13,7 +16,7 @@ vocab_size=@vocab_size@
 text_case=@TEXT_CASE@
 begin "$@"
 
-corpus=(@SOURCE@)
+corpus=(@SOURCE@ --text "$text_case")
 # The contents are part of the settings: if they change, the stage runs again.
 contents=$({ @CONTENTS@; } 2>/dev/null | cksum || true)
 if stage 1 "Manifests" "$manifests/.@NAME@.done" "${corpus[*]}, contents $contents"; then

@@ -147,6 +147,7 @@ def gather(
     names = _Names(row.id for row in rows if isinstance(row, Row) and row.id)
     seen = _Seen()
     findings = findings or AudioFindings()
+    originals = findings.originals
     corpus = Corpus([], SkippedItems(), len(rows), audio=findings)
     for row in rows:
         if isinstance(row, Skipped):
@@ -167,7 +168,7 @@ def gather(
         )
         if isinstance(found, tuple):
             file = _file_of(recording)
-            corpus.skipped.add(_left_out(row, id_, findings.originals.get(file, file), found))
+            corpus.skipped.add(_left_out(row, id_, originals.get(file, file), found))
             continue
         assert isinstance(recording, Recording)
         seen.add(row, id_, split)

@@ -50,12 +50,13 @@ def run_command(command: str, timeout: float = TIMEOUT, max_bytes: int = MAX_BYT
                 if monotonic() > end:
                     raise ValueError(f"no end after {timeout:g} s")
             process.wait(max(end - monotonic(), 0))
-        except subprocess.TimeoutExpired:
-            raise ValueError(f"no end after {timeout:g} s") from None
-        finally:
-            if process.poll() is None:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+        except BaseException as error:
+            # The shell may have ended before the programs that it started.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise ValueError(f"no end after {timeout:g} s") from None
+            raise
     if process.returncode != 0:
         raise ValueError(f"exit status {process.returncode}: {errors.decode(errors='replace')}")
     return bytes(output)

@@ -4,8 +4,10 @@ lhotse reads training audio with libsndfile. A file that libsndfile does not rea
 lhotse cannot resample, is converted once, here.
 """
 
+import errno
 import hashlib
 import os
+import secrets
 import shlex
 import tempfile
 from collections.abc import Callable, Mapping
@@ -20,17 +22,16 @@ import torch
 from lhotse import AudioSource, Recording
 
 from summarymix.data.audio import Resampler, has_small_filter
-from summarymix.data.audio_file import AudioFile, open_audio
+from summarymix.data.audio_file import REMEDY, AudioFile, open_audio
 from summarymix.data.corpus.commands import TIMEOUT, run_command
 from summarymix.data.skipped import Skipped
-from summarymix.files import atomic_write
+from summarymix.files import atomic_write, check_disk_space
 
 # lhotse opens these with other programs or packages, by their names.
 _SUFFIXES_BEYOND_LIBSNDFILE = (".sph", ".mp4", ".m4a", ".m4b", ".raw")
 _USUAL_RATES = (8000, 16000, 22050, 24000, 32000, 44100, 48000)
 # Rates of features, and speeds of perturbed copies
 _FEATURE_RATES, _SPEEDS = (8000, 16000), (0.9, 1.1)
-_REMEDY = "restore the file, or convert it: ffmpeg -i IN OUT.flac"
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _open_all(
         # A full disk stops the program; whatever else is wrong with one file is listed.
         except OSError as error:
             if error.filename == item[0]:
-                return _Opened(Skipped(item[1], item[0], "unreadable audio", f"{error.strerror}", _REMEDY))
+                return _Opened(Skipped(item[1], item[0], "unreadable audio", f"{error.strerror}", REMEDY))
             raise
 
     # Threads suffice: libraries and other programs do the work.
@@ -188,7 +189,8 @@ def _open(path: str, name: str, source: AudioSource, key: str, folder: Path, pro
     except FileNotFoundError:
         return _Opened(Skipped(name, origin, "missing audio", "", "restore the file, or correct its path"))
     except ValueError as error:
-        return _Opened(Skipped(name, origin, "unreadable audio", str(error).removeprefix(f"{path}: "), _REMEDY))
+        detail = str(error).removeprefix(f"{path}: ").removesuffix(f": {REMEDY}")
+        return _Opened(Skipped(name, origin, "unreadable audio", detail, REMEDY))
     if num_samples == 0:
         return _Opened(Skipped(name, origin, "unreadable audio", "no samples", "restore the file"))
     seconds = num_samples / rate
@@ -217,15 +219,23 @@ def _convert(audio: AudioFile, path: Path) -> tuple[Path, int, int]:
     if not path.exists():
         resamplers = [Resampler(audio.sample_rate, rate) for _ in range(audio.num_channels)]
         subtype = f"PCM_{audio.bits}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
-            with (
-                atomic_write(path, "wb") as file,
-                soundfile.SoundFile(file, "w", rate, audio.num_channels, subtype, format="FLAC") as sound,
-            ):
+            with soundfile.SoundFile(partial, "w", rate, audio.num_channels, subtype, format="FLAC") as sound:
                 for block in audio.blocks():  # (n, channels)
                     channels = zip(resamplers, torch.from_numpy(np.ascontiguousarray(block.T)), strict=True)
                     sound.write(torch.stack([resampler.accept(one) for resampler, one in channels], 1).numpy())
                 sound.write(torch.stack([resampler.finish() for resampler in resamplers], 1).numpy())
+                num_samples = sound.frames
+            if num_samples == 0:
+                raise ValueError("no samples")
+            os.replace(partial, path)
+        except AssertionError:  # soundfile's, for fewer samples written than given
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
         except RuntimeError as error:  # from libsndfile, for example for more than 8 channels
+            check_disk_space(path.parent, 1 << 20, "A converted file")
             raise ValueError(f"cannot be converted to FLAC: {error}") from error
+        finally:
+            partial.unlink(missing_ok=True)
     return path, rate, soundfile.info(path).frames

@@ -188,12 +188,13 @@ def read_table_corpus(
     names = {path: name_of(os.path.relpath(path, audio_dir)) for path in paths}
     corpus = gather(rows, open_files(names, num_jobs, findings), findings=findings, **options)
     named = {os.path.realpath(path) for path in names}
+    copies = findings.folder.resolve()
     corpus.unnamed_audio = [
         path
         for path in sorted(Path(audio_dir).rglob("*"))
         if path.suffix.lower() in AUDIO_SUFFIXES
         and os.path.realpath(path) not in named
-        and findings.folder not in path.parents
+        and copies not in path.resolve().parents
     ]
     return corpus
 

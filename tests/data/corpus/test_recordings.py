@@ -113,13 +113,21 @@ def test_bad_files_are_listed_with_their_reason(tmp_path: Path) -> None:
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "text.wav").write_text("no audio")
     soundfile.write(tmp_path / "many.wav", np.zeros((8001, 9)) + 0.1, 8001)
-    names = {name: name for name in ("folder.wav", "text.wav", "many.wav", "gone.wav")}
+    soundfile.write(tmp_path / "odd_rate.wav", np.zeros(0), 17011)
+    soundfile.write(tmp_path / "empty.sph", np.zeros(0), 16000, format="NIST", subtype="PCM_16")
+    soundfile.write(tmp_path / "size.w64", np.zeros(8000) + 0.1, 8000, format="W64")
+    content = bytearray((tmp_path / "size.w64").read_bytes())
+    content[40 + 16 : 40 + 24] = b"\xff" * 7 + b"\x7f"  # the size of the first chunk
+    (tmp_path / "size.w64").write_bytes(content)
+    names = {path.name: path.name for path in tmp_path.iterdir()} | {"gone.wav": "gone.wav"}
     found = open_files({str(tmp_path / name): name for name in names}, 1, AudioFindings(tmp_path / "copies"))
     details = {item.id: (item.reason, item.detail) for item in found.values() if not isinstance(item, Recording)}
     assert details["gone.wav"] == ("missing audio", "")
     assert details["folder.wav"][1].endswith("is a folder: give the audio files in it")
     assert details["text.wav"][0] == "unreadable audio"
     assert details["many.wav"][1].startswith("cannot be converted to FLAC")
+    assert details["odd_rate.wav"][1] == details["empty.sph"][1] == "no samples"
+    assert "size.w64" in details or isinstance(found[str(tmp_path / "size.w64")], Recording)
     assert not list((tmp_path / "copies").iterdir())
 
 
