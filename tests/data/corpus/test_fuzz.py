@@ -1,5 +1,6 @@
-"""Hostile tables and Kaldi folders: every row is used or listed, and errors name the file."""
+"""Hostile tables, Kaldi folders and audio: everything is used or listed, and errors name the file."""
 
+import io
 import json
 import re
 import shutil
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 
 from summarymix.data.corpus.base import Corpus
 from summarymix.data.corpus.kaldi import read_kaldi_corpus
+from summarymix.data.corpus.recordings import AudioFindings, open_files
 from summarymix.data.corpus.report import corpus_report
 from summarymix.data.corpus.table import read_table_corpus
 from summarymix.data.names import printable
-from summarymix.data.skipped import SkippedItems
+from summarymix.data.skipped import Skipped, SkippedItems
 
 AUDIO = ("0.wav", "1.wav", "é 2.flac")
 PIECES = [
@@ -143,3 +145,35 @@ def test_kaldi_folders(
             if key := re.split("[ \t]+", line.removeprefix("\ufeff").strip(" \t"))[0]:
                 assert printable(key) in known
     check(corpus, folder)
+
+
+@pytest.fixture(scope="module")
+def sounds() -> list[bytes]:
+    """Half a second of noise in several formats."""
+    samples = np.random.default_rng(0).normal(0, 0.1, 8000).clip(-1, 1)
+    sounds = []
+    for format, subtype in [("WAV", "PCM_16"), ("W64", "PCM_16"), ("FLAC", "PCM_16"), ("MP3", None), ("OGG", "OPUS")]:
+        file = io.BytesIO()
+        soundfile.write(file, samples, 16000, subtype, format=format)
+        sounds.append(file.getvalue())
+    return sounds
+
+
+@settings(max_examples=150)
+@given(
+    st.integers(0, 4),
+    st.lists(st.tuples(st.integers(0, 120), st.integers(0, 255)), max_size=6),
+    st.floats(0.0, 1.0),
+)
+def test_damaged_audio(folder: Path, sounds: list, number: int, changes: list, part: float) -> None:
+    content = bytearray(sounds[number])
+    for place, value in changes:
+        content[place] = value
+    path = folder / "damaged.audio"
+    path.write_bytes(content[: round(len(content) * part)])
+    [found] = open_files({str(path): "a"}, 1, AudioFindings(folder / "copies")).values()
+    if isinstance(found, Skipped):
+        assert found.reason
+        assert found.detail
+    else:
+        assert found.num_samples > 0
