@@ -262,10 +262,11 @@ def name_of(path: str | Path) -> str:
 
 def _truncation(row: Row, recording: Recording | Skipped, findings: AudioFindings) -> Problem | None:
     """Problem of a row that is all of a truncated recording; None for others."""
-    if isinstance(recording, Skipped) or row.duration is not None or row.audio not in findings.truncated:
+    if isinstance(recording, Skipped) or row.duration is not None:
         return None
-    lengths = f"{recording.duration:.2f} of {findings.truncated[row.audio]:.2f} s"
-    return "truncated audio", lengths, "restore the file, or give start and duration of what is in it"
+    if lengths := findings.truncation(row.audio, recording):
+        return "truncated audio", lengths, "restore the file, or give start and duration of what is in it"
+    return None
 
 
 def _segment(row: Row, recording: Recording | Skipped, channel: int | None) -> SupervisionSegment | Problem:

@@ -60,6 +60,11 @@ class AudioFindings:
         """The converted files, by copy."""
         return {item.copy: item.file for item in self.converted}
 
+    def truncation(self, source: str, recording: Recording) -> str | None:
+        """True and promised seconds of a recording, by path or command, if it is truncated; None if not."""
+        promised = self.truncated.get(source)
+        return None if promised is None else f"{recording.duration:.2f} of {promised:.2f} s"
+
     def write(self, path: Path) -> None:
         """Write the table of converted files, or remove it if there are none."""
         if not self.converted:

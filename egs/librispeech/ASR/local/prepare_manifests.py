@@ -7,13 +7,11 @@ manifest when it is killed.
 """
 
 import argparse
+import itertools
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 from lhotse import Recording, SupervisionSegment
-from lhotse.recipes.librispeech import parse_utterance
 
 from summarymix.data.corpus.recordings import AudioFindings, open_files
 from summarymix.data.manifests import write_manifest
@@ -26,30 +24,32 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
         line for path in folder.rglob("*.trans.txt") for line in path.read_text(encoding="utf-8").splitlines() if line
     )
 
+    transcripts = [(utterance, text.strip()) for utterance, _, text in (line.partition(" ") for line in lines)]
+    files = {utterance: str(_file_of(folder, utterance)) for utterance, _ in transcripts}
     findings = AudioFindings(out_dir / "audio")
+    recordings = open_files({file: utterance for utterance, file in files.items()}, num_jobs, findings)
 
-    def parse(line: str) -> tuple[Recording, SupervisionSegment] | Skipped:
-        utterance, _, text = line.partition(" ")
-        file = str(folder / Path(*utterance.split("-")[:-1]) / f"{utterance}.flac")
-        if not text.strip():
+    def check(utterance: str, text: str) -> tuple[Recording, SupervisionSegment] | Skipped:
+        file = files[utterance]
+        recording = recordings[file]
+        if not text:
             return Skipped(utterance, file, "empty transcript", "", "restore the .trans.txt in its folder")
-        try:
-            found = parse_utterance(folder, line, alignments={})
-        # The exception for a broken file depends on format and library; its text goes into the list.
-        except Exception as error:
-            return Skipped(utterance, file, "unreadable audio", f"{error}", "restore the file")
-        if found is None:
-            return Skipped(utterance, file, "missing audio", "", "unpack the archive again")
-        recording = open_files({file: utterance}, 1, findings)[file]
         if isinstance(recording, Skipped):
             return recording
-        if file in findings.truncated:
-            lengths = f"{recording.duration:.2f} of {findings.truncated[file]:.2f} s"
+        if lengths := findings.truncation(file, recording):
             return Skipped(utterance, file, "truncated audio", lengths, "unpack the archive again")
-        return recording, replace(found[1], duration=recording.duration)
+        return recording, SupervisionSegment(
+            id=utterance,
+            recording_id=utterance,
+            start=0.0,
+            duration=recording.duration,
+            channel=0,
+            language="English",
+            speaker=utterance.partition("-")[0],
+            text=text,
+        )
 
-    with ThreadPoolExecutor(num_jobs) as executor:
-        utterances, skipped = separate(executor.map(parse, lines))
+    utterances, skipped = separate(itertools.starmap(check, transcripts))
     skipped.write(out_dir / f"skipped-librispeech-{folder.name}.tsv")
     findings.write(out_dir / f"converted-librispeech-{folder.name}.tsv")
     if not utterances:
@@ -57,6 +57,10 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
     for kind, items in zip(("recordings", "supervisions"), zip(*utterances, strict=True), strict=True):
         write_manifest(items, out_dir / f"librispeech_{kind}_{folder.name}.jsonl.gz")
     print(f"{folder.name}: {len(utterances)} utterances, {skipped.summary()}")
+
+
+def _file_of(folder: Path, utterance: str) -> Path:
+    return folder / Path(*utterance.split("-")[:-1]) / f"{utterance}.flac"
 
 
 def main() -> None:

@@ -164,8 +164,7 @@ def prepare(segments: Sequence[Segment | Skipped], language: str, out_dir: Path,
             problem = ("not in a split", f"split {segment.split!r}", "none needed")
         elif not isinstance(recording, Recording):
             problem = (recording.reason, recording.detail, "download or unpack this file again")
-        elif segment.end is None and str(segment.audio) in findings.truncated:
-            lengths = f"{recording.duration:.2f} of {findings.truncated[str(segment.audio)]:.2f} s"
+        elif segment.end is None and (lengths := findings.truncation(str(segment.audio), recording)):
             problem = ("truncated audio", lengths, "download or unpack this file again")
         elif found := _problem(segment, recording.duration, limits):
             problem = found
