@@ -13,6 +13,7 @@ where float32 resolves 0.002, and every occupation has an error of this size. Th
 compared with the logits, so it is always summed in float64.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -97,13 +98,21 @@ def _wavefront(
     # The column before s = 0 stays empty, see _advance.
     nodes = px.new_full((steps + 1, B, S + 2), NEVER, dtype=torch.float64)
     nodes[0].scatter_(1, s_begin + 1, 0.0)
-    _advance(arcs, nodes)
+    advance, retreat = _loops(px.device)
+    advance(arcs, nodes)
     total = nodes[-1].gather(1, s_end + 1)  # (B, 1)
     if not with_occupations:
         return total[:, 0].to(px.dtype), None, None
 
     at_end = torch.zeros_like(nodes[-1, :, 1:]).scatter_(1, s_end, (total != NEVER).double())  # (B, S+1)
-    _retreat(arcs, nodes, at_end)
+    # The forward variables determine how the arcs that arrive at a node share its occupation, so that the
+    # occupations of each step sum to the final occupation whatever the rounding.
+    targets = nodes[1:, None, :, 1:]  # (steps, 1, B, S+1)
+    shares = arcs[..., :-1]  # (steps, 2, B, S+1)
+    shares += _origins(nodes)
+    shares -= targets.masked_fill(targets == NEVER, 0.0)
+    arcs.exp_()
+    retreat(arcs, at_end)
     px_occupation = px_arcs.to(px.dtype, memory_format=torch.contiguous_format)
     py_occupation = py_arcs.to(py.dtype, memory_format=torch.contiguous_format)
     py_occupation.masked_fill_(py_outside, 0.0)  # the waiting arcs
@@ -123,6 +132,16 @@ def _lattice_views(arcs: Tensor, frames: int, regular: bool) -> tuple[Tensor, Te
     return px, py
 
 
+def _loops(device: torch.device) -> tuple[Callable[[Tensor, Tensor], None], Callable[[Tensor, Tensor], None]]:
+    """Choose the loops for ``device``: Triton kernels on CUDA, where launching kernels is what takes time."""
+    if device.type == "cuda":
+        # Imported only here: Triton comes with PyTorch for CUDA, and not with all others.
+        from summarymix.loss import triton_recursion
+
+        return triton_recursion.advance, triton_recursion.retreat
+    return _advance, _retreat
+
+
 def _advance(arcs: Tensor, nodes: Tensor) -> None:
     """Compute forward variables, the log-probability of reaching each node, step by step from ``nodes[0]``.
 
@@ -137,20 +156,11 @@ def _advance(arcs: Tensor, nodes: Tensor) -> None:
         torch.logaddexp(by_symbol, by_blank, out=target)
 
 
-def _retreat(arcs: Tensor, nodes: Tensor, at_end: Tensor) -> None:
-    """Turn ``arcs`` into occupations, stepping back from the occupation of the last nodes (B, S+1).
-
-    The forward variables determine how the arcs that arrive at a node share its occupation, so that the
-    occupations of each step sum to the final occupation whatever the rounding.
-    """
-    targets = nodes[1:, None, :, 1:]  # (steps, 1, B, S+1)
-    shares = arcs[..., :-1]  # (steps, 2, B, S+1)
-    shares += _origins(nodes)
-    shares -= targets.masked_fill(targets == NEVER, 0.0)
-    arcs.exp_()
-
+def _retreat(shares: Tensor, at_end: Tensor) -> None:
+    """Turn the arcs' ``shares`` of the nodes they arrive at into occupations, from those of the last nodes (B, S+1)."""
     occupation = at_end
-    steps = (shares, arcs[:, 0, :, 1:], shares[:, 1])
+    arriving = shares[..., :-1]  # (steps, 2, B, S+1)
+    steps = (arriving, shares[:, 0, :, 1:], arriving[:, 1])
     for share, by_symbol, by_blank in zip(*(reversed(x.unbind(0)) for x in steps), strict=True):
         share *= occupation
         torch.add(by_symbol, by_blank, out=occupation)  # symbol arcs left from one node further left
