@@ -50,7 +50,7 @@ class EvalData:
         # Cuts of equal duration are sorted by id, so that the order does not depend on the manifest.
         self._cuts = sorted(kept, key=lambda cut: (cut.duration, cut.id))
         self.num_cuts = len(kept)
-        self.texts = list(map(transcript, kept))
+        self.texts = [transcript(cut, tokenizer) for cut in kept]
         self.coverage = Coverage(tokenizer)
         """Words of the transcripts that the tokens can and cannot write."""
         for text in self.texts:
