@@ -151,7 +151,7 @@ class Tokenizer:
         return Tokenizer, (self._model, self.text_case, self.punctuation)
 
     def _form(self) -> dict[str, str]:
-        """What was done to the form of the transcripts."""
+        """Names and values of the changes to the form of the transcripts."""
         return {name: value for name in _FORM if (value := getattr(self, name)) != "keep"}
 
     @property

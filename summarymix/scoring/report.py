@@ -5,7 +5,7 @@ from typing import Any
 
 from summarymix.scoring.comparison import SeedComparison
 from summarymix.scoring.experiments import Experiment
-from summarymix.scoring.metrics import RATE_NAMES, Metric
+from summarymix.scoring.metrics import RATE_NAMES, UNIT_NAMES, Metric
 from summarymix.scoring.results import (
     SETTING_COLUMNS,
     STREAM_COLUMNS,
@@ -129,9 +129,8 @@ def _surroundings(results: Iterable[Result]) -> str:
     for result in results:
         machines.add(f"{result.device} ({result.threads} threads)")
         commits.add(result.commit or "unknown")
-        sets[result.split] = (
-            f"{result.split} {result.utterances} utterances, {result.words} words, {result.skipped} skipped"
-        )
+        units = f"{result.units or result.words} {UNIT_NAMES[result.metric]}"
+        sets[result.split] = f"{result.split} {result.utterances} utterances, {units}, {result.skipped} skipped"
     return (
         f"Decoded on {', '.join(sorted(machines))} at commit {', '.join(sorted(commits))}. "
         f"Sets: {'; '.join(sets.values())}."

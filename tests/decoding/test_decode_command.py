@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from noise_runs import decode
 
-from summarymix.data.manifests import cuts_path, read_cuts
+from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.decoding import cli
 from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import Decoded, DecodeSetting, decoding_differences
@@ -200,6 +200,23 @@ def test_metrics_and_recordings_without_speech(exp_dir: Path, corpus: Path, caps
     assert line in report
     assert line in said.err
     assert f" {per_hour:.1f} " in said.out
+
+
+@pytest.mark.parametrize(("text", "metric", "units"), [("你好 世界", "cer", 4), ("你好 world", "mer", 3)])
+def test_the_script_chooses_the_metric(
+    text: str, metric: str, units: int, exp_dir: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cuts = list(read_cuts(cuts_path(corpus, "mini", "test")))
+    for cut in cuts:
+        cut.supervisions[0].text = text
+    for split in ("dev", "test"):
+        write_manifest(cuts, cuts_path(tmp_path, "mini", split))
+    [result] = decode(exp_dir, f"--manifest-dir {tmp_path}")
+    assert (result.metric, result.units, result.words) == (metric, 10 * units, 10 * 2)
+    assert f"%{metric.upper()} " in (exp_dir / result.errs).read_text()
+    main("mini", ["--exp-dir", str(exp_dir), "--manifest-dir", str(tmp_path), "--select", "--avgs", "0"])
+    assert f": mean {metric.upper()} " in capsys.readouterr().out
+    assert json.loads((exp_dir / "selected.json").read_text())["metric"] == metric
 
 
 def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,12 +69,13 @@ def test_what_is_missing_or_mixed_is_named(tmp_path: Path) -> None:
 def test_the_metric_of_the_results_comes_first_and_is_named(tmp_path: Path) -> None:
     exp_dir = tmp_path / "exp"
     silent = {"no_speech": 1, "no_speech_seconds": 7200.0, "no_speech_insertions": 4}
-    append_result(exp_dir / "results.jsonl", make_result(metric="cer", wer=80.0, cer=6.0, **silent))
+    append_result(exp_dir / "results.jsonl", make_result(metric="cer", wer=80.0, cer=6.0, units=900, **silent))
     append_result(exp_dir / "results.jsonl", make_result(split="no", metric="cer", wer=None, **silent))
     text = write_report([collect(exp_dir)])
     assert "are character error rates / word error rates in per cent. In brackets: insertions an hour without" in text
     assert "| 6.00 / 80.00 [2.0] |" in text
     assert "| – [2.0] " in text
+    assert "test 50 utterances, 900 characters, 0 skipped" in text
 
 
 def test_a_comparison_is_by_the_metric_of_the_results(tmp_path: Path) -> None:
