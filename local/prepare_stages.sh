@@ -93,8 +93,9 @@ prepare_stages() {
   fi
 
   local tokens=(--vocab-size "$vocab_size" --model-type "$model_type")
-  # A recipe whose stage 1 converts the transcripts to a case has text_case.
+  # A recipe whose stage 1 converts the transcripts to a case, or removes punctuation, has these variables.
   [ "${text_case:-keep}" = keep ] || tokens+=(--text-case "$text_case")
+  [ "${punctuation:-keep}" = keep ] || tokens+=(--punctuation "$punctuation")
   if [ -n "$train" ] && stage 4 "Tokens" "$lang_dir/.done" "${tokens[*]}"; then
     local split supervisions=()
     for split in $train; do

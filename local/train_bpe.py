@@ -8,7 +8,7 @@ from typing import get_args
 from lhotse import SupervisionSet
 
 from summarymix.data.tokens import ModelType, Tokenizer
-from summarymix.data.transcripts import TextCase
+from summarymix.data.transcripts import Punctuation, TextCase
 
 
 def main() -> None:
@@ -20,11 +20,17 @@ def main() -> None:
     parser.add_argument(
         "--text-case", choices=get_args(TextCase), default="keep", help="case to which the transcripts were converted"
     )
+    parser.add_argument(
+        "--punctuation",
+        choices=get_args(Punctuation),
+        default="keep",
+        help="remove: it was removed from the transcripts",
+    )
     args = parser.parse_args()
 
     texts = [s.text or "" for path in args.supervisions for s in SupervisionSet.from_jsonl_lazy(path)]
     try:
-        tokenizer = Tokenizer.train(texts, args.vocab_size, args.model_type, args.text_case)
+        tokenizer = Tokenizer.train(texts, args.vocab_size, args.model_type, args.text_case, args.punctuation)
     except ValueError as error:
         parser.error(str(error))
     tokenizer.write(args.lang_dir)

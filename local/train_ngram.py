@@ -14,9 +14,8 @@ from summarymix.lm.text import read_texts
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    unit = parser.add_mutually_exclusive_group(required=True)
-    unit.add_argument("--lang-dir", type=Path, help="lang dir of the model, for a language model of tokens")
-    unit.add_argument("--words", action="store_true", help="make a language model of words")
+    parser.add_argument("--lang-dir", type=Path, help="lang dir of the model, for its tokens and the form of its texts")
+    parser.add_argument("--words", action="store_true", help="make a language model of words, in place of tokens")
     parser.add_argument("--supervisions", type=Path, nargs="+", default=[], help="manifests of the training splits")
     parser.add_argument("--text", type=Path, nargs="+", default=[], help="text files, spelled like the transcripts")
     parser.add_argument("--order", type=int, default=4, help="order of the n-grams; 2 for LODR (4)")
@@ -24,14 +23,15 @@ def main() -> None:
     args = parser.parse_args()
     if args.order < 1:
         parser.error("--order must be 1 or more")
+    if not args.lang_dir and not args.words:
+        parser.error("give --lang-dir, --words, or both")
 
     with clear_errors("train_ngram.py"):
-        if args.words:
-            texts = read_texts(args.supervisions, args.text)
+        tokenizer = Tokenizer.from_lang_dir(args.lang_dir) if args.lang_dir else None
+        texts = read_texts(args.supervisions, args.text, tokenizer)
+        if args.words or tokenizer is None:
             write_ngrams(args.out, map(str.split, texts), (), args.order)
         else:
-            tokenizer = Tokenizer.from_lang_dir(args.lang_dir)
-            texts = read_texts(args.supervisions, args.text, tokenizer)
             sentences = ([tokenizer.tokens[i] for i in tokenizer.encode(text)] for text in texts)
             write_ngrams(args.out, sentences, tokenizer.tokens[1:], args.order)  # all but blank
     print(args.out)

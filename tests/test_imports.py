@@ -20,7 +20,7 @@ ALLOWED = {
     "runs": MODEL | {"data"},
     "lm": MODEL | {"data", "runs"},
     "lm/rnn_training": MODEL | {"data", "runs", "lm", "training"},
-    "scoring": BASE | {"runs"},
+    "scoring": BASE | {"data", "runs"},
     "export": MODEL | {"data", "runs"},
     "decoding": MODEL | {"data", "runs", "lm", "scoring", "export"},
     "training": MODEL | {"data", "runs", "lm", "scoring", "decoding"},

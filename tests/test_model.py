@@ -68,6 +68,27 @@ def test_losses_are_those_of_the_full_lattice_and_of_each_utterance_alone(predic
         torch.testing.assert_close(losses.ctc[n], ctc, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("rnnt_type", ["regular", "modified", "constrained"])
+@pytest.mark.parametrize("predictor", ["stateless", "lstm"])
+def test_recordings_without_speech_teach_blanks(predictor, rnnt_type):
+    """A batch without any token: the loss is that of blanks in all frames, and only makes them likelier."""
+    model = make(predictor=predictor)
+    features, lengths = batch([60, 31])
+    options = LossConfig(rnnt_type=rnnt_type, backend="native")
+    losses = model([View(features, ChunkConfig())], lengths, [[], []], options)
+    encoder_out, num_frames = model.encoder(features, lengths, ChunkConfig())  # (N, T, D), (N,)
+    start = model.joiner.predictor_proj(model.predictor(torch.tensor([[BLANK]])))  # (1, 1, J)
+    blanks = model.joiner(model.joiner.encoder_proj(encoder_out), start).log_softmax(-1)[..., BLANK]  # (N, T)
+    ctc_blanks = model.ctc_log_probs(encoder_out)[..., BLANK]
+    for n, frames in enumerate(num_frames):
+        torch.testing.assert_close(losses.pruned[n].double(), -blanks[n, :frames].sum(), rtol=0, atol=1e-4)
+        torch.testing.assert_close(losses.ctc[n], -ctc_blanks[n, :frames].sum(), rtol=0, atol=1e-4)
+    sum(part.double().sum() for part in losses[:3]).backward()
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    assert model.joiner.out.bias.grad[BLANK] < 0 < model.joiner.out.bias.grad[BLANK + 1 :].min()
+
+
 def divergence_by_hand(first, second):
     """Σ_t Σ_v ½ (p - q) (log p - log q) of (T, V) log-probabilities, number by number."""
     total = 0.0

@@ -242,6 +242,7 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
         "SOURCE": shlex.join(_options(source)),
         "CONTENTS": _contents(source),
         "TEXT_CASE": source.text,
+        "PUNCTUATION": source.punctuation,
         "HOURS": f"{hours:.3g}",
         "max_seconds": str(max_seconds),
         **{kind.upper(): " ".join(names[kind]) for kind in names},
@@ -284,6 +285,8 @@ def _options(source: CorpusSource) -> list[str]:
     options = [option, str(source.path), "--audio-dir", str(source.audio_dir)]
     if source.channel is not None:
         options += ["--channel", str(source.channel)]
+    if source.keep_empty:
+        options.append("--keep-empty")
     if source.kaldi_dir:
         options += ["--command-timeout", f"{source.command_timeout:g}"]
     return options

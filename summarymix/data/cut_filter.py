@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from lhotse.cut import Cut
 
 from summarymix.data.config import DataConfig
-from summarymix.data.cuts import skipped_cut, transcript
+from summarymix.data.cuts import IF_NO_SPEECH, has_no_speech, skipped_cut, transcript
 from summarymix.data.skipped import Skipped
 from summarymix.data.tokens import Tokenizer
 
@@ -53,9 +53,10 @@ class CutProblems:
         return skipped_cut(cut, "too short for the encoder", detail, "use longer audio")
 
     def _transcript_problem(self, cut: Cut, frames: int) -> Skipped | None:
-        text = transcript(cut)
+        text = transcript(cut, self._tokenizer)
         if not text:
-            return skipped_cut(cut, "empty transcript", "", "add the transcript, or remove the utterance")
+            remedy = f"add the transcript, or remove the utterance; {IF_NO_SPEECH}"
+            return None if has_no_speech(cut) else skipped_cut(cut, "empty transcript", "", remedy)
         # Tokens never need more frames than the characters and the mark before the first word: a token takes a frame,
         # and one more after an equal token; its characters take at least as many. So most texts need no tokenising.
         if self._tokenizer.covers(text) and len(text) + 1 + _repetitions(text) <= frames:

@@ -3,6 +3,11 @@
 from lhotse.cut import Cut, MixedCut, PaddingCut
 
 from summarymix.data.skipped import Skipped
+from summarymix.data.tokens import Tokenizer
+
+NO_SPEECH = {"no_speech": True}
+"""Field ``custom`` of the supervision of a recording without speech."""
+IF_NO_SPEECH = "if the recording has no speech, prepare the corpus with --keep-empty"
 
 
 def parts(cut: Cut) -> list[Cut]:
@@ -18,10 +23,21 @@ def utterances(cut: Cut) -> list[Cut]:
     return [track.cut for track in cut.tracks if track.snr is None and not isinstance(track.cut, PaddingCut)]
 
 
-def transcript(cut: Cut) -> str:
-    """The transcript of a cut: the texts of its supervisions in order of time."""
+def transcript(cut: Cut, tokenizer: Tokenizer | None = None) -> str:
+    """The transcript of a cut: the texts of its supervisions in order of time.
+
+    Args:
+        cut: the cut.
+        tokenizer: converts the transcript to the form that its tokens were trained on.
+    """
     supervisions = sorted(cut.supervisions, key=lambda supervision: supervision.start)
-    return " ".join(" ".join((supervision.text or "").split()) for supervision in supervisions).strip()
+    text = " ".join(" ".join(supervision.text or "" for supervision in supervisions).split())
+    return text if tokenizer is None else tokenizer.normalize(text)
+
+
+def has_no_speech(cut: Cut) -> bool:
+    """True if the corpus says that nothing is spoken in the cut, so that its empty transcript is complete."""
+    return bool(cut.supervisions) and all((s.custom or {}).items() >= NO_SPEECH.items() for s in cut.supervisions)
 
 
 def skipped_cut(cut: Cut, reason: str, detail: str, remedy: str) -> Skipped:

@@ -50,11 +50,13 @@ class EvalData:
         # Cuts of equal duration are sorted by id, so that the order does not depend on the manifest.
         self._cuts = sorted(kept, key=lambda cut: (cut.duration, cut.id))
         self.num_cuts = len(kept)
+        self.texts = [transcript(cut, tokenizer) for cut in kept]
         self.coverage = Coverage(tokenizer)
         """Words of the transcripts that the tokens can and cannot write."""
-        for cut in kept:
-            self.coverage.add(transcript(cut))
-        self.total_seconds = sum(cut.duration for cut in kept)
+        for text in self.texts:
+            self.coverage.add(text)
+        self.durations = {cut.id: cut.duration for cut in kept}
+        self.total_seconds = sum(self.durations.values())
 
     @property
     def skipped(self) -> dict[str, int]:

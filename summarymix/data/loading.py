@@ -59,7 +59,7 @@ class BatchLoader(Dataset):
     def __getitem__(self, cuts: CutSet) -> tuple[Batch, list[Skipped]]:
         read, failures = separate(one for cut in cuts for one in self._load(cut))
         features = [matrix for _, matrix in read]
-        texts = [transcript(cut) for cut, _ in read]
+        texts = [transcript(cut, self._tokenizer) for cut, _ in read]
         batch = Batch(
             features=pad_sequence(features, batch_first=True, padding_value=LOG_EPSILON)
             if features

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import sentencepiece
 
-from summarymix.data.transcripts import TextCase, normalize_text
+from summarymix.data.transcripts import Punctuation, TextCase, normalize_text
 from summarymix.files import atomic_write
 
 BLANK, BLANK_ID = "<blk>", 0
@@ -17,20 +17,24 @@ UNKNOWN, UNKNOWN_ID = "<unk>", 1
 
 ModelType = Literal["unigram", "bpe", "char"]
 
+# The form of the transcripts: attributes of the tokenizer, files of a lang dir, and their values.
+_FORM = {"text_case": get_args(TextCase), "punctuation": get_args(Punctuation)}
+
 
 class Tokenizer:
     """Turns transcripts into token ids and back. Id 0 is the blank, id 1 stands for unknown characters."""
 
-    def __init__(self, model: bytes, text_case: TextCase = "keep") -> None:
+    def __init__(self, model: bytes, text_case: TextCase = "keep", punctuation: Punctuation = "keep") -> None:
         """
         Args:
             model: a serialised sentencepiece model as :meth:`train` makes it.
             text_case: case to which the corpus converts its transcripts, and :meth:`normalize` any other text.
+            punctuation: "remove" if the corpus removes it from its transcripts, and :meth:`normalize` from any other.
 
         Raises:
             ValueError: its first two pieces are not blank and unknown.
         """
-        self._model, self.text_case = model, text_case
+        self._model, self.text_case, self.punctuation = model, text_case, punctuation
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self.tokens: list[str] = [self._processor.id_to_piece(i) for i in range(self._processor.vocab_size())]
         self._written = frozenset("".join(self.tokens[2:]))
@@ -49,6 +53,7 @@ class Tokenizer:
         vocab_size: int,
         model_type: ModelType = "unigram",
         text_case: TextCase = "keep",
+        punctuation: Punctuation = "keep",
     ) -> "Tokenizer":
         """Train a model. The same texts in the same order give the same bytes.
 
@@ -57,6 +62,7 @@ class Tokenizer:
             vocab_size: number of tokens, blank and unknown included; for ``char``, an upper bound.
             model_type: sentencepiece's ``unigram`` (Kudo 2018), ``bpe`` or ``char``.
             text_case: case to which the corpus has converted the transcripts.
+            punctuation: "remove" if the corpus has removed it.
 
         Raises:
             ValueError: the texts are empty, or ``vocab_size`` is too large or too small for them.
@@ -88,21 +94,22 @@ class Tokenizer:
             )
         except RuntimeError as error:
             raise ValueError(_explain(str(error), vocab_size)) from error
-        return cls(buffer.getvalue(), text_case)
+        return cls(buffer.getvalue(), text_case, punctuation)
 
     @classmethod
     def from_lang_dir(cls, lang_dir: Path | str) -> "Tokenizer":
-        """Read ``bpe.model`` and ``text_case``, if there is one, and check the model against ``tokens.txt``.
+        """Read ``bpe.model``, and ``text_case`` and ``punctuation`` if they are there; check ``tokens.txt``.
 
         Raises:
             FileNotFoundError: the folder has no ``bpe.model``.
-            ValueError: the two files do not match, or the case is unknown.
+            ValueError: ``tokens.txt`` does not match the model, or ``text_case`` or ``punctuation`` is unknown.
         """
         lang_dir = Path(lang_dir)
         model, table = lang_dir / "bpe.model", lang_dir / "tokens.txt"
         if not model.is_file():
             raise FileNotFoundError(f"No token model {model}: run ./prepare.sh, or correct --data.lang_dir")
-        tokenizer = cls(model.read_bytes(), _read_case(lang_dir / "text_case"))
+        form = {name: _read_choice(lang_dir / name, choices) for name, choices in _FORM.items()}
+        tokenizer = cls(model.read_bytes(), **form)
         if not table.is_file() or table.read_text(encoding="utf-8") != tokenizer._table():
             raise ValueError(f"{table} does not match {model}: make both again with local/train_bpe.py")
         return tokenizer
@@ -110,13 +117,15 @@ class Tokenizer:
     def write(self, lang_dir: Path | str) -> None:
         """Write ``bpe.model``, ``bpe.vocab`` (piece, score) and, last, ``tokens.txt`` (piece, id).
 
-        If the transcripts were converted to upper or lower case, ``text_case`` says so.
+        If the transcripts were converted to upper or lower case, or their punctuation was removed, ``text_case`` and
+        ``punctuation`` say so.
         """
         lang_dir = Path(lang_dir)
-        (lang_dir / "text_case").unlink(missing_ok=True)
-        if self.text_case != "keep":
-            with atomic_write(lang_dir / "text_case") as file:
-                print(self.text_case, file=file)
+        for name in _FORM:
+            (lang_dir / name).unlink(missing_ok=True)
+        for name, value in self._form().items():
+            with atomic_write(lang_dir / name) as file:
+                print(value, file=file)
         with atomic_write(lang_dir / "bpe.model", "wb") as file:
             file.write(self._model)
         with atomic_write(lang_dir / "bpe.vocab") as file:
@@ -130,17 +139,20 @@ class Tokenizer:
 
     def state(self) -> dict[str, Any]:
         """The tokenizer as a dictionary for a checkpoint; :meth:`from_state` reads it."""
-        state = {"bpe_model": self._model, "tokens": list(self.tokens)}
-        # Checkpoints of earlier versions have no case.
-        return state if self.text_case == "keep" else {**state, "text_case": self.text_case}
+        # Checkpoints of earlier versions have no case and no punctuation.
+        return {"bpe_model": self._model, "tokens": list(self.tokens), **self._form()}
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> "Tokenizer":
         """Restore a tokenizer from its :meth:`state`."""
-        return cls(state["bpe_model"], state.get("text_case", "keep"))
+        return cls(state["bpe_model"], **{name: state[name] for name in _FORM if name in state})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Tokenizer, (self._model, self.text_case)
+        return Tokenizer, (self._model, self.text_case, self.punctuation)
+
+    def _form(self) -> dict[str, str]:
+        """Names and values of the changes to the form of the transcripts."""
+        return {name: value for name in _FORM if (value := getattr(self, name)) != "keep"}
 
     @property
     def vocab_size(self) -> int:
@@ -154,7 +166,7 @@ class Tokenizer:
 
     def normalize(self, text: str) -> str:
         """Convert text to the form of the transcripts that the tokens were trained on."""
-        return normalize_text(text, self.text_case)
+        return normalize_text(text, self.text_case, self.punctuation)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a transcript; empty for an empty one."""
@@ -225,17 +237,16 @@ def _shown(word: str) -> str:
     return word if word.isprintable() and len(word) <= 40 else f"{word!a:.60}"
 
 
-def _read_case(path: Path) -> TextCase:
-    """The case in a lang dir.
+def _read_choice(path: Path, choices: tuple[Any, ...]) -> Any:
+    """A choice of the form of transcripts in a lang dir.
 
     Raises:
         ValueError: it is unknown.
     """
-    case = path.read_text(encoding="utf-8").strip() if path.is_file() else "keep"
-    for known in get_args(TextCase):
-        if case == known:
-            return known
-    raise ValueError(f"{path}: {case!r} is none of {', '.join(get_args(TextCase))}: make it with local/train_bpe.py")
+    choice = path.read_text(encoding="utf-8").strip() if path.is_file() else "keep"
+    if choice not in choices:
+        raise ValueError(f"{path}: {choice!r} is none of {', '.join(choices)}: make it with local/train_bpe.py")
+    return choice
 
 
 def _explain(message: str, vocab_size: int) -> str:

@@ -179,7 +179,7 @@ class TrainData:
     def _sizes(self, cuts: CutSet) -> dict[str, int]:
         """Sizes on which the memory of a batch depends, by reason."""
         frames = max(map(self.config.num_frames, cuts))  # after padding
-        tokens = max(len(self._tokenizer.encode(transcript(cut))) for cut in cuts)
+        tokens = max(len(self._tokenizer.encode(transcript(cut, self._tokenizer))) for cut in cuts)
         return {
             "longest utterance": frames,
             "most frames": len(cuts) * frames,

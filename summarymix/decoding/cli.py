@@ -34,10 +34,12 @@ from summarymix.encoder.subsampling import output_lengths
 from summarymix.export.onnx_transducer import OnnxTransducer
 from summarymix.files import atomic_write
 from summarymix.runs import choose_epoch, epoch_path, list_epochs, load_model
+from summarymix.scoring.metrics import METRICS, Metric, choose_metric
 from summarymix.scoring.results import (
     ErrorStats,
     Result,
     append_result,
+    error_rates,
     format_percent,
     read_results,
     render_table,
@@ -116,6 +118,9 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     option("--chunk-ms", nargs="+", type=int, default=[640], help="chunk sizes, multiples of 40 ms (640)")
     option("--left-chunks", nargs="+", type=int, default=[-1], help="left contexts in chunks, -1: unlimited (-1)")
     option("--splits", nargs="+", help=f"splits to decode ({' '.join(splits)}; --select: the dev splits)")
+    option(
+        "--metric", choices=METRICS, help="error rate to report, and to --select by (by the script of the transcripts)"
+    )
     option("--max-duration", type=float, default=200.0, help="maximum seconds of audio in a batch (200)")
     option("--num-streams", type=int, default=16, help="streaming: number of streams decoded in parallel (16)")
     option("--manifest-dir", help="folder of the manifests, if they have moved since training")
@@ -254,8 +259,9 @@ def _decode_with_bar(job: DecodeJob, setting: DecodeSetting, split: str, data: E
 
 def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded, data: EvalData) -> Result:
     """Score a decoded split, write its reports, and append its line to results.jsonl."""
-    utterances = decoded.utterances(job.tokenizer)
-    stats = ErrorStats.from_utterances(utterances)
+    utterances = decoded.utterances(job.tokenizer, data.durations)
+    metric = job.args.metric or choose_metric(data.texts)
+    stats, rates = ErrorStats.from_utterances(utterances, metric), error_rates(utterances)
     device = job.search.model.device
     epoch, avg = job.info["epoch"], job.info["avg"]
     exp_dir, chunk = job.args.exp_dir, setting.chunk
@@ -272,12 +278,18 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
         left_chunks=chunk.left_chunks,
         epoch=epoch,
         avg=avg,
-        wer=stats.wer,
-        cer=stats.cer,
-        words=stats.words,
+        wer=rates["wer"],
+        cer=rates["cer"],
+        mer=rates["mer"],
+        metric=metric,
+        units=stats.units,
+        words=sum(len(utterance.ref) for utterance in utterances),
         insertions=stats.insertions.total(),
         deletions=stats.deletions.total(),
         substitutions=stats.substitutions.total(),
+        no_speech=stats.no_speech,
+        no_speech_seconds=stats.no_speech_seconds,
+        no_speech_insertions=stats.no_speech_insertions,
         utterances=len(utterances),
         skipped=len(data.skipped_items),
         rtf=decoded.computing / decoded.audio,
@@ -297,7 +309,7 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
     )
     with clear_errors("decode.py"):
         write_recogs(exp_dir / result.recogs, utterances)
-        write_errs(exp_dir / result.errs, stats)
+        write_errs(exp_dir / result.errs, stats, rates)
         transcripts = decoded.transcripts(job.tokenizer)
         write_hyps(exp_dir / result.hyps, transcripts)
         write_ctm(exp_dir / result.ctm, transcripts)
@@ -305,6 +317,8 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
             write_nbest(exp_dir / method / f"nbest-{name}.txt", decoded.nbest(job.tokenizer, limit))
         append_result(exp_dir / "results.jsonl", result)
     say(f"[{split}, {setting.name}] {stats}, RTF {result.rtf:.4f}")
+    if stats.no_speech:
+        say(f"[{split}, {setting.name}] {stats.without_speech()}")
     return result
 
 
@@ -333,10 +347,11 @@ def _compare(job: DecodeJob, split: str, by_setting: dict[DecodeSetting, Decoded
 
 
 def _select(recipe: str, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
-    """Select the (epoch, avg) with the lowest mean WER over the dev splits and settings."""
+    """Select the (epoch, avg) with the lowest mean error rate, by one metric, over the dev splits and settings."""
     with clear_errors("decode.py"):
         candidates = _candidates(args)
         splits = args.splits or load_model(args.exp_dir, candidates[0][0], 0)[2]["config"]["data"]["dev"]
+    metric: Metric | None = args.metric
     tried: list[dict[str, Any]] = []
     for epoch, avg in candidates:
         try:
@@ -346,24 +361,26 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[DecodeSetting]
             continue
         with clear_errors("decode.py"):
             data = {split: _open_split(job, split) for split in splits}
-        wers = {}
+        metric = metric or choose_metric(text for one in data.values() for text in one.texts)
+        rates = {}
         for split, setting in product(splits, settings):
             decoded = _decode_with_bar(job, setting, split, data[split])
-            stats = ErrorStats.from_utterances(decoded.utterances(job.tokenizer))
-            if stats.wer is None:
+            rate = ErrorStats.from_utterances(decoded.utterances(job.tokenizer), metric).rate
+            if rate is None:
                 _fail(f"{split} has no reference words, so no error rate: give other --splits")
-            wers[f"{split}, {setting.name}"] = stats.wer
-        mean = sum(wers.values()) / len(wers)
-        tried.append({"epoch": epoch, "avg": avg, "mean_wer": mean, "wer": wers})
-        each = ", ".join(map(format_percent, wers.values()))
-        say(f"epoch {epoch}, avg {avg}: mean WER {mean:.2f}%  ({each})")
-    if not tried:
+            rates[f"{split}, {setting.name}"] = rate
+        mean = sum(rates.values()) / len(rates)
+        tried.append({"epoch": epoch, "avg": avg, f"mean_{metric}": mean, metric: rates})
+        each = ", ".join(map(format_percent, rates.values()))
+        say(f"epoch {epoch}, avg {avg}: mean {metric.upper()} {mean:.2f}%  ({each})")
+    if metric is None:
         _fail(f"no checkpoint in {args.exp_dir} can be used, for the reasons above")
     # Ties go to the longest average.
-    best = min(tried, key=lambda candidate: (candidate["mean_wer"], -candidate["avg"]))
+    best = min(tried, key=lambda candidate: (candidate[f"mean_{metric}"], -candidate["avg"]))
     path = args.exp_dir / "selected.json"
     choice = {key: best[key] for key in ("epoch", "avg")}
     choice |= {
+        "metric": metric,
         "splits": splits,
         "method": args.method,
         "search_options": args.search.label,
@@ -372,7 +389,8 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[DecodeSetting]
     }
     with clear_errors("decode.py"), atomic_write(path) as file:
         json.dump(choice, file, indent=1, ensure_ascii=False)
-    print(f"Selected epoch {best['epoch']}, avg {best['avg']}: mean WER {best['mean_wer']:.2f}% ({path})")
+    mean = best[f"mean_{metric}"]
+    print(f"Selected epoch {best['epoch']}, avg {best['avg']}: mean {metric.upper()} {mean:.2f}% ({path})")
 
 
 def _candidates(args: argparse.Namespace) -> list[tuple[int, int]]:

@@ -1,9 +1,10 @@
 """Recognition of whole splits in the three modes, and comparison of modes by utterance."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from time import perf_counter
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,7 @@ from summarymix.state import state_bytes
 
 Mode = Literal["offline", "simulated", "streaming"]
 OFFLINE = ChunkConfig()
+NO_DURATIONS: Mapping[str, float] = MappingProxyType({})
 TIE = 1e-4  # two logits closer than this may swap ranks through float32 rounding
 
 
@@ -108,10 +110,15 @@ class Decoded:
     audio: float = 0.0
     computing: float = 0.0
 
-    def utterances(self, tokenizer: Tokenizer) -> list[ScoredUtterance]:
-        """Return references and hypotheses as words."""
+    def utterances(self, tokenizer: Tokenizer, durations: Mapping[str, float] = NO_DURATIONS) -> list[ScoredUtterance]:
+        """Return references and hypotheses as words, with the durations in seconds if they are given by cut id."""
         return [
-            ScoredUtterance(cut_id, self.texts[cut_id].split(), tokenizer.decode(hypothesis.tokens).split())
+            ScoredUtterance(
+                cut_id,
+                self.texts[cut_id].split(),
+                tokenizer.decode(hypothesis.tokens).split(),
+                durations.get(cut_id, 0.0),
+            )
             for cut_id, hypothesis in self.hypotheses.items()
         ]
 

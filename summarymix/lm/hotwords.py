@@ -7,6 +7,7 @@ from pathlib import Path
 
 from summarymix.data.text_files import read_lines
 from summarymix.data.tokens import Tokenizer
+from summarymix.data.transcripts import normalize_text
 
 
 class ContextGraph:
@@ -80,9 +81,10 @@ def read_hotwords(path: Path, tokenizer: Tokenizer, score: float) -> list[tuple[
     """
     phrases, unwritable = [], []
     for number, line in read_lines(path):
-        text, _, own = tokenizer.normalize(line).rpartition(" :")
+        text, _, own = normalize_text(line).rpartition(" :")
         if not re.fullmatch(r"[-+]?\d*\.?\d+", own):
-            text, own = tokenizer.normalize(line), ""
+            text, own = line, ""
+        text = tokenizer.normalize(text)
         if not text:
             continue
         if unknown := tokenizer.unknown_characters(text):

@@ -47,7 +47,10 @@ def _normalized(path: Path, texts: Iterable[str], tokenizer: Tokenizer | None) -
     if coverage.is_foreign:
         raise ValueError(f"{path}: the tokens cannot write {coverage}. Probably {coverage.likely_cause}")
     if coverage.unwritable:
-        say(f"Warning: {path}: the tokens cannot write {coverage}; {UNKNOWN} stands for unknown characters")
+        say(
+            f"Warning: {path}: the tokens cannot write {coverage}; {UNKNOWN} stands for unknown characters, and graphs "
+            "of words lack such words"
+        )
 
 
 class Sentences:

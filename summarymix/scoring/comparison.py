@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from summarymix.files import write_png
 from summarymix.scoring.experiments import Experiment
+from summarymix.scoring.metrics import RATE_NAMES, Metric
 from summarymix.scoring.results import Result, render_rows
 
 # Quantiles of Student's t for two-sided 95 % intervals, for 1, 2, … degrees of freedom, the last also for more.
@@ -19,14 +20,14 @@ T_95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 MARKERS = "os^D"  # of plots, each with ten colours
 
 SECTION_TITLE = "## Comparison over seeds"
-TEXT = f"""{SECTION_TITLE}
+TEXT = """{title}
 
-Columns named after splits are word error rates in per cent, mean ± standard deviation over the seeds: offline, or in
+Columns named after splits are {rates} in per cent, mean ± standard deviation over the seeds: offline, or in
 simulated streaming with the given chunk in ms (and left context in chunks). Dev loss is the pruned RNN-T loss per frame
 after the last epoch, averaged over the validation settings. CPU seconds are the training time on all threads, without
 validation; memory is the peak of the training process. Both are means over the seeds."""
 
-DIFFERENCES = """Differences in word error rate from `{baseline}`, in percentage points: means over the seeds that both
+DIFFERENCES = """Differences in {rate} from `{baseline}`, in percentage points: means over the seeds that both
 models were trained with, paired by seed, with 95 % confidence intervals (Student's t; none for a single seed). The
 intervals cover the variation between training seeds, not between sets of test utterances."""
 
@@ -38,11 +39,13 @@ class ComparedSetting(NamedTuple):
     chunk_ms: int | None
     left_chunks: int
     method: str
+    metric: Metric
 
     def title(self, with_method: bool) -> str:
         """A short name for tables and plots."""
         left = "" if self.left_chunks < 0 else f" ({self.left_chunks})"
         name = f"{self.split} offline" if self.chunk_ms is None else f"{self.split} {self.chunk_ms} ms{left}"
+        name += "" if self.metric == "wer" else f" {self.metric.upper()}"
         return f"{name} {self.method}" if with_method else name
 
 
@@ -88,26 +91,32 @@ class SeedComparison:
         if self.baseline not in self.groups:
             raise ValueError(f"--baseline {self.baseline} is not one of the models {', '.join(self.groups)}")
         self.groups = {self.baseline: self.groups[self.baseline]} | self.groups
-        # {setting: {model: {seed: WER}}}
-        self.wers: dict[ComparedSetting, dict[str, dict[int | None, float]]] = {}
+        # {setting: {model: {seed: error rate}}}
+        self.rates: dict[ComparedSetting, dict[str, dict[int | None, float]]] = {}
         for experiment in self.experiments:
             for result in _chosen(experiment):
-                if result.mode != "streaming" and result.wer is not None:
-                    by_group = self.wers.setdefault(_setting(result), {})
-                    by_group.setdefault(experiment.group, {})[experiment.seed] = result.wer
+                if result.mode != "streaming" and result.rate is not None:
+                    by_group = self.rates.setdefault(_setting(result), {})
+                    by_group.setdefault(experiment.group, {})[experiment.seed] = result.rate
         # Offline, then the longest chunk first.
-        self.settings = sorted(self.wers, key=lambda s: (s.split, s.method, -(s.chunk_ms or math.inf)))
+        self.settings = sorted(self.rates, key=lambda s: (s.split, s.method, -(s.chunk_ms or math.inf)))
 
     @property
     def experiments(self) -> list[Experiment]:
         """All experiments, grouped by model, the baseline first."""
         return [experiment for seeds in self.groups.values() for experiment in seeds.values()]
 
+    @property
+    def rate_name(self) -> str:
+        """Name of the error rate; if there are several, all of them are error rates."""
+        metrics = {setting.metric for setting in self.settings}
+        return RATE_NAMES[metrics.pop()] if len(metrics) == 1 else "error rate"
+
     def section(self) -> str:
         """The Markdown section: a table of error rates and costs, and a table of differences."""
-        parts = [TEXT, self._table()]
+        parts = [TEXT.format(title=SECTION_TITLE, rates=f"{self.rate_name}s"), self._table()]
         if len(self.groups) > 1:
-            parts += [DIFFERENCES.format(baseline=self.baseline), self._differences()]
+            parts += [DIFFERENCES.format(rate=self.rate_name, baseline=self.baseline), self._differences()]
         if exact := self._exactness():
             parts.append(exact)
         return "\n\n".join(parts)
@@ -123,7 +132,7 @@ class SeedComparison:
             experiments = list(seeds.values())
             cells = [", ".join(f"{n / 1e6:.2f} M" for n in sorted({n for e in experiments for n in e.parameters}))]
             cells += [str(len(experiments)), _mean(experiments, lambda e: e.steps)]
-            cells += [_spread(list(self.wers[s].get(group, {}).values()), len(experiments)) for s in self.settings]
+            cells += [_spread(list(self.rates[s].get(group, {}).values()), len(experiments)) for s in self.settings]
             cells.append(_spread([e.dev_loss for e in experiments if e.dev_loss is not None], len(experiments), 4))
             cells += [
                 _mean(experiments, lambda e: e.cpu_seconds),
@@ -137,8 +146,8 @@ class SeedComparison:
         rows = []
         for group in list(self.groups)[1:]:
             cells = []
-            for wers in (self.wers[setting] for setting in self.settings):
-                ours, theirs = wers.get(group, {}), wers.get(self.baseline, {})
+            for rates in (self.rates[setting] for setting in self.settings):
+                ours, theirs = rates.get(group, {}), rates.get(self.baseline, {})
                 paired = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
                 cells.append(str(Interval.from_values(paired)) if paired else "–")
             rows.append([group, *cells])
@@ -167,13 +176,13 @@ class SeedComparison:
             colour, marker = f"C{i}", MARKERS[i // 10 % len(MARKERS)]
             axes.plot([], [], marker, color=colour, label=group)
             for x, setting in enumerate(self.settings):
-                values = list(self.wers[setting].get(group, {}).values())
+                values = list(self.rates[setting].get(group, {}).values())
                 if values:
                     centre = x + (i - (len(self.groups) - 1) / 2) * width
                     axes.plot([centre] * len(values), values, marker, color=colour, alpha=0.5)
                     axes.hlines(fmean(values), centre - 0.35 * width, centre + 0.35 * width, color=colour, linewidth=2)
         axes.set_xticks(range(len(self.settings)), [fill(title, 18) for title in self.titles()])
-        axes.set_ylabel("WER %")
+        axes.set_ylabel(f"{self.rate_name} %")
         axes.set_ylim(bottom=0)
         axes.grid(axis="y", alpha=0.3)
         figure.legend(loc="outside upper center", ncols=3)
@@ -181,7 +190,7 @@ class SeedComparison:
 
 
 def _setting(result: Result) -> ComparedSetting:
-    return ComparedSetting(result.split, result.chunk_ms, result.left_chunks, result.search)
+    return ComparedSetting(result.split, result.chunk_ms, result.left_chunks, result.search, result.metric)
 
 
 def _chosen(experiment: Experiment) -> list[Result]:

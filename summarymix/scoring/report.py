@@ -5,19 +5,22 @@ from typing import Any
 
 from summarymix.scoring.comparison import SeedComparison
 from summarymix.scoring.experiments import Experiment
+from summarymix.scoring.metrics import RATE_NAMES, UNIT_NAMES, Metric
 from summarymix.scoring.results import (
     SETTING_COLUMNS,
     STREAM_COLUMNS,
     Result,
+    no_speech_cell,
     render_rows,
     setting_cells,
+    shown_metrics,
     stream_cells,
 )
 
 HEADING = """# Results of the recipe {recipe}
 
 Made by `local/write_results.py` from the results of each experiment; do not edit.
-Columns named after splits are word error rates / character error rates in per cent. RTF is seconds of computing
+Columns named after splits are {rates} in per cent.{no_speech} RTF is seconds of computing
 (encoder and search) per second of audio on the device named below the table. Latency is algorithmic: from the first
 sample of a chunk to the last sample that its result needs. State is the memory that a stream keeps from one chunk to
 the next. Left context is in chunks."""
@@ -37,14 +40,15 @@ def write_report(
         ValueError: there are no experiments, or experiments of different recipes.
     """
     compared = comparison.experiments if comparison else []
-    recipes = {result.recipe for experiment in (*experiments, *compared) for result in experiment.results}
+    results = [result for experiment in (*experiments, *compared) for result in experiment.results]
+    recipes = {result.recipe for result in results}
     if not recipes:
         raise ValueError("No experiments: give folders, or a file of experiments")
     if len(recipes) > 1:
         raise ValueError(f"The experiments belong to the recipes {sorted(recipes)}: write one file for each recipe")
-    sections = [_section(experiment) for experiment in experiments]
+    sections = []
     if comparison:
-        plot = [f"![Word error rates]({plot_link})"] if plot_link else []
+        plot = [f"![{comparison.rate_name.capitalize()}s]({plot_link})"] if plot_link else []
         first = [next(iter(seeds.values())) for seeds in comparison.groups.values()]
         parts = [
             comparison.section(),
@@ -54,12 +58,17 @@ def write_report(
             *_code([command for experiment in first for command in experiment.commands]),
         ]
         sections.append("\n\n".join(parts))
-    return "\n\n".join([HEADING.format(recipe=recipes.pop()), *sections]) + "\n"
+    metrics = shown_metrics(results)
+    heading = HEADING.format(
+        recipe=recipes.pop(),
+        rates=" / ".join(f"{RATE_NAMES[metric]}s" for metric in metrics),
+        no_speech=" In brackets: insertions an hour without speech." if any(r.no_speech for r in results) else "",
+    )
+    return "\n\n".join([heading, *(_section(experiment, metrics) for experiment in experiments), *sections]) + "\n"
 
 
-def pivot(results: Iterable[Result], markdown: bool = True) -> str:
-    """A table with a row for each decoding setting and a column for each split."""
-    results = list(results)
+def pivot(results: Sequence[Result], metrics: Sequence[Metric], markdown: bool = True) -> str:
+    """A table with a row for each decoding setting and a column of error rates for each split."""
     splits = sorted({result.split for result in results})
     rows: dict[tuple[Any, ...], dict[str, Result]] = {}
     for result in results:
@@ -73,7 +82,7 @@ def pivot(results: Iterable[Result], markdown: bool = True) -> str:
             [
                 one.search,
                 *setting_cells(one),
-                *(_error_rates(by_split.get(split)) for split in splits),
+                *(_error_rates(by_split.get(split), metrics) for split in splits),
                 f"{computing / sum(result.seconds for result in by_split.values()):.4f}",
                 *stream_cells(one),
                 f"{one.epoch}-{one.avg}",
@@ -83,14 +92,18 @@ def pivot(results: Iterable[Result], markdown: bool = True) -> str:
     return render_rows(header, cells, markdown)
 
 
-def _error_rates(result: Result | None) -> str:
-    """Word and character error rate, if known."""
-    if result is None or result.wer is None:
+def _error_rates(result: Result | None, metrics: Sequence[Metric]) -> str:
+    """Error rates, without unknown ones at the end, and insertions an hour in recordings without speech."""
+    if result is None:
         return "–"
-    return f"{result.wer:.2f}" + ("" if result.cer is None else f" / {result.cer:.2f}")
+    rates = [result.rate_by(metric) for metric in metrics]
+    cell = " / ".join("–" if rate is None else f"{rate:.2f}" for rate in rates)
+    while cell.endswith(" / –"):
+        cell = cell.removesuffix(" / –")
+    return f"{cell} [{no_speech_cell(result)}]" if result.no_speech else cell
 
 
-def _section(experiment: Experiment) -> str:
+def _section(experiment: Experiment, metrics: Sequence[Metric]) -> str:
     done = f"Trained for {experiment.epochs} epochs, {experiment.steps} steps."
     choice, commands = experiment.selection, [result.command for result in experiment.results]
     parts = [
@@ -98,7 +111,7 @@ def _section(experiment: Experiment) -> str:
         *(f"Number of parameters: {size}, i.e., {size / 1e6:.2f} M." for size in experiment.parameters),
         *([done] if experiment.epochs else []),
         *_code(experiment.commands),
-        pivot(experiment.results),
+        pivot(experiment.results, metrics),
         _surroundings(experiment.results),
     ]
     if choice:
@@ -116,9 +129,8 @@ def _surroundings(results: Iterable[Result]) -> str:
     for result in results:
         machines.add(f"{result.device} ({result.threads} threads)")
         commits.add(result.commit or "unknown")
-        sets[result.split] = (
-            f"{result.split} {result.utterances} utterances, {result.words} words, {result.skipped} skipped"
-        )
+        units = f"{result.units or result.words} {UNIT_NAMES[result.metric]}"
+        sets[result.split] = f"{result.split} {result.utterances} utterances, {units}, {result.skipped} skipped"
     return (
         f"Decoded on {', '.join(sorted(machines))} at commit {', '.join(sorted(commits))}. "
         f"Sets: {'; '.join(sets.values())}."

@@ -4,7 +4,7 @@ import ast
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -13,23 +13,25 @@ from typing import IO, Any
 import kaldialign
 
 from summarymix.files import atomic_write
+from summarymix.scoring.metrics import METRICS, UNIT_NAMES, Metric, split_units
 
-# "No word" in an alignment. A word of a transcript cannot be empty, but it can be "*".
+# "No unit" in an alignment. A word of a transcript cannot be empty, but it can be "*".
 _NOTHING = ""
 
 
 @dataclass(frozen=True)
 class ScoredUtterance:
-    """The reference and the hypothesis of one cut, as words."""
+    """The reference and the hypothesis of one cut, as words. Without words in the reference, it has no speech."""
 
     cut_id: str
     ref: list[str]
     hyp: list[str]
+    seconds: float = 0.0  # of audio
 
 
 @dataclass
-class WordStats:
-    """Counts of one word: correct, replaced by another, replacing another, inserted, deleted."""
+class UnitStats:
+    """Counts of one word or character: correct, replaced by another, replacing another, inserted, deleted."""
 
     correct: int = 0
     replaced: int = 0
@@ -44,50 +46,54 @@ class WordStats:
 
 @dataclass
 class ErrorStats:
-    """Word errors of a set of utterances, from the Levenshtein alignment of each (kaldialign)."""
+    """Errors of a set of utterances in the units of a metric, from the Levenshtein alignment of each (kaldialign)."""
 
+    metric: Metric = "wer"
     alignments: list[tuple[str, list[tuple[str, str]]]] = field(default_factory=list)
     substitutions: Counter[tuple[str, str]] = field(default_factory=Counter)
     deletions: Counter[str] = field(default_factory=Counter)
     insertions: Counter[str] = field(default_factory=Counter)
-    per_word: dict[str, WordStats] = field(default_factory=dict)
-    words: int = 0  # in the references
+    per_unit: dict[str, UnitStats] = field(default_factory=dict)
+    units: int = 0  # in the references
     correct: int = 0
-    characters: int = 0  # in the references, with a space between two words
-    character_errors: int = 0
+    no_speech: int = 0  # recordings with an empty reference, whose insertions count among all errors too
+    no_speech_seconds: float = 0.0
+    no_speech_insertions: int = 0
 
     @classmethod
-    def from_utterances(cls, utterances: Iterable[ScoredUtterance]) -> "ErrorStats":
+    def from_utterances(cls, utterances: Iterable[ScoredUtterance], metric: Metric = "wer") -> "ErrorStats":
         """Align the utterances and count their errors."""
-        stats = cls()
+        stats = cls(metric)
         for utterance in utterances:
-            pairs = kaldialign.align(utterance.ref, utterance.hyp, _NOTHING)
+            ref, hyp = split_units(utterance.ref, metric), split_units(utterance.hyp, metric)
+            pairs = kaldialign.align(ref, hyp, _NOTHING)
             stats.alignments.append((utterance.cut_id, pairs))
-            stats.words += len(utterance.ref)
-            ref, hyp = " ".join(utterance.ref), " ".join(utterance.hyp)
-            stats.characters += len(ref)
-            stats.character_errors += kaldialign.edit_distance(list(ref), list(hyp))["total"]
-            for ref_word, hyp_word in pairs:
-                stats._count(ref_word, hyp_word)
+            stats.units += len(ref)
+            if not ref:
+                stats.no_speech += 1
+                stats.no_speech_seconds += utterance.seconds
+                stats.no_speech_insertions += len(hyp)
+            for ref_unit, hyp_unit in pairs:
+                stats._count(ref_unit, hyp_unit)
         return stats
 
     def _count(self, ref: str, hyp: str) -> None:
         if ref == hyp:
             self.correct += 1
-            self._word(ref).correct += 1
+            self._unit(ref).correct += 1
         elif ref == _NOTHING:
             self.insertions[hyp] += 1
-            self._word(hyp).inserted += 1
+            self._unit(hyp).inserted += 1
         elif hyp == _NOTHING:
             self.deletions[ref] += 1
-            self._word(ref).deleted += 1
+            self._unit(ref).deleted += 1
         else:
             self.substitutions[ref, hyp] += 1
-            self._word(ref).replaced += 1
-            self._word(hyp).replacing += 1
+            self._unit(ref).replaced += 1
+            self._unit(hyp).replacing += 1
 
-    def _word(self, word: str) -> WordStats:
-        return self.per_word.setdefault(word, WordStats())
+    def _unit(self, unit: str) -> UnitStats:
+        return self.per_unit.setdefault(unit, UnitStats())
 
     @property
     def errors(self) -> int:
@@ -95,21 +101,50 @@ class ErrorStats:
         return self.insertions.total() + self.deletions.total() + self.substitutions.total()
 
     @property
-    def wer(self) -> float | None:
-        """Word error rate in per cent; None if the references have no words."""
-        return 100 * self.errors / self.words if self.words else None
-
-    @property
-    def cer(self) -> float | None:
-        """Character error rate in per cent; None if the references have no characters."""
-        return 100 * self.character_errors / self.characters if self.characters else None
+    def rate(self) -> float | None:
+        """Error rate in per cent; None if the references have no units."""
+        return _rate(self.errors, self.units)
 
     def __str__(self) -> str:
         """One line in the format of Kaldi's ``%WER`` lines."""
         return (
-            f"%WER {format_percent(self.wer)} [{self.errors} / {self.words}, {self.insertions.total()} ins, "
-            f"{self.deletions.total()} del, {self.substitutions.total()} sub]"
+            f"%{self.metric.upper()} {format_percent(self.rate)} [{self.errors} / {self.units}, "
+            f"{self.insertions.total()} ins, {self.deletions.total()} del, {self.substitutions.total()} sub]"
         )
+
+    def without_speech(self) -> str:
+        """One line on the recordings without speech; empty if there are none."""
+        if not self.no_speech:
+            return ""
+        per_hour = insertions_per_hour(self.no_speech_insertions, self.no_speech_seconds)
+        return (
+            f"{self.no_speech} recordings without speech, {self.no_speech_seconds / 3600:.2f} h: "
+            f"{'unknown' if per_hour is None else f'{per_hour:.1f}'} insertions an hour ({UNIT_NAMES[self.metric]})"
+        )
+
+
+def error_rates(utterances: Sequence[ScoredUtterance]) -> dict[Metric, float | None]:
+    """Error rates in per cent by all metrics; None if the references have no words."""
+    rates: dict[Metric, float | None] = {}
+    for metric in METRICS:
+        counts = [count_errors(utterance.ref, utterance.hyp, metric) for utterance in utterances]
+        rates[metric] = _rate(sum(errors for errors, _ in counts), sum(units for _, units in counts))
+    return rates
+
+
+def count_errors(ref: Sequence[str], hyp: Sequence[str], metric: Metric) -> tuple[int, int]:
+    """Number of errors of a hypothesis, and of units of its reference. Both are given as words."""
+    units = split_units(ref, metric)
+    return kaldialign.edit_distance(units, split_units(hyp, metric))["total"], len(units)
+
+
+def insertions_per_hour(insertions: int, seconds: float) -> float | None:
+    """Insertions in an hour of audio; None if the duration is unknown."""
+    return 3600 * insertions / seconds if seconds else None
+
+
+def _rate(errors: int, units: int) -> float | None:
+    return 100 * errors / units if units else None
 
 
 def write_recogs(path: Path, utterances: Iterable[ScoredUtterance]) -> None:
@@ -150,37 +185,46 @@ def write_nbest(path: Path, nbest: dict[str, list[tuple[float, str]]]) -> None:
                 print(cut_id, rank, f"{score:.4f}", text, sep="\t", file=file)
 
 
-def write_errs(path: Path, stats: ErrorStats) -> None:
-    """Write an error report in icefall's ``errs`` format: totals, utterances, kinds of errors, words."""
+def write_errs(path: Path, stats: ErrorStats, rates: Mapping[Metric, float | None]) -> None:
+    """Write an error report in icefall's ``errs`` format: totals, utterances, kinds of errors, words or characters.
+
+    Args:
+        path: file to write.
+        stats: errors in the units of one metric. A space among characters is shown as ``␣``.
+        rates: error rates by all metrics.
+    """
     with atomic_write(path) as file:
-        _write_totals(file, stats)
+        _write_totals(file, stats, rates)
         print("\nPER-UTT DETAILS: corr or (ref->hyp)  ", file=file)
         for cut_id, pairs in sorted(stats.alignments):
             print(f"{cut_id}:\t{format_alignment(pairs)}", file=file)
         print("\nSUBSTITUTIONS: count ref -> hyp", file=file)
         for (ref, hyp), count in _most_frequent(stats.substitutions):
-            print(f"{count}   {ref} -> {hyp}", file=file)
+            print(f"{count}   {_shown(ref)} -> {_shown(hyp)}", file=file)
         print("\nDELETIONS: count ref", file=file)
-        for word, count in _most_frequent(stats.deletions):
-            print(f"{count}   {word}", file=file)
+        for unit, count in _most_frequent(stats.deletions):
+            print(f"{count}   {_shown(unit)}", file=file)
         print("\nINSERTIONS: count hyp", file=file)
-        for word, count in _most_frequent(stats.insertions):
-            print(f"{count}   {word}", file=file)
+        for unit, count in _most_frequent(stats.insertions):
+            print(f"{count}   {_shown(unit)}", file=file)
         print("\nPER-WORD STATS: word  corr tot_errs count_in_ref count_in_hyp", file=file)
-        for word, counts in sorted(stats.per_word.items(), key=lambda item: (-item[1].errors, item[0])):
+        for unit, counts in sorted(stats.per_unit.items(), key=lambda item: (-item[1].errors, item[0])):
             in_ref = counts.correct + counts.replaced + counts.deleted
             in_hyp = counts.correct + counts.replacing + counts.inserted
-            print(f"{word}   {counts.correct} {counts.errors} {in_ref} {in_hyp}", file=file)
+            print(f"{_shown(unit)}   {counts.correct} {counts.errors} {in_ref} {in_hyp}", file=file)
 
 
-def _write_totals(file: IO[str], stats: ErrorStats) -> None:
-    print(f"%WER = {'n/a' if stats.wer is None else f'{stats.wer:.2f}'}", file=file)
+def _write_totals(file: IO[str], stats: ErrorStats, rates: Mapping[Metric, float | None]) -> None:
+    print(f"%{stats.metric.upper()} = {'n/a' if stats.rate is None else f'{stats.rate:.2f}'}", file=file)
     print(
         f"Errors: {stats.insertions.total()} insertions, {stats.deletions.total()} deletions, "
-        f"{stats.substitutions.total()} substitutions, over {stats.words} reference words "
+        f"{stats.substitutions.total()} substitutions, over {stats.units} reference {UNIT_NAMES[stats.metric]} "
         f"({stats.correct} correct)",
         file=file,
     )
+    print(", ".join(f"{metric.upper()} {format_percent(rate)}" for metric, rate in rates.items()), file=file)
+    if stats.no_speech:
+        print(stats.without_speech(), file=file)
     print(
         "Search below for sections starting with PER-UTT DETAILS:, SUBSTITUTIONS:, DELETIONS:, INSERTIONS:, "
         "PER-WORD STATS:",
@@ -192,15 +236,19 @@ def _most_frequent(counts: Counter[Any]) -> list[tuple[Any, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
+def _shown(unit: str) -> str:
+    return "␣" if unit == " " else unit
+
+
 def format_alignment(pairs: list[tuple[str, str]]) -> str:
-    """An alignment on one line: correct words as they are, each run of errors as ``(ref words->hyp words)``."""
+    """An alignment on one line: correct units as they are, each run of errors as ``(ref units->hyp units)``."""
     parts: list[str] = []
     for correct, run in groupby(pairs, key=lambda pair: pair[0] == pair[1]):
         refs, hyps = zip(*run, strict=True)
         if correct:
-            parts += refs
+            parts += map(_shown, refs)
         else:
-            ref, hyp = (" ".join(word for word in words if word != _NOTHING) or "*" for words in (refs, hyps))
+            ref, hyp = (" ".join(_shown(unit) for unit in units if unit != _NOTHING) or "*" for units in (refs, hyps))
             parts.append(f"({ref}->{hyp})")
     return " ".join(parts)
 
@@ -218,8 +266,8 @@ class Result:
     epoch: int
     avg: int
     wer: float | None  # per cent
-    words: int
-    insertions: int
+    words: int  # in the references
+    insertions: int  # of the units of ``metric``
     deletions: int
     substitutions: int
     utterances: int
@@ -239,7 +287,23 @@ class Result:
     search_options: str = ""  # options of the method that affect the result
     hyps: str = ""  # file names as above; empty in older results
     ctm: str = ""
-    cer: float | None = None  # per cent, spaces count as characters; None in older results
+    cer: float | None = None  # per cent; None in older results
+    mer: float | None = None  # per cent; None in older results
+    metric: Metric = "wer"  # of insertions, deletions and substitutions, and of the errs file
+    units: int | None = None  # of the metric, in the references; None in older results, which count words
+    no_speech: int = 0  # recordings with an empty reference
+    no_speech_seconds: float = 0.0
+    no_speech_insertions: int = 0
+
+    @property
+    def rate(self) -> float | None:
+        """Error rate in per cent by the result's metric; None if the references have no units."""
+        return self.rate_by(self.metric)
+
+    def rate_by(self, metric: Metric) -> float | None:
+        """Error rate in per cent by a metric; None if it is unknown."""
+        rates: dict[Metric, float | None] = {"wer": self.wer, "cer": self.cer, "mer": self.mer}
+        return rates[metric]
 
     @property
     def search(self) -> str:
@@ -311,24 +375,35 @@ def format_percent(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.2f}%"
 
 
-def render_table(results: Iterable[Result], markdown: bool = False) -> str:
+def shown_metrics(results: Iterable[Result]) -> list[Metric]:
+    """Metrics to show of results: their own ones first, then WER and CER."""
+    return list(dict.fromkeys([*(result.metric for result in results), "wer", "cer"]))
+
+
+def render_table(results: Sequence[Result], markdown: bool = False) -> str:
     """A table of results for the terminal or in Markdown, one row per setting.
 
-    Columns: split, method, mode, chunk (ms), left context (chunks), WER and CER (%), insertions, deletions,
-    substitutions, real-time factor, algorithmic latency (ms), state of a stream (KiB), epoch and avg.
+    Columns: split, method, mode, chunk (ms), left context (chunks), error rates (%), insertions, deletions,
+    substitutions, real-time factor, algorithmic latency (ms), state of a stream (KiB), epoch and avg. The units of the
+    errors, and insertions an hour in recordings without speech, have columns if they are needed.
     """
-    errors = ["WER %", "CER %", "ins", "del", "sub"]
+    metrics = shown_metrics(results)
+    with_units = any(result.metric != "wer" for result in results)
+    with_no_speech = any(result.no_speech for result in results)
+    errors = [*(f"{metric.upper()} %" for metric in metrics), "ins", "del", "sub"]
+    errors += with_units * ["of"] + with_no_speech * ["ins/h without speech"]
     header = ["split", "method", *SETTING_COLUMNS, *errors, "RTF", *STREAM_COLUMNS, "epoch-avg"]
     rows = [
         [
             result.split,
             result.search,
             *setting_cells(result),
-            "n/a" if result.wer is None else f"{result.wer:.2f}",
-            "–" if result.cer is None else f"{result.cer:.2f}",
+            *(_rate_cell(result, metric) for metric in metrics),
             str(result.insertions),
             str(result.deletions),
             str(result.substitutions),
+            *with_units * [UNIT_NAMES[result.metric]],
+            *with_no_speech * [no_speech_cell(result)],
             f"{result.rtf:.4f}",
             *stream_cells(result),
             f"{result.epoch}-{result.avg}",
@@ -336,6 +411,17 @@ def render_table(results: Iterable[Result], markdown: bool = False) -> str:
         for result in results
     ]
     return render_rows(header, rows, markdown)
+
+
+def _rate_cell(result: Result, metric: Metric) -> str:
+    rate = result.rate_by(metric)
+    return f"{rate:.2f}" if rate is not None else "n/a" if metric == result.metric else "–"
+
+
+def no_speech_cell(result: Result) -> str:
+    """Insertions an hour in the recordings without speech, as a cell of a table."""
+    per_hour = insertions_per_hour(result.no_speech_insertions, result.no_speech_seconds)
+    return "–" if per_hour is None else f"{per_hour:.1f}"
 
 
 SETTING_COLUMNS = ("mode", "chunk", "left context")

@@ -9,6 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from summarymix.files import atomic_write, write_png
+from summarymix.scoring.metrics import Metric
+from summarymix.training.validation import metric_of
 
 
 @dataclass
@@ -19,8 +21,8 @@ class Point:
         step: optimiser steps so far.
         cpu_minutes: CPU minutes of training so far, on all threads.
         hours: hours of audio so far.
-        wer: word error rate of the transducer by greedy search, in per cent.
-        ctc_wer: word error rate of the CTC head, in per cent.
+        wer: error rate of the transducer by greedy search, in per cent, by the metric of the curve.
+        ctc_wer: error rate of the CTC head.
         ctc: CTC loss per encoder frame.
     """
 
@@ -40,14 +42,16 @@ class Curve:
         name: name of the run's folder.
         command: training command.
         points: validations in order of steps.
+        metric: metric of the error rates.
     """
 
     name: str
     command: str
     points: list[Point]
+    metric: Metric = "wer"
 
     def take_off(self, wer: float) -> Point | None:
-        """The first validation with the transducer's or the CTC head's word error rate below ``wer``."""
+        """The first validation with the transducer's or the CTC head's error rate below ``wer``."""
         return next((point for point in self.points if min(point.wer, point.ctc_wer) < wer), None)
 
 
@@ -61,29 +65,30 @@ def read_curve(exp_dir: Path) -> Curve:
     path = exp_dir / "log.jsonl"
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     costs = {record["step"]: record for record in records if record["kind"] == "cost" and "seconds" in record}
+    metric: Metric = "wer"
     points: dict[int, Point] = {}
     for record in records:
         step = record["step"]
         if record["kind"] == "valid" and step in costs and step not in points:
-            cost = costs[step]
+            cost, metric = costs[step], metric_of(record)
             points[step] = Point(
                 step=step,
                 cpu_minutes=round(cost["cpu_seconds"] / 60, 2),
                 hours=round(cost["seconds"] / 3600, 2),
-                wer=round(record["wer"], 2),
-                ctc_wer=round(record["ctc_wer"], 2),
+                wer=round(record[metric], 2),
+                ctc_wer=round(record[f"ctc_{metric}"], 2),
                 ctc=round(record["ctc"], 4),
             )
     if not points:
         raise ValueError(f"{path} has no validation with error rates: train longer, or give --valid_every_steps")
     commands = [record.get("command", "") for record in records if record["kind"] == "start"]
-    return Curve(exp_dir.resolve().name, commands[0] if commands else "", list(points.values()))
+    return Curve(exp_dir.resolve().name, commands[0] if commands else "", list(points.values()), metric)
 
 
 def read_curves(path: Path) -> list[Curve]:
     """The curves in a file written by :func:`write_curves`."""
     made: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return [Curve(one["name"], one["command"], [Point(**point) for point in one["points"]]) for one in made]
+    return [Curve(**one | {"points": [Point(**point) for point in one["points"]]}) for one in made]
 
 
 def write_curves(path: Path, curves: Iterable[Curve]) -> None:
@@ -95,10 +100,10 @@ def write_curves(path: Path, curves: Iterable[Curve]) -> None:
 
 def take_off_table(curves: Sequence[Curve], limits: Sequence[float]) -> list[list[str]]:
     """Table of when each run took off: a header row, then one row per curve."""
-    header = ["run"]
+    header, title = ["run"], _title(curves)
     for limit in limits:
-        header += [f"WER < {limit:g} %: updates", "CPU min", "audio h"]
-    rows = [[*header, "last: CPU min", "audio h", "WER %", "CTC WER %", "CTC loss"]]
+        header += [f"{title} < {limit:g} %: updates", "CPU min", "audio h"]
+    rows = [[*header, "last: CPU min", "audio h", f"{title} %", f"CTC {title} %", "CTC loss"]]
     for curve in curves:
         row = [curve.name]
         for limit in limits:
@@ -111,7 +116,7 @@ def take_off_table(curves: Sequence[Curve], limits: Sequence[float]) -> list[lis
 
 
 def plot_curves(path: Path, curves: Sequence[Curve]) -> None:
-    """Draw word error rates against CPU minutes as PNG."""
+    """Draw error rates against CPU minutes as PNG."""
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     for i, curve in enumerate(curves):
@@ -119,8 +124,12 @@ def plot_curves(path: Path, curves: Sequence[Curve]) -> None:
         best = [min(point.wer, point.ctc_wer) for point in curve.points]
         axes.plot(minutes, best, "-" if i < 10 else "--", color=f"C{i % 10}", label=curve.name)
     axes.set_xlabel("CPU minutes of training")
-    axes.set_ylabel("dev WER %, the better of transducer and CTC head")
+    axes.set_ylabel(f"dev {_title(curves)} %, the better of transducer and CTC head")
     axes.set_ylim(0, 105)
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper")
     write_png(path, figure)
+
+
+def _title(curves: Iterable[Curve]) -> str:
+    return " or ".join(sorted({curve.metric.upper() for curve in curves}, reverse=True))

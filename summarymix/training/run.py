@@ -47,7 +47,7 @@ from summarymix.training.schedule import learning_rate, loss_scales
 from summarymix.training.seeding import reseed
 from summarymix.training.stopping import StopRequest
 from summarymix.training.usage import Stopwatch, peak_memory
-from summarymix.training.validation import plateau_notice, validate
+from summarymix.training.validation import metric_of, plateau_notice, validate
 
 MAX_SAVED_BAD_BATCHES = 10  # so that a diverging run does not fill the disk
 
@@ -404,7 +404,10 @@ class Run:
         for name, losses in valid.items():
             self.log.record("valid", progress.step, epoch=progress.epoch, setting=name, **losses)
         train_loss = f"train {_per_frame(progress.epoch_sums)['loss']:.4f}, " if progress.epoch_sums else ""
-        dev = ", ".join(f"{name} {losses['loss']:.4f} (WER {losses['wer']:.1f} %)" for name, losses in valid.items())
+        metric = metric_of(next(iter(valid.values())))
+        dev = ", ".join(
+            f"{name} {losses['loss']:.4f} ({metric.upper()} {losses[metric]:.1f} %)" for name, losses in valid.items()
+        )
         self.log.say_once(f"epoch {progress.epoch}, step {progress.step}: loss per frame {train_loss}dev {dev}")
         if notice := plateau_notice(progress.step, next(iter(valid.values()))["alike"], self.config):
             self.log.say_once(notice)

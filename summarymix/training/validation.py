@@ -1,10 +1,10 @@
-"""Losses and greedy word error rates on the dev data, at fixed chunk sizes and left contexts."""
+"""Losses and greedy error rates on the dev data, at fixed chunk sizes and left contexts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Any
 
-import kaldialign
 import torch
 from torch import Tensor
 
@@ -14,6 +14,8 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.ctc import CTCGreedySearch
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.model import Transducer
+from summarymix.scoring.metrics import METRICS, Metric, choose_metric
+from summarymix.scoring.results import count_errors
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import World
 from summarymix.training.precision import autocast
@@ -39,14 +41,15 @@ def validate(
     world: World,
     stop_request: StopRequest | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Mean losses per encoder frame and word error rates over all dev data, for each of ``config.validation``.
+    """Mean losses per encoder frame and error rates over all dev data, for each of ``config.validation``.
 
     Losses have their weights after warm-up, so that values compare across the run; the consistency loss is left out. A
     non-finite loss of any utterance makes the mean non-finite. Each process takes its share of the batches.
 
     Returns:
         By setting name: ``loss`` and its parts ``simple``, ``pruned`` and ``ctc``; ``wer`` of the transducer and
-        ``ctc_wer`` of the CTC head, both by greedy search; ``alike``, the share of neighbours in a batch with different
+        ``ctc_wer`` of the CTC head, both by greedy search, or ``cer`` or ``mer`` in place of ``wer``, see
+        :func:`summarymix.scoring.metrics.choose_metric`; ``alike``, the share of neighbours in a batch with different
         transcripts that get the same hypothesis from the transducer. The last three are in per cent.
         Empty if a process was told to stop.
     """
@@ -54,10 +57,12 @@ def validate(
     transducer, ctc = (kind(model, unk_id=tokenizer.unk_id) for kind in (GreedySearch, CTCGreedySearch))
     settings = [ChunkConfig.from_ms(*setting) for setting in config.validation]
     tallies = [_Tally() for _ in settings]
+    references: list[str] = []  # of all processes, so that all choose the same metric
     model.eval()
     for number, batch in enumerate(chain(*dev_data)):
         if stop_request:
             break
+        references += batch.texts
         if number % world.size != world.rank:
             continue
         features = batch.features.to(world.device)  # (N, T, F)
@@ -73,17 +78,16 @@ def validate(
                 )
             tally.losses += torch.stack([part.double().sum().cpu() for part in losses[:3]])
             tally.frames += int(losses.num_frames.sum())
-            tally.words += sum(len(text.split()) for text in batch.texts)
-            tally.errors += _errors(batch.texts, texts)
-            tally.ctc_errors += _errors(batch.texts, ctc_texts)
+            tally.texts += zip(batch.texts, texts, ctc_texts, strict=True)
             different = [i for i in range(1, len(texts)) if batch.texts[i] != batch.texts[i - 1]]
             tally.different += len(different)
             tally.alike += sum(texts[i] == texts[i - 1] for i in different)
     model.train()
     if world.sum(torch.tensor(float(bool(stop_request)), device=world.device)) > 0:
         return {}
+    metric = choose_metric(references)
     return {
-        setting_name(*setting): tally.means(scales, world)
+        setting_name(*setting): tally.means(scales, metric, world)
         for setting, tally in zip(config.validation, tallies, strict=True)
     }
 
@@ -118,30 +122,32 @@ class _Tally:
 
     losses: Tensor = field(default_factory=lambda: torch.zeros(3, dtype=torch.float64))  # simple, pruned, ctc
     frames: int = 0
-    words: int = 0
-    errors: int = 0
-    ctc_errors: int = 0
+    texts: list[tuple[str, str, str]] = field(default_factory=list)  # reference, transducer, CTC head
     different: int = 0  # neighbours with different transcripts
     alike: int = 0  # such neighbours with the same hypothesis
 
-    def means(self, scales: Tensor, world: World) -> dict[str, float]:
+    def means(self, scales: Tensor, metric: Metric, world: World) -> dict[str, float]:
         """Means over all processes."""
-        counts = (self.frames, self.words, self.errors, self.ctc_errors, self.different, self.alike)
+        units, errors, ctc_errors = 0, 0, 0
+        for reference, text, ctc_text in self.texts:
+            of_one, in_one = count_errors(reference.split(), text.split(), metric)
+            units, errors = units + in_one, errors + of_one
+            ctc_errors += count_errors(reference.split(), ctc_text.split(), metric)[0]
+        counts = (self.frames, units, errors, ctc_errors, self.different, self.alike)
         sums = world.sum(torch.tensor([*self.losses.tolist(), *counts], dtype=torch.float64, device=world.device))
-        *losses, frames, words, errors, ctc_errors, different, alike = sums.tolist()
+        *losses, frames, units, errors, ctc_errors, different, alike = sums.tolist()
         simple, pruned, ctc = (loss / frames for loss in losses)
         return {
             "loss": float(torch.tensor([simple, pruned, ctc], dtype=torch.float64) @ scales),
             "simple": simple,
             "pruned": pruned,
             "ctc": ctc,
-            "wer": 100 * errors / max(words, 1),
-            "ctc_wer": 100 * ctc_errors / max(words, 1),
+            metric: 100 * errors / max(units, 1),
+            f"ctc_{metric}": 100 * ctc_errors / max(units, 1),
             "alike": 100 * alike / max(different, 1),
         }
 
 
-def _errors(references: list[str], hypotheses: list[str]) -> int:
-    """The number of word errors."""
-    pairs = zip(references, hypotheses, strict=True)
-    return sum(kaldialign.edit_distance(ref.split(), hyp.split())["total"] for ref, hyp in pairs)
+def metric_of(values: Mapping[str, Any]) -> Metric:
+    """The metric of the error rates that :func:`validate` returned, or that a log has of them."""
+    return next((metric for metric in METRICS if metric in values), "wer")

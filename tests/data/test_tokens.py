@@ -54,6 +54,22 @@ def test_the_case_of_the_transcripts_is_kept_with_the_tokens(text_case, tmp_path
         Tokenizer.from_lang_dir(tmp_path)
 
 
+def test_the_removal_of_punctuation_is_kept_with_the_tokens(tmp_path: Path) -> None:
+    tokenizer = Tokenizer.train(TEXTS, 25, text_case="upper", punctuation="remove")
+    tokenizer.write(tmp_path)
+    for copy in (
+        Tokenizer.from_lang_dir(tmp_path),
+        Tokenizer.from_state(tokenizer.state()),
+        pickle.loads(pickle.dumps(tokenizer)),
+    ):
+        assert copy.normalize("Well, it's on.") == "WELL IT'S ON"
+    (tmp_path / "punctuation").write_text("delete\n")
+    with pytest.raises(ValueError, match=r"punctuation: 'delete' is none of keep, remove"):
+        Tokenizer.from_lang_dir(tmp_path)
+    Tokenizer.train(TEXTS, 25).write(tmp_path)
+    assert Tokenizer.from_lang_dir(tmp_path).normalize("a,") == "a,"
+
+
 def test_unknown_characters_are_named() -> None:
     tokenizer = Tokenizer.train(TEXTS, 25)
     assert tokenizer.unk_id in tokenizer.encode("CAFÉ")

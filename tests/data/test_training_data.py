@@ -2,6 +2,7 @@ import pytest
 from batch_cases import ids, rewrite, tiny_cuts, train_data
 from lhotse import CutSet
 
+from summarymix.data.cuts import NO_SPEECH
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.loading import Batch
 from summarymix.data.manifests import cuts_path, write_manifest
@@ -97,6 +98,40 @@ def test_what_cannot_be_trained_on_is_counted_and_listed(prepare, tokenizer: Tok
     assert all(item.remedy and item.file.endswith(".flac") for item in listed.values())
     trained_on = {cut for batch in ids(data.epoch(0)) for cut in batch}
     assert trained_on == {cut.id for cut in cuts[4:]} - set(long)
+
+
+def test_recordings_without_speech_are_trained_on_and_validated(prepare, tokenizer: Tokenizer) -> None:
+    fbank = prepare(count=12, speeds=(0.9,))
+
+    def silence(cuts: list) -> None:
+        for cut in cuts[::2]:
+            cut.supervisions[0].text, cut.supervisions[0].custom = "", NO_SPEECH
+
+    rewrite(fbank, silence)
+    cuts = tiny_cuts(fbank)
+    data = train_data(fbank, tokenizer)
+    dev = EvalData(data.config, tokenizer, "train", output_lengths, for_loss=True)
+    assert not data.skipped
+    assert not dev.skipped
+    silent = {cut.id for cut in cuts[::2]}
+    for batches in (data.epoch(1), dev):
+        tokens = {cut_id: row for batch in batches for cut_id, row in zip(batch.cut_ids, batch.tokens, strict=True)}
+        assert tokens.keys() == {cut.id for cut in cuts}
+        assert {cut_id for cut_id, row in tokens.items() if not row} == silent
+    assert sum(len(batch) for _, batch in data.worst_batches()) > 0
+
+
+def test_references_have_the_form_of_the_tokens(prepare) -> None:
+    fbank = prepare(count=1)
+
+    def write(cuts: list) -> None:
+        cuts[0].supervisions[0].text = "One, two!"
+
+    rewrite(fbank, write)
+    data = train_data(fbank, Tokenizer.train(["ONE TWO"] * 3, 100, "char", "upper", "remove"))
+    dev = EvalData(data.config, data._tokenizer, "train", output_lengths)
+    assert dev.coverage.unwritable == 0
+    assert [batch.texts for batch in dev] == [batch.texts for batch in data.epoch(1)] == [["ONE TWO"]]
 
 
 def test_missing_manifest_names_what_is_there(prepare, tokenizer: Tokenizer) -> None:

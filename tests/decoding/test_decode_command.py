@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from noise_runs import decode
 
+from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.decoding import cli
 from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import Decoded, DecodeSetting, decoding_differences
@@ -157,6 +158,12 @@ def test_selection_is_used_until_told_otherwise(exp_dir: Path, capsys: pytest.Ca
     assert selected["splits"] == ["dev"]
     assert "Selected epoch" in capsys.readouterr().out
 
+    main("mini", ["--exp-dir", str(exp_dir), "--select", "--avgs", "0", "1", "--metric", "cer"])
+    by_characters = json.loads((exp_dir / "selected.json").read_text())
+    assert (selected["metric"], by_characters["metric"]) == ("wer", "cer")
+    best = min(one["mean_cer"] for one in by_characters["tried"])
+    assert f"mean CER {best:.2f}%" in capsys.readouterr().out
+
     # A candidate that cannot be averaged is skipped, and the others are tried.
     epoch_path(exp_dir, 3).write_bytes(epoch_path(exp_dir, 2).read_bytes())
     main("mini", ["--exp-dir", str(exp_dir), "--select", "--epochs", "3", "--avgs", "0", "1", "2"])
@@ -168,6 +175,48 @@ def test_selection_is_used_until_told_otherwise(exp_dir: Path, capsys: pytest.Ca
     (exp_dir / "selected.json").write_text(json.dumps(selected))
     assert [(r.epoch, r.avg) for r in decode(exp_dir, "")] == [(1, 1)]
     assert [(r.epoch, r.avg) for r in decode(exp_dir, "--epoch 2 --avg 2")] == [(1, 1), (2, 2)]
+
+
+def test_metrics_and_recordings_without_speech(exp_dir: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [by_words] = decode(exp_dir, "")
+    [result] = decode(exp_dir, "--metric cer")
+    assert (by_words.metric, by_words.units, by_words.words) == ("wer", 9 * 4, 9 * 4)
+    assert (result.metric, result.words) == ("cer", 9 * 4)
+    assert result.units is not None
+    assert result.units > 9 * (4 * 3 + 3)  # words of at least three letters, and spaces
+    assert result.cer == pytest.approx(
+        100 * (result.insertions + result.deletions + result.substitutions) / result.units
+    )
+    assert (result.wer, result.cer, result.mer) == (by_words.wer, by_words.cer, by_words.wer)
+    assert result.no_speech == 1
+    [cut] = [cut for cut in read_cuts(cuts_path(corpus, "mini", "test")) if not cut.supervisions[0].text]
+    assert result.no_speech_seconds == cut.duration
+    report = (exp_dir / result.errs).read_text()
+    assert report.startswith(f"%CER = {result.cer:.2f}\n")
+    assert f"WER {result.wer:.2f}%, CER {result.cer:.2f}%, MER {result.wer:.2f}%" in report
+    per_hour = 3600 * result.no_speech_insertions / result.no_speech_seconds
+    line = f"1 recordings without speech, {result.no_speech_seconds / 3600:.2f} h: {per_hour:.1f} insertions an hour"
+    said = capsys.readouterr()
+    assert line in report
+    assert line in said.err
+    assert f" {per_hour:.1f} " in said.out
+
+
+@pytest.mark.parametrize(("text", "metric", "units"), [("你好 世界", "cer", 4), ("你好 world", "mer", 3)])
+def test_the_script_chooses_the_metric(
+    text: str, metric: str, units: int, exp_dir: Path, corpus: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cuts = list(read_cuts(cuts_path(corpus, "mini", "test")))
+    for cut in cuts:
+        cut.supervisions[0].text = text
+    for split in ("dev", "test"):
+        write_manifest(cuts, cuts_path(tmp_path, "mini", split))
+    [result] = decode(exp_dir, f"--manifest-dir {tmp_path}")
+    assert (result.metric, result.units, result.words) == (metric, 10 * units, 10 * 2)
+    assert f"%{metric.upper()} " in (exp_dir / result.errs).read_text()
+    main("mini", ["--exp-dir", str(exp_dir), "--manifest-dir", str(tmp_path), "--select", "--avgs", "0"])
+    assert f": mean {metric.upper()} " in capsys.readouterr().out
+    assert json.loads((exp_dir / "selected.json").read_text())["metric"] == metric
 
 
 def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:

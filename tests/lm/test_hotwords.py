@@ -120,6 +120,14 @@ def test_phrases_are_normalised_as_transcripts_are(tmp_path: Path) -> None:
         read_hotwords(path, tokenizer, 1.5)
 
 
+def test_the_score_is_no_punctuation(tmp_path: Path) -> None:
+    path = tmp_path / "hotwords.txt"
+    path.write_text("\u00a1Good, day!\u2009:2.5\nO'Neil, well-known\n?!\n")
+    tokenizer = Tokenizer.train(["GOOD DAY O'NEIL WELL-KNOWN"], 40, "char", "upper", "remove")
+    wanted = [(tokenizer.encode("GOOD DAY"), 2.5), (tokenizer.encode("O'NEIL WELL-KNOWN"), 1.5)]
+    assert read_hotwords(path, tokenizer, 1.5) == wanted
+
+
 def test_options_reach_the_search(tmp_path: Path, tokenizer: Tokenizer, stateless_model: Transducer) -> None:
     path = tmp_path / "hotwords.txt"
     path.write_text("HELLO\n")

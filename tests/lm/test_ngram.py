@@ -161,6 +161,16 @@ def test_the_program(tmp_path: Path) -> None:
     assert {ngram for ngram in scores if len(ngram) == 1} == {("<s>",), ("GOOD",), ("DAY",), ("BY",), ("</s>",)}
     assert ("DAY", "BY", "DAY") in scores
 
+    # Words in the form of the model's transcripts.
+    Tokenizer.train(texts, 20, "char", "upper", "remove").write(tmp_path / "lang")
+    (tmp_path / "form.txt").write_text("Day, by day!\n")
+    options = ["--words", "--lang-dir", "lang", "--text", "form.txt", "--order", "3", "--out", "lm"]
+    subprocess.run([sys.executable, program, *options], cwd=tmp_path, check=True, capture_output=True)
+    scores, _ = read_arpa(tmp_path / "lm", str)
+    assert ("DAY", "BY", "DAY") in scores
+    failed = subprocess.run([sys.executable, program, "--out", "lm"], cwd=tmp_path, capture_output=True, text=True)
+    assert (failed.returncode, "give --lang-dir, --words, or both" in failed.stderr) == (2, True)
+
 
 def test_no_transcripts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no transcripts"):

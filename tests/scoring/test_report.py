@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from result_cases import make_result, write_experiment
 
+from summarymix.scoring.comparison import SeedComparison
 from summarymix.scoring.experiments import collect
 from summarymix.scoring.report import pivot, write_report
 from summarymix.scoring.results import append_result
@@ -22,7 +23,7 @@ def test_one_row_for_a_way_of_decoding_and_one_column_for_a_split() -> None:
         make_result(split="dev", wer=None, left_chunks=-1),
         make_result(split="dev", wer=4.0, cer=1.25, left_chunks=8),
     ]
-    header, _, *rows = map(cells, pivot(results).splitlines())
+    header, _, *rows = map(cells, pivot(results, ["wer", "cer"]).splitlines())
     assert len(rows) == 4
     by_column = dict(zip(header, rows[0], strict=True))
     assert (by_column["test-clean"], by_column["test-other"], by_column["dev"]) == ("3.00", "9.00", "–")
@@ -63,3 +64,25 @@ def test_what_is_missing_or_mixed_is_named(tmp_path: Path) -> None:
         write_report(experiments)
     with pytest.raises(ValueError, match="No experiment"):
         write_report([])
+
+
+def test_the_metric_of_the_results_comes_first_and_is_named(tmp_path: Path) -> None:
+    exp_dir = tmp_path / "exp"
+    silent = {"no_speech": 1, "no_speech_seconds": 7200.0, "no_speech_insertions": 4}
+    append_result(exp_dir / "results.jsonl", make_result(metric="cer", wer=80.0, cer=6.0, units=900, **silent))
+    append_result(exp_dir / "results.jsonl", make_result(split="no", metric="cer", wer=None, **silent))
+    text = write_report([collect(exp_dir)])
+    assert "are character error rates / word error rates in per cent. In brackets: insertions an hour without" in text
+    assert "| 6.00 / 80.00 [2.0] |" in text
+    assert "| – [2.0] " in text
+    assert "test 50 utterances, 900 characters, 0 skipped" in text
+
+
+def test_a_comparison_is_by_the_metric_of_the_results(tmp_path: Path) -> None:
+    exp_dir = write_experiment(tmp_path / "exp", [("offline", None, 80.0)])
+    append_result(exp_dir / "results.jsonl", make_result(mode="simulated", metric="cer", wer=70.0, cer=6.0))
+    comparison = SeedComparison([collect(exp_dir)])
+    assert "Columns named after splits are error rates in per cent" in comparison.section()
+    header, _, row = map(cells, comparison.section().splitlines()[7:10])
+    columns = dict(zip(header, row, strict=True))
+    assert (columns["test offline"], columns["test 640 ms (2) CER"]) == ("80.00", "6.00")

@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 from result_cases import make_result
 
+from summarymix.scoring.metrics import METRICS, UNIT_NAMES, Metric
 from summarymix.scoring.results import (
     ErrorStats,
+    Result,
     ScoredUtterance,
     append_result,
+    error_rates,
     format_alignment,
     read_results,
     render_table,
@@ -49,17 +52,17 @@ def test_totals_equal_an_independent_count(tmp_path: Path, seed: int) -> None:
     utterances = random_utterances(seed)
     stats = ErrorStats.from_utterances(utterances)
     assert stats.errors == sum(edit_distance(u.ref, u.hyp) for u in utterances)
-    assert stats.words == sum(len(u.ref) for u in utterances)
+    assert stats.units == sum(len(u.ref) for u in utterances)
     # Lengths fix the difference between insertions and deletions, whatever the alignment.
     surplus = sum(len(u.hyp) - len(u.ref) for u in utterances)
     assert stats.insertions.total() - stats.deletions.total() == surplus
-    assert stats.correct == stats.words - stats.deletions.total() - stats.substitutions.total()
+    assert stats.correct == stats.units - stats.deletions.total() - stats.substitutions.total()
 
 
 def test_report_sections_agree_with_its_totals(tmp_path: Path) -> None:
     utterances = random_utterances(7)
     stats = ErrorStats.from_utterances(utterances)
-    write_errs(tmp_path / "errs.txt", stats)
+    write_errs(tmp_path / "errs.txt", stats, error_rates(utterances))
     text = (tmp_path / "errs.txt").read_text()
     head, details, subs, dels, ins, words = re.split(
         r"\n(?:PER-UTT DETAILS|SUBSTITUTIONS|DELETIONS|INSERTIONS|PER-WORD STATS):.*\n", text
@@ -91,10 +94,11 @@ def test_runs_of_errors_are_joined() -> None:
 
 
 def test_references_without_words_have_no_rate(tmp_path: Path) -> None:
-    stats = ErrorStats.from_utterances([ScoredUtterance("a", [], ["x"])])
-    assert stats.wer is None
+    utterances = [ScoredUtterance("a", [], ["x"])]
+    stats = ErrorStats.from_utterances(utterances)
+    assert stats.rate is None
     assert stats.errors == 1
-    write_errs(tmp_path / "errs.txt", stats)
+    write_errs(tmp_path / "errs.txt", stats, error_rates(utterances))
     assert (tmp_path / "errs.txt").read_text().startswith("%WER = n/a\n")
 
 
@@ -152,14 +156,65 @@ def test_table_has_one_row_per_result(markdown: bool) -> None:
     assert all(line.startswith("| ") == markdown for line in lines)
 
 
-def test_characters_are_counted_with_the_spaces_between_words() -> None:
-    stats = ErrorStats.from_utterances(
-        [
-            ScoredUtterance("a", ["ONE", "TWO"], ["ONE", "TOO"]),  # 7 characters, 1 replaced
-            ScoredUtterance("b", ["ICE", "CREAM"], ["ICECREAM"]),  # 9, the space deleted
-            ScoredUtterance("c", [], ["A"]),  # none, 1 inserted
+def test_spaces_between_words_are_characters() -> None:
+    utterances = [
+        ScoredUtterance("a", ["ONE", "TWO"], ["ONE", "TOO"]),  # 7 characters, 1 replaced
+        ScoredUtterance("b", ["ICE", "CREAM"], ["ICECREAM"]),  # 9, the space deleted
+        ScoredUtterance("c", [], ["A"]),  # none, 1 inserted
+    ]
+    stats = ErrorStats.from_utterances(utterances, "cer")
+    assert (stats.units, stats.errors) == (16, 3)
+    assert error_rates(utterances) == {"wer": 100.0, "cer": pytest.approx(300 / 16), "mer": 100.0}
+    assert str(stats) == "%CER 18.75% [3 / 16, 1 ins, 1 del, 1 sub]"
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_report_counts_in_the_units_of_its_metric(metric: Metric, tmp_path: Path) -> None:
+    """Independent of the segmentation of Chinese, which has no words of its own."""
+    utterances = [
+        ScoredUtterance("a", ["我", "用", "手机"], ["我用", "首", "机"]),
+        ScoredUtterance("b", ["打开WI", "FI"], ["打开WIFI"]),
+    ]
+    units, errors = {"wer": (5, 5), "cer": (4 + 7, 2), "mer": (4 + 4, 3)}[metric]
+    write_errs(tmp_path / "errs.txt", ErrorStats.from_utterances(utterances, metric), error_rates(utterances))
+    text = (tmp_path / "errs.txt").read_text()
+    assert text.startswith(f"%{metric.upper()} = {100 * errors / units:.2f}\n")
+    assert f"over {units} reference {UNIT_NAMES[metric]} (" in text
+    assert f"WER 100.00%, CER {200 / 11:.2f}%, MER {300 / 8:.2f}%\n" in text
+    alignment = {"cer": "打 开 W I (␣->*) F I", "mer": "打 开 (WI FI->WIFI)", "wer": "(打开WI FI->打开WIFI)"}[metric]
+    assert f"b:\t{alignment}\n" in text
+
+
+def test_insertions_in_recordings_without_speech() -> None:
+    utterances = [
+        ScoredUtterance("a", ["ONE"], ["ONE", "TWO"], 10.0),
+        ScoredUtterance("b", [], ["A", "CAT"], 60.0),
+        ScoredUtterance("c", [], [], 120.0),
+    ]
+    stats = ErrorStats.from_utterances(utterances)
+    assert (stats.no_speech, stats.no_speech_seconds, stats.no_speech_insertions) == (2, 180.0, 2)
+    assert stats.without_speech() == "2 recordings without speech, 0.05 h: 40.0 insertions an hour (words)"
+    assert stats.rate == 300.0  # with all insertions
+    assert ErrorStats.from_utterances(utterances, "cer").no_speech_insertions == 5
+    assert ErrorStats.from_utterances(utterances[:1]).without_speech() == ""
+
+
+def test_the_table_shows_what_was_counted() -> None:
+    plain = make_result(cer=0.5)
+    chinese = make_result(metric="cer", wer=90.0, cer=7.0, mer=7.0, units=400)
+    silent = make_result(no_speech=2, no_speech_seconds=1800.0, no_speech_insertions=3)
+
+    def cells(*results: Result) -> list[list[str]]:
+        return [
+            [cell.strip() for cell in row.strip("|").split("|")] for row in render_table(results, True).splitlines()
         ]
-    )
-    assert (stats.characters, stats.character_errors) == (16, 3)
-    assert stats.cer == pytest.approx(300 / 16)
-    assert ErrorStats.from_utterances([ScoredUtterance("c", [], ["A"])]).cer is None
+
+    header, _, row = cells(plain)
+    assert dict(zip(header, row, strict=True))["WER %"] == "1.25"
+    assert header[5:10] == ["WER %", "CER %", "ins", "del", "sub"]
+    header, _, first, second = cells(chinese, plain)
+    assert header[5:11] == ["CER %", "WER %", "ins", "del", "sub", "of"]
+    assert first[5:11] == ["7.00", "90.00", "1", "2", "2", "characters"]
+    assert second[5:11] == ["0.50", "1.25", "1", "2", "2", "words"]
+    header, _, row = cells(silent)
+    assert dict(zip(header, row, strict=True))["ins/h without speech"] == "6.0"

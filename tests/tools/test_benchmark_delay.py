@@ -4,7 +4,7 @@ from itertools import groupby, product
 
 import pytest
 import torch
-from benchmarks.accuracy import wer_interval
+from benchmarks.accuracy import rate_interval
 from benchmarks.delay import Emission, Span, align, delays_of, describe, emissions
 
 from summarymix.chunking import ChunkConfig
@@ -95,23 +95,23 @@ def utterances(*errors_and_words: tuple[int, int]) -> list[ScoredUtterance]:
 
 
 def test_interval_of_equal_utterances_is_a_point() -> None:
-    assert wer_interval(utterances(*[(1, 4)] * 7), 100, seed=0) == (25.0, 25.0)
+    assert rate_interval(utterances(*[(1, 4)] * 7), 100, seed=0) == (25.0, 25.0)
 
 
 def test_interval_of_two_utterances() -> None:
     """Drawn anew they give both twice, or one of each: 0, 50 or 100 %, with probabilities 1/4, 1/2, 1/4."""
-    assert wer_interval(utterances((0, 5), (5, 5)), 1000, seed=0) == (0.0, 100.0)
+    assert rate_interval(utterances((0, 5), (5, 5)), 1000, seed=0) == (0.0, 100.0)
     # Long utterances count for more: 0, 10/11 or all of the words.
-    low, high = wer_interval(utterances((0, 1), (10, 10)), 1000, seed=0)
+    low, high = rate_interval(utterances((0, 1), (10, 10)), 1000, seed=0)
     assert (low, high) == (0.0, 100.0)
 
 
 def test_interval_of_many_utterances_is_that_of_their_mean() -> None:
     """400 words, each an utterance, of which a quarter is wrong: 25 ± 1.96·√(0.25·0.75 / 400) %."""
-    low, high = wer_interval(utterances(*[(1, 1)] * 100, *[(0, 1)] * 300), 4000, seed=1)
+    low, high = rate_interval(utterances(*[(1, 1)] * 100, *[(0, 1)] * 300), 4000, seed=1)
     assert (low, high) == (pytest.approx(25 - 4.24, abs=0.4), pytest.approx(25 + 4.24, abs=0.4))
     # Two words in each utterance, right or wrong together, are worth no more than one.
-    double = wer_interval(utterances(*[(2, 2)] * 100, *[(0, 2)] * 300), 4000, seed=1)
+    double = rate_interval(utterances(*[(2, 2)] * 100, *[(0, 2)] * 300), 4000, seed=1)
     assert double == (low, high)
 
 
@@ -121,4 +121,4 @@ def test_insertions_and_deletions_are_errors() -> None:
         ScoredUtterance("b", ["x"], []),
         ScoredUtterance("c", ["x"], ["y"]),
     ]
-    assert wer_interval(rows, 50, seed=0) == (100.0, 100.0)
+    assert rate_interval(rows, 50, seed=0) == (100.0, 100.0)

@@ -191,13 +191,13 @@ def test_command_line(source: CorpusSource, tmp_path: Path, monkeypatch, capsys)
         return capsys.readouterr().out
 
     options = ("--table", source.table, "--audio-dir", source.audio_dir)
-    out = call("c", *options, "--channel", 1, "--text", "lower")
+    out = call("c", *options, "--channel", 1, "--text", "lower", "--punctuation", "remove", "--keep-empty")
     recipe = f"{os.path.relpath(tmp_path)}/c/ASR"
     assert out.endswith(f"{recipe} is ready. Next: {recipe}/run.sh\n")
     assert f"see {recipe}/data/manifests/characters.tsv" in out
     script = (tmp_path / "c" / "ASR" / "prepare.sh").read_text()
-    assert '--channel 1 --text "$text_case")' in script
-    assert "\ntext_case=lower\n" in script
+    assert '--channel 1 --keep-empty --text "$text_case" --punctuation "$punctuation")' in script
+    assert "\ntext_case=lower\npunctuation=remove\n" in script
     assert "several channels" not in out
     with pytest.raises(SystemExit, match=r"new_recipe.py: .*c is there already"):
         call("c", *options)

@@ -15,7 +15,7 @@ from summarymix.decoding.search import Hypothesis
 from summarymix.scoring.results import ErrorStats
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import join_world
-from summarymix.training.validation import PLATEAU_STEPS, plateau_notice, validate
+from summarymix.training.validation import PLATEAU_STEPS, metric_of, plateau_notice, validate
 
 
 def test_error_rates_are_those_of_decoding(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_error_rates_are_those_of_decoding(tmp_path: Path) -> None:
         for kind, key in ((GreedySearch, "wer"), (CTCGreedySearch, "ctc_wer")):
             search = kind(model, unk_id=TOKENIZER.unk_id)
             utterances = decode_split(search, setting, dev).utterances(TOKENIZER)
-            wer = ErrorStats.from_utterances(utterances).wer
+            wer = ErrorStats.from_utterances(utterances).rate
             assert wer is not None
             assert wer > 0
             assert found[name][key] == pytest.approx(wer)
@@ -71,3 +71,15 @@ def test_a_model_that_does_not_listen_is_told_of_late_enough() -> None:
     assert "--optim.name" not in notice
     config.optim.name = "adamw"
     assert "--optim.name muon" in (plateau_notice(PLATEAU_STEPS, 96.2, config) or "")
+
+
+@pytest.mark.parametrize(("text", "metric"), [("你好", "cer"), ("a 你好 b", "mer"), ("a b", "wer")])
+def test_the_script_of_the_transcripts_chooses_the_metric(text: str, metric: str, tmp_path: Path) -> None:
+    batch = ToyData().batch(1, 0)
+    batch.texts[:] = [text] * 3
+    config = toy_config(tmp_path, validation=[(None, -1)])
+    with join_world() as world:
+        found = validate(toy_model(config), TOKENIZER, [[batch]], config, world)["offline"]
+    assert {metric, f"ctc_{metric}"} <= found.keys()
+    assert metric_of(found) == metric
+    assert sum(name in found for name in ("wer", "cer", "mer")) == 1

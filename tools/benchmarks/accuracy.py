@@ -1,4 +1,4 @@
-"""Word error rates with confidence intervals against latency, and emission delays of words.
+"""Error rates with confidence intervals against latency, and emission delays of words.
 
     cd egs/librispeech/ASR
     ./decode.py --mode offline streaming --chunk-ms 320 640 1280 --left-chunks 4 -1
@@ -32,7 +32,8 @@ from summarymix.decoding.evaluate import evaluation_data, latency_ms
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.runs import load_run_or_checkpoint
-from summarymix.scoring.results import ErrorStats, ScoredUtterance, format_percent, read_recogs, read_results
+from summarymix.scoring.metrics import RATE_NAMES, Metric
+from summarymix.scoring.results import ScoredUtterance, count_errors, format_percent, read_recogs, read_results
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -70,30 +71,30 @@ def error_rates(path: Path, samples: int, seed: int) -> list[dict[str, Any]]:
     """Results of a file, with confidence intervals of their error rates."""
     rows = []
     for result in read_results(path):
-        low, high = wer_interval(read_recogs(path.parent / result.recogs), samples, seed)
-        rows.append(vars(result) | {"search": result.search, "wer_low": low, "wer_high": high})
+        metric = result.metric
+        low, high = rate_interval(read_recogs(path.parent / result.recogs), samples, seed, metric)
+        rows.append(vars(result) | {"search": result.search, f"{metric}_low": low, f"{metric}_high": high})
     return rows
 
 
-def wer_interval(utterances: list[ScoredUtterance], samples: int, seed: int) -> tuple[float, float]:
-    """95 % bootstrap interval of the word error rate over utterances, in per cent (percentile method).
+def rate_interval(
+    utterances: list[ScoredUtterance], samples: int, seed: int, metric: Metric = "wer"
+) -> tuple[float, float]:
+    """95 % bootstrap interval of the error rate over utterances, in per cent (percentile method).
 
     NaN if a drawn sample has no reference words.
     """
-    alignments = ErrorStats.from_utterances(utterances).alignments
-    errors = [sum(ref != hyp for ref, hyp in pairs) for _, pairs in alignments]
-    words = [len(utterance.ref) for utterance in utterances]
-    return bootstrap(list(zip(errors, words, strict=True)), samples, seed)
+    return bootstrap([count_errors(one.ref, one.hyp, metric) for one in utterances], samples, seed)
 
 
 def bootstrap(counts: list[tuple[int, int]], samples: int, seed: int) -> tuple[float, float]:
-    """95 % bootstrap interval of the word error rate, in per cent, from (errors, words) of each utterance."""
+    """95 % bootstrap interval of the error rate, in per cent, from (errors, units) of each utterance."""
     both = np.array(counts).T  # (2, N)
     rng = np.random.default_rng(seed)
     rates = []
     for _ in range(samples):
-        drawn, words = both[:, rng.integers(len(counts), size=len(counts))].sum(1)
-        rates.append(100 * drawn / words if words else np.nan)
+        drawn, units = both[:, rng.integers(len(counts), size=len(counts))].sum(1)
+        rates.append(100 * drawn / units if units else np.nan)
     low, high = np.percentile(rates, [2.5, 97.5])
     return float(low), float(high)
 
@@ -120,6 +121,24 @@ def measure_delays(args: argparse.Namespace) -> dict[str, Any]:
     return {"delay": delay, "alignment": alignment}
 
 
+def rate_of(result: dict[str, Any]) -> tuple[float, float, float] | None:
+    """Error rate of a result and the ends of its interval, in per cent; None without reference words."""
+    metric = result.get("metric", "wer")
+    rate = result[metric]
+    return None if rate is None else (rate, result[f"{metric}_low"], result[f"{metric}_high"])
+
+
+def titles(results: list[dict[str, Any]]) -> str:
+    """The metrics of results."""
+    return " or ".join(dict.fromkeys(result.get("metric", "wer").upper() for result in results))
+
+
+def names(results: list[dict[str, Any]]) -> str:
+    """Name of the error rate of results."""
+    metrics = {result.get("metric", "wer") for result in results}
+    return RATE_NAMES[metrics.pop()].capitalize() if len(metrics) == 1 else "Error rate"
+
+
 def setting(result: dict[str, Any]) -> list[str]:
     """Cells of chunk, left context and latency."""
     if result["chunk_ms"] is None:
@@ -138,15 +157,15 @@ def tables(run: Run) -> list[Table]:
                 result["mode"],
                 result["search"],
                 *setting(result),
-                "n/a" if result["wer"] is None else f"{result['wer']:.2f}",
-                "n/a" if result["wer"] is None else f"{result['wer_low']:.2f} to {result['wer_high']:.2f}",
+                *(["n/a", "n/a"] if point is None else [f"{point[0]:.2f}", f"{point[1]:.2f} to {point[2]:.2f}"]),
                 str(result["utterances"]),
                 f"{result['epoch']}-{result['avg']}",
             ]
-            for result in results["wer"]
+            for result, point in ((result, rate_of(result)) for result in results["wer"])
         ]
-        header = ["split", "mode", "search", "chunk", "left context", "latency", "WER %", "95 % interval", "utterances"]
-        title = "Word error rates, with bootstrap intervals over utterances"
+        rate = f"{titles(results['wer'])} %"
+        header = ["split", "mode", "search", "chunk", "left context", "latency", rate, "95 % interval", "utterances"]
+        title = f"{names(results['wer'])}s, with bootstrap intervals over utterances"
         made.append(Table(title, [*header, "epoch-avg"], rows))
     if results["delay"]:
         rows = [
@@ -178,23 +197,23 @@ def tables(run: Run) -> list[Table]:
 def plots(run: Run) -> dict[str, Figure]:
     """Plots of error rate against latency, and of the delay distribution by both clocks."""
     results, made = run["results"], {}
-    lines: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    lines: dict[tuple[str, ...], list[tuple[float, ...]]] = {}  # latency, error rate, ends of its interval
     for result in results["wer"]:
-        if result["wer"] is not None:
+        if rates := rate_of(result):
             left = "" if result["chunk_ms"] is None else f"left context {setting(result)[1]}"
-            lines.setdefault((result["split"], result["mode"], result["search"], left), []).append(result)
+            key = result["split"], result["mode"], result["search"], left
+            lines.setdefault(key, []).append((result["latency_ms"], *rates))
     if lines:
-        made["wer"], (axes,) = panels(1, "Word error rate against algorithmic latency")
+        made["wer"], (axes,) = panels(1, f"{names(results['wer'])} against algorithmic latency")
         for i, (key, points) in enumerate(lines.items()):
             name = ", ".join(part for part in key if part)
-            if points[0]["chunk_ms"] is None:
-                axes.axhline(points[-1]["wer"], color=f"C{i}", linestyle="--", label=name)
+            if points[0][0] is None:
+                axes.axhline(points[-1][1], color=f"C{i}", linestyle="--", label=name)
                 continue
-            points = sorted(points, key=lambda point: point["latency_ms"])
-            bars = [[p["wer"] - p["wer_low"] for p in points], [p["wer_high"] - p["wer"] for p in points]]
-            xs, ys = [p["latency_ms"] for p in points], [p["wer"] for p in points]
-            axes.errorbar(xs, ys, yerr=np.maximum(bars, 0), fmt=".-", color=f"C{i}", capsize=3, label=name)
-        axes.set(xlabel="latency, ms", ylabel="WER %")
+            latencies, ys, lows, highs = np.array(sorted(points)).T
+            bars = np.maximum([ys - lows, highs - ys], 0)
+            axes.errorbar(latencies, ys, yerr=bars, fmt=".-", color=f"C{i}", capsize=3, label=name)
+        axes.set(xlabel="latency, ms", ylabel=f"{titles(results['wer'])} %")
         add_legend(axes)
     for split in dict.fromkeys(result["split"] for result in results["delay"]):
         made[f"delay-{split}"], both = panels(2, f"Delay of words recognised on {split}, last token")

@@ -50,7 +50,7 @@ class Collected:
         """Error rate, numbers of words and delay statistics, for the JSON file."""
         stats = ErrorStats.from_utterances(self.utterances)
         delays = [{"what": what, "clock": clock} | describe(values) for (what, clock), values in self.delays.items()]
-        return {"wer": stats.wer, "words": stats.words, "correct": stats.correct, "delays": delays}
+        return {"wer": stats.rate, "words": stats.units, "correct": stats.correct, "delays": delays}
 
 
 def describe(values: list[float]) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 #
 #   --text-case C               case to which the transcripts are converted, and hotwords and text of language models with
 #                               them: keep, lower or upper (default: @TEXT_CASE@)
+#   --punctuation P             keep, or remove from the same texts (default: @PUNCTUATION@)
 
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -14,9 +15,10 @@ speed_perturb=@speed_perturb@
 model_type=@model_type@
 vocab_size=@vocab_size@
 text_case=@TEXT_CASE@
+punctuation=@PUNCTUATION@
 begin "$@"
 
-corpus=(@SOURCE@ --text "$text_case")
+corpus=(@SOURCE@ --text "$text_case" --punctuation "$punctuation")
 # The contents are part of the settings: if they change, the stage runs again.
 contents=$({ @CONTENTS@; } 2>/dev/null | cksum || true)
 if stage 1 "Manifests" "$manifests/.@NAME@.done" "${corpus[*]}, contents $contents"; then

@@ -14,10 +14,11 @@ from lhotse import Recording, SupervisionSegment
 
 from summarymix.data.audio_file import END_TOLERANCE
 from summarymix.data.corpus.recordings import AudioFindings
+from summarymix.data.cuts import IF_NO_SPEECH, NO_SPEECH
 from summarymix.data.manifests import manifest_path, write_manifest
 from summarymix.data.names import NAME_RULE, is_encodable, is_id, is_name, kind_of, printable
 from summarymix.data.skipped import Skipped, SkippedItems
-from summarymix.data.transcripts import TextCase, normalize_text
+from summarymix.data.transcripts import Punctuation, TextCase, normalize_text
 from summarymix.files import atomic_write
 
 Problem = tuple[str, str, str]
@@ -32,7 +33,8 @@ class Row:
 
     audio: str
     """Key of its recording."""
-    text: str
+    text: str | None
+    """None: the corpus has no transcript, not even an empty one."""
     id: str | None = None
     """None: the id is made from the recording's name."""
     speaker: str | None = None
@@ -68,6 +70,26 @@ class Utterance:
 
 
 @dataclass
+class PunctuationFindings:
+    """Transcripts with punctuation, which is kept or removed."""
+
+    removed: bool = False
+    count: int = 0
+    example: tuple[str, str] = ("", "")
+    """The first of them, with and without punctuation."""
+    brackets: dict[str, None] = field(default_factory=dict)
+    """Words in square, curly or angle brackets, in order, such as [noise]."""
+
+    def add(self, text: str, case: TextCase) -> None:
+        """Add a transcript, in its form with punctuation, of a corpus with this case."""
+        bare = normalize_text(text, case, "remove")
+        if bare != text:
+            self.count += 1
+            self.example = self.example if self.example[0] else (text, bare)
+            self.brackets |= dict.fromkeys(re.findall(r"\[[^]\s]+\]|\{[^}\s]+\}|<[^>\s]+>", text))
+
+
+@dataclass
 class Corpus:
     """Usable utterances of a corpus, skipped ones, and findings for the report."""
 
@@ -76,6 +98,7 @@ class Corpus:
     num_rows: int
     num_not_nfc: int = 0
     """Number of transcripts that were converted to Unicode's composed form (NFC)."""
+    punctuation: PunctuationFindings = field(default_factory=PunctuationFindings)
     unnamed_audio: list[Path] = field(default_factory=list)
     """Audio files that no row names."""
     notes: list[str] = field(default_factory=list)
@@ -130,6 +153,8 @@ def gather(
     channel: int | None = None,
     text_case: TextCase = "keep",
     findings: AudioFindings | None = None,
+    punctuation: Punctuation = "keep",
+    keep_empty: bool = False,
 ) -> Corpus:
     """Check rows against their recordings and each other. What cannot be used is listed, the rest is kept.
 
@@ -140,6 +165,8 @@ def gather(
         channel: channel to use of multi-channel audio if the row gives none; if both are None, the row is left out.
         text_case: case of the transcripts, see :func:`summarymix.data.transcripts.normalize_text`.
         findings: truncated and converted recordings.
+        punctuation: "remove" takes it out of the transcripts.
+        keep_empty: an empty transcript means that the recording has no speech; otherwise the row is left out.
     """
     rows = list(rows)
     names = _Names()
@@ -149,6 +176,7 @@ def gather(
     findings = findings or AudioFindings()
     originals = findings.originals
     corpus = Corpus([], SkippedItems(), len(rows), audio=findings)
+    corpus.punctuation.removed = punctuation == "remove"
     for row in rows:
         if isinstance(row, Skipped):
             corpus.skipped.add(row)
@@ -159,10 +187,12 @@ def gather(
         split = row.split or "train"
         recording = recordings[row.audio]
         id_ = row.id or names.unique(_generated_id(row, recording))
-        text = normalize_text(row.text, text_case)
-        corpus.num_not_nfc += not unicodedata.is_normalized("NFC", row.text)
+        given = row.text or ""
+        text = normalize_text(given, text_case, punctuation)
+        corpus.num_not_nfc += not unicodedata.is_normalized("NFC", given)
+        no_speech = keep_empty and row.text is not None and not given.strip()
         found = (
-            _problem(row, id_, split, text, recording, seen)
+            _problem(row, id_, split, bool(text) or no_speech, recording, seen)
             or _truncation(row, recording, findings)
             or _segment(row, recording, channel)
         )
@@ -172,7 +202,9 @@ def gather(
             continue
         assert isinstance(recording, Recording)
         seen.add(row, id_, split)
-        corpus.utterances.append(Utterance(recording, replace(found, id=id_, text=text), split))
+        corpus.punctuation.add(normalize_text(given, text_case), text_case)
+        custom = NO_SPEECH if no_speech else None
+        corpus.utterances.append(Utterance(recording, replace(found, id=id_, text=text, custom=custom), split))
     return corpus
 
 
@@ -200,13 +232,14 @@ def _unusable_field(row: Row, recordings: Mapping[str, Recording | Skipped]) -> 
 
 
 def _problem(
-    row: Row, id_: str, split: str, text: str, recording: Recording | Skipped, seen: "_Seen"
+    row: Row, id_: str, split: str, has_text: bool, recording: Recording | Skipped, seen: "_Seen"
 ) -> Problem | None:
     """Problem of a row apart from its place in the recording; None if there is none."""
     if seen.has_id(id_, split):
         return "duplicate id", "the first is kept", "give every utterance a unique id"
-    if not text:
-        return "empty transcript", "", "add the transcript"
+    if not has_text:
+        detail = "" if row.text is None or not row.text.strip() else f"only punctuation: {row.text!a:.80}"
+        return "empty transcript", detail, f"add the transcript; {IF_NO_SPEECH}"
     if isinstance(recording, Skipped):
         return recording.reason, recording.detail, recording.remedy
     if other := seen.same_audio(row, split):

@@ -126,7 +126,7 @@ def _rows(folder: Path, split: str | None, scp: "_Table") -> Iterator[Row | Skip
         audio, start, duration = spans.get(id_, (id_, 0.0, None))
         yield Row(
             audio=audio,
-            text=texts.values.get(id_, ""),
+            text=texts.values.get(id_),
             id=id_,
             speaker=speakers.values.get(id_),
             split=split,

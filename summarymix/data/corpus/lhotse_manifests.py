@@ -120,7 +120,7 @@ def _row(key: str, supervision: SupervisionSegment, split: str | None) -> Row:
         channel = channel[0] if len(channel) == 1 else None
     return Row(
         audio=key,
-        text=supervision.text or "",
+        text=supervision.text,
         id=supervision.id,
         speaker=supervision.speaker,
         split=split,

@@ -14,7 +14,7 @@ from summarymix.data.corpus.report import corpus_report
 from summarymix.data.corpus.splits import fill_splits
 from summarymix.data.corpus.table import read_table_corpus
 from summarymix.data.names import check_name
-from summarymix.data.transcripts import TextCase
+from summarymix.data.transcripts import Punctuation, TextCase
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class CorpusSource:
     channel: int | None = None
     text: TextCase = "keep"
     command_timeout: float = TIMEOUT
+    punctuation: Punctuation = "keep"
+    keep_empty: bool = False
 
     def read(self, num_jobs: int = 1, findings: AudioFindings | None = None) -> Corpus:
         """Read and check the corpus.
@@ -40,7 +42,12 @@ class CorpusSource:
             ValueError: the corpus is malformed.
             FileNotFoundError: a file is missing.
         """
-        options: dict[str, Any] = {"channel": self.channel, "text_case": self.text}
+        options: dict[str, Any] = {
+            "channel": self.channel,
+            "text_case": self.text,
+            "punctuation": self.punctuation,
+            "keep_empty": self.keep_empty,
+        }
         if self.table is not None:
             return read_table_corpus(self.table, self.audio_dir, num_jobs, findings, **options)
         if self.kaldi_dir is not None:
@@ -90,6 +97,17 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
         "--text", choices=get_args(TextCase), default="keep", help="case of the transcripts (default: keep)"
     )
     parser.add_argument(
+        "--punctuation",
+        choices=get_args(Punctuation),
+        default="keep",
+        help="punctuation of the transcripts; apostrophes and hyphens within words stay (default: keep)",
+    )
+    parser.add_argument(
+        "--keep-empty",
+        action="store_true",
+        help="an empty transcript means that the recording has no speech: use it, in place of leaving it out",
+    )
+    parser.add_argument(
         "--command-timeout",
         type=float,
         default=TIMEOUT,
@@ -102,7 +120,15 @@ def source_of(args: argparse.Namespace) -> CorpusSource:
     """Source given on a command line with :func:`add_source_options`."""
     audio_dir = args.audio_dir or (args.table.parent if args.table else Path())
     return CorpusSource(
-        args.table, args.kaldi_dir, args.lhotse_manifests, audio_dir, args.channel, args.text, args.command_timeout
+        args.table,
+        args.kaldi_dir,
+        args.lhotse_manifests,
+        audio_dir,
+        args.channel,
+        args.text,
+        args.command_timeout,
+        args.punctuation,
+        args.keep_empty,
     )
 
 

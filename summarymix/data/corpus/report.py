@@ -9,6 +9,7 @@ from summarymix.data.corpus.base import Corpus, Utterance
 from summarymix.data.corpus.validate import shared_speakers
 from summarymix.data.names import is_guessed, kind_of, printable
 from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.data.transcripts import has_unspaced, is_punctuation
 from summarymix.files import atomic_write
 
 RARE = 5  # characters in fewer utterances can hardly be learnt
@@ -28,6 +29,8 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
     lines = [f"{len(everything)} utterances, {_hours(everything)}; {corpus.skipped.summary()}"]
     if len(corpus.skipped):
         lines[0] += f"; see {out_dir}/skipped-table.tsv"
+    if silent := [utterance for utterance in everything if not utterance.supervision.text]:
+        lines.append(f"{len(silent)} of them are recordings without speech, {_hours(silent)}")
     lines.append(f"audio: {_formats(everything)}")
     for split, utterances in corpus.splits().items():
         speakers = {u.supervision.speaker for u in utterances if u.supervision.speaker}
@@ -128,8 +131,9 @@ def _characters(corpus: Corpus, path: Path) -> list[str]:
         warn(rare, f"{len(rare)} characters occur in less than {RARE} utterances", "replace or remove them")
     digits = [character for character in characters if unicodedata.category(character) == "Nd"]
     warn(digits, "digits in transcripts", "write numbers as they are spoken")
-    marks = [c for c in characters if unicodedata.category(c)[0] in "PS" and c not in "'’-"]
-    warn(marks, "punctuation and symbols in transcripts", "remove them, unless the model should output them")
+    symbols = [c for c in characters if unicodedata.category(c)[0] in "PS" and not is_punctuation(c)]
+    warn(symbols, "symbols in transcripts", "write them as they are spoken, or remove them")
+    lines += _punctuation(corpus)
     upper = any(character.isupper() for character in characters)
     lower = any(character.islower() for character in characters)
     if upper and lower:
@@ -137,15 +141,34 @@ def _characters(corpus: Corpus, path: Path) -> list[str]:
     if corpus.num_not_nfc:
         lines.append(f"{corpus.num_not_nfc} transcripts were not in Unicode's composed form (NFC) and were converted")
     texts = [utterance.supervision.text for utterance in corpus.utterances]
-    if sum(len(text) > 8 and " " not in text for text in texts) > len(texts) / 2:
+    if sum(len(text) > 8 and " " not in text and not has_unspaced(text) for text in texts) > len(texts) / 2:
+        lines.append("Warning: most transcripts have no spaces: put spaces between words")
+    return lines
+
+
+def _punctuation(corpus: Corpus) -> list[str]:
+    """A line on the punctuation of the transcripts, and one on words in brackets that lost them."""
+    found, total = corpus.punctuation, len(corpus.utterances)
+    if not found.count:
+        return []
+    before, after = (f"{text:.60}" for text in found.example)
+    if not found.removed:
+        return [
+            f"Warning: punctuation in {found.count} of {total} transcripts, such as {before!r}: "
+            f"--punctuation remove makes it {after!r}; keep it if the model should write punctuation"
+        ]
+    lines = [f"punctuation was removed from {found.count} transcripts, such as {before!r}, now {after!r}"]
+    if found.brackets:
         lines.append(
-            "Warning: most transcripts have no spaces, so each counts as one word in error rates: put spaces between "
-            "words, or between characters for a character error rate"
+            f"Warning: words in brackets ({_some(list(found.brackets))}) stay in the transcripts, now as words: remove "
+            "them from the corpus if they are not spoken"
         )
     return lines
 
 
 def _suspicion(utterance: Utterance) -> list[Skipped]:
+    if not utterance.supervision.text:
+        return []
     words = len(utterance.supervision.text.split())
     rate = words / utterance.seconds
     if MIN_WORDS_PER_SECOND <= rate <= MAX_WORDS_PER_SECOND:

@@ -146,7 +146,7 @@ def _row(fields: Mapping[str, Any], audio_dir: Path, where: str) -> Row:
         raise _Malformed(f"channel is {channel:g}", "channels are 0, 1, …")
     return Row(
         audio=os.path.join(audio_dir, row["audio"]),
-        text=row.get("text", ""),
+        text=None if _is_missing("text", fields.get("text")) else row.get("text", ""),
         id=row.get("id"),
         speaker=row.get("speaker"),
         split=row.get("split"),
@@ -159,11 +159,15 @@ def _row(fields: Mapping[str, Any], audio_dir: Path, where: str) -> Row:
 
 
 def _text(column: str, value: Any) -> str:
-    """A field as text; empty if it is missing, which JSON writes as null and some programs as NaN."""
+    """A field as text; empty if it is missing."""
     if isinstance(value, bool | list | dict):
         raise _Malformed(f"{column} is {json.dumps(value):.80}", "give it as a string or a number")
-    missing = value is None or (value != value and column not in NUMBERS)
-    return "" if missing else str(value)
+    return "" if _is_missing(column, value) else str(value)
+
+
+def _is_missing(column: str, value: Any) -> bool:
+    """True for a field without a value, which JSON writes as null and some programs as NaN."""
+    return value is None or (value != value and column not in NUMBERS)
 
 
 def _number(row: Mapping[str, str], column: str) -> float | None:

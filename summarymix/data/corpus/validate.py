@@ -11,7 +11,7 @@ from lhotse import Recording, SupervisionSegment
 from lhotse.cut import Cut
 
 from summarymix.data.audio_file import open_audio
-from summarymix.data.cuts import transcript
+from summarymix.data.cuts import IF_NO_SPEECH, has_no_speech, transcript
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.skipped import Skipped, SkippedItems
 
@@ -50,8 +50,8 @@ def validate_split(manifest_dir: Path, prefix: str, split: str, num_jobs: int = 
                 f"occurs {occurrences[cut.id]} times, the first is kept",
                 "give every cut its own id",
             )
-        elif not transcript(cut):
-            problem = ("empty transcript", "", "add the transcript, or remove the utterance")
+        elif not transcript(cut) and not has_no_speech(cut):
+            problem = ("empty transcript", "", f"add the transcript, or remove the utterance; {IF_NO_SPEECH}")
         elif bad := [bad_files[file] for file in _files(cut) if file in bad_files]:
             problem = ("bad audio", bad[0], "restore the file, then prepare this split again")
         elif inconsistency := _inconsistency(cut):

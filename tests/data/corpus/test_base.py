@@ -12,6 +12,7 @@ from lhotse.cut import MonoCut
 from summarymix.data.corpus.base import Corpus, Row, gather, name_of
 from summarymix.data.corpus.recordings import command_in, open_commands, open_files
 from summarymix.data.corpus.validate import audio_problem
+from summarymix.data.cuts import has_no_speech, transcript
 from summarymix.data.extraction import load_cuts
 from summarymix.data.skipped import SkippedItems
 
@@ -129,6 +130,28 @@ def test_transcripts_are_normalised(tmp_path: Path) -> None:
     assert corpus.utterances[0].supervision.text == "Caf\u00e9 au lait"
     assert corpus.num_not_nfc == 1
     assert gather_files(rows, text_case="upper").utterances[0].supervision.text == "CAF\u00c9 AU LAIT"
+
+
+def test_empty_transcripts_of_recordings_without_speech(tmp_path: Path) -> None:
+    """Punctuation alone is no statement that there is no speech, nor is a transcript that the corpus lacks."""
+    audio = write_noise(tmp_path / "a.wav", 1)
+    texts = {"spoken": "X", "silent": " \t", "marks": "…?!", "missing": None}
+    rows = [Row(audio, text, id_, start=0.2 * i, duration=0.2) for i, (id_, text) in enumerate(texts.items())]
+    corpus = gather_files(rows, punctuation="remove", keep_empty=True)
+    assert reasons(corpus) == {"marks": "empty transcript", "missing": "empty transcript"}
+    assert "only punctuation" in corpus.skipped.items[0].detail
+    corpus.write("c", tmp_path)
+    cuts = {cut.id: cut for cut in load_cuts(tmp_path, "c", "train")}
+    assert {id_: (transcript(cut), has_no_speech(cut)) for id_, cut in cuts.items()} == {
+        "spoken": ("X", False),
+        "silent": ("", True),
+    }
+    assert has_no_speech(cuts["silent"].perturb_speed(0.9))
+    assert transcript(cuts["silent"].append(cuts["spoken"]).append(cuts["spoken"])) == "X X"
+    assert not has_no_speech(cuts["silent"].append(cuts["spoken"]))
+    without = gather_files(rows, punctuation="remove")
+    assert reasons(without) == dict.fromkeys(("silent", "marks", "missing"), "empty transcript")
+    assert all("--keep-empty" in item.remedy for item in without.skipped.items)
 
 
 @pytest.mark.parametrize(

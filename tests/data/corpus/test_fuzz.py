@@ -140,6 +140,8 @@ def test_kaldi_folders(
     if (corpus := read(read_kaldi_corpus, kaldi_dir, folder)) is None:
         return
     known = {utterance.supervision.id for utterance in corpus.utterances} | {item.id for item in corpus.skipped.items}
+    if encoding == "latin1":  # was read as what it is by chance
+        encoding = "utf-8"
     for name in ("text", "wav.scp" if segments is None else "segments"):
         for line in re.split("\r\n|\r|\n", (kaldi_dir / name).read_bytes().decode(encoding)):
             if key := re.split("[ \t]+", line.removeprefix("\ufeff").strip(" \t"))[0]:

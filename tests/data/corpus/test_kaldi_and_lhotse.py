@@ -60,6 +60,8 @@ def test_kaldi_folder(audio_dir: Path, tmp_path: Path) -> None:
         ("u6", "missing audio"),
         ("u5", "missing audio"),
     ]
+    kept = read_kaldi_corpus(folder, audio_dir, keep_empty=True)
+    assert described(kept).keys() == {"u0", "u1", "u2", "u3"}  # text has no line for u4
     assert "1 recordings are commands" in corpus.notes[0]
     corpus.write("k", tmp_path / "m")
     with ThreadPoolExecutor(1) as executor:

@@ -7,14 +7,14 @@ from summarymix.data.corpus.report import corpus_report, hours_by_rate
 from summarymix.data.skipped import SkippedItems
 
 
-def corpus_of(rows: list[Row], rates: dict[str, tuple[int, int]] | None = None) -> Corpus:
+def corpus_of(rows: list[Row], rates: dict[str, tuple[int, int]] | None = None, **options) -> Corpus:
     """Rows whose recordings last an hour; their sample rates and numbers of channels by name."""
     rates = {row.audio: (16000, 1) for row in rows} | (rates or {})
     recordings = {
         name: Recording(name, [AudioSource("file", list(range(channels)), name)], rate, 3600 * rate, 3600.0)
         for name, (rate, channels) in rates.items()
     }
-    return gather(rows, recordings)
+    return gather(rows, recordings, **options)
 
 
 def one_line(lines: list[str], beginning: str) -> str:
@@ -72,10 +72,35 @@ def test_transcripts_that_want_normalising(tmp_path: Path) -> None:
     )
     assert "2 characters occur in less than 5 utterances (z '\\u200b')" in one_line(lines, "Warning: 2 char")
     assert "(5)" in one_line(lines, "Warning: digits")
-    assert set("$,?") <= set(one_line(lines, "Warning: punctuation"))
+    assert one_line(lines, "Warning: symbols").startswith("Warning: symbols in transcripts ($)")
+    assert one_line(lines, "Warning: punctuation") == (
+        "Warning: punctuation in 30 of 62 transcripts, such as 'The Café costs $5, no?': --punctuation remove makes it "
+        "'The Café costs $5 no'; keep it if the model should write punctuation"
+    )
     assert "--text lower" in one_line(lines, "Warning: upper and lower")
     assert "30 transcripts were not in Unicode's composed form" in one_line(lines, "30 ")
     assert "\u200b\t1\t1\tZERO WIDTH SPACE" in (tmp_path / "characters.tsv").read_text()
+
+
+def test_what_was_done_to_punctuation_is_told(tmp_path: Path) -> None:
+    texts = ["Yes, it's [noise] well-known.", "no", "<unk>"]
+    rows = [Row("r", text, start=3 * i, duration=3) for i, text in enumerate(texts)]
+    corpus = corpus_of(rows, punctuation="remove")
+    assert [u.supervision.text for u in corpus.utterances] == ["Yes it's noise well-known", "no", "<unk>"]
+    lines = corpus_report(corpus, tmp_path)
+    assert one_line(lines, "punctuation was removed") == (
+        'punctuation was removed from 1 transcripts, such as "Yes, it\'s [noise] well-known.", now '
+        '"Yes it\'s noise well-known"'
+    )
+    assert "([noise]) stay in the transcripts, now as words" in one_line(lines, "Warning: words in brackets")
+    assert "(< >)" in one_line(lines, "Warning: symbols")
+
+
+def test_recordings_without_speech_are_counted(tmp_path: Path) -> None:
+    rows = [Row("r", "A B", duration=3), Row("r", "", start=3, duration=1800)]
+    lines = corpus_report(corpus_of(rows, keep_empty=True), tmp_path)
+    assert one_line(lines, "1 of them") == "1 of them are recordings without speech, 0.50 h"
+    assert not any(line.startswith("Warning") for line in lines)  # nor is there too little text
 
 
 def test_absurd_speaking_rates_are_listed(tmp_path: Path) -> None:
@@ -89,8 +114,12 @@ def test_absurd_speaking_rates_are_listed(tmp_path: Path) -> None:
 
 
 def test_text_without_spaces(tmp_path: Path) -> None:
-    rows = [Row("r", "今天天气很好我们去公园", start=5 * i, duration=5) for i in range(9)]
-    assert "between characters" in one_line(corpus_report(corpus_of(rows), tmp_path), "Warning: most transcripts")
+    def lines(text: str) -> list[str]:
+        rows = [Row("r", text, start=5 * i, duration=5) for i in range(9)]
+        return corpus_report(corpus_of(rows), tmp_path)
+
+    assert "put spaces between words" in one_line(lines("THEWEATHERISFINE"), "Warning: most transcripts")
+    assert not any("most transcripts" in line for line in lines("今天天气很好我们去公园"))  # is counted by characters
 
 
 def test_audio_without_a_row(tmp_path: Path) -> None:

@@ -115,6 +115,28 @@ GOOD = {".tsv": "{}.wav\tGOOD", ".csv": "{}.wav,GOOD", ".jsonl": '{{"audio": "{}
 
 
 @pytest.mark.parametrize(
+    ("suffix", "line", "kept"),
+    [
+        (".tsv", "b.wav\t", True),
+        (".csv", 'b.wav,""', True),
+        (".jsonl", '{"audio": "b.wav", "text": " "}', True),
+        (".jsonl", '{"audio": "b.wav", "text": null}', False),
+        (".jsonl", '{"audio": "b.wav", "text": NaN}', False),
+        (".jsonl", '{"audio": "b.wav"}', False),
+    ],
+)
+def test_an_empty_transcript_may_mean_no_speech_a_missing_one_does_not(
+    suffix: str, line: str, kept: bool, tmp_path: Path
+) -> None:
+    write_audio(tmp_path, "b.wav")
+    header = {".tsv": "audio\ttext", ".csv": "audio,text", ".jsonl": ""}[suffix]
+    table = tmp_path / f"t{suffix}"
+    table.write_text(f"{header}\n{line}\n")
+    corpus = read_table_corpus(table, tmp_path, keep_empty=True)
+    assert ([u.supervision.text for u in corpus.utterances], len(corpus.skipped)) == (([""], 0) if kept else ([], 1))
+
+
+@pytest.mark.parametrize(
     ("suffix", "line", "reason", "detail"),
     [
         (".csv", 'b.wav,"BAD', "malformed row", "unbalanced quotation marks"),

@@ -6,6 +6,7 @@ import soundfile
 from lhotse.utils import fastcopy
 
 from summarymix.data.corpus.validate import audio_problem, duration_statistics, speaker_overlap, validate_split
+from summarymix.data.cuts import NO_SPEECH
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.skipped import SkippedItems
 
@@ -43,6 +44,17 @@ def test_bad_cuts_are_taken_out_and_stay_listed(prepare) -> None:
     again = validate_split(fbank, "tiny", "train")
     assert {item.id for item in again.items} == {cut.id for cut in cuts[:6]}
     assert len(SkippedItems.read(fbank / "skipped-tiny-train-validate.tsv")) == 6
+
+
+def test_recordings_without_speech_stay(prepare) -> None:
+    fbank = prepare(count=3)
+    path = cuts_path(fbank, "tiny", "train")
+    cuts = list(read_cuts(path))
+    for cut in cuts[:2]:
+        cut.supervisions[0].text = ""
+    cuts[0].supervisions[0].custom = NO_SPEECH
+    write_manifest(cuts, path)
+    assert [item.id for item in validate_split(fbank, "tiny", "train").items] == [cuts[1].id]
 
 
 def test_nothing_left_keeps_the_manifest(prepare) -> None:
