@@ -11,7 +11,7 @@ from typing import Any
 from summarymix.data.corpus.base import Corpus, Row, gather, name_of
 from summarymix.data.corpus.recordings import AudioFindings, open_files
 from summarymix.data.names import is_path, printable
-from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.data.skipped import Skipped
 from summarymix.data.text_files import read_lines
 
 NEEDED_COLUMNS = ("audio", "text")
@@ -197,17 +197,3 @@ def read_table_corpus(
         and copies not in path.resolve().parents
     ]
     return corpus
-
-
-def prepare_table(table: Path, audio_dir: Path, prefix: str, out_dir: Path, num_jobs: int = 1) -> SkippedItems:
-    """Write ``{prefix}_recordings_{split}.jsonl.gz`` and ``{prefix}_supervisions_{split}.jsonl.gz`` for every split.
-
-    Returns:
-        The rows that were left out. They are also listed in ``{out_dir}/skipped-table.tsv``.
-
-    Raises:
-        ValueError: the table is malformed, or no row can be used.
-    """
-    corpus = read_table_corpus(table, audio_dir, num_jobs, AudioFindings(Path(out_dir) / "audio"))
-    corpus.write(prefix, out_dir)
-    return corpus.skipped

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 from lhotse import RecordingSet, SupervisionSet
+from tables import prepare_table
 
 from summarymix.data.corpus.base import Row
-from summarymix.data.corpus.table import prepare_table, read_table, read_table_corpus
+from summarymix.data.corpus.table import read_table, read_table_corpus
 from summarymix.data.skipped import Skipped, SkippedItems
 
 ROWS = [
