@@ -171,6 +171,31 @@ def test_an_utterance_on_two_lines_spoils_no_other_one(tmp_path: Path) -> None:
     assert rows[2] == Row(str(tmp_path / "b.wav"), '3 " SIGNS')
 
 
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ('"3 "" SIGNS, ""PLEASE"""', '3 " SIGNS, "PLEASE"'),
+        ('"A, B"', "A, B"),
+        ('"A\tB"', "A\tB"),
+        ('"A"', '"A"'),
+        ('"A, SHE SAID', '"A, SHE SAID'),
+        ('3" PIPE, 4" PIPE', '3" PIPE, 4" PIPE'),
+        ('"A," HE SAID, "B"', '"A," HE SAID, "B"'),
+        ('""', '""'),
+    ],
+)
+def test_tsv_as_spreadsheets_quote_it(field: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text(f"audio\ttext\tid\na.wav\t{field}\t1\nb.wav\tGOOD\t2\n")
+    rows = list(read_table(tmp_path / "t.tsv", tmp_path))
+    assert [(row.text, row.id) for row in rows if isinstance(row, Row)] == [(text, "1"), ("GOOD", "2")]
+
+
+def test_tsv_with_a_line_break_in_a_quoted_field(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text('audio\ttext\na.wav\t"ONE, ""TWO""\nTHREE"\nb.wav\t"GOOD\nc.wav\tGOOD\n')
+    rows = list(read_table(tmp_path / "t.tsv", tmp_path))
+    assert [isinstance(row, Skipped) for row in rows] == [True, True, False, False]
+
+
 def test_audio_files_that_no_row_names(tmp_path: Path) -> None:
     write_audio(tmp_path, "x/a.wav", "x/b.wav", "y/spare.WAV")
     (tmp_path / "y" / "notes.txt").write_text("")
