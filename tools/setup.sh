@@ -1,6 +1,8 @@
 # Sourced by the recipes' scripts and tools/test.sh: activates a Python environment with requirements.txt installed.
 # It creates .venv in the repository's root unless an environment is active, and installs only after a change of
-# requirements.txt or pyproject.toml.
+# requirements.txt or pyproject.toml. SKIP_SETUP=1 takes the environment as it is, such as that of a container.
+
+[ -z "${SKIP_SETUP:-}" ] || return 0
 
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 

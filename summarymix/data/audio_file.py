@@ -235,15 +235,14 @@ def open_audio(path: Path | str) -> AudioFile:
     _check_readable(path)
     try:
         with open(path, "rb") as file, soundfile.SoundFile(file.fileno(), closefd=False) as sound:
-            pass
-        problem = ""
+            problem, log = "", sound.extra_info
     # soundfile.SoundFileError is a RuntimeError
     except RuntimeError as error:
-        sound, problem = None, _reason(error)
+        sound, problem, log = None, _reason(error), ""
     if sound is not None:
         _check_rate(path, sound.samplerate)
     try:
-        length = _measure(path, sound)
+        length = _measure(path, sound, log)
         if sound is not None:
             if abs(length.seconds - sound.frames / sound.samplerate) <= END_TOLERANCE:
                 declared = _samples(length.declared, sound.samplerate)
@@ -275,22 +274,28 @@ class _Length(NamedTuple):
     ffmpeg_options: dict[str, str]
 
 
-def _measure(path: str, sound: soundfile.SoundFile | None) -> _Length:
+def _measure(path: str, sound: soundfile.SoundFile | None, log: str) -> _Length:
     """Measure the audio in a file.
 
     Args:
         path: the file.
         sound: the same file as libsndfile opened it, or None.
+        log: notes that libsndfile has made while it opened the file.
     """
     if sound is None:
         with _ffmpeg(path, {}) as (container, stream):
-            return _Length(math.nan, _container_seconds(container, stream), {})
+            declared = _container_seconds(container, stream)
+            # libsndfile opens CAF and VOC files unless they are truncated.
+            if container.format.name in ("caf", "voc") and stream.duration is not None:
+                ratio = _block_ratio(path) if stream.codec_context.name.startswith("pcm_") else 1.0
+                declared = ratio * float(stream.duration * (stream.time_base or 1))
+            return _Length(math.nan, declared, {})
     seconds = sound.frames / sound.samplerate
     if sound.format in ("WAV", "WAVEX", "RF64", "W64"):
         return _wav_length(path, seconds)
     # FFmpeg takes the packets of compressed AIFF for samples.
     if sound.format not in _SCANNED_FORMATS or sound.subtype in _PACKED_SUBTYPES:
-        return _Length(seconds, seconds, {})
+        return _Length(seconds, seconds * max(_logged_ratio(log), _block_ratio(path)), {})
     with _ffmpeg(path, {}) as (container, stream):
         declared = _container_seconds(container, stream)
         scanned = _packet_seconds(container, stream)
@@ -311,6 +316,37 @@ def _container_seconds(container: InputContainer, stream: AudioStream) -> float 
     if container.duration is not None and len(container.streams) == 1:
         return container.duration / av.time_base
     return None
+
+
+def _logged_ratio(log: str) -> float:
+    """Ratio of the length that a header states to what is there, from the notes that libsndfile makes of it."""
+    notes = [(int(stated), int(there)) for stated, there in re.findall(r"(\d+) \(?should be (\d+)", log)]
+    notes += [(int(stated), int(there)) for there, stated in re.findall(r"truncated\. (\d+) <--> (\d+)", log)]
+    return max([1.0, *(stated / there for stated, there in notes if there > 0 and not _is_placeholder(stated))])
+
+
+def _block_ratio(path: str) -> float:
+    """Ratio of the length that the blocks of a CAF or VOC file state to what is there; 1 for other files."""
+    end = os.path.getsize(path)
+    with open(path, "rb") as file:
+        magic = file.read(26)
+        is_caf = magic.startswith(b"caff")
+        if not is_caf and not magic.startswith(b"Creative Voice File"):
+            return 1.0
+        first = 8 if is_caf else int.from_bytes(magic[20:22], "little")
+        file.seek(first)
+        while len(header := file.read(12 if is_caf else 4)) == (12 if is_caf else 4):
+            # Of type 0, VOC's last block, there is nothing but the type.
+            size = int.from_bytes(header[4:], "big", signed=True) if is_caf else int.from_bytes(header[1:], "little")
+            begin = file.tell()
+            if is_caf:
+                first = begin  # one block has all samples
+            if size < 0:  # unknown
+                break
+            if begin + size > end > first:
+                return (begin + size - first) / (end - first)
+            file.seek(size, os.SEEK_CUR)
+    return 1.0
 
 
 def _packet_seconds(container: InputContainer, stream: AudioStream) -> float:

@@ -22,6 +22,8 @@ def train(run: Run) -> Progress:
         SystemExit: a process received SIGTERM or SIGINT; the last step is saved.
     """
     with run.stop_request:
+        if run.is_due(run.config.valid_every_steps):  # not done yet if it was interrupted
+            run.validate()
         while not run.is_finished:
             for group in run.groups():  # the batches of one optimiser step
                 step = run.forward_backward(group)

@@ -145,6 +145,7 @@ class Run:
         self.batching = {**train_data.batching(), "processes": world.size}
         self.progress = Progress()
         self.history: list[dict[str, Any]] = []
+        self.validated: tuple[int, dict[str, dict[str, float]]] = -1, {}  # last step with a validation, and the result
 
         messages = [", ".join(f"{name}: {value}" for name, value in surroundings.items())]
         if unused := config.optim.without_effect():
@@ -170,7 +171,6 @@ class Run:
         self.max_steps = config.max_steps or math.inf
         self.stop_request = StopRequest()
         self.is_stopping = False  # as all processes have agreed
-        self.validated: tuple[int, dict[str, dict[str, float]]] = -1, {}  # last step with a validation, and the result
         self.epoch_is_over = False
 
     def _restore_or_initialize(self, messages: list[str]) -> bool:
@@ -186,6 +186,7 @@ class Run:
             self.average.load_state_dict(checkpoint["model_avg"])
             self.progress = Progress(**checkpoint["progress"])
             self.history = checkpoint["history"]
+            self.validated = checkpoint.get("validated", self.validated)
             messages.append(f"Resuming from {path}: epoch {self.progress.epoch}, step {self.progress.step}")
             if config.init_from is not None:
                 messages.append(
@@ -377,8 +378,8 @@ class Run:
         self.window, self.window_start = dict.fromkeys(SUMS, 0.0), now
 
     def is_due(self, period: int | None) -> bool:
-        """True if ``period`` divides the number of steps so far."""
-        return period is not None and period > 0 and self.progress.step % period == 0
+        """True if ``period`` divides the number of steps so far, and there was one."""
+        return period is not None and period > 0 and self.progress.step > 0 and self.progress.step % period == 0
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Validate once a step, and log the result and the cost of training so far.
@@ -411,6 +412,7 @@ class Run:
         self.log.say_once(f"epoch {progress.epoch}, step {progress.step}: loss per frame {train_loss}dev {dev}")
         if notice := plateau_notice(progress.step, next(iter(valid.values()))["alike"], self.config):
             self.log.say_once(notice)
+        self.validated = progress.step, valid
         return valid
 
     def save_within_epoch(self) -> None:
@@ -467,6 +469,7 @@ class Run:
             "scaler": self.scaler.state_dict(),
             "progress": asdict(self.progress) | {"log_lines": self.log.lines},
             "history": self.history,
+            "validated": self.validated,
             "config": plain(self.config),
             "batching": self.batching,
             "recipe": self.recipe,

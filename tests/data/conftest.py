@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from tables import prepare_table
 
-from summarymix.data.corpus.table import prepare_table
 from summarymix.data.extraction import ExtractionOptions, extract_split
 from summarymix.data.tokens import Tokenizer
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 from lhotse.features.io import NumpyFilesWriter
+from tables import prepare_table
 
 from summarymix.data import extraction
-from summarymix.data.corpus.table import prepare_table
 from summarymix.data.extraction import ExtractionOptions, extract_split, load_cuts
 from summarymix.data.manifests import cuts_path, read_cuts
 

@@ -60,8 +60,7 @@ SKIPPED = {"missing audio": 1, "duplicate audio": 1, "empty transcript": 1, "sev
 
 
 def run(recipe: Path, script: str, *options: str) -> str:
-    # The scripts install nothing where an environment is active.
-    environment = {"VIRTUAL_ENV": sys.prefix, "OMP_NUM_THREADS": "1", **os.environ}
+    environment = {**os.environ, "SKIP_SETUP": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
     command = [str(recipe / script), *options]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

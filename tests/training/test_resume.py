@@ -178,3 +178,13 @@ def test_told_to_stop_saves_and_continues(tmp_path: Path, uninterrupted: Path, n
     resumed = subprocess.run([*PROGRAM, str(tmp_path), *OPTIONS], capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_run(uninterrupted, tmp_path)
+
+
+def test_validation_within_an_epoch_is_repeated_if_it_was_interrupted(tmp_path: Path) -> None:
+    options = [*OPTIONS, "--valid_every_steps=3"]
+    run(toy_config(tmp_path / "whole", num_epochs=3, accumulate=2, valid_every_steps=3))
+    program = [*PROGRAM, str(tmp_path / "stopped"), *options]
+    for send in (["--send-in-validation=1"], ["--send-in-validation=1"], []):  # the second while it is repeated
+        done = subprocess.run([*program, *send, f"--send={int(signal.SIGTERM)}"], capture_output=True, text=True)
+        assert done.returncode == (128 + signal.SIGTERM if send else 0), done.stderr
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")

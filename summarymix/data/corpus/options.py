@@ -154,7 +154,7 @@ def prepare_corpus(
     check_name(prefix, "the prefix")
     if source.lhotse_manifests and source.lhotse_manifests.resolve() == out_dir.resolve():
         raise ValueError(f"{out_dir} has the manifests to read: choose another folder to write to")
-    corpus = source.read(num_jobs, AudioFindings(Path(out_dir) / "audio"))
+    corpus = source.read(num_jobs, AudioFindings(Path(out_dir) / "audio" / prefix))
     try:
         if fill and corpus.utterances:
             fill_splits(corpus)

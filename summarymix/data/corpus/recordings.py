@@ -1,16 +1,19 @@
-"""Opening of a corpus's audio: the true length of every file, and FLAC copies of files that training cannot read.
+"""Opening of a corpus's audio: the true length of every file, and copies of files that training cannot read.
 
 lhotse reads training audio with libsndfile. A file that libsndfile does not read to its true end, or whose sample rate
-lhotse cannot resample, is converted once, here.
+lhotse cannot resample, is converted once, here: to FLAC, or to WAV of floats if samples exceed full scale, which FLAC
+would clip.
 """
 
 import errno
 import hashlib
+import math
 import os
+import re
 import secrets
 import shlex
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, fields
 from functools import partial
@@ -29,6 +32,9 @@ from summarymix.files import atomic_write, check_disk_space
 
 # lhotse opens these with other programs or packages, by their names.
 _SUFFIXES_BEYOND_LIBSNDFILE = (".sph", ".mp4", ".m4a", ".m4b", ".raw")
+# Names of copies, and of those whose writing was interrupted
+_COPY = re.compile(r"[0-9a-f]{24}\.(flac|wav)|\.[0-9a-f]{24}\.(flac|wav)\.[0-9a-f]{8}\.part")
+_FULL_SCALE = 1.0
 _USUAL_RATES = (8000, 16000, 22050, 24000, 32000, 44100, 48000)
 # Rates of features, and speeds of perturbed copies
 _FEATURE_RATES, _SPEEDS = (8000, 16000), (0.9, 1.1)
@@ -36,7 +42,7 @@ _FEATURE_RATES, _SPEEDS = (8000, 16000), (0.9, 1.1)
 
 @dataclass(frozen=True)
 class Converted:
-    """A file of which training reads a FLAC copy."""
+    """A file of which training reads a copy."""
 
     file: str
     copy: str
@@ -48,7 +54,7 @@ class Converted:
 
 @dataclass
 class AudioFindings:
-    """Findings about the audio of a corpus, and the folder of its converted copies."""
+    """Findings about the audio of a corpus, and the folder of its converted copies, which belongs to it alone."""
 
     folder: Path = Path("data/manifests/audio")
     converted: list[Converted] = field(default_factory=list)
@@ -66,7 +72,11 @@ class AudioFindings:
         return None if promised is None else f"{recording.duration:.2f} of {promised:.2f} s"
 
     def write(self, path: Path) -> None:
-        """Write the table of converted files, or remove it if there are none."""
+        """Write the table of converted files, or remove it if there are none. Remove the copies of earlier audio."""
+        copies = {Path(item.copy).name for item in self.converted}
+        for old in self.folder.iterdir() if self.folder.is_dir() else ():
+            if old.name not in copies and _COPY.fullmatch(old.name):
+                old.unlink()
         if not self.converted:
             path.unlink(missing_ok=True)
             return
@@ -187,7 +197,7 @@ def _open(path: str, name: str, source: AudioSource, key: str, folder: Path, pro
             problem = "libsndfile cannot jump in it, or cannot read it to its end"
         converted = None
         if num_samples is None:
-            copy, rate, num_samples = _convert(audio, folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.flac")
+            copy, rate, num_samples = _convert(audio, folder / hashlib.sha256(key.encode()).hexdigest()[:24])
             declared = "" if audio.declared is None else f"{audio.declared / audio.sample_rate:.2f}"
             converted = Converted(origin, str(copy), declared, f"{num_samples / rate:.2f}", problem)
             source = AudioSource("file", [], str(copy))
@@ -212,8 +222,12 @@ def _rate_problem(rate: int) -> str:
     return "" if all(has_small_filter(*pair) for pair in pairs) else f"{rate} Hz is no usual sample rate"
 
 
-def _convert(audio: AudioFile, path: Path) -> tuple[Path, int, int]:
-    """Write a FLAC copy of a file, unless it is there; return its path, sample rate and number of samples.
+def _convert(audio: AudioFile, stem: Path) -> tuple[Path, int, int]:
+    """Write a copy of a file, unless it is there; return its path, sample rate and number of samples.
+
+    Args:
+        audio: the file.
+        stem: path of the copy without its suffix.
 
     Raises:
         ValueError: the audio is damaged, or FLAC cannot hold it.
@@ -221,26 +235,42 @@ def _convert(audio: AudioFile, path: Path) -> tuple[Path, int, int]:
     rate = audio.sample_rate
     if _rate_problem(rate):
         rate = next((usual for usual in _USUAL_RATES if usual >= rate), _USUAL_RATES[-1])
-    if not path.exists():
-        resamplers = [Resampler(audio.sample_rate, rate) for _ in range(audio.num_channels)]
-        subtype = f"PCM_{audio.bits}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-        try:
-            with soundfile.SoundFile(partial, "w", rate, audio.num_channels, subtype, format="FLAC") as sound:
-                for block in audio.blocks():  # (n, channels)
-                    channels = zip(resamplers, torch.from_numpy(np.ascontiguousarray(block.T)), strict=True)
-                    sound.write(torch.stack([resampler.accept(one) for resampler, one in channels], 1).numpy())
-                sound.write(torch.stack([resampler.finish() for resampler in resamplers], 1).numpy())
-                num_samples = sound.frames
-            if num_samples == 0:
-                raise ValueError("no samples")
-            os.replace(partial, path)
-        except AssertionError:  # soundfile's, for fewer samples written than given
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
-        except RuntimeError as error:  # from libsndfile, for example for more than 8 channels
-            check_disk_space(path.parent, 1 << 20, "A converted file")
-            raise ValueError(f"cannot be converted to FLAC: {error}") from error
-        finally:
-            partial.unlink(missing_ok=True)
+    flac, wav = (stem.with_suffix(suffix) for suffix in (".flac", ".wav"))
+    path = wav if wav.exists() else flac
+    if not path.exists() and not _write_copy(audio, rate, path, "FLAC", f"PCM_{audio.bits}", _FULL_SCALE):
+        path = wav
+        _write_copy(audio, rate, path, "RF64", "FLOAT")
     return path, rate, soundfile.info(path).frames
+
+
+def _write_copy(audio: AudioFile, rate: int, path: Path, format: str, subtype: str, largest: float = math.inf) -> bool:
+    """Write a file in a format of libsndfile, unless a sample is larger than ``largest``; return True if written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with soundfile.SoundFile(partial, "w", rate, audio.num_channels, subtype, format=format) as sound:
+            for samples in _resampled(audio, rate):
+                if np.abs(samples).max(initial=0.0) > largest:
+                    return False
+                sound.write(samples)
+            num_samples = sound.frames
+        if num_samples == 0:
+            raise ValueError("no samples")
+        os.replace(partial, path)
+        return True
+    except AssertionError:  # soundfile's, for fewer samples written than given
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
+    except RuntimeError as error:  # from libsndfile, for example for more than 8 channels
+        check_disk_space(path.parent, 1 << 20, "A converted file")
+        raise ValueError(f"cannot be converted to FLAC: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _resampled(audio: AudioFile, rate: int) -> Iterator[np.ndarray]:
+    """Yield the samples of a file at another rate, in blocks (n, channels)."""
+    resamplers = [Resampler(audio.sample_rate, rate) for _ in range(audio.num_channels)]
+    for block in audio.blocks():  # (n, channels)
+        channels = zip(resamplers, torch.from_numpy(np.ascontiguousarray(block.T)), strict=True)
+        yield torch.stack([resampler.accept(one) for resampler, one in channels], 1).numpy()
+    yield torch.stack([resampler.finish() for resampler in resamplers], 1).numpy()

@@ -41,7 +41,7 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
         )
     if corpus.audio.converted:
         lines.append(
-            f"{len(corpus.audio.converted)} audio files are used as FLAC copies in {corpus.audio.folder}, because "
+            f"{len(corpus.audio.converted)} audio files are used as copies in {corpus.audio.folder}, because "
             f"training would not read them, or not to their ends; see {out_dir}/converted.tsv"
         )
     lines += corpus.notes

@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from summarymix.data.corpus.base import Corpus, Row, gather, name_of
 from summarymix.data.corpus.recordings import AudioFindings, open_files
 from summarymix.data.names import is_path, printable
-from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.data.skipped import Skipped
 from summarymix.data.text_files import read_lines
 
 NEEDED_COLUMNS = ("audio", "text")
@@ -63,24 +64,35 @@ def read_table(table: Path, audio_dir: Path) -> Iterator[Row | Skipped]:
     if table.suffix not in (".tsv", ".csv", ".jsonl"):
         raise ValueError(f"{table}: unknown suffix; a table is a .tsv, .csv or .jsonl file")
     columns: list[str] = []
+    held: Row | Skipped | None = None
+    is_open = False
     for number, line in read_lines(table):
         if not line.strip():
             continue
         where, id_ = f"{printable(table)}, line {number}", ""
+        item: Row | Skipped
         try:
             if table.suffix == ".jsonl":
                 fields = _json_object(line)
             elif columns:
-                fields = _by_column(columns, _fields(line, table.suffix))
+                fields = _by_column(columns, _fields(line, table.suffix, len(columns)))
             else:
                 columns = _header(_fields(line, table.suffix), table.suffix)
                 continue
             id_ = str(fields.get("id") or "")
-            yield _row(fields, audio_dir, where)
+            item = _row(fields, audio_dir, where)
         except _Malformed as error:
             if table.suffix != ".jsonl" and not columns:
                 raise ValueError(f"{where}: {error}") from None
-            yield Skipped(id_ or f"line {number}", where, "malformed row", error.problem, error.remedy)
+            item = Skipped(id_ or f"line {number}", where, "malformed row", error.problem, error.remedy)
+        if is_open and isinstance(held, Row) and isinstance(item, Skipped):
+            remedy = "write each utterance on one line"
+            held = Skipped(held.id or held.where, held.where, "malformed row", "a line break in a field", remedy)
+        if held is not None:
+            yield held
+        held, is_open = item, table.suffix == ".tsv" and _is_open(line)
+    if held is not None:
+        yield held
 
 
 def _header(columns: list[str], suffix: str) -> list[str]:
@@ -95,11 +107,11 @@ def _header(columns: list[str], suffix: str) -> list[str]:
     return columns
 
 
-def _fields(line: str, suffix: str) -> list[str]:
+def _fields(line: str, suffix: str, num_columns: int | None = None) -> list[str]:
     """Fields of a line. Every line is read alone, so that an unbalanced quotation mark spoils no other row."""
     _check_length(line)
-    if suffix == ".tsv":  # quotation marks are ordinary characters
-        return line.split("\t")
+    if suffix == ".tsv":
+        return _tsv_fields(line, num_columns)
     try:
         (values,) = csv.reader([line], strict=True)
     except csv.Error as error:
@@ -108,6 +120,26 @@ def _fields(line: str, suffix: str) -> list[str]:
             'write each utterance on one line, and double the quotation marks in quoted fields ("")',
         ) from None
     return values
+
+
+def _tsv_fields(line: str, num_columns: int | None) -> list[str]:
+    """Fields of a line of a .tsv, in which quotation marks are ordinary characters, or quote as spreadsheets do.
+
+    A spreadsheet quotes a field with a tab, a comma or a quotation mark, which it doubles.
+    """
+    fields = line.split("\t")
+    if num_columns is not None and len(fields) > num_columns:
+        fields = [match[1] for match in re.finditer(r'(?:^|\t)("(?:[^"]|"")*"(?=\t|$)|[^\t]*)', line)]
+    return [
+        field[1:-1].replace('""', '"') if re.fullmatch(r'"(?=.*(""|[\t,]))(?:[^"]|"")*"', field) else field
+        for field in fields
+    ]
+
+
+def _is_open(line: str) -> bool:
+    """True if the last field of a line of a .tsv begins with a quotation mark that it may not close."""
+    last = line.rpartition("\t")[2]
+    return last.startswith('"') and last.count('"') % 2 == 1
 
 
 def _check_length(line: str) -> None:
@@ -201,17 +233,3 @@ def read_table_corpus(
         and copies not in path.resolve().parents
     ]
     return corpus
-
-
-def prepare_table(table: Path, audio_dir: Path, prefix: str, out_dir: Path, num_jobs: int = 1) -> SkippedItems:
-    """Write ``{prefix}_recordings_{split}.jsonl.gz`` and ``{prefix}_supervisions_{split}.jsonl.gz`` for every split.
-
-    Returns:
-        The rows that were left out. They are also listed in ``{out_dir}/skipped-table.tsv``.
-
-    Raises:
-        ValueError: the table is malformed, or no row can be used.
-    """
-    corpus = read_table_corpus(table, audio_dir, num_jobs, AudioFindings(Path(out_dir) / "audio"))
-    corpus.write(prefix, out_dir)
-    return corpus.skipped

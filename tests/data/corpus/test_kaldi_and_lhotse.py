@@ -9,11 +9,11 @@ import pytest
 import soundfile
 from lhotse import CutSet, RecordingSet, SupervisionSet
 from lhotse.kaldi import export_to_kaldi
+from tables import prepare_table
 
 from summarymix.data.corpus.base import Corpus
 from summarymix.data.corpus.kaldi import read_kaldi_corpus
 from summarymix.data.corpus.lhotse_manifests import read_lhotse_corpus
-from summarymix.data.corpus.table import prepare_table
 from summarymix.data.corpus.validate import validate_split
 from summarymix.data.extraction import ExtractionOptions, extract_split, load_cuts
 

@@ -14,7 +14,7 @@ from summarymix.data.corpus.lhotse_manifests import read_lhotse_corpus
 from summarymix.data.corpus.options import CorpusSource, prepare_corpus
 from summarymix.data.corpus.recordings import AudioFindings, open_files
 from summarymix.data.corpus.table import read_table_corpus
-from summarymix.data.corpus.validate import validate_split
+from summarymix.data.corpus.validate import audio_problem, validate_split
 from summarymix.data.extraction import ExtractionOptions, extract_split, load_cuts
 
 
@@ -74,8 +74,8 @@ def test_odd_audio_from_preparation_to_validation(tmp_path: Path) -> None:
             assert utterance.seconds == pytest.approx(true[name], abs=0.1), name
         listed = (tmp_path / "data" / "manifests" / "converted.tsv").read_text().splitlines()
         assert {Path(line.split("\t")[0]).stem for line in listed[1:]} == CONVERTED
-        assert any(line.startswith(f"{len(CONVERTED)} audio files are used as FLAC copies in") for line in lines)
-    assert len(list((tmp_path / "data" / "manifests" / "audio").iterdir())) == len(CONVERTED)
+        assert any(line.startswith(f"{len(CONVERTED)} audio files are used as copies in") for line in lines)
+    assert len(list((tmp_path / "data" / "manifests" / "audio" / "c").iterdir())) == len(CONVERTED)
     joined = next(line for line in listed if "joined.mp3" in line).split("\t")
     assert joined[2] == "2.00"
     assert 4 <= float(joined[3]) <= 4.2
@@ -157,3 +157,46 @@ def test_commands_and_lhotse_manifests(tmp_path: Path) -> None:
     assert [utterance.supervision.id for utterance in corpus.utterances] == ["s0"]
     assert corpus.utterances[0].recording.duration == 1.0
     assert [(item.id, item.reason) for item in corpus.skipped.items] == [("s1", "segment outside its audio")]
+
+
+def test_copies_of_floats_above_full_scale_are_not_clipped(tmp_path: Path) -> None:
+    samples = np.float32(4) * noise(1.0, 44101).astype(np.float32)
+    soundfile.write(tmp_path / "rate.wav", samples, 44101, "FLOAT")
+    soundfile.write(tmp_path / "unfinished.wav", samples, 16000, "FLOAT")
+    data = (tmp_path / "unfinished.wav").read_bytes()
+    size = data.index(b"data") + 4
+    (tmp_path / "unfinished.wav").write_bytes(data[:size] + bytes(4) + data[size + 4 :])
+    names = {str(tmp_path / name): name for name in ("rate.wav", "unfinished.wav")}
+    for _ in range(2):  # the second time with the copies of the first
+        found = open_files(names, 1, AudioFindings(tmp_path / "copies"))
+        recordings = [recording for recording in found.values() if isinstance(recording, Recording)]
+        copies = {recording.id: recording.to_cut().load_audio()[0] for recording in recordings}
+        assert [audio_problem(recording) for recording in recordings] == [None, None]
+        np.testing.assert_array_equal(copies["unfinished.wav"], samples)
+        assert np.abs(copies["rate.wav"]).max() > 1.1
+        assert len(list((tmp_path / "copies").iterdir())) == 2
+
+
+def test_copies_of_audio_that_changed_or_is_gone_are_removed(tmp_path: Path) -> None:
+    for name in ("a.wav", "b.wav"):
+        soundfile.write(tmp_path / name, noise(1.0, 4001), 4001)
+    copies = tmp_path / "m" / "audio" / "c"
+    copies.mkdir(parents=True)
+    (copies / "mine.flac").write_text("not from this program")
+    (copies / f".{'0' * 24}.flac.{'0' * 8}.part").write_text("killed while writing")
+
+    def prepare(*rows: str) -> list[str]:
+        source = CorpusSource(write_table(tmp_path / "t.tsv", *rows), None, None, tmp_path)
+        corpus, _ = prepare_corpus(source, "c", tmp_path / "m")
+        assert {path.name for path in copies.iterdir()} == {
+            "mine.flac",
+            *(Path(item.copy).name for item in corpus.audio.converted),
+        }
+        return sorted(item.copy for item in corpus.audio.converted)
+
+    both = prepare("a.wav\tA\t\t", "b.wav\tB\t\t")
+    assert len(both) == 2
+    soundfile.write(tmp_path / "a.wav", noise(1.5, 4001), 4001)
+    changed = prepare("a.wav\tA\t\t", "b.wav\tB\t\t")
+    assert len(set(both) & set(changed)) == 1
+    assert set(prepare("b.wav\tB\t\t")) == set(both) & set(changed)

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import soundfile
 from lhotse import RecordingSet, SupervisionSet
+from tables import prepare_table
 
 from summarymix.data.corpus.base import Row
-from summarymix.data.corpus.table import prepare_table, read_table, read_table_corpus
+from summarymix.data.corpus.table import read_table, read_table_corpus
 from summarymix.data.skipped import Skipped, SkippedItems
 
 ROWS = [
@@ -190,6 +191,31 @@ def test_an_utterance_on_two_lines_spoils_no_other_one(tmp_path: Path) -> None:
     rows = list(read_table(tmp_path / "t.csv", tmp_path))
     assert [isinstance(row, Skipped) for row in rows] == [True, True, False]
     assert rows[2] == Row(str(tmp_path / "b.wav"), '3 " SIGNS')
+
+
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [
+        ('"3 "" SIGNS, ""PLEASE"""', '3 " SIGNS, "PLEASE"'),
+        ('"A, B"', "A, B"),
+        ('"A\tB"', "A\tB"),
+        ('"A"', '"A"'),
+        ('"A, SHE SAID', '"A, SHE SAID'),
+        ('3" PIPE, 4" PIPE', '3" PIPE, 4" PIPE'),
+        ('"A," HE SAID, "B"', '"A," HE SAID, "B"'),
+        ('""', '""'),
+    ],
+)
+def test_tsv_as_spreadsheets_quote_it(field: str, text: str, tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text(f"audio\ttext\tid\na.wav\t{field}\t1\nb.wav\tGOOD\t2\n")
+    rows = list(read_table(tmp_path / "t.tsv", tmp_path))
+    assert [(row.text, row.id) for row in rows if isinstance(row, Row)] == [(text, "1"), ("GOOD", "2")]
+
+
+def test_tsv_with_a_line_break_in_a_quoted_field(tmp_path: Path) -> None:
+    (tmp_path / "t.tsv").write_text('audio\ttext\na.wav\t"ONE, ""TWO""\nTHREE"\nb.wav\t"GOOD\nc.wav\tGOOD\n')
+    rows = list(read_table(tmp_path / "t.tsv", tmp_path))
+    assert [isinstance(row, Skipped) for row in rows] == [True, True, False, False]
 
 
 def test_audio_files_that_no_row_names(tmp_path: Path) -> None:
