@@ -166,6 +166,17 @@ def test_only_the_reasons_are_left_of_a_recipe_that_fails(source: CorpusSource, 
     assert [path.name for path in (tmp_path / "egs").iterdir()] == ["c"]
 
 
+def test_when_too_few_utterances_are_left_the_list_of_reasons_stays(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(16000) + 0.1, 16000)
+    table = tmp_path / "t.tsv"
+    table.write_text("audio\ttext\na.wav\tONE\nb.wav\tTWO\n")
+    listing = tmp_path / "egs" / "c-skipped-table.tsv"
+    told = rf"1 utterances are too few to take .*: add more\. skipped 1: 1 missing audio; see {listing}$"
+    with pytest.raises(ValueError, match=told):
+        tool.new_recipe("c", CorpusSource(table, None, None, tmp_path), tmp_path / "egs")
+    assert SkippedItems.read(listing).counts == {"missing audio": 1}
+
+
 def test_manifests_name_converted_audio_where_it_is(tmp_path: Path) -> None:
     rows = ["audio\ttext\tspeaker"]
     for i in range(6):

@@ -157,8 +157,20 @@ def prepare_corpus(
     corpus = source.read(num_jobs, AudioFindings(Path(out_dir) / "audio" / prefix))
     try:
         if fill and corpus.utterances:
-            fill_splits(corpus)
+            _fill_splits(corpus, out_dir)
         corpus.write(prefix, out_dir)
     except ValueError as error:
         raise ValueError(f"{source.path}: {error}") from error
     return corpus, corpus_report(corpus, out_dir)
+
+
+def _fill_splits(corpus: Corpus, out_dir: Path) -> None:
+    """Call :func:`fill_splits`; if too few utterances are left, list what was left out and say so."""
+    try:
+        fill_splits(corpus)
+    except ValueError as error:
+        if not corpus.skipped.items:
+            raise
+        listing = out_dir / "skipped-table.tsv"
+        corpus.skipped.write(listing)
+        raise ValueError(f"{error}. {corpus.skipped.summary()}; see {listing}") from error
