@@ -42,7 +42,15 @@ def validate(
     """Mean losses per encoder frame and word error rates over all dev data, for each of ``config.validation``.
 
     Losses have their weights after warm-up, so that values compare across the run; the consistency loss is left out. A
-    non-finite loss of any utterance makes the mean non-finite. Each process takes its share of the batches.
+    non-finite loss of any utterance makes the mean non-finite.
+
+    Args:
+        model: the model.
+        tokenizer: its tokens.
+        dev_data: this process's share of each dev split.
+        config: configuration of the run.
+        world: this process and the others.
+        stop_request: ends the validation early.
 
     Returns:
         By setting name: ``loss`` and its parts ``simple``, ``pruned`` and ``ctc``; ``wer`` of the transducer and
@@ -55,13 +63,11 @@ def validate(
     settings = [ChunkConfig.from_ms(*setting) for setting in config.validation]
     tallies = [_Tally() for _ in settings]
     model.eval()
-    for number, batch in enumerate(chain(*dev_data)):
+    for batch in chain(*dev_data):
         if stop_request:
             break
-        if number % world.size != world.rank:
-            continue
-        features = batch.features.to(world.device)  # (N, T, F)
-        lengths = batch.feature_lengths.to(world.device)
+        features = batch.features.to(world.device, non_blocking=True)  # (N, T, F)
+        lengths = batch.feature_lengths.to(world.device, non_blocking=True)
         for chunk, tally in zip(settings, tallies, strict=True):
             with autocast(world.device, config.precision):
                 encoder_out, num_frames = model.encoder(features, lengths, chunk)  # (N, T', D), (N,)
