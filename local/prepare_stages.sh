@@ -102,6 +102,8 @@ prepare_stages() {
       supervisions+=("$manifests/${prefix}_supervisions_$split.jsonl.gz")
     done
     "$_stages_dir/train_bpe.py" --lang-dir "$lang_dir" "${tokens[@]}" --supervisions "${supervisions[@]}"
+    "$_stages_dir/index_cuts.py" --lang-dir "$lang_dir" --prefix "$prefix" --manifest-dir "$fbank" --nj "$nj" \
+      --splits $train
     stage_done
   fi
 

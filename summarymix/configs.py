@@ -26,6 +26,7 @@ REMOVED = {
     "model.fusion": "concat",
     "model.zipformer.convolution": "chunk",
     "chunk.draws": 1,
+    "data.shuffle_buffer": 20000,
 }
 """Removed options and their former defaults."""
 

@@ -13,7 +13,10 @@ dictionary:
                     of the seed and of it, so a run needs no other state to continue
     history         train and dev losses of each epoch
     config          the whole TrainConfig
-    batching        everything that determines an epoch's batches; if it changes, an unfinished epoch begins anew
+    batching        everything that determines an epoch's batches; if it changes, the cuts of an unfinished epoch that
+                    are left are divided into new batches
+    done            hashes of the ids of this epoch's cuts that are done, int64
+    num_done_before number of them that were done before the present batches
     recipe, summarymix_version
 """
 

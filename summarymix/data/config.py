@@ -1,14 +1,18 @@
 """The options ``--data.*``: reading, filtering and batching of the data."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from lhotse import CutSet
+import numpy as np
 from lhotse.cut import Cut
+from numpy.typing import ArrayLike, NDArray
 
 from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.features import FbankOptions, FeatureBackend
-from summarymix.data.manifests import cuts_path, read_cuts
+from summarymix.data.manifests import CutManifest, CutSource, check_manifest, cuts_path
+from summarymix.data.names import check_name
 from summarymix.data.noise import NoiseConfig
+from summarymix.data.remote_files import is_remote
 from summarymix.data.shar import index_location, read_shar
 from summarymix.data.silence import SilenceConfig
 
@@ -34,8 +38,6 @@ class DataConfig:
     """Seconds of audio in a batch, per process."""
     num_buckets: int = 30
     """Duration buckets from which batches are drawn; fewer if there are fewer cuts."""
-    shuffle_buffer: int = 20000
-    """Cuts in the shuffle buffer. A larger one shuffles better and needs more memory."""
     num_workers: int = 2
     """Processes that load data; 0 loads in the main process. The batches do not depend on it."""
 
@@ -69,7 +71,14 @@ class DataConfig:
             return index_location(self.shar_dir, split)
         return str(cuts_path(self.manifest_dir, self.prefix, split))
 
-    def read_cuts(self, split: str) -> CutSet:
+    def index_dir(self, split: str) -> Path | None:
+        """The folder of a split's index; None for remote cuts."""
+        if self.shar_dir is None:
+            path = cuts_path(self.manifest_dir, self.prefix, split)
+            return path.with_name(path.name.replace(".jsonl.gz", ".index"))
+        return None if is_remote(self.shar_dir) else Path(self.shar_dir) / f"{check_name(split, 'the split')}.index"
+
+    def source(self, split: str) -> CutSource:
         """Open the cuts of a split lazily.
 
         Raises:
@@ -78,10 +87,19 @@ class DataConfig:
         """
         if self.shar_dir is not None:
             return read_shar(self.shar_dir, split, "recording" if self.on_the_fly else "features")
-        return read_cuts(cuts_path(self.manifest_dir, self.prefix, split))
+        return CutManifest(check_manifest(cuts_path(self.manifest_dir, self.prefix, split)))
 
     def num_frames(self, cut: Cut) -> int:
         """Number of feature frames of a cut, stored or to be computed."""
-        if not self.on_the_fly and cut.has_features:
-            return cut.num_frames
-        return self.fbank_options().num_frames(round(cut.duration * self.sample_rate))
+        return int(self.frames(cut.duration, cut.num_frames if cut.has_features else -1))
+
+    def frames(self, seconds: ArrayLike, stored: ArrayLike) -> NDArray[np.int64]:
+        """Number of feature frames of each cut, stored or to be computed.
+
+        Args:
+            seconds: durations.
+            stored: numbers of stored frames; -1 without features.
+        """
+        samples = np.rint(np.multiply(seconds, self.sample_rate)).astype(np.int64)
+        computed = self.fbank_options().num_frames(samples)
+        return np.where(self.on_the_fly | (np.less(stored, 0)), computed, stored)

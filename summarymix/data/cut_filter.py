@@ -2,28 +2,62 @@
 
 import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
+import torch
 from lhotse.cut import Cut
+from numpy.typing import NDArray
 
 from summarymix.data.config import DataConfig
 from summarymix.data.cuts import IF_NO_SPEECH, has_no_speech, skipped_cut, transcript
 from summarymix.data.skipped import Skipped
 from summarymix.data.tokens import Tokenizer
 
+REASONS = (
+    "",
+    "too short",
+    "too long",
+    "too short for the encoder",
+    "empty transcript",
+    "unknown characters",
+    "too short for its tokens",
+)
+"""Reasons to exclude a cut from training, in the order of the checks."""
+
 
 class CutProblems:
     """Finds the problem of a cut from its manifest, without loading data."""
 
-    def __init__(self, config: DataConfig, tokenizer: Tokenizer, output_lengths: Callable[[int], int]) -> None:
+    def __init__(self, config: DataConfig, tokenizer: Tokenizer, output_lengths: Callable[[Any], Any]) -> None:
         """
         Args:
             config: duration limits and feature options.
             tokenizer: turns transcripts into token ids.
-            output_lengths: number of encoder frames for a number of feature frames.
+            output_lengths: number of encoder frames for a number of feature frames, or for a tensor of them.
         """
         self._config = config
         self._tokenizer = tokenizer
         self._output_lengths = output_lengths
+
+    def for_training_by_size(
+        self, seconds: NDArray[Any], frames: NDArray[Any], tokens: NDArray[Any], needed: NDArray[Any]
+    ) -> NDArray[np.uint8]:
+        """The problems that exclude cuts from training, as :meth:`for_training`, from columns of an index.
+
+        Returns:
+            For each cut the number of its reason in REASONS; 0 for a cut without problem.
+        """
+        encoder_frames = self._output_lengths(torch.from_numpy(self._config.frames(seconds, frames))).numpy()
+        problems = [
+            seconds < self._config.min_seconds,
+            seconds > self._config.max_seconds,
+            encoder_frames < 1,
+            tokens < 0,
+            needed < 0,
+            encoder_frames < needed,
+        ]
+        return np.select(problems, [np.uint8(i + 1) for i in range(len(problems))], np.uint8(0))
 
     def for_training(self, cut: Cut) -> Skipped | None:
         """The problem that excludes this cut from training, or None."""

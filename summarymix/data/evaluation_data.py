@@ -1,6 +1,8 @@
 """Dev and test data: every utterance that can be decoded, in a fixed order."""
 
+import itertools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from lhotse import CutSet
 from lhotse.dataset import SimpleCutSampler
@@ -21,9 +23,11 @@ class EvalData:
         config: DataConfig,
         tokenizer: Tokenizer,
         split: str,
-        output_lengths: Callable[[int], int],
+        output_lengths: Callable[[Any], Any],
         max_duration: float | None = None,
         for_loss: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         """
         Args:
@@ -33,6 +37,8 @@ class EvalData:
             output_lengths: number of encoder frames for a number of feature frames.
             max_duration: seconds of audio in a batch; None: as in training.
             for_loss: also leave out cuts whose loss is undefined, as in training. Long utterances are kept.
+            rank: number of this process; each process loads its share of the batches alone.
+            world_size: number of processes.
 
         Raises:
             FileNotFoundError: the manifest is missing.
@@ -41,10 +47,11 @@ class EvalData:
         self.config = config
         self.split = split
         self._loader = BatchLoader(config, tokenizer)
+        self._rank, self._world_size = rank, world_size
         self._max_duration = max_duration or config.max_duration
         problems = CutProblems(config, tokenizer, output_lengths)
         problem = problems.for_loss if for_loss else problems.for_decoding
-        kept, self.skipped_items = separate(problem(cut) or cut for cut in config.read_cuts(split))
+        kept, self.skipped_items = separate(problem(cut) or cut for cut in config.source(split))
         if not kept:
             raise ValueError(f"No cut of {config.location(split)} can be evaluated; {self.skipped_items.summary()}")
         # Cuts of equal duration are sorted by id, so that the order does not depend on the manifest.
@@ -64,7 +71,7 @@ class EvalData:
         return self.skipped_items.counts
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate over the batches, from the shortest utterances to the longest.
+        """Iterate over this process's batches, from the shortest utterances to the longest.
 
         Raises:
             RuntimeError: no cut can be read.
@@ -72,6 +79,8 @@ class EvalData:
         sampler = SimpleCutSampler(
             CutSet.from_cuts(self._cuts), max_duration=self._max_duration, shuffle=False, rank=0, world_size=1
         )
-        for batch in load_batches(self._loader, sampler, self.config.num_workers, self.num_cuts, self.skipped_items):
+        batches = list(itertools.islice((batch for batch in sampler), self._rank, None, self._world_size))
+        num_cuts = sum(map(len, batches))
+        for batch in load_batches(self._loader, batches, self.config.num_workers, num_cuts, self.skipped_items):
             if len(batch):
                 yield batch

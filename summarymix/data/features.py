@@ -10,14 +10,17 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import lhotse
 import numpy as np
 import torch
 from lhotse.features.base import FeatureExtractor
 from lhotse.features.kaldi.layers import get_mel_banks
+from numpy.typing import NDArray
 from torch import Tensor
+
+IntOrArray = TypeVar("IntOrArray", int, NDArray[np.int64])
 
 FeatureBackend = Literal["lhotse", "kaldifeat", "kaldi-native-fbank"]
 
@@ -70,7 +73,7 @@ class FbankOptions:
         """Number of mirrored samples before the first one; they centre frame t on its 10 ms."""
         return (self.window - self.shift) // 2
 
-    def num_frames(self, num_samples: int) -> int:
+    def num_frames(self, num_samples: IntOrArray) -> IntOrArray:
         """Number of frames for ``num_samples``: the duration in units of 10 ms, rounded half up."""
         return (num_samples + self.shift // 2) // self.shift
 

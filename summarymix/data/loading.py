@@ -1,11 +1,8 @@
-"""Loading of cuts into batches of tensors, optionally in worker processes. Unreadable cuts are skipped and listed.
-
-No random numbers are drawn here, so the batches do not depend on the number of workers.
-"""
+"""Loading of cuts into batches of tensors, optionally in worker processes. Unreadable cuts are skipped and listed."""
 
 import signal
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +30,33 @@ FAILURES_THAT_ARE_FATAL = 50
 class Batch:
     """A batch of utterances on the CPU; empty if none of its cuts could be read."""
 
-    features: Tensor  # (N, T, F) float32, padded with log(1e-10)
+    features: Tensor  # (N, T, F) float32, padded with log(1e-10); in training with masks
     feature_lengths: Tensor  # (N,) int64
     tokens: list[list[int]]
     texts: list[str]
     cut_ids: list[str]
     seconds: float  # duration of the utterances, without padding and added silence
+    other_views: list[Tensor] = field(default_factory=list)  # the features with other masks
 
     def __len__(self) -> int:
         return len(self.cut_ids)
 
+    @property
+    def views(self) -> list[Tensor]:
+        """The features with each choice of masks."""
+        return [self.features, *self.other_views]
 
-class BatchLoader(Dataset):
+    def pin_memory(self) -> "Batch":
+        """Move the tensors to memory from which a GPU copies while it computes; DataLoader calls this."""
+        return replace(
+            self,
+            features=self.features.pin_memory(),
+            feature_lengths=self.feature_lengths.pin_memory(),
+            other_views=[view.pin_memory() for view in self.other_views],
+        )
+
+
+class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
     """Loads the cuts of a batch. Unreadable cuts are left out of it and returned as a list."""
 
     def __init__(self, config: DataConfig, tokenizer: Tokenizer) -> None:
@@ -102,8 +114,8 @@ class BatchLoader(Dataset):
 
 
 def load_batches(
-    loader: BatchLoader,
-    batches: Iterable[CutSet],
+    loader: Dataset[tuple[Batch, list[Skipped]]],
+    batches: Iterable[Any],
     num_workers: int,
     num_cuts: int,
     unreadable: SkippedItems,
@@ -113,7 +125,7 @@ def load_batches(
 
     Args:
         loader: loads one batch.
-        batches: the cuts of each batch.
+        batches: what ``loader`` needs for each batch.
         num_workers: processes that load ahead; 0 loads in this one.
         num_cuts: upper bound of the number of cuts in all batches.
         unreadable: list to which each unreadable cut is added once.
@@ -128,6 +140,7 @@ def load_batches(
         batch_size=None,
         num_workers=num_workers,
         collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
         worker_init_fn=_ignore_stop_signals,
         # By default a DataLoader draws from the global generator, which training reseeds for each batch.
         generator=torch.Generator().manual_seed(0),

@@ -2,11 +2,15 @@
 
 import gzip
 import json
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.serialization import decode_json_line, deserialize_item
 
 from summarymix.data.names import check_name
 from summarymix.files import atomic_write
@@ -14,6 +18,44 @@ from summarymix.files import atomic_write
 
 class _Item(Protocol):
     def to_dict(self) -> dict[str, Any]: ...
+
+
+class CutSource(ABC):
+    """Cuts as lines of JSON."""
+
+    @abstractmethod
+    def mark(self) -> str:
+        """A text that changes with the lines."""
+
+    @abstractmethod
+    def lines(self) -> Iterator[bytes]:
+        """Iterate over the lines, each a cut."""
+
+    def parse(self, line: bytes) -> Cut:
+        """Parse a line."""
+        return deserialize_item(decode_json_line(line.decode()))
+
+    def __iter__(self) -> Iterator[Cut]:
+        """Iterate over the cuts."""
+        return map(self.parse, self.lines())
+
+
+@dataclass(frozen=True)
+class CutManifest(CutSource):
+    """The cuts of a manifest (``.jsonl.gz``)."""
+
+    path: Path
+
+    def mark(self) -> str:
+        """Size and last eight bytes: gzip's checksum and length of the content."""
+        with open(self.path, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(size - 8, 0))
+            return f"{size} {file.read().hex()}"
+
+    def lines(self) -> Iterator[bytes]:
+        with gzip.open(self.path, "rb") as file:
+            yield from file
 
 
 def write_manifest(items: Iterable[_Item], path: Path) -> int:
@@ -61,6 +103,15 @@ def read_cuts(path: Path) -> CutSet:
     Raises:
         FileNotFoundError: the file does not exist; the message lists the manifests in its folder.
     """
+    return CutSet.from_jsonl_lazy(check_manifest(path))
+
+
+def check_manifest(path: Path | str) -> Path:
+    """Return the path of a manifest.
+
+    Raises:
+        FileNotFoundError: the file does not exist; the message lists the manifests in its folder.
+    """
     path = Path(path)
     if not path.is_file():
         there = sorted(p.name for p in path.parent.glob("*_cuts_*.jsonl.gz"))
@@ -68,4 +119,4 @@ def read_cuts(path: Path) -> CutSet:
             f"No manifest {path}. Its folder has: {', '.join(there) or 'none'}. "
             "Run ./prepare.sh, or correct --data.manifest_dir, --data.prefix or the names of the splits"
         )
-    return CutSet.from_jsonl_lazy(path)
+    return path

@@ -21,13 +21,12 @@ from typing import Any, Literal
 
 from lhotse import CutSet
 from lhotse.cut import Cut, MixedCut
-from lhotse.serialization import decode_json_line, deserialize_item
 from lhotse.shar import SharWriter
 from lhotse.shar.utils import fill_shar_placeholder
 from lhotse.utils import fastcopy
 from tqdm import tqdm
 
-from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
+from summarymix.data.manifests import CutSource, cuts_path, read_cuts, write_manifest
 from summarymix.data.names import check_name
 from summarymix.data.remote_files import read_bytes
 from summarymix.data.skipped import Skipped, SkippedItems
@@ -119,7 +118,7 @@ def index_location(base: str, split: str) -> str:
     return f"{base}/{check_name(split, 'the split')}.json"
 
 
-def read_shar(base: str, split: str, field: Field) -> CutSet:
+def read_shar(base: str, split: str, field: Field) -> "SharCuts":
     """Open the cuts of a split lazily, with the locations of one kind of data; :func:`with_data` reads the data.
 
     Args:
@@ -144,7 +143,7 @@ def read_shar(base: str, split: str, field: Field) -> CutSet:
         raise ValueError(
             f"{location} has no {field}, only {', '.join(index['fields'])}: {option} needs an export with --{field}"
         )
-    return CutSet(_SharCuts(f"{base}/{split}", index["cuts"], field))
+    return SharCuts(f"{base}/{split}", tuple(index["cuts"]), field)
 
 
 def with_data(cut: Cut) -> Cut:
@@ -189,19 +188,30 @@ def place_in_shar(cut: Cut) -> Place | None:
     return (cut.custom or {}).get(_PLACE)
 
 
-class _SharCuts:
-    """Iterates over the cuts of a split, from front to back."""
+@dataclass(frozen=True)
+class SharCuts(CutSource):
+    """The cuts of a split, from front to back."""
 
-    def __init__(self, folder: str, shards: Sequence[str], field: Field) -> None:
-        self._folder, self._shards, self._field = folder, shards, field
+    folder: str
+    shards: tuple[str, ...]
+    field: Field
 
-    def __iter__(self) -> Iterator[Cut]:
-        for shard in self._shards:
-            for line in gzip.decompress(read_bytes(f"{self._folder}/{shard}")).splitlines():
-                cut = deserialize_item(decode_json_line(line.decode()))
-                tar, offset, size, suffix = cut.custom[_PLACE][self._field]
-                cut.custom = {**cut.custom, _PLACE: Place(self._field, f"{self._folder}/{tar}", offset, size, suffix)}
-                yield cut
+    def mark(self) -> str:
+        """A checksum of the shards' cuts; their data may be terabytes."""
+        checksum = hashlib.blake2b(digest_size=8)
+        for shard in self.shards:
+            checksum.update(read_bytes(f"{self.folder}/{shard}"))
+        return checksum.hexdigest()
+
+    def lines(self) -> Iterator[bytes]:
+        for shard in self.shards:
+            yield from gzip.decompress(read_bytes(f"{self.folder}/{shard}")).splitlines(keepends=True)
+
+    def parse(self, line: bytes) -> Cut:
+        cut = super().parse(line)
+        tar, offset, size, suffix = cut.custom[_PLACE][self.field]
+        cut.custom = {**cut.custom, _PLACE: Place(self.field, f"{self.folder}/{tar}", offset, size, suffix)}
+        return cut
 
 
 def _export_shard(name: str, cuts: Sequence[Cut], folder: Path, fields: dict[Field, str]) -> None:

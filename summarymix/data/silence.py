@@ -1,18 +1,21 @@
 """Silence around training utterances, and utterances joined with pauses, for recognition of long recordings.
 
 Corpus utterances are tightly trimmed. A model trained only on them misrecognises the pauses of a recording. Silence is
-added to lhotse's cuts before they are batched, so that batches have the intended duration.
+planned before utterances are batched, so that batches have the intended duration, and added to lhotse's cuts when they
+are loaded.
 """
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from lhotse import CutSet
 from lhotse.cut import Cut, MixedCut, PaddingCut
 from lhotse.utils import compute_num_frames
+from numpy.typing import NDArray
 from torch import Tensor
 
 from summarymix.data.features import FbankExtractor
@@ -66,60 +69,143 @@ class SilenceConfig:
         )
 
 
-class WithSilence:
-    """A lazy manifest in which some cuts are joined and some have silence around them.
+@dataclass
+class Utterances:
+    """The utterances of an epoch: cuts one after another, some of them joined, some with silence.
 
     Args:
-        cuts: cuts in random order, because neighbours are joined.
-        config: silence options.
-        seed: random seed; another one for each epoch.
-        fits: returns True if a cut can be used for training; others are not made.
+        cuts: numbers of the cuts, (n,).
+        first: place in ``cuts`` of the first cut of each utterance, and the end, (m + 1,).
+        seconds: durations, silence included, (m,).
+        pauses: seconds of silence after each cut, if another one follows in its utterance, (n,).
+        padding: seconds of silence before and after each utterance, (m, 2); NaN for none.
     """
 
-    def __init__(self, cuts: CutSet, config: SilenceConfig, seed: str, fits: Callable[[Cut], bool]) -> None:
-        self._cuts = cuts
-        self._config = config
-        self._seed = seed
-        self._fits = fits
+    cuts: NDArray[np.int32]
+    first: NDArray[np.int32]
+    seconds: NDArray[np.float64]
+    pauses: NDArray[np.float64] | None = None
+    padding: NDArray[np.float64] | None = None
 
-    def __iter__(self) -> Iterator[Cut]:
-        rng = random.Random(self._seed)
-        for cut in self._joined(rng):
-            padded = cut
-            if rng.random() < self._config.probability:
-                padded = self._pad(self._pad(cut, "left", rng), "right", rng)
-            yield padded if self._fits(padded) else cut
+    @classmethod
+    def plain(cls, cuts: NDArray[np.int32], seconds: NDArray[np.float64]) -> "Utterances":
+        """One utterance for each cut."""
+        return cls(cuts, np.arange(len(cuts) + 1, dtype=np.int32), seconds)
 
-    def _joined(self, rng: random.Random) -> Iterator[Cut]:
-        held: Cut | None = None
-        for cut in self._cuts:
-            if held is not None:
-                # A feature matrix has one sample rate.
-                if rng.random() < self._config.join_probability and held.sampling_rate == cut.sampling_rate:
-                    joined = self._pad(held, "right", rng).append(cut).with_id(f"{held.id}+{cut.id}")
-                    if self._fits(joined):
-                        held = joined
-                        continue
-                yield held
-            held = cut
-        if held is not None:
-            yield held
+    def cuts_of(self, numbers: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The cuts in some utterances."""
+        first, sizes = self.first[numbers], self.first[numbers + 1] - self.first[numbers]
+        ends = np.cumsum(sizes)
+        return self.cuts[np.repeat(first - ends + sizes, sizes) + np.arange(sizes.sum())]
 
-    def _pad(self, cut: Cut, direction: str, rng: random.Random) -> Cut:
-        seconds = rng.uniform(0, self._config.max_pause)
-        noise = [rng.uniform(*self._config.noise_db), rng.randrange(100 * _NOISE_SECONDS)]
-        if direction == "left":
-            duration = cut.duration + round(seconds, 2)
-        else:
-            # Rounded up to a whole frame, so that features and audio are joined at the same place.
-            duration = math.ceil(round(100 * (cut.duration + seconds), 6)) / 100
-        return cut.pad(
-            round(duration, 8),
-            pad_feat_value=SILENCE,
-            direction=direction,
-            preserve_id=True,
-            pad_value_dict={_NOISE: noise},
-        )
+    def select(self, numbers: NDArray[np.int32]) -> "list[Utterance]":
+        """Some of the utterances."""
+        if self.pauses is None or self.padding is None:
+            return [Utterance([cut]) for cut in self.cuts[numbers].tolist()]
+        selected = []
+        for number in numbers.tolist():
+            part = slice(self.first[number], self.first[number + 1])
+            padding = None if np.isnan(self.padding[number, 0]) else self.padding[number].tolist()
+            selected.append(Utterance(self.cuts[part].tolist(), self.pauses[part][:-1].tolist(), padding))
+        return selected
+
+
+class Utterance(NamedTuple):
+    """One of :class:`Utterances`: numbers of cuts, seconds between them, seconds before and after."""
+
+    cuts: list[int]
+    pauses: Sequence[float] = ()
+    padding: Sequence[float] | None = None
+
+
+class Sizes(NamedTuple):
+    """Columns of an index that decide which cuts can be joined."""
+
+    seconds: NDArray[np.float64]
+    needed: NDArray[np.int32]  # encoder frames
+    first: NDArray[np.int32]  # tokens
+    last: NDArray[np.int32]
+    sample_rate: NDArray[np.int32]
+
+
+def plan_silence(
+    cuts: NDArray[np.int32],
+    sizes: Sizes,
+    config: SilenceConfig,
+    fits: Callable[[NDArray[np.float64], NDArray[np.int32]], NDArray[np.bool_]],
+    rng: np.random.Generator,
+) -> Utterances:
+    """Join neighbouring cuts, and put silence around some utterances.
+
+    Args:
+        cuts: numbers of the cuts in random order, (n,).
+        sizes: their sizes, each (n,).
+        config: silence options.
+        fits: tells by seconds and needed encoder frames which utterances can be used for training; others are not made.
+        rng: random numbers.
+    """
+    pauses = rng.uniform(0, config.max_pause, len(cuts))
+    joins = rng.random(len(cuts)) < config.join_probability  # to the cut before
+    joins[:1] = False
+    joins[1:] &= sizes.sample_rate[1:] == sizes.sample_rate[:-1]  # a feature matrix has one sample rate
+    # The utterance that would begin at each cut, for all cuts at a time.
+    seconds, needed, end = sizes.seconds.copy(), sizes.needed.copy(), np.arange(1, len(cuts) + 1)
+    growing = np.arange(len(cuts))
+    while len(growing):
+        growing = growing[end[growing] < len(cuts)]
+        growing = growing[joins[end[growing]]]
+        added = end[growing]
+        longer = np.round(_whole_frames(seconds[growing] + pauses[added - 1]) + sizes.seconds[added], 8)
+        repeats = sizes.last[added - 1] == sizes.first[added]  # CTC needs a blank between equal tokens
+        more = needed[growing] + sizes.needed[added] + repeats
+        fit = fits(longer, more)
+        growing = growing[fit]
+        seconds[growing], needed[growing] = longer[fit], more[fit]
+        end[growing] += 1
+    begins, ends, begin = [], end.tolist(), 0
+    while begin < len(cuts):
+        begins.append(begin)
+        begin = ends[begin]
+    seconds, needed = seconds[begins], needed[begins]
+    padding = rng.uniform(0, config.max_pause, (len(begins), 2))
+    padding[:, 0] = np.round(padding[:, 0], 2)
+    padded = _whole_frames(seconds + padding.sum(1))
+    chosen = (rng.random(len(begins)) < config.probability) & fits(padded, needed)
+    padding[~chosen] = np.nan
+    first = np.array([*begins, len(cuts)], np.int32)
+    return Utterances(cuts, first, np.where(chosen, padded, seconds), pauses, padding)
+
+
+def with_silence(utterance: Utterance, cuts: Sequence[Cut], config: SilenceConfig, rng: random.Random) -> Cut:
+    """Make an utterance of its cuts.
+
+    Args:
+        utterance: its silence.
+        cuts: its cuts.
+        config: silence options.
+        rng: random numbers for the noise in the silence.
+    """
+    joined = cuts[0]
+    for pause, cut in zip(utterance.pauses, cuts[1:], strict=True):
+        joined = _pad(joined, "right", pause, config, rng).append(cut).with_id(f"{joined.id}+{cut.id}")
+    if utterance.padding is None:
+        return joined
+    before, after = utterance.padding
+    return _pad(_pad(joined, "left", before, config, rng), "right", after, config, rng)
+
+
+def _pad(cut: Cut, direction: str, seconds: float, config: SilenceConfig, rng: random.Random) -> Cut:
+    noise = [rng.uniform(*config.noise_db), rng.randrange(100 * _NOISE_SECONDS)]
+    duration = cut.duration + seconds
+    # On the right up to a whole frame, so that features and audio are joined at the same place.
+    duration = round(duration if direction == "left" else float(_whole_frames(duration)), 8)
+    return cut.pad(
+        duration, pad_feat_value=SILENCE, direction=direction, preserve_id=True, pad_value_dict={_NOISE: noise}
+    )
+
+
+def _whole_frames(seconds: Any) -> Any:
+    return np.ceil(np.round(100 * seconds, 6)) / 100
 
 
 class WhiteNoise:

@@ -1,33 +1,39 @@
 """The training data: selection of the cuts, and their batches.
 
-lhotse's sampler draws the batches in the main process, from manifests alone, and the noise for them is drawn there as
-well. Loading follows and draws no random numbers, so resuming skips batches without reading audio.
+The main process plans an epoch from the arrays of an index (:mod:`summarymix.data.index`): which cuts make an
+utterance, which utterances a batch. Everything else happens where batches are loaded, in worker processes: parsing of
+the cuts, silence, noise, features, SpecAugment. Its random numbers depend on the seed, the epoch and the batch's number
+alone.
 """
 
 import hashlib
 import itertools
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import lhotse
+import numpy as np
+import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.dataset import DynamicBucketingSampler
-from lhotse.dataset.sampling.dynamic_bucketing import estimate_duration_buckets
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
 
 from summarymix.configs import plain
-from summarymix.data.batches_per_rank import share
+from summarymix.data.augment import spec_augment
 from summarymix.data.config import DataConfig
-from summarymix.data.cut_filter import CutProblems
-from summarymix.data.cuts import transcript
-from summarymix.data.leftovers import fill_batches
+from summarymix.data.cut_filter import REASONS, CutProblems
+from summarymix.data.index import Corpus, open_corpus
 from summarymix.data.loading import Batch, BatchLoader, load_batches
 from summarymix.data.noise import NoiseMixer
-from summarymix.data.silence import WithSilence
-from summarymix.data.skipped import SkippedItems
+from summarymix.data.sampling import make_batches, split_last
+from summarymix.data.silence import Sizes, Utterance, Utterances, plan_silence, with_silence
+from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.data.tokens import Tokenizer
+from summarymix.seeding import number_of, seeded
 
 # Options without influence on the batches. Places and splits count by the cuts in them.
 _NOT_BATCHING = (
@@ -43,26 +49,37 @@ _NOT_BATCHING = (
     "noise",
 )
 
+NO_CUTS = torch.zeros(0, dtype=torch.int64)
+
+
+class Masks(NamedTuple):
+    """SpecAugment of a batch: the optimiser step that decides its strength, and the number of views."""
+
+    step: int
+    num_views: int
+
 
 class TrainData:
-    """The training splits. The constructor reads the manifests once and selects the cuts."""
+    """The training splits. The constructor selects the cuts."""
 
     def __init__(
         self,
         config: DataConfig,
         tokenizer: Tokenizer,
-        output_lengths: Callable[[int], int],
+        output_lengths: Callable[[Any], Any],
         seed: int,
         skipped_path: Path,
+        list_skipped: bool = True,
     ) -> None:
         """
         Args:
             config: data options.
             tokenizer: turns transcripts into token ids.
-            output_lengths: number of encoder frames for a number of feature frames.
-            seed: seed of shuffling, noise and silence.
+            output_lengths: number of encoder frames for a number of feature frames, or for a tensor of them.
+            seed: seed of shuffling, noise, silence and masks.
             skipped_path: list of the skipped cuts. Cuts that prove unreadable later are listed next to it, in
                 ``*-unreadable.tsv``.
+            list_skipped: write the list of the skipped cuts; one of several processes is enough.
 
         Raises:
             FileNotFoundError: a manifest is missing.
@@ -71,179 +88,227 @@ class TrainData:
         self.config = config
         self.seed = seed
         self.skipped_path = Path(skipped_path)
-        self.skipped_items = SkippedItems()
-        self._tokenizer = tokenizer
         self._problems = CutProblems(config, tokenizer, output_lengths)
-        self._loader = BatchLoader(config, tokenizer)
-        self._noise = None
-        if config.noise.manifest is not None:
-            self._noise = NoiseMixer(config.noise, seed, config.on_the_fly, config.sample_rate, config.num_mel_bins)
-        self._kept: dict[str, int] = {}  # number of cuts of each split
-        durations = self._select()
-        self._skipped_ids = {item.id for item in self.skipped_items.items}
-        self.num_cuts = len(durations)
-        self.total_seconds = sum(durations)
-        if config.silence.enabled:
-            durations = [cut.duration for cut in self._cuts(config.silence.first_epoch)]
-        self._duration_bins = _duration_bins(durations, config.num_buckets)
-
-    @property
-    def skipped(self) -> dict[str, int]:
+        self._corpus = open_corpus(config, config.train, tokenizer, self.skipped_path.parent)
+        columns = (self._corpus.column(name) for name in ("seconds", "frames", "tokens", "needed"))
+        reasons = self._problems.for_training_by_size(*columns)
+        counts = {reason: int(count) for reason, count in zip(REASONS, np.bincount(reasons), strict=False) if reason}
+        self.skipped = {reason: count for reason, count in sorted(counts.items(), key=lambda item: -item[1]) if count}
         """Number of skipped cuts by reason."""
-        return self.skipped_items.counts
+        self._cuts = np.flatnonzero(reasons == 0).astype(np.int32)
+        if list_skipped or not len(self._cuts):
+            skipped = (self._problems.for_training(self._corpus[i]) for i in np.flatnonzero(reasons).tolist())
+            SkippedItems([item for item in skipped if item is not None]).write(self.skipped_path)
+        if not len(self._cuts):
+            summary = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
+            raise ValueError(
+                f"No cut of {', '.join(map(config.location, config.train))} is left to train on; skipped "
+                f"{len(self._corpus)}: {summary} (listed in {self.skipped_path})"
+            )
+        self.num_cuts = len(self._cuts)
+        self.total_seconds = float(self._of_cuts("seconds", self._cuts).sum())
+        self._loader = TrainLoader(config, tokenizer, self._corpus, seed)
+        self._plan: tuple[tuple[Any, ...], _Plan] | None = None
 
     def batching(self) -> dict[str, Any]:
         """Everything that determines an epoch's batches, besides its number and the processes: names and values."""
+        checksum = hashlib.blake2b(digest_size=6)
+        for name in ("id", "seconds"):
+            checksum.update(self._of_cuts(name, self._cuts).tobytes())
         return {
             "data": {name: value for name, value in plain(self.config).items() if name not in _NOT_BATCHING},
             "seed": self.seed,
-            "lhotse": lhotse.__version__,
-            "training cuts": f"{self.num_cuts} (checksum {self._cuts_checksum})",
+            "numpy": np.__version__,
+            "training cuts": f"{self.num_cuts} (checksum {checksum.hexdigest()})",
         }
 
-    def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
-        """Yield an epoch's batches with noise, without SpecAugment, determined by (seed, epoch, rank, world_size).
+    def epoch(
+        self,
+        epoch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        skip_batches: int = 0,
+        done: Tensor = NO_CUTS,
+        masks: Iterable[Masks] = (),
+    ) -> Iterator[Batch]:
+        """Yield an epoch's batches, determined by (seed, epoch, rank, world_size, done).
 
-        Every cut comes once, on one rank, and every rank gets the same number of batches.
+        Every cut comes once, on one rank, and every rank gets the same number of batches. Some of the last ones may be
+        empty.
 
         Args:
             epoch: number of the epoch; another epoch has another order.
             rank: number of this process.
             world_size: number of processes.
             skip_batches: number of batches that this rank has consumed before; they are skipped without loading.
+            done: cuts of the epoch that are left out, from :meth:`done`.
+            masks: SpecAugment of each batch that follows; empty for none.
 
         Raises:
-            ValueError: there are fewer cuts than ranks.
             RuntimeError: no cut can be read.
         """
-        batches: Iterator[CutSet] = itertools.islice(self._batches(epoch, rank, world_size), skip_batches, None)
-        if self._noise is not None:
-            batches = self._with_noise(self._noise, batches, epoch, skip_batches * world_size + rank, world_size)
+        tasks = self.tasks(epoch, rank, world_size, skip_batches, done, masks)
         unreadable_path = self.skipped_path.with_name(
             f"{self.skipped_path.stem}-unreadable{f'-rank{rank}' if world_size > 1 else ''}.tsv"
         )
         unreadable = SkippedItems.read(unreadable_path) if unreadable_path.exists() else SkippedItems()
         yield from load_batches(
-            self._loader, batches, self.config.num_workers, self.num_cuts, unreadable, unreadable_path
+            self._loader, tasks, self.config.num_workers, self.num_cuts, unreadable, unreadable_path
         )
+
+    def tasks(
+        self,
+        epoch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        skip_batches: int = 0,
+        done: Tensor = NO_CUTS,
+        masks: Iterable[Masks] = (),
+    ) -> "Iterator[Task]":
+        """Yield the batches of :meth:`epoch` before they are loaded."""
+        plan = self._planned(epoch, world_size, done)
+        numbers = range(skip_batches * world_size + rank, len(plan.batches), world_size)
+        for number, masks_of_batch in zip(numbers, itertools.chain(masks, itertools.repeat(None)), strict=False):
+            yield plan.task(epoch, number, masks_of_batch)
+
+    def done(self, epoch: int, world_size: int, num_batches: int, before: Tensor = NO_CUTS) -> Tensor:
+        """The cuts of an epoch that are done, as hashes of their ids, int64.
+
+        They remain valid whatever changes: batch size, buckets, number of processes, splits.
+
+        Args:
+            epoch: number of the epoch.
+            world_size: number of processes.
+            num_batches: number of batches that all processes have done together.
+            before: cuts done before these batches, which were left out of :meth:`epoch`; they come first in the result.
+        """
+        plan = self._planned(epoch, world_size, before)
+        numbers = np.concatenate([np.zeros(0, np.int32), *plan.batches[:num_batches]])
+        return torch.cat([before, torch.from_numpy(self._of_cuts("id", plan.utterances.cuts_of(numbers)))])
 
     def worst_batches(self) -> Iterator[tuple[str, Batch]]:
         """Yield the batches that need most memory, one for each of several reasons.
 
-        They are found from the manifests of the first epoch and of the first epoch with silence; only these batches are
+        They are found from the sizes in the first epoch and in the first epoch with silence; only these batches are
         loaded. A batch that is worst for several reasons comes once.
 
         Yields:
             The reasons as text, and the batch.
         """
-        worst: dict[str, tuple[int, CutSet]] = {}  # reason: size and batch
-        epochs = sorted({1, self.config.silence.first_epoch})
-        for cuts in itertools.chain.from_iterable(self._batches(epoch, rank=0, world_size=1) for epoch in epochs):
-            for reason, size in self._sizes(cuts).items():
-                if reason not in worst or size > worst[reason][0]:
-                    worst[reason] = size, cuts
-        for cuts in {id(cuts): cuts for _, cuts in worst.values()}.values():
-            batch, _ = self._loader[cuts]
+        worst: dict[str, tuple[int, Task]] = {}  # reason: size and batch
+        tokens_of_cuts = self._corpus.column("tokens")
+        for epoch in sorted({1, self.config.silence.first_epoch}):
+            plan = self._planned(epoch, 1, NO_CUTS)
+            utterances, order = plan.utterances, np.concatenate(plan.batches)
+            counts = np.array([len(batch) for batch in plan.batches])
+            begins = np.cumsum(counts) - counts
+            tokens = np.add.reduceat(tokens_of_cuts[utterances.cuts], utterances.first[:-1])  # of each utterance
+            most = np.maximum.reduceat(tokens[order], begins)  # of each batch, as the following
+            longest = np.maximum.reduceat(self._frames(utterances)[order], begins)
+            sizes = {
+                "longest utterance": longest,
+                "most frames": counts * longest,
+                "most tokens": counts * most,
+                "largest lattice": counts * longest * most,
+            }
+            for reason, size in sizes.items():
+                number = int(size.argmax())
+                if reason not in worst or size[number] > worst[reason][0]:
+                    worst[reason] = int(size[number]), plan.task(epoch, number, None)
+        for number_of_batch, task in {other[:2]: other for _, other in worst.values()}.items():
+            batch, _ = self._loader[task]
             if len(batch):
-                yield ", ".join(reason for reason, (_, other) in worst.items() if other is cuts), batch
+                yield ", ".join(reason for reason, (_, other) in worst.items() if other[:2] == number_of_batch), batch
 
-    def _select(self) -> list[float]:
-        """Select the training cuts and return their durations in seconds."""
-        durations: list[float] = []
-        seen: set[str] = set()
-        checksum = hashlib.blake2b(digest_size=6)
-        for split in self.config.train:
-            kept_before = len(durations)
-            for cut in self.config.read_cuts(split):
-                if cut.id in seen:
-                    raise ValueError(
-                        f"The cut {cut.id} of {self.config.location(split)} occurs twice: run local/validate_cuts.py"
-                    )
-                seen.add(cut.id)
-                problem = self._problems.for_training(cut)
-                if problem is None:
-                    durations.append(cut.duration)
-                    checksum.update(f"{len(self._kept)} {cut.id} {cut.duration}\n".encode())
-                else:
-                    self.skipped_items.add(problem)
-            self._kept[split] = len(durations) - kept_before
-        self.skipped_items.write(self.skipped_path)
-        if not durations:
-            raise ValueError(
-                f"No cut of {', '.join(map(self.config.location, self.config.train))} is left to train on; "
-                f"{self.skipped_items.summary()} (listed in {self.skipped_path})"
-            )
-        self._cuts_checksum = checksum.hexdigest()
-        return durations
+    def _frames(self, utterances: Utterances) -> NDArray[np.int64]:
+        """Feature frames of each utterance."""
+        if utterances.pauses is None:
+            return self.config.frames(utterances.seconds, self._of_cuts("frames", utterances.cuts))
+        return self.config.frames(utterances.seconds, -1)
 
-    def _sizes(self, cuts: CutSet) -> dict[str, int]:
-        """Sizes on which the memory of a batch depends, by reason."""
-        frames = max(map(self.config.num_frames, cuts))  # after padding
-        tokens = max(len(self._tokenizer.encode(transcript(cut, self._tokenizer))) for cut in cuts)
-        return {
-            "longest utterance": frames,
-            "most frames": len(cuts) * frames,
-            "most tokens": len(cuts) * tokens,
-            "largest lattice": len(cuts) * frames * tokens,
-        }
+    def _planned(self, epoch: int, world_size: int, done: Tensor) -> "_Plan":
+        """The utterances and batches of an epoch; the last plan is kept."""
+        key = (epoch, world_size, len(done))
+        if self._plan is None or self._plan[0] != key:
+            self._plan = key, self._make_plan(epoch, world_size, done)
+        return self._plan[1]
 
-    def _batches(self, epoch: int, rank: int, world_size: int) -> Iterator[CutSet]:
-        if self.num_cuts < world_size:
-            raise ValueError(f"{self.num_cuts} training cuts cannot be shared among {world_size} processes: use fewer")
-        sampler = DynamicBucketingSampler(
-            self._cuts(epoch),
-            max_duration=self.config.max_duration,
-            duration_bins=self._duration_bins,
-            buffer_size=self.config.shuffle_buffer,
-            shuffle=True,
-            seed=self.seed,
-            # share() distributes the batches: lhotse's own distribution repeats cuts when few are left at the end.
-            rank=0,
-            world_size=1,
-        )
-        sampler.set_epoch(epoch)
-        return share(fill_batches((batch for batch in sampler), self.config.max_duration), rank, world_size)
+    def _make_plan(self, epoch: int, world_size: int, done: Tensor) -> "_Plan":
+        rng = np.random.default_rng(number_of(self.seed, epoch))
+        cuts, silence = self._cuts, self.config.silence
+        if len(done):
+            cuts = cuts[np.isin(self._of_cuts("id", cuts), done.numpy(), invert=True)]
+        if silence.enabled and epoch >= silence.first_epoch:
+            cuts = rng.permutation(cuts)
+            sizes = Sizes(*(self._of_cuts(name, cuts) for name in Sizes._fields))
+            utterances = plan_silence(cuts, sizes, silence, self._fits, rng)
+        else:
+            utterances = Utterances.plain(cuts, self._of_cuts("seconds", cuts))
+        batches = make_batches(utterances.seconds, self.config.max_duration, self.config.num_buckets, rng)
+        return _Plan(utterances, split_last(batches, world_size))
 
-    def _cuts(self, epoch: int) -> CutSet:
-        """The training cuts of an epoch."""
-        weights = {split: kept for split, kept in self._kept.items() if kept}
-        splits = [self.config.read_cuts(split) for split in weights]
-        cuts = (
-            CutSet.mux(*splits, weights=list(weights.values()), seed=self.seed + epoch)
-            if len(splits) > 1
-            else splits[0]
-        )
-        cuts = cuts.filter(self._is_kept)
-        silence = self.config.silence
-        if not silence.enabled or epoch < silence.first_epoch:
-            return cuts
-        if silence.join_probability > 0:
-            cuts = cuts.shuffle(random.Random(f"{self.seed} {epoch}"), self.config.shuffle_buffer)
-        return CutSet(WithSilence(cuts, silence, f"{self.seed} {epoch}", self._fits))
+    def _fits(self, seconds: NDArray[np.float64], needed: NDArray[np.int32]) -> NDArray[np.bool_]:
+        no_features, one_token = np.full(len(seconds), -1), np.ones(len(seconds))
+        return self._problems.for_training_by_size(seconds, no_features, one_token, needed) == 0
 
-    def _fits(self, cut: Cut) -> bool:
-        return self._problems.for_training(cut) is None
-
-    def _with_noise(
-        self, noise: NoiseMixer, batches: Iterable[CutSet], epoch: int, first: int, step: int
-    ) -> Iterator[CutSet]:
-        # Batches of all ranks are numbered together, so that no two get the same noise.
-        for number, cuts in zip(itertools.count(first, step), batches, strict=False):
-            yield noise.mix(cuts, epoch, number)
-
-    def _is_kept(self, cut: Cut) -> bool:
-        return cut.id not in self._skipped_ids
+    def _of_cuts(self, column: str, cuts: NDArray[np.int32]) -> NDArray[Any]:
+        return self._corpus.column(column)[cuts]
 
 
-def _duration_bins(durations: list[float], num_buckets: int) -> list[float]:
-    """Limits of buckets with about equal total duration."""
-    num_buckets = min(num_buckets, len(durations))
-    bins = estimate_duration_buckets(durations, num_buckets, _Identity()) if num_buckets > 1 else []
-    return bins or [max(durations)]
+class Task(NamedTuple):
+    """A batch to load."""
+
+    epoch: int
+    number: int  # in the epoch, over all processes
+    utterances: Sequence[Utterance]
+    masks: Masks | None
 
 
-class _Identity:
-    """Makes lhotse's estimate accept durations instead of cuts."""
+@dataclass(frozen=True)
+class _Plan:
+    """The utterances of an epoch, and the numbers of those in each batch; the processes take batches in turn."""
 
-    def measure_length(self, duration: float) -> float:
-        return duration
+    utterances: Utterances
+    batches: list[NDArray[np.int32]]
+
+    def task(self, epoch: int, number: int, masks: Masks | None) -> Task:
+        return Task(epoch, number, self.utterances.select(self.batches[number]), masks)
+
+
+class TrainLoader(Dataset[tuple[Batch, list[Skipped]]]):
+    """Loads the batches of training with silence, noise and SpecAugment."""
+
+    def __init__(self, config: DataConfig, tokenizer: Tokenizer, corpus: Corpus, seed: int) -> None:
+        """
+        Args:
+            config: data options.
+            tokenizer: turns transcripts into token ids.
+            corpus: the cuts.
+            seed: seed of silence, noise and masks.
+        """
+        self._corpus = corpus
+        self._seed = seed
+        self._silence = config.silence
+        self._loader = BatchLoader(config, tokenizer)
+        self._augment = spec_augment(config.spec_augment)
+        self._noise = None
+        if config.noise.manifest is not None:
+            self._noise = NoiseMixer(config.noise, seed, config.on_the_fly, config.sample_rate, config.num_mel_bins)
+
+    def cuts(self, task: Task) -> list[Cut]:
+        """The cuts of a batch, with silence."""
+        rng = random.Random(number_of(self._seed, "silence", task.epoch, task.number))
+        return [
+            with_silence(utterance, [self._corpus[i] for i in utterance.cuts], self._silence, rng)
+            for utterance in task.utterances
+        ]
+
+    def __getitem__(self, task: Task) -> tuple[Batch, list[Skipped]]:
+        cuts = CutSet.from_cuts(self.cuts(task))
+        if self._noise is not None and len(cuts):
+            cuts = self._noise.mix(cuts, task.epoch, task.number)
+        batch, failures = self._loader[cuts]
+        if task.masks is not None:
+            with seeded(self._seed, "masks", task.epoch, task.number):
+                batch.features, *batch.other_views = self._augment(batch.features, batch.feature_lengths, *task.masks)
+        return batch, failures

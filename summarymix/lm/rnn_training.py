@@ -12,9 +12,9 @@ from summarymix.configs import config_differences
 from summarymix.data.tokens import Tokenizer
 from summarymix.lm.rnn import RnnLM, RnnLMConfig, read_rnn_lm, save_rnn_lm
 from summarymix.lm.text import Sentences
+from summarymix.seeding import reseed
 from summarymix.training.optim import make_optimizer
 from summarymix.training.schedule import OptimConfig, cosine_factor
-from summarymix.training.seeding import reseed
 
 
 @dataclass(frozen=True)

@@ -49,11 +49,12 @@ def split_units(words: Sequence[str], metric: Metric) -> list[str]:
 
 
 def choose_metric(texts: Iterable[str]) -> Metric:
-    """Choose the metric for reference transcripts by their script.
+    """Choose the metric for reference transcripts by their script; see :func:`metric_of_scripts`."""
+    return metric_of_scripts(*count_scripts(texts))
 
-    Characters of scripts without spaces are counted against words of other scripts: ``cer`` if hardly any such words
-    are there, ``mer`` if both are, ``wer`` otherwise. Numbers and punctuation do not count.
-    """
+
+def count_scripts(texts: Iterable[str]) -> tuple[int, int]:
+    """Count characters of scripts without spaces, and words of other scripts. Numbers and punctuation do not count."""
     characters, words = 0, 0
     for text in texts:
         for unit in _mixed_unit.findall(text):
@@ -61,6 +62,14 @@ def choose_metric(texts: Iterable[str]) -> Metric:
                 characters += unit.isalpha()
             else:
                 words += any(map(str.isalpha, unit))
+    return characters, words
+
+
+def metric_of_scripts(characters: float, words: float) -> Metric:
+    """Choose the metric by the counts of :func:`count_scripts`.
+
+    ``cer`` for scripts without spaces with hardly any words of others, ``mer`` for a mixture, ``wer`` otherwise.
+    """
     if characters <= MIXED * (characters + words):
         return "wer"
     return "mer" if words > MIXED * (characters + words) else "cer"

@@ -13,7 +13,7 @@ class Progress:
 
     Args:
         epoch: the current epoch, from 1.
-        batch: batches of this epoch done by all processes.
+        batch: batches of this epoch done by all processes, since its cuts were last divided into batches.
         step: optimiser steps taken in all.
         skipped: steps skipped for a non-finite gradient; schedules do not count them.
         bad_in_a_row: skipped steps since the last step taken, without overflows of fp16's loss scale.
@@ -51,7 +51,7 @@ def newest_checkpoint(exp_dir: Path) -> Path | None:
 
     def position(path: Path) -> tuple[int, int]:
         progress = read_checkpoint(path, lazy=True)["progress"]
-        return progress["epoch"], progress["batch"]
+        return progress["epoch"], progress["step"] + progress["skipped"]
 
     return max(newest, key=position, default=None)
 

@@ -13,12 +13,12 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.data.training_data import TrainData
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer
+from summarymix.seeding import reseed
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import join_world
 from summarymix.training.lock import lock_folder
 from summarymix.training.loop import train
 from summarymix.training.run import Run
-from summarymix.training.seeding import reseed
 
 DEFAULT_CONFIG = Path("conf/conformer.yaml")
 
@@ -53,8 +53,11 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
         reseed(config.seed, "weights")
         model = Transducer(replace(config.model, vocab_size=tokenizer.vocab_size, feature_dim=config.data.num_mel_bins))
         skipped_path = config.exp_dir / "skipped.tsv"
-        train_data = TrainData(config.data, tokenizer, output_lengths, config.seed, skipped_path)
-        dev_data = [EvalData(config.data, tokenizer, split, output_lengths, for_loss=True) for split in config.data.dev]
+        train_data = TrainData(config.data, tokenizer, output_lengths, config.seed, skipped_path, world.is_main)
+        dev_data = [
+            EvalData(config.data, tokenizer, split, output_lengths, None, True, world.rank, world.size)
+            for split in config.data.dev
+        ]
         if world.is_main:
             parameters = sum(parameter.numel() for parameter in model.parameters())
             print(

@@ -20,12 +20,13 @@ from torch.nn.parallel import DistributedDataParallel
 from summarymix.blocks.scheduled import find_scheduled, set_progress
 from summarymix.chunking import ChunkConfig
 from summarymix.configs import config_differences, plain
-from summarymix.data.augment import spec_augment
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
+from summarymix.data.training_data import NO_CUTS, Masks
 from summarymix.files import atomic_write
 from summarymix.model import Transducer, View
 from summarymix.runs import check_same_model, epoch_path, read_checkpoint, save_checkpoint
+from summarymix.seeding import reseed
 from summarymix.training.averaging import RunningMean
 from summarymix.training.checkpoint import (
     Progress,
@@ -44,7 +45,6 @@ from summarymix.training.memory_scan import explain_out_of_memory, scan_memory
 from summarymix.training.optim import clip_factor, make_optimizer, restore_optimizer
 from summarymix.training.precision import autocast
 from summarymix.training.schedule import learning_rate, loss_scales
-from summarymix.training.seeding import reseed
 from summarymix.training.stopping import StopRequest
 from summarymix.training.usage import Stopwatch, peak_memory
 from summarymix.training.validation import metric_of, plateau_notice, validate
@@ -63,8 +63,19 @@ class EpochData(Protocol):
     def batching(self) -> dict[str, Any]:
         """Everything that determines an epoch's batches, besides its number and the processes: names and values."""
 
-    def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
-        """The batches of an epoch for one process; every process gets the same number."""
+    def epoch(
+        self,
+        epoch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        skip_batches: int = 0,
+        done: Tensor = NO_CUTS,
+        masks: Iterable[Masks] = (),
+    ) -> Iterator[Batch]:
+        """The batches of an epoch for one process, without the cuts in ``done``; every process gets the same number."""
+
+    def done(self, epoch: int, world_size: int, num_batches: int, before: Tensor) -> Tensor:
+        """The cuts in ``before`` and in the first batches of all processes, for :meth:`epoch`."""
 
     def worst_batches(self) -> Iterable[tuple[str, Batch]]:
         """The batches that need the most memory, each with the reason."""
@@ -107,7 +118,7 @@ class Run:
         model: initialised model, which training changes.
         tokenizer: tokenizer of the model, for validation and checkpoints.
         train_data: batches to train on.
-        dev_data: the dev splits.
+        dev_data: this process's share of each dev split.
         world: this process and the others.
         recipe: name of the corpus, for the checkpoints.
 
@@ -137,24 +148,24 @@ class Run:
         self.train_data, self.dev_data, self.world = train_data, dev_data, world
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.scheduled = find_scheduled(model)
-        self.augment = spec_augment(config.data.spec_augment)
         self.optimizer = make_optimizer(model, config.optim)
         # Gradients of sums over utterances fit the range of half precision unscaled, so the scale starts at 1.
         self.scaler = torch.amp.GradScaler(world.device.type, init_scale=1.0, enabled=config.precision == "fp16")
         self.average = RunningMean(model)
         self.batching = {**train_data.batching(), "processes": world.size}
         self.progress = Progress()
+        self.done_before = NO_CUTS  # cuts of this epoch done before it was last divided into batches
         self.history: list[dict[str, Any]] = []
         self.validated: tuple[int, dict[str, dict[str, float]]] = -1, {}  # last step with a validation, and the result
 
         messages = [", ".join(f"{name}: {value}" for name, value in surroundings.items())]
         if unused := config.optim.without_effect():
             messages.append(f"Ignored options of another optimiser or schedule: {', '.join(unused)}")
-        is_new = self._restore_or_initialize(messages)
+        is_new, may_not_fit = self._restore_or_initialize(messages)
         self._open_log(messages)
         if is_new and config.init_from is None:
             self._measure_features()
-        if config.scan_memory is True or (config.scan_memory is None and world.device.type == "cuda"):
+        if config.scan_memory is True or (config.scan_memory is None and world.device.type == "cuda" and may_not_fit):
             scan_memory(model, train_data.worst_batches(), config, self.log, has_state=not is_new)
         self.log.record(
             "start", self.progress.step, epoch=self.progress.epoch, command=shlex.join(sys.argv), **surroundings
@@ -173,10 +184,15 @@ class Run:
         self.is_stopping = False  # as all processes have agreed
         self.epoch_is_over = False
 
-    def _restore_or_initialize(self, messages: list[str]) -> bool:
-        """Restore the newest checkpoint, or else load ``init_from``. Return True if there is no checkpoint."""
+    def _restore_or_initialize(self, messages: list[str]) -> tuple[bool, bool]:
+        """Restore the newest checkpoint, or else load ``init_from``.
+
+        Returns:
+            True if there is no checkpoint; and True if its batches and options were others.
+        """
         config, exp_dir = self.config, self.config.exp_dir
         path = newest_checkpoint(exp_dir)
+        is_other = True
         if path is not None:
             checkpoint = read_checkpoint(path)
             check_same_model(path, checkpoint, plain(self.model.config), self.tokenizer.state())
@@ -194,22 +210,31 @@ class Run:
                 )
             if changed := config_differences(checkpoint["config"], plain(config)):
                 messages.append(f"Options changed since that checkpoint: {', '.join(changed)}")
-            if self.progress.batch > 0 and checkpoint.get("batching") != self.batching:
-                self._begin_epoch_anew(checkpoint.get("batching", {}), messages)
+            is_other = bool(changed) or checkpoint.get("batching") != self.batching
+            self._restore_epoch(checkpoint, messages)
         elif config.init_from is not None:
             messages.append(initialize_from(config.init_from, self.model, self.tokenizer, config.reinit_vocab))
         place = f"the step to resume from: {exp_dir} must be one folder that all processes share"
         self.world.check_same(self.progress.step, place)
-        return path is None
+        return path is None, is_other
 
-    def _begin_epoch_anew(self, former: dict[str, Any], messages: list[str]) -> None:
-        """Go back to the epoch's beginning, because the batches done so far are not among its batches any more."""
-        self.progress.batch, self.progress.epoch_sums = 0, {}
-        changed = config_differences(former, self.batching) if former else ["an earlier version wrote the checkpoint"]
-        messages.append(
-            f"Epoch {self.progress.epoch} begins anew with the weights of step {self.progress.step}, because its "
-            f"batches are not those of the checkpoint: {', '.join(changed)}"
-        )
+    def _restore_epoch(self, checkpoint: dict[str, Any], messages: list[str]) -> None:
+        """Continue within an epoch; if its batches have changed, with new batches of the cuts that are left."""
+        former, done = checkpoint.get("batching", {}), checkpoint.get("done")
+        if done is not None and former == self.batching:
+            self.done_before = done[: checkpoint["num_done_before"]]
+        elif done is not None and len(done):
+            self.done_before, self.progress.batch = done, 0
+            messages.append(
+                f"Epoch {self.progress.epoch} continues with the cuts that are left, in new batches: "
+                f"{', '.join(config_differences(former, self.batching))}"
+            )
+        elif self.progress.batch > 0:
+            self.progress.batch, self.progress.epoch_sums = 0, {}
+            messages.append(
+                f"Epoch {self.progress.epoch} begins anew with the weights of step {self.progress.step}, because an "
+                "earlier version wrote the checkpoint"
+            )
 
     def _open_log(self, messages: list[str]) -> None:
         config, progress = self.config, self.progress
@@ -239,7 +264,14 @@ class Run:
     def groups(self) -> Iterator[list[Batch]]:
         """Yield this process's batches of each remaining step of the epoch, or until the run ends within it."""
         progress, world = self.progress, self.world
-        batches = self.train_data.epoch(progress.epoch, world.rank, world.size, progress.batch // world.size)
+        batches = self.train_data.epoch(
+            progress.epoch,
+            world.rank,
+            world.size,
+            progress.batch // world.size,
+            self.done_before,
+            self._masks(progress.step + progress.skipped),
+        )
         self.window, self.window_start = dict.fromkeys(SUMS, 0.0), monotonic()
         self.stopwatch = Stopwatch()
         title = f"epoch {progress.epoch}/{self.config.num_epochs}"
@@ -252,6 +284,11 @@ class Run:
                 break
             yield group
         self.bar.close()
+
+    def _masks(self, first_step: int) -> Iterator[Masks]:
+        """SpecAugment of the batches from a step on; skipped steps count, because batches are loaded ahead."""
+        for step in itertools.count(first_step):
+            yield from itertools.repeat(Masks(step, self.config.scales.num_views(step)), self.config.accumulate)
 
     def forward_backward(self, group: list[Batch]) -> Step:
         """Compute the gradient of a step's summed losses in the parameters, averaged over processes."""
@@ -267,13 +304,14 @@ class Run:
             rng = reseed(config.seed, first_number + i * world.size + world.rank)
             # No cut could be read. The other processes wait for this one's gradients, so it contributes zeros.
             is_empty = len(batch) == 0
-            given = _placeholder(config.data.num_mel_bins) if is_empty else batch
-            lengths = given.feature_lengths.to(world.device)
+            given = _placeholder(config.data.num_mel_bins, len(batch.views)) if is_empty else batch
+            lengths = given.feature_lengths.to(world.device, non_blocking=True)
             views = [
-                View(features.to(world.device), config.chunk.sample(rng, self.model.encoder.chunk_multiple))
-                for features in self.augment(
-                    given.features, given.feature_lengths, progress.step, config.scales.num_views(progress.step)
+                View(
+                    features.to(world.device, non_blocking=True),
+                    config.chunk.sample(rng, self.model.encoder.chunk_multiple),
                 )
+                for features in given.views
             ]
             # Processes synchronise only in the backward pass of the step's last batch.
             is_last = i == len(group) - 1
@@ -438,6 +476,7 @@ class Run:
         self.log.record("epoch", progress.step, epoch=epoch, **means, **counts)
         self.history.append({"epoch": epoch, "step": progress.step, "train": means, "valid": valid})
         progress.epoch, progress.batch, progress.epoch_sums = epoch + 1, 0, {}
+        self.done_before = NO_CUTS
         if self.world.is_main:
             save_checkpoint(epoch_path(config.exp_dir, epoch), self.snapshot())
             dev_losses = {h["epoch"]: _mean_loss(h["valid"]) for h in self.history}
@@ -460,6 +499,7 @@ class Run:
 
     def snapshot(self) -> dict[str, Any]:
         """The content of a checkpoint."""
+        progress, before = self.progress, self.done_before
         return {
             "model": self.model.state_dict(),
             "model_avg": self.average.state_dict(),
@@ -467,11 +507,13 @@ class Run:
             "tokens": self.tokenizer.state(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "progress": asdict(self.progress) | {"log_lines": self.log.lines},
+            "progress": asdict(progress) | {"log_lines": self.log.lines},
             "history": self.history,
             "validated": self.validated,
             "config": plain(self.config),
             "batching": self.batching,
+            "done": self.train_data.done(progress.epoch, self.world.size, progress.batch, before),
+            "num_done_before": len(before),
             "recipe": self.recipe,
         }
 
@@ -481,9 +523,10 @@ class Run:
         return self.world.size / max(sums["frames"], 1.0)
 
 
-def _placeholder(num_mel_bins: int) -> Batch:
+def _placeholder(num_mel_bins: int, num_views: int) -> Batch:
     """A batch of one second of zeros, for a process whose batch is empty."""
-    return Batch(torch.zeros(1, 100, num_mel_bins), torch.tensor([100]), [[]], [""], [""], 0.0)
+    features = torch.zeros(1, 100, num_mel_bins)
+    return Batch(features, torch.tensor([100]), [[]], [""], [""], 0.0, [features] * (num_views - 1))
 
 
 def _select(batch: Batch, mask: Tensor) -> Batch:
@@ -496,6 +539,7 @@ def _select(batch: Batch, mask: Tensor) -> Batch:
         texts=[batch.texts[i] for i in keep],
         cut_ids=[batch.cut_ids[i] for i in keep],
         seconds=batch.seconds * len(keep) / max(len(batch), 1),
+        other_views=[view[keep] for view in batch.other_views],
     )
 
 

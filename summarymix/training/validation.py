@@ -14,7 +14,7 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.ctc import CTCGreedySearch
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.model import Transducer
-from summarymix.scoring.metrics import METRICS, Metric, choose_metric
+from summarymix.scoring.metrics import METRICS, Metric, count_scripts, metric_of_scripts
 from summarymix.scoring.results import count_errors
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import World
@@ -44,7 +44,15 @@ def validate(
     """Mean losses per encoder frame and error rates over all dev data, for each of ``config.validation``.
 
     Losses have their weights after warm-up, so that values compare across the run; the consistency loss is left out. A
-    non-finite loss of any utterance makes the mean non-finite. Each process takes its share of the batches.
+    non-finite loss of any utterance makes the mean non-finite.
+
+    Args:
+        model: the model.
+        tokenizer: its tokens.
+        dev_data: this process's share of each dev split.
+        config: configuration of the run.
+        world: this process and the others.
+        stop_request: ends the validation early.
 
     Returns:
         By setting name: ``loss`` and its parts ``simple``, ``pruned`` and ``ctc``; ``wer`` of the transducer and
@@ -57,16 +65,14 @@ def validate(
     transducer, ctc = (kind(model, unk_id=tokenizer.unk_id) for kind in (GreedySearch, CTCGreedySearch))
     settings = [ChunkConfig.from_ms(*setting) for setting in config.validation]
     tallies = [_Tally() for _ in settings]
-    references: list[str] = []  # of all processes, so that all choose the same metric
+    references: list[str] = []
     model.eval()
-    for number, batch in enumerate(chain(*dev_data)):
+    for batch in chain(*dev_data):
         if stop_request:
             break
         references += batch.texts
-        if number % world.size != world.rank:
-            continue
-        features = batch.features.to(world.device)  # (N, T, F)
-        lengths = batch.feature_lengths.to(world.device)
+        features = batch.features.to(world.device, non_blocking=True)  # (N, T, F)
+        lengths = batch.feature_lengths.to(world.device, non_blocking=True)
         for chunk, tally in zip(settings, tallies, strict=True):
             with autocast(world.device, config.precision):
                 encoder_out, num_frames = model.encoder(features, lengths, chunk)  # (N, T', D), (N,)
@@ -85,7 +91,8 @@ def validate(
     model.train()
     if world.sum(torch.tensor(float(bool(stop_request)), device=world.device)) > 0:
         return {}
-    metric = choose_metric(references)
+    scripts = torch.tensor(count_scripts(references), dtype=torch.float64, device=world.device)
+    metric = metric_of_scripts(*world.sum(scripts).tolist())  # the same in all processes
     return {
         setting_name(*setting): tally.means(scales, metric, world)
         for setting, tally in zip(config.validation, tallies, strict=True)

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from batch_cases import config_for, ids, rewrite, tiny_cuts
+from batch_cases import assert_same, config_for, ids, rewrite, tiny_cuts
 
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.loading import Batch
@@ -49,3 +49,17 @@ def test_all_unreadable_is_fatal(prepare, tokenizer: Tokenizer) -> None:
         path.unlink()
     with pytest.raises(RuntimeError, match=r"None of the first 40 cuts could be read, for example .*\.flac"):
         list(EvalData(config_for(fbank), tokenizer, "train", output_lengths))
+
+
+def test_processes_load_their_share_alone(prepare, tokenizer: Tokenizer, monkeypatch) -> None:
+    fbank = prepare()
+    arguments = config_for(fbank), tokenizer, "train", output_lengths, None, True
+    whole = list(EvalData(*arguments))
+    for rank in range(3):
+        data = EvalData(*arguments, rank, 3)
+        loaded: list[str] = []
+        original = data._loader._features
+        monkeypatch.setattr(data._loader, "_features", lambda cut, o=original, to=loaded: to.append(cut.id) or o(cut))
+        assert_same(data, whole[rank::3])
+        assert loaded == [cut_id for batch in whole[rank::3] for cut_id in batch.cut_ids]
+    assert list(EvalData(*arguments, 30, 31)) == []

@@ -1,6 +1,7 @@
 """Utterances with silence around them, and joined ones, against their parts."""
 
 import math
+import random
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,10 +20,10 @@ from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.data.noise import NoiseConfig, NoiseMixer
 from summarymix.data.shar import export_split
-from summarymix.data.silence import SILENCE, SilenceConfig, WithSilence
+from summarymix.data.silence import SILENCE, SilenceConfig, Sizes, plan_silence, with_silence
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
-from summarymix.data.training_data import TrainData
+from summarymix.data.training_data import NO_CUTS, TrainData
 from summarymix.encoder.subsampling import output_lengths
 
 BOTH = SilenceConfig(probability=0.5, join_probability=0.5)
@@ -37,7 +38,27 @@ def manifest(fbank: Path) -> dict[str, Cut]:
 
 
 def drawn(data: TrainData, epoch: int = 1) -> list[Cut]:
-    return list(data._cuts(epoch))
+    """The utterances of an epoch as they are loaded."""
+    plan = data._planned(epoch, 1, NO_CUTS)
+    return [cut for number in range(len(plan.batches)) for cut in data._loader.cuts(plan.task(epoch, number, None))]
+
+
+def made(cuts: list[Cut], config: SilenceConfig, max_seconds: float = 20.0) -> list[Cut]:
+    """The cuts with silence."""
+    seconds = np.array([cut.duration for cut in cuts])
+    rates = np.array([cut.sampling_rate for cut in cuts], np.int32)
+    ones = np.ones(len(cuts), np.int32)
+    utterances = plan_silence(
+        np.arange(len(cuts), dtype=np.int32),
+        Sizes(seconds, ones, ones, ones, rates),
+        config,
+        lambda seconds, needed: seconds <= max_seconds,
+        np.random.default_rng(0),
+    )
+    parts = utterances.select(np.arange(len(utterances.seconds)))
+    joined = [with_silence(part, [cuts[i] for i in part.cuts], config, random.Random(0)) for part in parts]
+    assert [cut.duration for cut in joined] == pytest.approx(utterances.seconds.tolist(), abs=1e-7)
+    return joined
 
 
 @pytest.mark.parametrize("backend", ["lhotse", "kaldi-native-fbank"])
@@ -200,7 +221,7 @@ def test_sample_rates_are_not_joined(prepare) -> None:
         cut.drop_features().resample(8000) if i % 3 else cut.drop_features()
         for i, cut in enumerate(manifest(prepare(count=12)).values())
     ]
-    joined = list(WithSilence(CutSet(cuts), SilenceConfig(1.0, 1.0), "0", lambda cut: True))
+    joined = made(cuts, SilenceConfig(1.0, 1.0), math.inf)
     assert sum(len(utterances(cut)) for cut in joined) == 12
     assert len(joined) == 8
     for cut in joined:
@@ -216,7 +237,7 @@ def test_noise_is_mixed_in_as_without_silence(on_the_fly: bool, prepare, tmp_pat
     noise = NoiseConfig(str(tmp_path / "noise.jsonl.gz"), 1.0, (10.0, 10.0))
     mixer = NoiseMixer(noise, 0, on_the_fly, 16000, 80)
     quiet = SilenceConfig(1.0, 0.5, noise_db=(-200, -200))
-    silent = CutSet(list(WithSilence(CutSet(cuts[1:]), quiet, "0", lambda cut: cut.duration < 20)))
+    silent = CutSet(made(cuts[1:], quiet))
     for cut, mixed in zip(silent, mixer.mix(silent, 0, 0), strict=True):
         first = utterances(cut)[0]
         assert [one.id for one in utterances(mixed)] == [one.id for one in utterances(cut)]

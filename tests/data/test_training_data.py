@@ -1,14 +1,29 @@
-import pytest
-from batch_cases import ids, rewrite, tiny_cuts, train_data
-from lhotse import CutSet
+import itertools
+from pathlib import Path
 
+import pytest
+import torch
+from batch_cases import assert_same, ids, rewrite, tiny_cuts, train_data
+
+from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.cuts import NO_SPEECH
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.loading import Batch
 from summarymix.data.manifests import cuts_path, write_manifest
+from summarymix.data.silence import SilenceConfig
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
+from summarymix.data.training_data import Masks, TrainData
 from summarymix.encoder.subsampling import output_lengths
+
+
+def spy_on_loading(data: TrainData, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A list that gets the id of each cut that is loaded."""
+    loaded: list[str] = []
+    loader = data._loader._loader
+    original = loader._features
+    monkeypatch.setattr(loader, "_features", lambda cut: loaded.append(cut.id) or original(cut))
+    return loaded
 
 
 def test_epoch_depends_on_seed_and_number_alone(prepare, tokenizer: Tokenizer) -> None:
@@ -25,9 +40,7 @@ def test_skipped_batches_are_not_loaded(world_size: int, prepare, tokenizer: Tok
     data = train_data(prepare(), tokenizer)
     rank = world_size - 1
     whole = ids(data.epoch(2, rank, world_size))
-    loaded: list[str] = []
-    original = data._loader._features
-    monkeypatch.setattr(data._loader, "_features", lambda cut: loaded.append(cut.id) or original(cut))
+    loaded = spy_on_loading(data, monkeypatch)
     assert ids(data.epoch(2, rank, world_size, skip_batches=3)) == whole[3:]
     assert loaded == [cut_id for batch in whole[3:] for cut_id in batch]
 
@@ -35,9 +48,7 @@ def test_skipped_batches_are_not_loaded(world_size: int, prepare, tokenizer: Tok
 def test_worst_batches_are_found_without_loading_the_others(prepare, tokenizer: Tokenizer, monkeypatch) -> None:
     data = train_data(prepare(), tokenizer)
     whole = list(data.epoch(1))
-    loaded: list[str] = []
-    original = data._loader._features
-    monkeypatch.setattr(data._loader, "_features", lambda cut: loaded.append(cut.id) or original(cut))
+    loaded = spy_on_loading(data, monkeypatch)
     worst = dict(data.worst_batches())
     assert loaded == [cut_id for batch in worst.values() for cut_id in batch.cut_ids]
     assert len(loaded) < 40
@@ -128,8 +139,9 @@ def test_references_have_the_form_of_the_tokens(prepare) -> None:
         cuts[0].supervisions[0].text = "One, two!"
 
     rewrite(fbank, write)
-    data = train_data(fbank, Tokenizer.train(["ONE TWO"] * 3, 100, "char", "upper", "remove"))
-    dev = EvalData(data.config, data._tokenizer, "train", output_lengths)
+    tokenizer = Tokenizer.train(["ONE TWO"] * 3, 100, "char", "upper", "remove")
+    data = train_data(fbank, tokenizer)
+    dev = EvalData(data.config, tokenizer, "train", output_lengths)
     assert dev.coverage.unwritable == 0
     assert [batch.texts for batch in dev] == [batch.texts for batch in data.epoch(1)] == [["ONE TWO"]]
 
@@ -146,10 +158,81 @@ def test_as_few_cuts_as_that(count: int, prepare, tokenizer: Tokenizer) -> None:
     assert sum(len(batch) for batch in data.epoch(0)) == count
 
 
-def test_lhotse_sampler_is_not_eager(prepare, tokenizer: Tokenizer, recwarn) -> None:
-    """lhotse warns when cuts are held in memory or cannot go to worker processes."""
-    data = train_data(prepare(), tokenizer)
-    list(data.epoch(0))
-    list(EvalData(data.config, tokenizer, "train", output_lengths))
-    assert not [str(w.message) for w in recwarn if "eager" in str(w.message) or "lambda" in str(w.message)]
-    assert isinstance(next(data._batches(0, 0, 1)), CutSet)
+CHANGES = [
+    {"max_duration": 3.0},
+    {"num_buckets": 1},
+    {"max_seconds": 2.5},
+    {"train": ["a", "b"]},
+    {"train": ["b", "c"]},
+    {"silence": SilenceConfig(0.5, 0.5)},
+    {},
+]
+
+
+@pytest.mark.parametrize("silence", [SilenceConfig(), SilenceConfig(0.5, 0.5)], ids=["", "silence"])
+@pytest.mark.parametrize("change", CHANGES, ids=str)
+def test_epoch_is_resumed_with_whatever_has_changed(
+    change: dict, silence: SilenceConfig, prepare, tokenizer: Tokenizer
+) -> None:
+    """Twice: three processes, then two with the change, then five. Counted by id, no cut is lost or repeated."""
+    fbank = prepare(count=60)
+    cuts = tiny_cuts(fbank)
+    parts = {"a": cuts[:25], "b": cuts[25:], "c": cuts[:25][::-1]}
+    for split, part in parts.items():
+        write_manifest(part, cuts_path(fbank, "tiny", split))
+
+    def names(batches: list[Batch]) -> list[str]:
+        return [name for batch in ids(batches) for cut_id in batch for name in cut_id.split("+")]
+
+    def consume(data: TrainData, world_size: int, rounds: int | None, *done: torch.Tensor) -> list[str]:
+        ranks = [list(itertools.islice(data.epoch(1, r, world_size, 0, *done), rounds)) for r in range(world_size)]
+        return names(list(itertools.chain(*ranks)))
+
+    first = train_data(fbank, tokenizer, silence=silence)
+    seen = consume(first, 3, 2)
+    done = first.done(1, 3, 6)
+    second = train_data(fbank, tokenizer, **({"silence": silence} | change))
+    seen += consume(second, 2, 1, done)
+    done = second.done(1, 2, 2, done)
+    third = train_data(fbank, tokenizer, **({"silence": silence} | change | {"max_duration": 5.0}))
+    seen += consume(third, 5, None, done)
+    left_out = {cut.id for cut in cuts if cut.duration > change.get("max_seconds", 20.0)} - set(seen)
+    assert sorted([*seen, *left_out]) == sorted(cut.id for cut in cuts)
+    assert len(done) < 60
+    assert consume(third, 2, None, third.done(1, 5, 1000, done)) == []
+
+
+MASKS = SpecAugmentConfig(probability=1.0, warmup_steps=0)
+
+
+def test_workers_mask_batches_by_seed_and_number(prepare, tokenizer: Tokenizer) -> None:
+    """Masks do not depend on the number of workers, on processes, or on where the epoch was resumed."""
+    fbank = prepare()
+    plain = list(train_data(fbank, tokenizer).epoch(1))
+    data = train_data(fbank, tokenizer, spec_augment=MASKS)
+    masks = [Masks(1 + step // 2, 1 + (step > 2)) for step in range(100)]
+    masked = list(data.epoch(1, masks=masks))
+    assert [len(batch.views) for batch in masked] == [num_views for _, num_views in masks[: len(masked)]]
+    for batch, without in zip(masked, plain, strict=True):
+        assert batch.cut_ids == without.cut_ids
+        assert not any(torch.equal(view, without.features) for view in batch.views)
+    assert not torch.equal(*masked[-1].views)
+    for workers in (1, 2):
+        others = list(train_data(fbank, tokenizer, spec_augment=MASKS, num_workers=workers).epoch(1, masks=masks))
+        assert_same(others, masked)
+    assert_same(data.epoch(1, 0, 1, 4, masks=masks[4:]), masked[4:])
+    for rank in (0, 1):
+        whole = len(masked) // 2 * 2
+        assert_same(list(data.epoch(1, rank, 2, masks=masks[rank::2]))[: whole // 2], masked[rank:whole:2])
+    again = train_data(fbank, tokenizer, seed=0, spec_augment=SpecAugmentConfig(probability=1.0, warmup_steps=10**9))
+    assert_same(again.epoch(1, masks=masks[:3]), plain)
+
+
+def test_only_one_process_lists_what_is_skipped(prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    fbank = prepare(count=8)
+    rewrite(fbank, lambda cuts: setattr(cuts[0].supervisions[0], "text", ""))
+    data = train_data(fbank, tokenizer)
+    data.skipped_path.unlink()
+    arguments = data._problems._output_lengths, 0, data.skipped_path
+    assert TrainData(data.config, tokenizer, *arguments, list_skipped=False).skipped == {"empty transcript": 1}
+    assert not data.skipped_path.exists()

@@ -9,25 +9,26 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.config import DataConfig
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
+from summarymix.data.training_data import NO_CUTS, Masks
 from summarymix.encoder.conformer import ConformerConfig
 from summarymix.model import ModelConfig, Transducer
+from summarymix.seeding import reseed
 from summarymix.training.checkpoint import Progress
 from summarymix.training.config import TrainConfig
 from summarymix.training.distributed import join_world
 from summarymix.training.loop import train
 from summarymix.training.run import Run
 from summarymix.training.schedule import LossScales, OptimConfig
-from summarymix.training.seeding import reseed
 
 NUM_BINS = 20
 LETTERS = "abcde"
@@ -36,7 +37,7 @@ TOKENIZER = Tokenizer.train([" ".join(LETTERS)], 20, "char")
 
 
 def toy_config(exp_dir: Path, **changes: Any) -> TrainConfig:
-    """Two layers, two epochs of eight batches, with dropout, augmentation and every kind of checkpoint."""
+    """Two layers, two epochs of eight batches, with dropout and every kind of checkpoint."""
     options: dict[str, Any] = {
         "exp_dir": exp_dir,
         "num_epochs": 2,
@@ -47,9 +48,7 @@ def toy_config(exp_dir: Path, **changes: Any) -> TrainConfig:
             joiner_dim=16,
             dropout=0.1,
         ),
-        "data": DataConfig(
-            num_mel_bins=NUM_BINS, spec_augment=SpecAugmentConfig(time_warp=10, freq_mask_bins=3, time_mask_frames=5)
-        ),
+        "data": DataConfig(num_mel_bins=NUM_BINS),
         "optim": OptimConfig(lr=3e-3, warmup_steps=4),
         "scales": LossScales(warmup_steps=6),
         "save_every_steps": 3,
@@ -78,15 +77,27 @@ class ToyData:
     def batching(self) -> dict[str, Any]:
         return {"batches": self.num_batches}
 
-    def epoch(self, epoch: int, rank: int = 0, world_size: int = 1, skip_batches: int = 0) -> Iterator[Batch]:
-        for number in range(rank + skip_batches * world_size, self.num_batches, world_size):
+    def epoch(
+        self,
+        epoch: int,
+        rank: int = 0,
+        world_size: int = 1,
+        skip_batches: int = 0,
+        done: torch.Tensor = NO_CUTS,
+        masks: Iterable[Masks] = (),
+    ) -> Iterator[Batch]:
+        numbers = range(rank + skip_batches * world_size, self.num_batches, world_size)
+        for number, (_, num_views) in zip(numbers, itertools.chain(masks, itertools.repeat((0, 1))), strict=False):
             if rank == self.fail_on_rank and number > 3:
                 raise OSError("this process fails")
             batch = self.batch(epoch, number)
             if self.spoil and epoch > 0:
                 batch.features[{1: slice(0, 1), 3: slice(0, 3)}.get(number, slice(0))] = math.nan
                 batch = EMPTY if number == 5 else batch
-            yield batch
+            yield replace(batch, other_views=[batch.features.clone() for _ in range(num_views - 1)])
+
+    def done(self, epoch: int, world_size: int, num_batches: int, before: torch.Tensor) -> torch.Tensor:
+        return NO_CUTS
 
     def batch(self, epoch: int, number: int) -> Batch:
         rng = random.Random(f"{epoch} {number}")
@@ -127,7 +138,8 @@ def run(config: TrainConfig, data: Any = None) -> tuple[Progress, Transducer]:
     data = data or ToyData()
     model = toy_model(config)
     with join_world() as world:
-        return train(Run(config, model, TOKENIZER, data, [data.dev()], world, "toy")), model
+        dev_data = [data.dev()[world.rank :: world.size]]
+        return train(Run(config, model, TOKENIZER, data, dev_data, world, "toy")), model
 
 
 def die_in_write(number: int) -> None:

@@ -51,6 +51,10 @@ def test_table_to_tokens(run, table: Path, tmp_path: Path) -> None:
     assert "l: 15 tokens from 9 transcripts" in result.out
     assert Tokenizer.from_lang_dir(tmp_path / "l").vocab_size == 15
 
+    result = run("local/index_cuts.py", "--prefix", "p", "--splits", "train", "--lang-dir", "l", "--nj", 2)
+    assert result.code == 0, result.err
+    assert "train: 7 cuts indexed in data/fbank/p_cuts_train.index" in result.out
+
 
 def test_speakers_in_two_splits_are_refused_if_asked(run, table: Path, tmp_path: Path) -> None:
     table.write_text(table.read_text().replace("s3", "s2"))

@@ -160,6 +160,16 @@ def test_features(tmp_path: Path, monkeypatch, capsys) -> None:
         assert result["difference_to_lhotse"] < 2e-3
 
 
+def test_data(tmp_path: Path, monkeypatch, capsys) -> None:
+    results = run_benchmark("data --cuts 300 200 --ranks 1 3 --max-duration 60", tmp_path, monkeypatch)["results"]
+    assert "Training data, batches of 60 s" in capsys.readouterr().out
+    assert [result["cuts"] for result in results["figures"]] == [300, 200]
+    for result in results["figures"]:
+        assert result["start_seconds"] < result["index_seconds"]
+        assert list(result["step_seconds"]) == ["1", "3"]
+        assert result["shared_bytes_per_cut"] <= 100
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

@@ -51,7 +51,8 @@ def test_model_comes_back_with_its_configuration_and_tokens(exp_dir: Path) -> No
 
 
 def test_checkpoint_says_nothing_about_the_machine(exp_dir: Path) -> None:
-    names = "model model_avg model_config tokens optimizer scaler progress history config batching recipe"
+    names = "model model_avg model_config tokens optimizer scaler progress validated history config batching recipe"
+    names += " done num_done_before"
     assert set(read_checkpoint(exp_dir / "epoch-4.pt")) == {*names.split(), "summarymix_version"}
 
 

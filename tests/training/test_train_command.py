@@ -77,14 +77,13 @@ def test_run_stopped_within_an_epoch_continues_with_the_batches_that_are_left(
         (["--data.num-workers", "0", "--accumulate", "2", "--seed=42"], None),
         (["--data.max-duration", "8"], r"data\.max_duration was 4\.0 and is 8\.0"),
         (["--data.num-buckets", "2"], r"data\.num_buckets was 30 and is 2"),
-        (["--data.shuffle-buffer", "3"], r"data\.shuffle_buffer was 20000 and is 3"),
         (["--data.max-seconds", "1.5"], r"training cuts was 11 \(checksum \w+\) and is \d+ \(checksum \w+\)"),
         (["--data.silence.probability", "1"], r"data\.silence\.probability was 0\.0 and is 1\.0"),
         (["--data.train", "[train, dev]"], r"training cuts was 11 .* and is 15"),
         (["--seed", "1"], "seed was 42 and is 1"),
     ],
 )
-def test_epoch_with_other_batches_begins_anew_and_loses_nothing(
+def test_epoch_continues_with_other_batches_and_neither_loses_nor_repeats_a_cut(
     recipe: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], options: list[str], told: str
 ) -> None:
     update = Run.update
@@ -100,17 +99,26 @@ def test_epoch_with_other_batches_begins_anew_and_loses_nothing(
     assert 0 < len(before) < 10
     capsys.readouterr()
     main("toy", ["--exp-dir", "exp", "--num-epochs", "1", *options])
-    after = trained_on[len(before) :]
     said = capsys.readouterr().err
     if told is None:
-        assert "begins anew" not in said
-        after = trained_on
+        assert "new batches" not in said
     else:
-        assert re.search(rf"Epoch 1 begins anew with the weights of step 2, because .*{told}", said)
+        assert re.search(rf"Epoch 1 continues with the cuts that are left, in new batches: .*{told}", said)
     cuts = {f"train-{i}" for i in range(12)} | ({f"dev-{i}" for i in range(4)} if "[train, dev]" in options else set())
     for name in ("skipped.tsv", "skipped-unreadable.tsv"):
-        cuts -= {item.id for item in SkippedItems.read(Path("exp", name)).items}
-    assert Counter(after) == Counter(cuts)
+        cuts -= {item.id for item in SkippedItems.read(Path("exp", name)).items} - set(before)
+    assert Counter(trained_on) == Counter(cuts)
+
+
+def test_epoch_of_an_earlier_version_begins_anew(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main("toy", ["--exp-dir", "exp", "--num-epochs", "1", "--max-steps", "2"])
+    path = Path("exp/checkpoint-2.pt")
+    checkpoint = read_checkpoint(path)
+    del checkpoint["done"], checkpoint["num_done_before"]
+    torch.save(checkpoint, path)
+    main("toy", ["--exp-dir", "exp", "--num-epochs", "1"])
+    said = capsys.readouterr().err
+    assert "Epoch 1 begins anew with the weights of step 2, because an earlier version wrote the checkpoint" in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

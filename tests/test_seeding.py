@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from summarymix.training.seeding import reseed
+from summarymix.seeding import reseed
 
 
 def draw(*key: int | str) -> tuple[float, ...]:

@@ -1,0 +1,298 @@
+"""Index of a split: the place and the sizes of each cut, in memory-mapped arrays.
+
+It is made once, beside the manifest::
+
+    data/fbank/mini_cuts_train.index/
+        1a2b3c4d5e6f7a8b/          the manifest's content
+            cuts.jsonl             lhotse's cuts, one a line, which can be read from any place
+            offset.npy …           a column for each number of a cut (COLUMNS)
+            tokens-0123456789ab/   columns that depend on the tokens (TOKEN_COLUMNS)
+
+Training selects, shuffles and divides cuts by these arrays alone, about 50 bytes a cut that all processes of a machine
+share. lhotse parses a cut from its line when it is loaded.
+"""
+
+import errno
+import fcntl
+import hashlib
+import os
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from lhotse.cut import Cut
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from summarymix.data.config import DataConfig
+from summarymix.data.cut_filter import ctc_frames_needed
+from summarymix.data.cuts import has_no_speech, transcript
+from summarymix.data.manifests import CutSource
+from summarymix.data.tokens import Tokenizer
+from summarymix.files import atomic_write, new_folder, remove_own
+
+COLUMNS = {"seconds": "f8", "frames": "i4", "sample_rate": "i4", "id": "i8"}
+"""Duration; stored feature frames, -1 without features; sample rate; hash of the id."""
+TOKEN_COLUMNS = {"tokens": "i4", "needed": "i4", "first": "i4", "last": "i4"}
+"""Number of tokens, -1 if the transcript is missing; fewest encoder frames for them, -1 with an unknown character;
+first and last token, -1 without."""
+
+_FORMAT = "1"  # increase it when the columns or their meaning change
+_CUTS_AT_A_TIME = 1000
+_FILES = r"cuts\.jsonl|\w+\.npy|tokens-[0-9a-f]+|\..*\.part"
+
+
+class CutIndex:
+    """The cuts of a split by number. Pickled, it is only the paths, so that worker processes share the arrays.
+
+    Args:
+        folder: folder of the index.
+        tokens: name of its folder for the tokens.
+        source: parser of the lines.
+    """
+
+    def __init__(self, folder: Path, tokens: str, source: CutSource) -> None:
+        self._arguments = folder, tokens, source
+        self._source = source
+        self._offset = np.load(folder / "offset.npy", mmap_mode="r")
+        self._columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
+        self._columns |= {name: np.load(folder / tokens / f"{name}.npy", mmap_mode="r") for name in TOKEN_COLUMNS}
+        self._file = open(folder / "cuts.jsonl", "rb", buffering=0)  # noqa: SIM115 - open as long as the index
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return CutIndex, self._arguments
+
+    def __len__(self) -> int:
+        return len(self._offset) - 1
+
+    def __getitem__(self, number: int) -> Cut:
+        return self._source.parse(_read_line(self._file, self._offset, number))
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column of COLUMNS or TOKEN_COLUMNS, one value a cut."""
+        return self._columns[name]
+
+
+class Corpus:
+    """The cuts of several splits, numbered together."""
+
+    def __init__(self, splits: dict[str, CutIndex]) -> None:
+        """
+        Args:
+            splits: index of each split by its location.
+
+        Raises:
+            ValueError: a cut occurs in two splits.
+        """
+        self._splits = list(splits.values())
+        self._starts = [0, *np.cumsum([len(split) for split in self._splits]).tolist()]
+        if len(splits) > 1 and (number := _first_repeated(self.column("id"))) is not None:
+            raise ValueError(_occurs_twice(self[number].id, list(splits)[self._split_of(number)]))
+
+    def __len__(self) -> int:
+        return self._starts[-1]
+
+    def __getitem__(self, number: int) -> Cut:
+        split = self._split_of(number)
+        return self._splits[split][number - self._starts[split]]
+
+    def column(self, name: str) -> NDArray[Any]:
+        """A column of all splits; memory-mapped if there is only one."""
+        columns = [split.column(name) for split in self._splits]
+        return columns[0] if len(columns) == 1 else np.concatenate(columns)
+
+    def _split_of(self, number: int) -> int:
+        return bisect_right(self._starts, number) - 1
+
+
+def open_corpus(config: DataConfig, splits: Sequence[str], tokenizer: Tokenizer, spare_dir: Path) -> Corpus:
+    """Open splits by their indexes, which are made if there are none for this content and these tokens.
+
+    Args:
+        config: data options.
+        splits: names of the splits.
+        tokenizer: turns transcripts into token ids.
+        spare_dir: folder for the indexes of splits whose own folder is remote or read-only.
+
+    Raises:
+        FileNotFoundError: a split does not exist.
+        ValueError: a line is not a cut, or a cut occurs twice.
+    """
+    return Corpus({config.location(split): open_index(config, split, tokenizer, spare_dir) for split in splits})
+
+
+def open_index(
+    config: DataConfig, split: str, tokenizer: Tokenizer, spare_dir: Path | None, executor: Executor | None = None
+) -> CutIndex:
+    """Open the index of a split, and make it first if necessary; other processes wait for the one that makes it.
+
+    Args:
+        config: data options.
+        split: name of the split.
+        tokenizer: turns transcripts into token ids.
+        spare_dir: folder for the index if the split's own folder is remote or read-only.
+        executor: runs the work; None: this process.
+
+    Raises:
+        FileNotFoundError: the split does not exist.
+        ValueError: a line is not a cut, or a cut occurs twice.
+        OSError: the index cannot be written.
+    """
+    source = config.source(split)
+    mark = hashlib.blake2b(f"{_FORMAT} {source.mark()}".encode(), digest_size=8).hexdigest()
+    tokens = f"tokens-{hashlib.blake2b(repr(tokenizer.state()).encode(), digest_size=6).hexdigest()}"
+    folders = [config.index_dir(split)]
+    if spare_dir is not None:
+        folders.append(spare_dir / "index" / f"{config.prefix}_cuts_{split}.index")
+    places = [folder / mark for folder in folders if folder is not None]
+    for place in places:
+        if (place / tokens).is_dir():
+            return CutIndex(place, tokens, source)
+    for place in places:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with _locked(place.parent / ".lock"):
+                _make(place, tokens, source, tokenizer, config.location(split), executor)
+        except OSError as error:
+            if place != places[-1] and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                continue
+            raise
+        return CutIndex(place, tokens, source)
+    raise AssertionError
+
+
+def _make(
+    place: Path, tokens: str, source: CutSource, tokenizer: Tokenizer, location: str, executor: Executor | None
+) -> None:
+    """Write what an index lacks."""
+    if (place / tokens).is_dir():
+        return
+    measure = partial(_measure_all, source=source, tokenizer=tokenizer, location=location, executor=executor)
+    if place.is_dir():
+        columns = measure(place)
+        with _new_folder(place / tokens) as folder:
+            _save(folder, columns, TOKEN_COLUMNS)
+        return
+    with _new_folder(place) as folder:
+        _copy_lines(source, folder)
+        columns = measure(folder)
+        _save(folder, columns, COLUMNS)
+        (folder / tokens).mkdir()
+        _save(folder / tokens, columns, TOKEN_COLUMNS)
+        if (number := _first_repeated(columns["id"])) is not None:
+            raise ValueError(_occurs_twice(CutIndex(folder, tokens, source)[number].id, location))
+    for former in place.parent.iterdir():  # of a manifest that has been replaced, or of a process that was killed
+        if former.is_dir() and former != place:
+            remove_own(former, _FILES)
+
+
+def _copy_lines(source: CutSource, folder: Path) -> None:
+    """Write ``cuts.jsonl``, and the first byte of each line and the end as ``offset.npy``."""
+    offsets = [np.zeros(1, np.int64)]
+    with atomic_write(folder / "cuts.jsonl", "wb") as file:
+        lengths: list[int] = []
+        for line in source.lines():
+            file.write(line)
+            lengths.append(len(line))
+            if len(lengths) == 1 << 16:
+                offsets.append(offsets[-1][-1] + np.cumsum(lengths))
+                lengths.clear()
+    offsets.append(offsets[-1][-1] + np.cumsum(lengths, dtype=np.int64))
+    _save(folder, {"offset": np.concatenate(offsets)}, {"offset": "i8"})
+
+
+def _measure_all(
+    folder: Path, source: CutSource, tokenizer: Tokenizer, location: str, executor: Executor | None
+) -> dict[str, NDArray[Any]]:
+    """All columns of the cuts in a folder."""
+    work = partial(_measure, folder, source, tokenizer, location)
+    begins = range(0, len(np.load(folder / "offset.npy", mmap_mode="r")) - 1, _CUTS_AT_A_TIME)
+    run: Callable[..., Any] = map if executor is None else executor.map
+    # Shown after five seconds, in logs too, because training waits for it.
+    bar = tqdm(run(work, begins), f"Index of {location} (once)", len(begins), unit="k cuts", delay=5, mininterval=5)
+    columns = COLUMNS | TOKEN_COLUMNS
+    parts = [[np.zeros(0, dtype) for dtype in columns.values()], *bar]
+    return {name: np.concatenate(arrays) for name, arrays in zip(columns, zip(*parts, strict=True), strict=True)}
+
+
+def _measure(folder: Path, source: CutSource, tokenizer: Tokenizer, location: str, begin: int) -> list[NDArray[Any]]:
+    """All columns of the next thousand cuts."""
+    offset = np.load(folder / "offset.npy", mmap_mode="r")
+    rows = []
+    with open(folder / "cuts.jsonl", "rb") as file:
+        for number in range(begin, min(begin + _CUTS_AT_A_TIME, len(offset) - 1)):
+            try:
+                rows.append(_measure_cut(source.parse(_read_line(file, offset, number)), tokenizer))
+            except Exception as error:
+                message = str(error).split("[extra info]")[0].strip()
+                raise ValueError(
+                    f"{location}, line {number + 1}: not a cut that can be used ({type(error).__name__}: {message}). "
+                    "Make the manifest again with ./prepare.sh"
+                ) from error
+    types = (COLUMNS | TOKEN_COLUMNS).values()
+    return [np.array(values, dtype) for values, dtype in zip(zip(*rows, strict=True), types, strict=True)]
+
+
+def _measure_cut(cut: Cut, tokenizer: Tokenizer) -> tuple[float, ...]:
+    """A cut's values of COLUMNS and TOKEN_COLUMNS."""
+    frames = cut.num_frames if cut.has_features else -1
+    tokens = tokenizer.encode(transcript(cut, tokenizer))
+    count = len(tokens) if tokens or has_no_speech(cut) else -1
+    needed = -1 if tokenizer.unk_id in tokens else ctc_frames_needed(tokens)
+    ends = (tokens[0], tokens[-1]) if tokens else (-1, -1)
+    sample_rate = cut.sampling_rate if cut.has_recording or cut.has_features else 0
+    return cut.duration, frames, sample_rate, _id_hash(cut.id), count, needed, *ends
+
+
+def _id_hash(cut_id: str) -> int:
+    return int.from_bytes(hashlib.blake2b(cut_id.encode(), digest_size=8).digest(), "big", signed=True)
+
+
+def _first_repeated(ids: NDArray[np.int64]) -> int | None:
+    """The number of the first cut whose id has occurred before."""
+    order = np.argsort(ids, kind="stable")
+    repeated = order[1:][ids[order[1:]] == ids[order[:-1]]]
+    return int(repeated.min()) if len(repeated) else None
+
+
+def _occurs_twice(cut_id: str, location: str) -> str:
+    return f"The cut {cut_id} of {location} occurs twice: run local/validate_cuts.py"
+
+
+def _read_line(file: IO[bytes], offset: NDArray[np.int64], number: int) -> bytes:
+    begin, end = int(offset[number]), int(offset[number + 1])
+    return os.pread(file.fileno(), end - begin, begin)  # forked processes share a file's position
+
+
+def _save(folder: Path, columns: dict[str, NDArray[Any]], types: dict[str, str]) -> None:
+    for name, dtype in types.items():
+        with atomic_write(folder / f"{name}.npy", "wb") as file:
+            np.save(file, columns[name].astype(dtype, copy=False))
+
+
+@contextmanager
+def _new_folder(place: Path) -> Iterator[Path]:
+    """Like :func:`new_folder`, but another process may make the same one meanwhile, where locks do not work."""
+    try:
+        with new_folder(place) as folder:
+            yield folder
+    except OSError:
+        if not place.is_dir():
+            raise
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait until no other process holds the lock. Where a file system has no locks, several do the same work."""
+    with open(path, "a", encoding="utf-8") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+        yield
