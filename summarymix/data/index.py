@@ -19,7 +19,7 @@ import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -186,9 +186,11 @@ def _make(
         _save(folder / tokens, columns, TOKEN_COLUMNS)
         if (number := _first_repeated(columns["id"])) is not None:
             raise ValueError(_occurs_twice(CutIndex(folder, tokens, source)[number].id, location))
-    for former in place.parent.iterdir():  # of a manifest that has been replaced, or of a process that was killed
+    # Indexes of manifests that have been replaced, and those of processes that were killed, only take space.
+    for former in place.parent.iterdir():
         if former.is_dir() and former != place:
-            remove_own(former, _FILES)
+            with suppress(OSError):
+                remove_own(former, _FILES)
 
 
 def _copy_lines(source: CutSource, folder: Path) -> None:

@@ -30,8 +30,8 @@ def exp_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return exp_dir
 
 
-def checkpoint_at(epoch: int, batch: int) -> dict[str, Any]:
-    return {"model_config": {}, "model": {}, "progress": {"epoch": epoch, "batch": batch}}
+def checkpoint_at(epoch: int, step: int) -> dict[str, Any]:
+    return {"model_config": {}, "model": {}, "progress": {"epoch": epoch, "step": step, "skipped": 0}}
 
 
 def test_model_comes_back_with_its_configuration_and_tokens(exp_dir: Path) -> None:
@@ -220,12 +220,12 @@ def test_full_disk_names_the_file_and_leaves_the_previous_one(tmp_path: Path, mo
 
 def test_newest_is_the_furthest_in_training(tmp_path: Path) -> None:
     assert newest_checkpoint(tmp_path) is None
-    save_checkpoint(tmp_path / "epoch-2.pt", checkpoint_at(3, 0))
-    save_checkpoint(tmp_path / "epoch-10.pt", checkpoint_at(11, 0))
+    save_checkpoint(tmp_path / "epoch-2.pt", checkpoint_at(3, 20))
+    save_checkpoint(tmp_path / "epoch-10.pt", checkpoint_at(11, 100))
     assert newest_checkpoint(tmp_path) == tmp_path / "epoch-10.pt"
-    save_checkpoint(tmp_path / "checkpoint-90.pt", checkpoint_at(10, 50))
+    save_checkpoint(tmp_path / "checkpoint-90.pt", checkpoint_at(10, 90))
     assert newest_checkpoint(tmp_path) == tmp_path / "epoch-10.pt"
-    save_checkpoint(tmp_path / "checkpoint-120.pt", checkpoint_at(11, 20))
+    save_checkpoint(tmp_path / "checkpoint-120.pt", checkpoint_at(11, 120))
     assert newest_checkpoint(tmp_path) == tmp_path / "checkpoint-120.pt"
 
 
