@@ -86,7 +86,8 @@ prepare_stages() {
   fi
 
   if stage 3 "Validate" "$fbank/.$prefix-validated.done" "--disjoint-speakers $disjoint_speakers"; then
-    local validate=(--prefix "$prefix" --manifest-dir "$fbank" --nj "$nj" --splits $train $eval)
+    local validate=(--prefix "$prefix" --manifest-dir "$fbank" --audio-dir "$manifests/audio")
+    validate+=(--nj "$nj" --splits $train $eval)
     [ "$disjoint_speakers" != true ] || validate+=(--disjoint-speakers)
     "$_stages_dir/validate_cuts.py" "${validate[@]}"
     stage_done

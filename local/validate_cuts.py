@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from summarymix.cli import clear_errors
+from summarymix.data.corpus.measured import read_measured
 from summarymix.data.corpus.validate import duration_statistics, speaker_overlap, validate_split
 from summarymix.data.manifests import cuts_path, read_cuts
 from summarymix.data.names import name_argument
@@ -22,13 +23,20 @@ def main() -> None:
     )
     parser.add_argument("--splits", type=name_argument, nargs="+", required=True)
     parser.add_argument("--manifest-dir", type=Path, default=Path("data/fbank"))
+    parser.add_argument(
+        "--audio-dir",
+        type=Path,
+        default=Path("data/manifests/audio"),
+        help="folder with the findings of the manifest stage; files that have not changed since are not read again",
+    )
     parser.add_argument("--disjoint-speakers", action="store_true", help="fail if two splits share a speaker")
     parser.add_argument("--nj", type=int, default=4, help="files to open at a time")
     args = parser.parse_args()
 
+    measured = read_measured(args.audio_dir)
     splits = {}
     for split in args.splits:
-        skipped = validate_split(args.manifest_dir, args.prefix, split, args.nj)
+        skipped = validate_split(args.manifest_dir, args.prefix, split, args.nj, measured)
         splits[split] = list(read_cuts(cuts_path(args.manifest_dir, args.prefix, split)))
         print(f"{split}: {duration_statistics(splits[split])}")
         if len(skipped):

@@ -271,7 +271,8 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
 
 def _rename_copies(manifests: Path, old: str, new: str) -> None:
     """Replace the folder of converted audio files in the manifests and lists that name them."""
-    for path in [*manifests.glob("*_recordings_*.jsonl.gz"), manifests / "converted.tsv"]:
+    lists = [manifests / "converted.tsv", *manifests.glob("audio/*/measured.jsonl")]
+    for path in [*manifests.glob("*_recordings_*.jsonl.gz"), *lists]:
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8") as file:
             text = file.read()

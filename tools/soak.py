@@ -269,6 +269,9 @@ def _digest(path: Path) -> str:
     elif path.name == "log.jsonl":
         lines = [json.loads(line) for line in path.read_text().splitlines()]
         content = [line for line in lines if line["kind"] in ("valid", "epoch", "left_out", "skipped")]
+    elif path.name == "measured.jsonl":
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        content = [(name, size, *audio) for name, size, _, *audio in lines]  # without times of modification
     elif path.suffix == ".gz":
         content = gzip.decompress(path.read_bytes())
     elif path.name.endswith(".done"):

@@ -27,6 +27,7 @@ from lhotse import AudioSource, Recording
 from summarymix.data.audio import Resampler, has_small_filter
 from summarymix.data.audio_file import REMEDY, AudioFile, open_audio
 from summarymix.data.corpus.commands import TIMEOUT, run_command
+from summarymix.data.corpus.measured import Measured, write_measured
 from summarymix.data.skipped import Skipped
 from summarymix.files import atomic_write, check_disk_space
 
@@ -60,6 +61,8 @@ class AudioFindings:
     converted: list[Converted] = field(default_factory=list)
     truncated: dict[str, float] = field(default_factory=dict)
     """Seconds that the header promises, by path or command, of audio that ends before."""
+    measured: dict[str, Measured] = field(default_factory=dict)
+    """Files that training reads, by path."""
 
     @property
     def originals(self) -> dict[str, str]:
@@ -72,7 +75,11 @@ class AudioFindings:
         return None if promised is None else f"{recording.duration:.2f} of {promised:.2f} s"
 
     def write(self, path: Path) -> None:
-        """Write the table of converted files, or remove it if there are none. Remove the copies of earlier audio."""
+        """Write the table of converted files, or remove it if there are none, and the list of all files.
+
+        Copies of earlier audio are removed.
+        """
+        write_measured(self.folder, self.measured)
         copies = {Path(item.copy).name for item in self.converted}
         for old in self.folder.iterdir() if self.folder.is_dir() else ():
             if old.name not in copies and _COPY.fullmatch(old.name):
@@ -93,6 +100,7 @@ class _Opened:
     recording: Recording | Skipped
     converted: Converted | None = None
     truncated: float | None = None
+    measured: Measured | None = None
 
 
 def open_files(
@@ -153,6 +161,8 @@ def _open_all(
             findings.converted.append(one.converted)
         if one.truncated is not None:
             findings.truncated[source] = one.truncated
+        if one.measured is not None and isinstance(one.recording, Recording):
+            findings.measured[one.recording.sources[0].source] = one.measured
     return {source: one.recording for source, one in opened.items()}
 
 
@@ -161,7 +171,17 @@ def _open_file(path: str, name: str, folder: Path) -> _Opened:
     key = f"{os.path.abspath(path)} {stat.st_size} {stat.st_mtime_ns}" if stat else ""
     suffix = Path(path).suffix.lower()
     problem = f"lhotse does not read {suffix} with libsndfile" if suffix in _SUFFIXES_BEYOND_LIBSNDFILE else ""
-    return _open(path, name, AudioSource("file", [], path), key, folder, problem)
+    opened = _open(path, name, AudioSource("file", [], path), key, folder, problem)
+    recording = opened.recording
+    if stat and isinstance(recording, Recording):
+        rate, num_samples = recording.sampling_rate, recording.num_samples
+        # From before the file was read: if it has changed meanwhile, it will not be taken for unchanged.
+        opened.measured = (
+            Measured.of(opened.converted.copy, rate, num_samples)
+            if opened.converted
+            else Measured(stat.st_size, stat.st_mtime_ns, rate, num_samples)
+        )
+    return opened
 
 
 def _open_command(command: str, name: str, folder: Path, timeout: float) -> _Opened:

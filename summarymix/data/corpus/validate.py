@@ -2,8 +2,9 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import lhotse.qa
@@ -11,16 +12,26 @@ from lhotse import Recording, SupervisionSegment
 from lhotse.cut import Cut
 
 from summarymix.data.audio_file import open_audio
+from summarymix.data.corpus.measured import Measured
 from summarymix.data.cuts import IF_NO_SPEECH, has_no_speech, transcript
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.skipped import Skipped, SkippedItems
 
 
-def validate_split(manifest_dir: Path, prefix: str, split: str, num_jobs: int = 1) -> SkippedItems:
+def validate_split(
+    manifest_dir: Path, prefix: str, split: str, num_jobs: int = 1, measured: Mapping[str, Measured] | None = None
+) -> SkippedItems:
     """Check every cut of a split and remove bad ones from its manifest.
 
     Each cut needs a unique id, a transcript, and consistent times and numbers of frames. Each audio file must open,
     have the sample rate and number of samples in the manifest, and be readable to its end.
+
+    Args:
+        manifest_dir: folder of the cuts.
+        prefix: name of the corpus.
+        split: name of the split.
+        num_jobs: files to open at a time.
+        measured: files as preparation has found them; those of the same size and time are not read again.
 
     Returns:
         The cuts removed by this check and by earlier ones. They are also listed in
@@ -32,11 +43,14 @@ def validate_split(manifest_dir: Path, prefix: str, split: str, num_jobs: int = 
     """
     manifest = cuts_path(manifest_dir, prefix, split)
     cuts = list(read_cuts(manifest))
-    recordings = {source: cut.recording for cut in cuts if cut.has_recording for source in _files(cut)}
+    # Of a file with perturbed copies, the original, because only that states the file's number of samples.
+    by_transforms = sorted((cut for cut in cuts if cut.has_recording), key=lambda cut: not cut.recording.transforms)
+    recordings = {source: cut.recording for cut in by_transforms for source in _files(cut)}
+    check = partial(audio_problem, measured=measured or {})
     with ThreadPoolExecutor(num_jobs) as executor:
         bad_files = {
             file: problem
-            for file, problem in zip(recordings, executor.map(audio_problem, recordings.values()), strict=True)
+            for file, problem in zip(recordings, executor.map(check, recordings.values()), strict=True)
             if problem
         }
     occurrences = Counter(cut.id for cut in cuts)
@@ -75,12 +89,17 @@ def validate_split(manifest_dir: Path, prefix: str, split: str, num_jobs: int = 
     return skipped
 
 
-def audio_problem(recording: Recording) -> str | None:
-    """Problem of the audio file of a recording, or None. Opens it as preparation does, and reads its end."""
+def audio_problem(recording: Recording, measured: Mapping[str, Measured] | None = None) -> str | None:
+    """Problem of the audio file of a recording, or None.
+
+    Unless it is as in ``measured``, the file is opened as preparation does, and its end is read.
+    """
     for source in recording.sources:
         if source.type != "file":
             continue
         try:
+            if _is_as_measured(recording, source.source, measured or {}):
+                continue
             audio = open_audio(source.source)
         except (ValueError, OSError) as error:
             return str(error)
@@ -94,6 +113,17 @@ def audio_problem(recording: Recording) -> str | None:
         if promised is not None and found != promised:
             return f"{found} samples instead of {promised}: truncated or replaced"
     return None
+
+
+def _is_as_measured(recording: Recording, path: str, measured: Mapping[str, Measured]) -> bool:
+    """True if a file has not changed since preparation, and is as its recording says."""
+    if (before := measured.get(path)) is None:
+        return False
+    # A perturbed copy has other numbers.
+    rate, num_samples = before.sample_rate, before.num_samples
+    if not recording.transforms:
+        rate, num_samples = recording.sampling_rate, recording.num_samples
+    return before == Measured.of(path, rate, num_samples)
 
 
 def speaker_overlap(splits: dict[str, Iterable[Cut]]) -> dict[tuple[str, str], list[str]]:

@@ -75,7 +75,7 @@ def test_odd_audio_from_preparation_to_validation(tmp_path: Path) -> None:
         listed = (tmp_path / "data" / "manifests" / "converted.tsv").read_text().splitlines()
         assert {Path(line.split("\t")[0]).stem for line in listed[1:]} == CONVERTED
         assert any(line.startswith(f"{len(CONVERTED)} audio files are used as copies in") for line in lines)
-    assert len(list((tmp_path / "data" / "manifests" / "audio" / "c").iterdir())) == len(CONVERTED)
+    assert len(list((tmp_path / "data" / "manifests" / "audio" / "c").glob("*.flac"))) == len(CONVERTED)
     joined = next(line for line in listed if "joined.mp3" in line).split("\t")
     assert joined[2] == "2.00"
     assert 4 <= float(joined[3]) <= 4.2
@@ -190,6 +190,7 @@ def test_copies_of_audio_that_changed_or_is_gone_are_removed(tmp_path: Path) -> 
         corpus, _ = prepare_corpus(source, "c", tmp_path / "m")
         assert {path.name for path in copies.iterdir()} == {
             "mine.flac",
+            "measured.jsonl",
             *(Path(item.copy).name for item in corpus.audio.converted),
         }
         return sorted(item.copy for item in corpus.audio.converted)

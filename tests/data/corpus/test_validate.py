@@ -1,10 +1,15 @@
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from lhotse import Recording
 from lhotse.utils import fastcopy
 
+from summarymix.data.audio_file import open_audio
+from summarymix.data.corpus import validate
+from summarymix.data.corpus.measured import read_measured
 from summarymix.data.corpus.validate import audio_problem, duration_statistics, speaker_overlap, validate_split
 from summarymix.data.cuts import NO_SPEECH
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
@@ -70,8 +75,6 @@ def test_nothing_left_keeps_the_manifest(prepare) -> None:
 
 @pytest.mark.parametrize("suffix", [".flac", ".wav"])
 def test_truncated_files_of_every_length_are_noticed(suffix: str, tmp_path: Path) -> None:
-    from lhotse import Recording
-
     path = tmp_path / f"a{suffix}"
     soundfile.write(path, np.random.default_rng(0).standard_normal(16000) * 0.1, 16000)
     recording = Recording.from_file(path)
@@ -80,6 +83,29 @@ def test_truncated_files_of_every_length_are_noticed(suffix: str, tmp_path: Path
     for kept in (0.99, 0.9, 0.5, 0.1, 0.0):
         path.write_bytes(whole[: int(len(whole) * kept)])
         assert audio_problem(recording), kept
+
+
+def test_only_files_that_have_changed_since_preparation_are_read_again(
+    prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fbank = prepare(6, speeds=(0.9,))
+    measured = read_measured(tmp_path / "manifests")
+    assert len(measured) == 6
+    opened: list[str] = []
+    monkeypatch.setattr(validate, "open_audio", lambda path: opened.append(path) or open_audio(path))
+    assert len(validate_split(fbank, "tiny", "train", measured=measured)) == 0
+    assert not opened
+    first, second, third = sorted(measured)[:3]
+    soundfile.write(first, soundfile.read(first)[0][:-1], 16000)
+    Path(second).unlink()
+    os.utime(third)
+    skipped = validate_split(fbank, "tiny", "train", measured=measured)
+    assert set(opened) == {first, third}  # the second is gone
+    assert {item.id.split("_")[0] for item in skipped.items} == {Path(first).stem, Path(second).stem}
+    other = measured[third]._replace(num_samples=1)
+    recording = Recording.from_file(third)
+    assert audio_problem(recording, {third: other}) is None  # as the file is, not as the list says
+    assert third in opened[-1]
 
 
 def test_speakers_in_two_splits(prepare) -> None:
