@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import signal
 import subprocess
 import time
@@ -64,7 +65,9 @@ def contents(data_dir: Path) -> dict[str, bytes]:
         if path.is_file():
             data = path.read_bytes()
             data = gzip.decompress(data) if path.suffix == ".gz" else data
-            made[str(path.relative_to(data_dir))] = data.replace(str(data_dir).encode(), b"DATA")
+            # The manifest's mark, in the name of its index, depends on the folder's name.
+            name = re.sub(r"\.index/\w+/", ".index/", str(path.relative_to(data_dir)))
+            made[name] = data.replace(str(data_dir).encode(), b"DATA")
     return made
 
 
