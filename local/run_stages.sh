@@ -39,7 +39,7 @@ created if none is active. Options of every recipe:
   --exp-dir DIR                 checkpoints, logs and results (default: exp)
   --config "FILE ..."           YAML files; later ones override (default: DEFAULT_CONFIG)
   --num-epochs N                number of epochs, instead of the configured one
-  --nproc N                     training processes (default: one per GPU)
+  --nproc N                     processes that train and decode together (default: one per GPU)
   --chunk-ms "640 320"          chunk sizes to decode with
   --left-chunks "2"             left contexts to decode with, in chunks; -1: unlimited
   --splits "SPLIT ..."          splits to decode in stage 3 (default: the test splits)
@@ -50,6 +50,16 @@ begin() {
   options_help=${options_help/DEFAULT_CONFIG/$config}
   parse_options "$@"
   . "$_stages_dir/../tools/setup.sh"
+}
+
+# Runs a program of the recipe in $nproc processes.
+launch() {
+  nproc=${nproc:-$(python -c 'import torch; print(max(torch.cuda.device_count(), 1))')}
+  if [ "$nproc" -gt 1 ]; then
+    torchrun --standalone --nproc-per-node "$nproc" "$@"
+  else
+    python "$@"
+  fi
 }
 
 run_stages() {
@@ -78,27 +88,22 @@ run_stages() {
   local noise=data/fbank/musan_cuts.jsonl.gz
   [ ! -e "$noise" ] || train_options="--data.noise.manifest $noise $train_options"
   if stage 1 "Train" "$exp_dir/.trained" "$config ${num_epochs:-as in the configuration} $train_options"; then
-    nproc=${nproc:-$(python -c 'import torch; print(max(torch.cuda.device_count(), 1))')}
-    local launch=(python) file configs=()
+    local file configs=()
     for file in $config; do
       configs+=(--config "$file")
     done
-    if [ "$nproc" -gt 1 ]; then
-      launch=(torchrun --standalone --nproc-per-node "$nproc")
-    fi
-    "${launch[@]}" train.py "${configs[@]}" --exp-dir "$exp_dir" ${num_epochs:+--num-epochs "$num_epochs"} \
-      $train_options
+    launch train.py "${configs[@]}" --exp-dir "$exp_dir" ${num_epochs:+--num-epochs "$num_epochs"} $train_options
     stage_done
   fi
 
   if stage 2 "Choose (epoch, avg) on dev" "$exp_dir/.selected" "${settings[*]}"; then
-    ./decode.py --exp-dir "$exp_dir" --select --mode offline simulated "${settings[@]}"
+    launch decode.py --exp-dir "$exp_dir" --select --mode offline simulated "${settings[@]}"
     stage_done
   fi
 
   [ -z "$splits" ] || settings+=(--splits $splits)
   if stage 3 "Decode" "$exp_dir/.decoded" "${settings[*]}"; then
-    ./decode.py --exp-dir "$exp_dir" --compare --mode offline simulated streaming "${settings[@]}"
+    launch decode.py --exp-dir "$exp_dir" --compare --mode offline simulated streaming "${settings[@]}"
     stage_done
   fi
 

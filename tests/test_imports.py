@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "summarymix"
-BASE = {"chunking", "cli", "configs", "files", "optional_k2", "seeding", "state", "version"}
+BASE = {"chunking", "cli", "configs", "distributed", "files", "optional_k2", "seeding", "state", "version"}
 MODEL = BASE | {"blocks", "encoder", "loss", "joiner", "predictor", "model"}
 ALLOWED = {
     **dict.fromkeys(BASE, BASE),

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +16,7 @@ from summarymix.chunking import ChunkConfig
 from summarymix.cli import add_epoch_options, clear_ends, clear_errors, dashed, progress_bar, say
 from summarymix.data.config import DataConfig
 from summarymix.data.evaluation_data import EvalData
+from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import (
     TIE,
@@ -30,6 +31,7 @@ from summarymix.decoding.evaluate import (
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.search import Search
 from summarymix.decoding.words import write_ctm, write_hyps
+from summarymix.distributed import World, join_world
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.export.onnx_transducer import OnnxTransducer
 from summarymix.files import atomic_write
@@ -66,6 +68,7 @@ class DecodeJob:
     """Everything needed to decode. ``exported`` is the model of ``search`` if that was exported."""
 
     recipe: str
+    world: World
     args: argparse.Namespace
     tokenizer: Tokenizer
     info: dict[str, Any]
@@ -77,6 +80,9 @@ class DecodeJob:
 @clear_ends("decode.py")
 def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] = ("test",)) -> None:
     """Run ``decode.py`` in the recipe's folder: decode, select, compare or tabulate.
+
+    Under ``torchrun --nproc-per-node 4 decode.py …`` the processes share the batches, each on its GPU. The first one
+    writes the files that a single process would write, and prints.
 
     Args:
         recipe: name of the corpus.
@@ -97,10 +103,12 @@ def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] =
         parser.error(str(error))
     if args.table:
         _print_table(args)
-    elif args.select:
-        _select(recipe, args, settings)
-    else:
-        _decode(recipe, args, settings)
+        return
+    with join_world() as world:
+        if args.select:
+            _select(recipe, world, args, settings)
+        else:
+            _decode(recipe, world, args, settings)
 
 
 def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
@@ -176,8 +184,15 @@ def _fail(message: str) -> NoReturn:
     sys.exit(f"decode.py: {message}")
 
 
+def _say(world: World, text: str) -> None:
+    """Print a line on stderr, once for all processes."""
+    if world.is_main:
+        say(text)
+
+
 def _load(
     recipe: str,
+    world: World,
     args: argparse.Namespace,
     settings: list[DecodeSetting],
     epoch: int | None,
@@ -200,61 +215,70 @@ def _load(
     # TensorFloat-32 keeps three digits: rounding would exceed TIE.
     torch.backends.cudnn.allow_tf32 = False
     if exported is None:
-        model.to(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model.to(args.device or world.device)
     search = args.search.build(exported or model, tokenizer, record_margins=args.compare)
     if any(setting.mode == "streaming" for setting in settings):
         search.check_streaming()
-    return DecodeJob(recipe, args, tokenizer, info, config, search, exported)
+    return DecodeJob(recipe, world, args, tokenizer, info, config, search, exported)
 
 
-def _decode(recipe: str, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
+def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
     with clear_errors("decode.py"):
         exported = None if args.onnx is None else OnnxTransducer(args.onnx, args.int8, recipe)
         if exported is not None:
             args.epoch, args.avg = exported.epoch, exported.avg
             settings = [DecodeSetting("offline" if exported.chunk.chunk_size is None else "streaming", exported.chunk)]
         epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
-        job = _load(recipe, args, settings, epoch, avg, exported)
+        job = _load(recipe, world, args, settings, epoch, avg, exported)
         splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
     for split, data in splits.items():
         if data.coverage.unwritable:
-            say(f"Warning: {split}: the model's tokens cannot write {data.coverage}. They count as errors")
+            _say(world, f"Warning: {split}: the model's tokens cannot write {data.coverage}. They count as errors")
     info = job.info
     if reason:
-        say(reason)
-    say(f"{args.exp_dir}: epoch {info['epoch']}, avg {info['avg']}, {info['parameters'] / 1e6:.1f} M parameters")
+        _say(world, reason)
+    about = f"epoch {info['epoch']}, avg {info['avg']}, {info['parameters'] / 1e6:.1f} M parameters"
+    _say(world, f"{args.exp_dir}: {about}")
     results = []
     different = 0
     for split, data in splits.items():
         by_setting = {}
         for setting in settings:
-            by_setting[setting] = decoded = _decode_with_bar(job, setting, split, data)
-            results.append(_write(job, setting, split, decoded, data))
-        if data.skipped_items.items:
+            by_setting[setting] = decoded = _decode_together(job, setting, split, data)
+            if world.is_main:
+                results.append(_write(job, setting, split, decoded, data))
+        skipped = SkippedItems(list(dict.fromkeys(chain(*world.gather(data.skipped_items.items)))))
+        if skipped.items:  # on the main process
             path = args.exp_dir / args.method / f"skipped-{split}.tsv"
-            data.skipped_items.write(path)
-            say(f"{split}: {data.skipped_items.summary()}; listed in {path}")
-        if args.compare:
+            skipped.write(path)
+            say(f"{split}: {skipped.summary()}; listed in {path}")
+        if args.compare and world.is_main:
             different += _compare(job, split, by_setting)
-    print(render_table(results))
-    for result in results:
-        print(*(args.exp_dir / name for name in result.files))
+    if world.is_main:
+        print(render_table(results))
+        for result in results:
+            print(*(args.exp_dir / name for name in result.files))
     if different:
         sys.exit(1)
 
 
 def _open_split(job: DecodeJob, split: str) -> EvalData:
-    return EvalData(job.data, job.tokenizer, split, output_lengths, max_duration=job.args.max_duration)
+    limit, world = job.args.max_duration, job.world
+    return EvalData(job.data, job.tokenizer, split, output_lengths, limit, rank=world.rank, world_size=world.size)
 
 
-def _decode_with_bar(job: DecodeJob, setting: DecodeSetting, split: str, data: EvalData) -> Decoded:
+def _decode_together(job: DecodeJob, setting: DecodeSetting, split: str, data: EvalData) -> Decoded:
+    """Decode this process's share of a split. Return the shares of all on the main process, elsewhere nothing."""
     with progress_bar(
         desc=f"{split}, {setting.name}",
-        total=round(data.total_seconds),
+        total=round(data.total_seconds / job.world.size),
         bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}",
+        disable=not job.world.is_main,
     ) as bar:
         batches = data if job.exported is None else job.exported.with_tails(data)
-        return decode_split(job.search, setting, batches, job.args.num_streams, on_progress=bar.update)
+        nbest = job.args.search.nbest
+        decoded = decode_split(job.search, setting, batches, job.args.num_streams, nbest, on_progress=bar.update)
+    return decoded.gathered(job.world)
 
 
 def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded, data: EvalData) -> Result:
@@ -313,8 +337,8 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
         transcripts = decoded.transcripts(job.tokenizer)
         write_hyps(exp_dir / result.hyps, transcripts)
         write_ctm(exp_dir / result.ctm, transcripts)
-        if limit := job.args.search.nbest:
-            write_nbest(exp_dir / method / f"nbest-{name}.txt", decoded.nbest(job.tokenizer, limit))
+        if job.args.search.nbest:
+            write_nbest(exp_dir / method / f"nbest-{name}.txt", decoded.nbest(job.tokenizer))
         append_result(exp_dir / "results.jsonl", result)
     say(f"[{split}, {setting.name}] {stats}, RTF {result.rtf:.4f}")
     if stats.no_speech:
@@ -346,7 +370,7 @@ def _compare(job: DecodeJob, split: str, by_setting: dict[DecodeSetting, Decoded
     return unexplained
 
 
-def _select(recipe: str, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
+def _select(recipe: str, world: World, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
     """Select the (epoch, avg) with the lowest mean error rate, by one metric, over the dev splits and settings."""
     with clear_errors("decode.py"):
         candidates = _candidates(args)
@@ -355,24 +379,30 @@ def _select(recipe: str, args: argparse.Namespace, settings: list[DecodeSetting]
     tried: list[dict[str, Any]] = []
     for epoch, avg in candidates:
         try:
-            job = _load(recipe, args, settings, epoch, avg)
+            job = _load(recipe, world, args, settings, epoch, avg)
         except ValueError as error:
-            say(f"epoch {epoch}, avg {avg}: skipped, {error}")
+            _say(world, f"epoch {epoch}, avg {avg}: skipped, {error}")
             continue
         with clear_errors("decode.py"):
             data = {split: _open_split(job, split) for split in splits}
         metric = metric or choose_metric(text for one in data.values() for text in one.texts)
         rates = {}
         for split, setting in product(splits, settings):
-            decoded = _decode_with_bar(job, setting, split, data[split])
+            decoded = _decode_together(job, setting, split, data[split])
+            if not world.is_main:
+                continue
             rate = ErrorStats.from_utterances(decoded.utterances(job.tokenizer), metric).rate
             if rate is None:
                 _fail(f"{split} has no reference words, so no error rate: give other --splits")
             rates[f"{split}, {setting.name}"] = rate
+        if not world.is_main:
+            continue
         mean = sum(rates.values()) / len(rates)
         tried.append({"epoch": epoch, "avg": avg, f"mean_{metric}": mean, metric: rates})
         each = ", ".join(map(format_percent, rates.values()))
         say(f"epoch {epoch}, avg {avg}: mean {metric.upper()} {mean:.2f}%  ({each})")
+    if not world.is_main:
+        return
     if metric is None:
         _fail(f"no checkpoint in {args.exp_dir} can be used, for the reasons above")
     # Ties go to the longest average.

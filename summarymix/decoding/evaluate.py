@@ -21,6 +21,7 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.search import Hypothesis, Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.words import Transcript, make_transcript
+from summarymix.distributed import World
 from summarymix.encoder.subsampling import features_needed
 from summarymix.scoring.results import ScoredUtterance
 from summarymix.state import state_bytes
@@ -126,12 +127,22 @@ class Decoded:
         """Return tokens and words of each cut, with times and confidences."""
         return {cut_id: make_transcript(hypothesis, tokenizer, 0) for cut_id, hypothesis in self.hypotheses.items()}
 
-    def nbest(self, tokenizer: Tokenizer, limit: int) -> dict[str, list[tuple[float, str]]]:
-        """Return score and text of up to ``limit`` hypotheses of each cut, best first."""
+    def nbest(self, tokenizer: Tokenizer) -> dict[str, list[tuple[float, str]]]:
+        """Return score and text of the alternatives of each cut, best first."""
         return {
-            cut_id: [(h.score, tokenizer.decode(h.tokens)) for h in hypothesis.nbest(limit)]
+            cut_id: [(h.score, tokenizer.decode(h.tokens)) for h in hypothesis.alternatives]
             for cut_id, hypothesis in self.hypotheses.items()
         }
+
+    def gathered(self, world: World) -> "Decoded":
+        """Return what all processes have recognised, on the main process. Times are summed."""
+        whole = Decoded()
+        for part in world.gather(self):
+            whole.hypotheses |= part.hypotheses
+            whole.texts |= part.texts
+            whole.audio += part.audio
+            whole.computing += part.computing
+        return whole
 
 
 def decode_split(
@@ -139,6 +150,7 @@ def decode_split(
     setting: DecodeSetting,
     batches: Iterable[Batch],
     num_streams: int = 16,
+    nbest: int = 0,
     on_progress: Callable[[float], object] = lambda seconds: None,
 ) -> Decoded:
     """Recognise all utterances of ``batches``.
@@ -148,6 +160,7 @@ def decode_split(
         setting: decoding mode.
         batches: batches of the split.
         num_streams: number of utterances decoded in parallel in streaming mode.
+        nbest: number of alternatives to keep of each utterance.
         on_progress: called with the seconds of audio of each decoded batch; in streaming mode as soon as its last
             utterance has started.
     """
@@ -176,6 +189,8 @@ def decode_split(
         for batch in timed():
             hypotheses = decode_batch(search, batch, setting.chunk)
             decoded.hypotheses.update(zip(batch.cut_ids, hypotheses, strict=True))
+    for hypothesis in decoded.hypotheses.values():
+        hypothesis.finish(nbest)
     decoded.computing = perf_counter() - start - reading
     return decoded
 

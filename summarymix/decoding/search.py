@@ -65,6 +65,7 @@ class Hypothesis:
     score: float = 0.0  # of the best path
     paths: list[Any] = field(default_factory=list, repr=False, compare=False)  # unordered; BeamPath or a subclass
     memory: Any = field(default=None, repr=False, compare=False)  # further state of the search that is not a tensor
+    alternatives: list["Hypothesis"] = field(default_factory=list, repr=False, compare=False)  # see finish()
     _emissions: list[Emission] = field(default_factory=list, repr=False, compare=False)  # emissions of ``tokens``
 
     def nbest(self, limit: int) -> list["Hypothesis"]:
@@ -76,6 +77,15 @@ class Hypothesis:
             hypotheses.append(Hypothesis(num_frames=self.num_frames))
             hypotheses[-1].set_path(path)
         return hypotheses
+
+    def finish(self, nbest: int = 0) -> None:
+        """Keep up to ``nbest`` hypotheses as alternatives, best first, and drop what only further frames would need."""
+        self.alternatives = self.nbest(nbest) if nbest else []
+        if self.paths and self.margins:
+            self.margins = [self.margin(0)] * len(self.margins)
+        self.paths, self.memory, self._emissions = [], None, []
+        for alternative in self.alternatives:
+            alternative._emissions = []
 
     def margin(self, frame: int) -> float:
         """Return the margin of the closest decision that ``frame`` depends on.

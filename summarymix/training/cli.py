@@ -11,11 +11,11 @@ from summarymix.configs import what_became_of
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.tokens import Tokenizer
 from summarymix.data.training_data import TrainData
+from summarymix.distributed import join_world
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer
 from summarymix.seeding import reseed
 from summarymix.training.config import TrainConfig
-from summarymix.training.distributed import join_world
 from summarymix.training.lock import lock_folder
 from summarymix.training.loop import train
 from summarymix.training.run import Run

@@ -3,9 +3,9 @@
 import torch
 
 from summarymix import optional_k2
+from summarymix.distributed import World
 from summarymix.loss import loss_backend
 from summarymix.training.config import TrainConfig
-from summarymix.training.distributed import World
 
 
 def environment(config: TrainConfig, world: World) -> dict[str, str | int]:

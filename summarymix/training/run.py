@@ -23,6 +23,7 @@ from summarymix.configs import config_differences, plain
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.data.training_data import NO_CUTS, Masks
+from summarymix.distributed import World
 from summarymix.files import atomic_write
 from summarymix.model import Transducer, View
 from summarymix.runs import check_same_model, epoch_path, read_checkpoint, save_checkpoint
@@ -36,7 +37,6 @@ from summarymix.training.checkpoint import (
     replace_step_checkpoint,
 )
 from summarymix.training.config import TrainConfig
-from summarymix.training.distributed import World
 from summarymix.training.divergence import remedies, stop_if_diverged
 from summarymix.training.environment import environment
 from summarymix.training.initialize import feature_stats, initialize_from

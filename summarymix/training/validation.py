@@ -13,11 +13,11 @@ from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.ctc import CTCGreedySearch
 from summarymix.decoding.greedy import GreedySearch
+from summarymix.distributed import World
 from summarymix.model import Transducer
 from summarymix.scoring.metrics import METRICS, Metric, count_scripts, metric_of_scripts
 from summarymix.scoring.results import count_errors
 from summarymix.training.config import TrainConfig
-from summarymix.training.distributed import World
 from summarymix.training.precision import autocast
 from summarymix.training.stopping import StopRequest
 

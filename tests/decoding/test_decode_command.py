@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import Decoded, DecodeSetting, decoding_differences
 from summarymix.decoding.greedy import Hypothesis
 from summarymix.runs import epoch_path, read_checkpoint, save_checkpoint
-from summarymix.scoring.results import Result
+from summarymix.scoring.results import Result, read_results
 
 pytestmark = pytest.mark.usefixtures("clean")
 CALL = "from summarymix.decoding.cli import main; main('mini')"
@@ -341,6 +343,45 @@ def test_a_difference_that_is_no_tie_fails(exp_dir: Path, monkeypatch: pytest.Mo
     with pytest.raises(SystemExit) as caught:
         decode(exp_dir, "--compare")
     assert caught.value.code == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--mode simulated streaming --compare", "--method modified_beam_search --nbest 3", "--splits dev test --select"],
+)
+def test_two_processes_write_what_one_writes(exp_dir: Path, options: str, tmp_path: Path) -> None:
+    """One of the batches cannot be read; each process decodes some of the others."""
+
+    def files() -> dict[str, str]:
+        paths = [*exp_dir.glob("*_search/*"), exp_dir / "selected.json"]
+        return {path.name: path.read_text() for path in paths if path.is_file()}
+
+    shutil.rmtree(exp_dir / "greedy_search", ignore_errors=True)
+    arguments = ["--exp-dir", str(exp_dir), "--device", "cpu", "--max-duration", "3", *options.split()]
+    main("mini", arguments)
+    alone, results = files(), [] if "--select" in options else read_results(exp_dir / "results.jsonl")
+    program = tmp_path / "decode.py"
+    program.write_text(CALL)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run([*command, program, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    together = files()
+    assert together.keys() == alone.keys()
+    for name, text in alone.items():
+        assert without_rounding(together[name]) == without_rounding(text), name
+    if "--select" in options:
+        assert done.stdout.count("Selected epoch") == 1
+        return
+    for one, two in zip(results, read_results(exp_dir / "results.jsonl"), strict=True):
+        times = {"rtf": 0.0, "command": "", "seconds": pytest.approx(one.seconds)}
+        assert replace(one, rtf=0.0, command="") == replace(two, **times)
+        assert two.skipped == 2
+        assert two.rtf > 0
+
+
+def without_rounding(text: str) -> str:
+    """The text with its decimal fractions to two places."""
+    return re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.2f}", text)
 
 
 def test_differences_are_located_and_judged() -> None:

@@ -25,7 +25,7 @@ from summarymix.model import ModelConfig, Transducer
 from summarymix.seeding import reseed
 from summarymix.training.checkpoint import Progress
 from summarymix.training.config import TrainConfig
-from summarymix.training.distributed import join_world
+from summarymix.distributed import join_world
 from summarymix.training.loop import train
 from summarymix.training.run import Run
 from summarymix.training.schedule import LossScales, OptimConfig

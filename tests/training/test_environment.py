@@ -10,7 +10,7 @@ import torch
 from training_toy import run, toy_config
 
 from summarymix import optional_k2
-from summarymix.training.distributed import World
+from summarymix.distributed import World
 from summarymix.training.environment import environment
 
 

@@ -1,18 +1,21 @@
-"""Distributed training: the processes that train one model."""
+"""The processes of torchrun, which train one model or decode one split together."""
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+ValueT = TypeVar("ValueT")
+
 
 @dataclass(frozen=True)
 class World:
-    """This process, and the number of processes that train together."""
+    """This process, and the number of processes that work together."""
 
     device: torch.device
     rank: int = 0
@@ -20,7 +23,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """True if this process writes the logs and checkpoints."""
+        """True if this process writes the files."""
         return self.rank == 0
 
     def sum(self, values: Tensor) -> Tensor:
@@ -28,6 +31,14 @@ class World:
         if self.size > 1:
             dist.all_reduce(values)
         return values
+
+    def gather(self, value: ValueT) -> list[ValueT]:
+        """Return the values of all processes, in the order of their ranks, on the main process; elsewhere nothing."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] | None = [None] * self.size if self.is_main else None
+        dist.gather_object(value, values)
+        return values or []
 
     def check_same(self, value: int, what: str) -> None:
         """Check on all processes that ``value`` is the same.
