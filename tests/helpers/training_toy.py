@@ -20,12 +20,12 @@ from summarymix.data.config import DataConfig
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.data.training_data import NO_CUTS, Masks
+from summarymix.distributed import join_world
 from summarymix.encoder.conformer import ConformerConfig
 from summarymix.model import ModelConfig, Transducer
 from summarymix.seeding import reseed
 from summarymix.training.checkpoint import Progress
 from summarymix.training.config import TrainConfig
-from summarymix.distributed import join_world
 from summarymix.training.loop import train
 from summarymix.training.run import Run
 from summarymix.training.schedule import LossScales, OptimConfig
