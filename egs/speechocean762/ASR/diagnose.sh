@@ -37,4 +37,4 @@ for seed in $seeds; do
   done
 done
 
-../../../local/learning_curves.py --json curves.json --plot take-off.png --wer 90 80 60 "$exp_dir"/*
+../../../local/learning_curves.py "$exp_dir"/* --json curves.json --plot take-off.png --wer 90 80 60
