@@ -60,27 +60,33 @@ class World:
 
 
 @contextmanager
-def join_world() -> Iterator[World]:
+def join_world(device_name: str | None = None) -> Iterator[World]:
     """Join the processes of torchrun, as given by its environment variables, or run as the only process.
 
     GPUs communicate over nccl, CPUs over gloo. A process that fails exits with its exception; torchrun then ends the
     others, so that none is left waiting.
 
+    Args:
+        device_name: cpu, cuda or, for a single process, cuda:1, …; None for a GPU if there is one.
+
     Raises:
-        RuntimeError: this machine has more processes than GPUs.
+        ValueError: this machine has more processes than GPUs, or several processes were given one GPU.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    if torch.cuda.is_available():
+    device = torch.device(device_name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if size > 1 and device.index is not None:
+        raise ValueError(
+            f"{size} processes cannot share {device}: leave the number out, so that each has a GPU of its own"
+        )
+    if device.type == "cuda" and device.index is None:
         if local_rank >= torch.cuda.device_count():
-            raise RuntimeError(
+            raise ValueError(
                 f"Process {local_rank} of this machine has no GPU ({torch.cuda.device_count()} visible): "
-                "give torchrun a smaller --nproc-per-node"
+                "give torchrun a smaller --nproc-per-node, or decode.py --device cpu"
             )
         device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
-    else:
-        device = torch.device("cpu")
     if size == 1:
         yield World(device)
         return

@@ -11,6 +11,7 @@ dictionary:
     scaler          of torch.amp.GradScaler, empty unless fp16
     progress        the Progress; learning rate and loss weights are functions of it, and random numbers are functions
                     of the seed and of it, so a run needs no other state to continue
+    validated       step of the last validation, and its results
     history         train and dev losses of each epoch
     config          the whole TrainConfig
     batching        everything that determines an epoch's batches; if it changes, the cuts of an unfinished epoch that

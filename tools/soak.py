@@ -180,12 +180,17 @@ def _disturb(program: Program, seconds: float, kills: int, rng: random.Random, o
         # The larger of two moments, because programs spend their first seconds on imports.
         moment = seconds * max(rng.random(), rng.random())
         number = SIGNALS[outcome.kills.total() % len(SIGNALS)]
-        process = _start(program)
-        try:
-            process.wait(moment)
-            break  # it ends before the moment
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, number)
+        with tempfile.TemporaryFile("w+") as log:
+            process = _start(program, stdout=log, stderr=subprocess.STDOUT)
+            try:
+                process.wait(moment)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, number)
+            else:  # it ends before the moment
+                log.seek(0)
+                if problem := _problem(process.returncode, log.read()):
+                    return problem
+                break
         has_ended = _has_ended(process)
         if has_ended and process.returncode == 0:
             break
@@ -215,9 +220,12 @@ def _run(program: Program, timeout: float) -> str:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         return f"it has not ended after {timeout:.0f} s"
-    if process.returncode == 0 or ALREADY_THERE in output:
-        return ""
-    return f"exit status {process.returncode}: {' '.join(output.split()[-60:])}"
+    return _problem(process.returncode, output)
+
+
+def _problem(status: int, output: str) -> str:
+    """What went wrong in a program that has ended by itself, or nothing."""
+    return "" if status == 0 or ALREADY_THERE in output else f"exit status {status}: {' '.join(output.split()[-60:])}"
 
 
 def _has_ended(process: "subprocess.Popen[str]") -> bool:

@@ -1,7 +1,7 @@
 """Filter for unusable cuts: too short, too long, or with a transcript that does not fit."""
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -88,14 +88,10 @@ class CutProblems:
 
     def _transcript_problem(self, cut: Cut, frames: int) -> Skipped | None:
         text = transcript(cut, self._tokenizer)
-        if not text:
+        tokens = self._tokenizer.encode(text)
+        if not tokens:
             remedy = f"add the transcript, or remove the utterance; {IF_NO_SPEECH}"
             return None if has_no_speech(cut) else skipped_cut(cut, "empty transcript", "", remedy)
-        # Tokens never need more frames than the characters and the mark before the first word: a token takes a frame,
-        # and one more after an equal token; its characters take at least as many. So most texts need no tokenising.
-        if self._tokenizer.covers(text) and len(text) + 1 + _repetitions(text) <= frames:
-            return None
-        tokens = self._tokenizer.encode(text)
         if self._tokenizer.unk_id in tokens:
             unknown = " ".join(f"{c!r}" for c in self._tokenizer.unknown_characters(text))
             detail, remedy = f"{unknown} in {text!r}", "normalise the transcript, or train the tokens again"
@@ -113,8 +109,4 @@ class CutProblems:
 
 def ctc_frames_needed(tokens: list[int]) -> int:
     """Fewest encoder frames that CTC needs: one per token, and one blank between equal neighbours."""
-    return max(len(tokens) + _repetitions(tokens), 1)
-
-
-def _repetitions(items: Sequence[object]) -> int:
-    return sum(map(operator.eq, items, items[1:]))
+    return max(len(tokens) + sum(map(operator.eq, tokens, tokens[1:])), 1)

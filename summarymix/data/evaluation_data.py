@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from lhotse import CutSet
@@ -28,6 +29,7 @@ class EvalData:
         for_loss: bool = False,
         rank: int = 0,
         world_size: int = 1,
+        listing: Path | None = None,
     ) -> None:
         """
         Args:
@@ -39,6 +41,7 @@ class EvalData:
             for_loss: also leave out cuts whose loss is undefined, as in training. Long utterances are kept.
             rank: number of this process; each process loads its share of the batches alone.
             world_size: number of processes.
+            listing: list of the skipped cuts, written when there is one.
 
         Raises:
             FileNotFoundError: the manifest is missing.
@@ -52,6 +55,9 @@ class EvalData:
         problems = CutProblems(config, tokenizer, output_lengths)
         problem = problems.for_loss if for_loss else problems.for_decoding
         kept, self.skipped_items = separate(problem(cut) or cut for cut in config.source(split))
+        self._listing = listing
+        if listing is not None and len(self.skipped_items):
+            self.skipped_items.write(listing)
         if not kept:
             raise ValueError(f"No cut of {config.location(split)} can be evaluated; {self.skipped_items.summary()}")
         # Cuts of equal duration are sorted by id, so that the order does not depend on the manifest.
@@ -74,13 +80,13 @@ class EvalData:
         """Iterate over this process's batches, from the shortest utterances to the longest.
 
         Raises:
-            RuntimeError: no cut can be read.
+            RuntimeError: this process can read none of its first cuts.
         """
         sampler = SimpleCutSampler(
             CutSet.from_cuts(self._cuts), max_duration=self._max_duration, shuffle=False, rank=0, world_size=1
         )
         batches = list(itertools.islice((batch for batch in sampler), self._rank, None, self._world_size))
-        num_cuts = sum(map(len, batches))
-        for batch in load_batches(self._loader, batches, self.config.num_workers, num_cuts, self.skipped_items):
+        workers = self.config.num_workers
+        for batch in load_batches(self._loader, batches, workers, self.num_cuts, self.skipped_items, self._listing):
             if len(batch):
                 yield batch

@@ -97,8 +97,9 @@ class TrainData:
         """Number of skipped cuts by reason."""
         self._cuts = np.flatnonzero(reasons == 0).astype(np.int32)
         if list_skipped or not len(self._cuts):
-            skipped = (self._problems.for_training(self._corpus[i]) for i in np.flatnonzero(reasons).tolist())
-            SkippedItems([item for item in skipped if item is not None]).write(self.skipped_path)
+            skipped = [self._problems.for_training(self._corpus[i]) for i in np.flatnonzero(reasons).tolist()]
+            assert None not in skipped, "the index and the cuts disagree"
+            SkippedItems(skipped).write(self.skipped_path)  # type: ignore[arg-type]
         if not len(self._cuts):
             summary = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
             raise ValueError(

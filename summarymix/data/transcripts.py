@@ -26,7 +26,8 @@ _IN_WORDS = _APOSTROPHES + _HYPHENS + "\u00b7"  # Catalan's col·legi
 _IN_NUMBERS = ".,:/\u066b\u066c"
 # Category P, but read aloud: signs; Tibetan's mark between syllables; Burmese's written abbreviations of words.
 _SPOKEN = "%&@#§‰‱\u066a％＆＠＃" + "\u0f0b\u0f0c" + "\u104c\u104d\u104e\u104f"
-_WITHIN_ARMENIAN = "\u055b\u055c\u055e"  # stand within the word that they stress, exclaim or ask
+# Armenian marks that stand within the word that they stress, exclaim or ask.
+_WITHIN_ARMENIAN = dict.fromkeys(map(ord, "\u055b\u055c\u055e"))
 _REMOVED = "\0"  # no text has it
 
 _mark = re.compile(r"[^\w\s]|_")
@@ -59,7 +60,7 @@ def remove_punctuation(text: str) -> str:
     >>> remove_punctuation("¿Qué? – l'été, well-known: 3.5 %, 1,000 «ok». 你好，世界。").split()
     ['Qué', "l'été", 'well-known', '3.5', '%', '1,000', 'ok', '你好世界']
     """
-    marked = _mark.sub(_without_mark, text)
+    marked = _mark.sub(_without_mark, text.translate(_WITHIN_ARMENIAN))
     return _removed_in_unspaced.sub("", marked).replace(_REMOVED, " ")
 
 
@@ -78,7 +79,7 @@ def _without_mark(match: re.Match[str]) -> str:
     # .5 and -5
     if mark in ".-" and after.isdecimal() and before != mark and not _is_of_word(before):
         return mark
-    return "" if mark in _WITHIN_ARMENIAN else _REMOVED
+    return _REMOVED
 
 
 def has_unspaced(text: str) -> bool:

@@ -5,8 +5,9 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -104,7 +105,9 @@ def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] =
     if args.table:
         _print_table(args)
         return
-    with join_world() as world:
+    with ExitStack() as until_the_end:
+        with clear_errors("decode.py"):
+            world = until_the_end.enter_context(join_world(args.device))
         if args.select:
             _select(recipe, world, args, settings)
         else:
@@ -215,7 +218,7 @@ def _load(
     # TensorFloat-32 keeps three digits: rounding would exceed TIE.
     torch.backends.cudnn.allow_tf32 = False
     if exported is None:
-        model.to(args.device or world.device)
+        model.to(world.device)
     search = args.search.build(exported or model, tokenizer, record_margins=args.compare)
     if any(setting.mode == "streaming" for setting in settings):
         search.check_streaming()
@@ -247,8 +250,8 @@ def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[
             by_setting[setting] = decoded = _decode_together(job, setting, split, data)
             if world.is_main:
                 results.append(_write(job, setting, split, decoded, data))
-        skipped = SkippedItems(list(dict.fromkeys(chain(*world.gather(data.skipped_items.items)))))
-        if skipped.items:  # on the main process
+        skipped = SkippedItems(decoded.skipped)
+        if len(skipped):
             path = args.exp_dir / args.method / f"skipped-{split}.tsv"
             skipped.write(path)
             say(f"{split}: {skipped.summary()}; listed in {path}")
@@ -278,6 +281,7 @@ def _decode_together(job: DecodeJob, setting: DecodeSetting, split: str, data: E
         batches = data if job.exported is None else job.exported.with_tails(data)
         nbest = job.args.search.nbest
         decoded = decode_split(job.search, setting, batches, job.args.num_streams, nbest, on_progress=bar.update)
+    decoded.skipped = list(data.skipped_items.items)
     return decoded.gathered(job.world)
 
 
@@ -315,7 +319,7 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
         no_speech_seconds=stats.no_speech_seconds,
         no_speech_insertions=stats.no_speech_insertions,
         utterances=len(utterances),
-        skipped=len(data.skipped_items),
+        skipped=len(decoded.skipped),
         rtf=decoded.computing / decoded.audio,
         parameters=job.info["parameters"],
         commit=commit(),

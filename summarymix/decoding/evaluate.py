@@ -17,6 +17,7 @@ from summarymix.data.features import FbankOptions
 from summarymix.data.loading import Batch
 from summarymix.data.noise import NoiseConfig
 from summarymix.data.silence import SilenceConfig
+from summarymix.data.skipped import Skipped
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.search import Hypothesis, Search
 from summarymix.decoding.streaming import StreamingRecognizer
@@ -108,6 +109,7 @@ class Decoded:
 
     hypotheses: dict[str, Hypothesis] = field(default_factory=dict)  # by cut id
     texts: dict[str, str] = field(default_factory=dict)  # reference transcripts
+    skipped: list[Skipped] = field(default_factory=list)  # cuts that could not be recognised
     audio: float = 0.0
     computing: float = 0.0
 
@@ -140,6 +142,7 @@ class Decoded:
         for part in world.gather(self):
             whole.hypotheses |= part.hypotheses
             whole.texts |= part.texts
+            whole.skipped += [item for item in part.skipped if item not in whole.skipped]
             whole.audio += part.audio
             whole.computing += part.computing
         return whole

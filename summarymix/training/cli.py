@@ -54,10 +54,22 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
         model = Transducer(replace(config.model, vocab_size=tokenizer.vocab_size, feature_dim=config.data.num_mel_bins))
         skipped_path = config.exp_dir / "skipped.tsv"
         train_data = TrainData(config.data, tokenizer, output_lengths, config.seed, skipped_path, world.is_main)
-        dev_data = [
-            EvalData(config.data, tokenizer, split, output_lengths, None, True, world.rank, world.size)
-            for split in config.data.dev
-        ]
+        dev_data = []
+        for split in config.data.dev:
+            listing = config.exp_dir / f"skipped-{split}{f'-rank{world.rank}' if world.size > 1 else ''}.tsv"
+            data = EvalData(
+                config.data,
+                tokenizer,
+                split,
+                output_lengths,
+                for_loss=True,
+                rank=world.rank,
+                world_size=world.size,
+                listing=listing,
+            )
+            dev_data.append(data)
+            if data.skipped and world.is_main:
+                print(f"Validation on {split} {data.skipped_items.summary()}; listed in {listing}", file=sys.stderr)
         if world.is_main:
             parameters = sum(parameter.numel() for parameter in model.parameters())
             print(

@@ -31,7 +31,8 @@ class TrainConfig:
     """Stop after this many optimiser steps, if that is earlier. Within an epoch, the last step is kept in
     checkpoint-STEP.pt; the same command with more steps, or without this option, continues the epoch."""
     precision: Precision = "fp32"
-    """Precision of the model; the loss is always computed in float32. fp16 needs a GPU."""
+    """Precision of the model; the loss is always computed in float32. tf32 is float32 whose products have ten bits of
+    mantissa; tf32 and fp16 need a GPU."""
     accumulate: int = 1
     """Batches whose gradients are summed before a step, on each process."""
     scan_memory: bool | None = None

@@ -80,10 +80,11 @@ def _is_left(path: Path, file: IO[str], who: str) -> bool:
     while monotonic() < end:
         sleep(min(1.0, WATCH_SECONDS / 10))
         # By name: a file server answers with the present time of a file that is opened, or asked for by name.
-        if not path.exists():
+        try:
+            if path.stat().st_mtime_ns != touched:
+                return False
+        except FileNotFoundError:
             return True  # its holder has ended
-        if path.stat().st_mtime_ns != touched:
-            return False
     print(f"{path} has not been touched, so {who} was killed: taking it over", file=sys.stderr)
     return True
 
@@ -118,8 +119,7 @@ def _is_lost(path: Path, file: IO[str]) -> bool:
     """True if another process has taken the lock over."""
     if path.exists() and not os.path.samestat(os.fstat(file.fileno()), path.stat()):
         return True
-    holder = _holder(file)
-    return bool(holder) and holder != _this_process()
+    return _holder(file) != _this_process()
 
 
 def _this_process() -> dict[str, str]:

@@ -5,6 +5,7 @@ import math
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
@@ -43,7 +44,7 @@ from summarymix.training.initialize import feature_stats, initialize_from
 from summarymix.training.log import TrainingLog
 from summarymix.training.memory_scan import explain_out_of_memory, scan_memory
 from summarymix.training.optim import clip_factor, make_optimizer, restore_optimizer
-from summarymix.training.precision import autocast
+from summarymix.training.precision import autocast, set_tf32
 from summarymix.training.schedule import learning_rate, loss_scales
 from summarymix.training.stopping import StopRequest
 from summarymix.training.usage import Stopwatch, peak_memory
@@ -139,6 +140,7 @@ class Run:
     ) -> None:
         # Check the configuration before anything is written.
         autocast(world.device, config.precision)
+        set_tf32(config.precision)
         surroundings = environment(config, world)
         config.chunk.check(model.encoder.chunk_multiple)
         for setting in config.validation:
@@ -151,7 +153,7 @@ class Run:
         self.optimizer = make_optimizer(model, config.optim)
         # Gradients of sums over utterances fit the range of half precision unscaled, so the scale starts at 1.
         self.scaler = torch.amp.GradScaler(world.device.type, init_scale=1.0, enabled=config.precision == "fp16")
-        self.average = RunningMean(model)
+        self.average = RunningMean(model) if world.is_main else None  # the main process writes the checkpoints
         self.batching = {**train_data.batching(), "processes": world.size}
         self.progress = Progress()
         self.done_before = NO_CUTS  # cuts of this epoch done before it was last divided into batches
@@ -172,6 +174,8 @@ class Run:
         )
         self.ddp: DistributedDataParallel | None = None
         if world.size > 1:
+            # A convolution of one channel has the same bytes in both layouts that this warning tells apart.
+            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
             self.ddp = DistributedDataParallel(
                 model,
                 device_ids=[world.device] if world.device.type == "cuda" else None,
@@ -199,7 +203,8 @@ class Run:
             self.model.load_state_dict(checkpoint["model"])
             restore_optimizer(self.optimizer, path, checkpoint, config.optim)
             self.scaler.load_state_dict(checkpoint["scaler"])
-            self.average.load_state_dict(checkpoint["model_avg"])
+            if self.average is not None:
+                self.average.load_state_dict(checkpoint["model_avg"])
             self.progress = Progress(**checkpoint["progress"])
             self.history = checkpoint["history"]
             self.validated = checkpoint.get("validated", self.validated)
@@ -365,7 +370,7 @@ class Run:
         progress.seconds += step.sums["seconds"]
         progress.bad_in_a_row = 0
         stop_if_diverged(progress, _per_frame(step.sums), step.norm, self.lr, self.model, config)
-        if self.world.is_main and progress.step % config.average_period == 0:
+        if self.average is not None and progress.step % config.average_period == 0:
             self.average.update(self.model)
         self._finish(step, step.sums)
 
@@ -498,7 +503,8 @@ class Run:
             raise SystemExit(self.stop_request.exit_status)
 
     def snapshot(self) -> dict[str, Any]:
-        """The content of a checkpoint."""
+        """The content of a checkpoint, on the main process."""
+        assert self.average is not None
         progress, before = self.progress, self.done_before
         return {
             "model": self.model.state_dict(),

@@ -5,6 +5,7 @@ from batch_cases import assert_same, config_for, ids, rewrite, tiny_cuts
 
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.loading import Batch
+from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
 from summarymix.encoder.subsampling import output_lengths
 
@@ -63,3 +64,20 @@ def test_processes_load_their_share_alone(prepare, tokenizer: Tokenizer, monkeyp
         assert_same(data, whole[rank::3])
         assert loaded == [cut_id for batch in whole[rank::3] for cut_id in batch.cut_ids]
     assert list(EvalData(*arguments, 30, 31)) == []
+
+
+def test_one_unreadable_cut_among_several_processes_is_skipped(prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    """Each of four processes has one batch of one cut; that of the last one cannot be read."""
+    fbank = prepare(count=4)
+    cuts = sorted(tiny_cuts(fbank), key=lambda cut: (cut.duration, cut.id))
+    features = cuts[3].features
+    (Path(features.storage_path) / features.storage_key).write_bytes(b"damaged")
+    listing = tmp_path / "skipped.tsv"
+    read = []
+    for rank in range(4):
+        data = EvalData(
+            config_for(fbank), tokenizer, "train", output_lengths, 0.1, rank=rank, world_size=4, listing=listing
+        )
+        read += [cut_id for batch in data for cut_id in batch.cut_ids]
+    assert read == [cut.id for cut in cuts[:3]]
+    assert [item.id for item in SkippedItems.read(listing).items] == [cuts[3].id]

@@ -20,6 +20,7 @@ from summarymix.runs import epoch_path, read_checkpoint, save_checkpoint
 from summarymix.scoring.results import Result, read_results
 
 pytestmark = pytest.mark.usefixtures("clean")
+OF_RANK_1 = 2  # recording of the second of two processes
 CALL = "from summarymix.decoding.cli import main; main('mini')"
 
 
@@ -349,8 +350,10 @@ def test_a_difference_that_is_no_tie_fails(exp_dir: Path, monkeypatch: pytest.Mo
     "options",
     ["--mode simulated streaming --compare", "--method modified_beam_search --nbest 3", "--splits dev test --select"],
 )
-def test_two_processes_write_what_one_writes(exp_dir: Path, options: str, tmp_path: Path) -> None:
-    """One of the batches cannot be read; each process decodes some of the others."""
+def test_two_processes_write_what_one_writes(
+    exp_dir: Path, options: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Two cuts cannot be read, one by each process."""
 
     def files() -> dict[str, str]:
         paths = [*exp_dir.glob("*_search/*"), exp_dir / "selected.json"]
@@ -358,6 +361,10 @@ def test_two_processes_write_what_one_writes(exp_dir: Path, options: str, tmp_pa
 
     shutil.rmtree(exp_dir / "greedy_search", ignore_errors=True)
     arguments = ["--exp-dir", str(exp_dir), "--device", "cpu", "--max-duration", "3", *options.split()]
+    unreadable = exp_dir.parent / f"{OF_RANK_1}.wav"
+    content = unreadable.read_bytes()
+    request.addfinalizer(lambda: unreadable.write_bytes(content))
+    unreadable.write_bytes(content[:100])
     main("mini", arguments)
     alone, results = files(), [] if "--select" in options else read_results(exp_dir / "results.jsonl")
     program = tmp_path / "decode.py"
@@ -375,7 +382,7 @@ def test_two_processes_write_what_one_writes(exp_dir: Path, options: str, tmp_pa
     for one, two in zip(results, read_results(exp_dir / "results.jsonl"), strict=True):
         times = {"rtf": 0.0, "command": "", "seconds": pytest.approx(one.seconds)}
         assert replace(one, rtf=0.0, command="") == replace(two, **times)
-        assert two.skipped == 2
+        assert two.skipped == 3
         assert two.rtf > 0
 
 

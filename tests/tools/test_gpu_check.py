@@ -41,12 +41,19 @@ def test_a_large_difference_fails(difference, capsys):
     assert "FAIL frames" in capsys.readouterr().out
 
 
-def test_wrong_streams_are_found(monkeypatch):
-    """A stream whose state is lost differs from the whole utterance."""
+@pytest.mark.parametrize(
+    "spoil", [lambda frames, state, new: (frames, state), lambda frames, state, new: (frames * math.nan, new)]
+)
+def test_wrong_streams_are_found(spoil, monkeypatch):
+    """Streams whose state is lost, or that are not numbers, differ from the whole utterance."""
     monkeypatch.setattr(sys, "argv", ["check_gpu.py", "--config", str(CONFIG), "--seconds", "2", "--device", "cpu"])
     monkeypatch.setattr(check_gpu, "check_losses", lambda device, checks: None)
     step = Encoder.step
-    forgetful = lambda self, features, state, lengths=None: (step(self, features, state, lengths)[0], state)  # noqa: E731
-    monkeypatch.setattr(Encoder, "step", forgetful)
+
+    def spoilt(self, features, state, lengths=None):
+        frames, new = step(self, features, state, lengths)
+        return spoil(frames, state, new)
+
+    monkeypatch.setattr(Encoder, "step", spoilt)
     with pytest.raises(SystemExit, match="1 comparisons failed"):
         check_gpu.main()

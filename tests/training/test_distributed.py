@@ -71,6 +71,7 @@ def torchrun(*nodes: list[str]) -> tuple[bool, str]:
 def test_two_nodes_equal_one_process(tmp_path: Path) -> None:
     went_well, said = torchrun(*[[PROGRAM, str(tmp_path / "two")]] * 2)
     assert went_well, said
+    assert "Grad strides" not in said
     run(toy_config(tmp_path / "one", accumulate=2))
     a, b = (read_checkpoint(tmp_path / name / "epoch-2.pt") for name in ("one", "two"))
     assert a["progress"]["step"] == b["progress"]["step"] == 8

@@ -299,8 +299,9 @@ def test_bfloat16_trains_and_fp16_needs_a_gpu(tmp_path: Path) -> None:
     checkpoint = read_checkpoint(tmp_path / "bf16" / "epoch-1.pt")
     assert {value.dtype for value in checkpoint["model"].values() if value.is_floating_point()} == {torch.float32}
     if not torch.cuda.is_available():
-        with pytest.raises(ValueError, match="--precision fp16 needs a GPU"):
-            run(toy_config(tmp_path / "fp16", precision="fp16"))
+        for precision in ("tf32", "fp16"):
+            with pytest.raises(ValueError, match=f"--precision {precision} needs a GPU"):
+                run(toy_config(tmp_path / precision, precision=precision))
         assert not (tmp_path / "fp16").exists()
 
 
