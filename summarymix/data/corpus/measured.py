@@ -28,9 +28,9 @@ class Measured(NamedTuple):
 
 
 def write_measured(folder: Path, files: Mapping[str, Measured]) -> None:
-    """Write the files that were measured, by path."""
+    """Write the files that were measured, in the order of their paths."""
     with atomic_write(folder / _FILE) as file:
-        file.writelines(json.dumps([path, *measured]) + "\n" for path, measured in files.items())
+        file.writelines(json.dumps([path, *measured]) + "\n" for path, measured in sorted(files.items()))
 
 
 def read_measured(folder: Path) -> dict[str, Measured]:
