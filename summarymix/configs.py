@@ -41,11 +41,13 @@ def dotted(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 
 
 def what_became_of(name: str) -> str | None:
-    """A sentence on a renamed or removed option; None for any other name."""
+    """A sentence on an option that was renamed or removed, or that icefall has; None for any other name."""
     if name in RENAMED:
         return f"{name} is now {RENAMED[name]}"
     if name in REMOVED:
         return f"{name} was removed because it had no benefit; leave it out"
+    if name == "world_size":  # of icefall
+        return "the number of processes is given to torchrun: torchrun --nproc-per-node N train.py"
     return None
 
 

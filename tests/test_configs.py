@@ -63,6 +63,7 @@ def test_removed_options_are_dropped_at_their_defaults_and_else_refused() -> Non
         ("model: {mixing: attention}", [], "old.yaml: model.mixing is now model.mixing.mode"),
         ("chunk: {draws: 2}", [], "old.yaml: chunk.draws was removed"),
         ("seed: 1", ["--model.dim=8"], "command line: model.dim is now model.conformer.dim"),
+        ("seed: 1", ["--world-size", "4"], "command line: the number of processes is given to torchrun"),
     ],
 )
 def test_training_says_what_became_of_an_option(

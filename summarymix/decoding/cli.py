@@ -59,6 +59,13 @@ EPILOG = """examples:
   ./decode.py --compare --chunk-ms 640 --left-chunks 4     compare simulated and streaming by utterance
   ./decode.py --table                                      all results so far"""
 
+OF_ICEFALL = {
+    "--chunk-size": "chunk sizes are given in milliseconds: --chunk-ms",
+    "--left-context-frames": "the left context is given in chunks: --left-chunks",
+    "--iter": "only epochs can be averaged and decoded: --epoch; transcribe.py takes a checkpoint within an epoch",
+}
+"""Options of icefall's decode.py, and what takes their place here."""
+
 FILES = """Writes for each split and mode, into EXP/METHOD:
   recogs-*.txt   references and hypotheses     hyps-*.jsonl  tokens and words with times and confidences
   errs-*.txt     errors                        ctm-*.ctm     words in NIST's CTM format, for scoring tools"""
@@ -95,7 +102,10 @@ def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] =
     """
     parser = _make_parser(recipe, splits)
     arguments = sys.argv[1:] if argv is None else argv
-    args = parser.parse_args([dashed(argument) for argument in arguments])
+    args, unknown = parser.parse_known_args([dashed(argument) for argument in arguments])
+    if unknown:
+        hints = [hint for option, hint in OF_ICEFALL.items() if any(a.split("=")[0] == option for a in unknown)]
+        parser.error("; ".join([f"unrecognized arguments: {' '.join(unknown)}", *hints]))
     args.command = shlex.join(["./decode.py", *arguments])
     try:
         args.search = SearchOptions.from_args(args)

@@ -280,6 +280,9 @@ def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("--method modified_beam_search --ngram-lm /nowhere", "No such file .*nowhere"),
         ("--temperature 0", "temperature must be above 0"),
         ("--method beam", "invalid choice: 'beam'"),
+        ("--chunk-size=16 --speed", r"unrecognized arguments: --chunk-size=16 --speed; .*--chunk-ms"),
+        ("--left_context_frames 64", "given in chunks: --left-chunks"),
+        ("--iter 1000", "only epochs can be averaged and decoded: --epoch"),
     ],
 )
 def test_mistakes_are_explained(exp_dir: Path, options: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
