@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import lhotse.qa
 from lhotse import Recording, SupervisionSegment
@@ -17,9 +18,11 @@ from summarymix.data.cuts import IF_NO_SPEECH, has_no_speech, transcript
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.skipped import Skipped, SkippedItems
 
+NOTHING_MEASURED: Mapping[str, Measured] = MappingProxyType({})
+
 
 def validate_split(
-    manifest_dir: Path, prefix: str, split: str, num_jobs: int = 1, measured: Mapping[str, Measured] | None = None
+    manifest_dir: Path, prefix: str, split: str, num_jobs: int = 1, measured: Mapping[str, Measured] = NOTHING_MEASURED
 ) -> SkippedItems:
     """Check every cut of a split and remove bad ones from its manifest.
 
@@ -46,7 +49,7 @@ def validate_split(
     # Of a file with perturbed copies, the original, because only that states the file's number of samples.
     by_transforms = sorted((cut for cut in cuts if cut.has_recording), key=lambda cut: not cut.recording.transforms)
     recordings = {source: cut.recording for cut in by_transforms for source in _files(cut)}
-    check = partial(audio_problem, measured=measured or {})
+    check = partial(audio_problem, measured=measured)
     with ThreadPoolExecutor(num_jobs) as executor:
         bad_files = {
             file: problem
@@ -89,7 +92,7 @@ def validate_split(
     return skipped
 
 
-def audio_problem(recording: Recording, measured: Mapping[str, Measured] | None = None) -> str | None:
+def audio_problem(recording: Recording, measured: Mapping[str, Measured] = NOTHING_MEASURED) -> str | None:
     """Problem of the audio file of a recording, or None.
 
     Unless it is as in ``measured``, the file is opened as preparation does, and its end is read.
@@ -98,7 +101,7 @@ def audio_problem(recording: Recording, measured: Mapping[str, Measured] | None 
         if source.type != "file":
             continue
         try:
-            if _is_as_measured(recording, source.source, measured or {}):
+            if _is_as_measured(recording, source.source, measured):
                 continue
             audio = open_audio(source.source)
         except (ValueError, OSError) as error:
