@@ -207,8 +207,20 @@ def _start(program: Program, **options: Any) -> "subprocess.Popen[str]":
     environment |= {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     silent = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | options
     return subprocess.Popen(
-        program.command, cwd=program.folder, env=environment, start_new_session=True, text=True, **silent
+        program.command,
+        cwd=program.folder,
+        env=environment,
+        start_new_session=True,
+        text=True,
+        preexec_fn=_default_signals,
+        **silent,
     )
+
+
+def _default_signals() -> None:
+    """Undo that a background job of a shell ignores SIGINT, as do all the processes that it starts."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _run(program: Program, timeout: float) -> str:
