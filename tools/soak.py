@@ -236,7 +236,7 @@ def _run(program: Program, timeout: float) -> str:
 
 
 def _problem(status: int, output: str) -> str:
-    """What went wrong in a program that has ended by itself, or nothing."""
+    """Describe the failure of a program that has ended by itself; empty if there is none."""
     return "" if status == 0 or ALREADY_THERE in output else f"exit status {status}: {' '.join(output.split()[-60:])}"
 
 
