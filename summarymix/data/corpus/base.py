@@ -96,6 +96,7 @@ class Corpus:
     utterances: list[Utterance]
     skipped: SkippedItems
     num_rows: int
+    audio: AudioFindings
     num_not_nfc: int = 0
     """Number of transcripts that were converted to Unicode's composed form (NFC)."""
     punctuation: PunctuationFindings = field(default_factory=PunctuationFindings)
@@ -103,7 +104,6 @@ class Corpus:
     """Audio files that no row names."""
     notes: list[str] = field(default_factory=list)
     """Decisions for the report, one sentence each."""
-    audio: AudioFindings = field(default_factory=AudioFindings)
 
     def splits(self) -> dict[str, list[Utterance]]:
         """Utterances by split: first training splits, then dev splits, then all others."""
@@ -150,9 +150,9 @@ class Corpus:
 def gather(
     rows: Iterable[Row | Skipped],
     recordings: Mapping[str, Recording | Skipped],
+    findings: AudioFindings,
     channel: int | None = None,
     text_case: TextCase = "keep",
-    findings: AudioFindings | None = None,
     punctuation: Punctuation = "keep",
     keep_empty: bool = False,
 ) -> Corpus:
@@ -162,9 +162,9 @@ def gather(
         rows: the utterances, and rows that their reader has left out.
         recordings: recording, or its problem, by the rows' ``audio``, without those that cannot be paths. Duplicate ids
             get a number appended.
+        findings: what was found about the recordings.
         channel: channel to use of multi-channel audio if the row gives none; if both are None, the row is left out.
         text_case: case of the transcripts, see :func:`summarymix.data.transcripts.normalize_text`.
-        findings: truncated and converted recordings.
         punctuation: "remove" takes it out of the transcripts.
         keep_empty: an empty transcript means that the recording has no speech; otherwise the row is left out.
     """
@@ -173,9 +173,8 @@ def gather(
     recordings = {key: _renamed(recording, names.unique(recording.id)) for key, recording in recordings.items()}
     names = _Names(row.id for row in rows if isinstance(row, Row) and row.id)
     seen = _Seen()
-    findings = findings or AudioFindings()
     originals = findings.originals
-    corpus = Corpus([], SkippedItems(), len(rows), audio=findings)
+    corpus = Corpus([], SkippedItems(), len(rows), findings)
     corpus.punctuation.removed = punctuation == "remove"
     for row in rows:
         if isinstance(row, Skipped):

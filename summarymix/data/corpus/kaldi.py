@@ -26,8 +26,8 @@ from summarymix.data.text_files import read_lines
 def read_kaldi_corpus(
     kaldi_dir: Path,
     audio_dir: Path,
+    findings: AudioFindings,
     num_jobs: int = 1,
-    findings: AudioFindings | None = None,
     command_timeout: float = TIMEOUT,
     **options: Any,
 ) -> Corpus:
@@ -40,8 +40,8 @@ def read_kaldi_corpus(
     Args:
         kaldi_dir: folder with a wav.scp, or folder of such folders.
         audio_dir: base folder of relative paths in wav.scp; its commands run there.
+        findings: gets what is found about the recordings.
         num_jobs: files to open, or commands to run, at a time.
-        findings: gets the converted and the truncated recordings.
         command_timeout: seconds that a command may take.
         options: passed to :func:`summarymix.data.corpus.base.gather`.
 
@@ -83,10 +83,9 @@ def read_kaldi_corpus(
             f"{len(commands)} recordings in wav.scp are commands. They run now, for at most {command_timeout:g} s each "
             f"(--command-timeout), such as: {printable(next(iter(commands)))}"
         )
-    findings = findings or AudioFindings()
-    opened = open_commands(commands, num_jobs, findings, command_timeout)
-    recordings = open_files(files, num_jobs, findings) | opened | missing
-    corpus = gather(rows, recordings, findings=findings, **options)
+    opened = open_commands(commands, findings, num_jobs, command_timeout)
+    recordings = open_files(files, findings, num_jobs) | opened | missing
+    corpus = gather(rows, recordings, findings, **options)
     if commands:
         corpus.notes.append(
             f"{len(commands)} recordings are commands in wav.scp, which run once per utterance; for recordings with "

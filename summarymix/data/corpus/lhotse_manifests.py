@@ -18,7 +18,7 @@ _NAME = re.compile(r"(?:.+[_-])?(?P<kind>recordings|supervisions|cuts)(?:[_-](?P
 
 
 def read_lhotse_corpus(
-    manifest_dir: Path, audio_dir: Path, num_jobs: int = 1, findings: AudioFindings | None = None, **options: Any
+    manifest_dir: Path, audio_dir: Path, findings: AudioFindings, num_jobs: int = 1, **options: Any
 ) -> Corpus:
     """Read ``[PREFIX_]{recordings,supervisions}[_SPLIT].jsonl.gz`` or ``[PREFIX_]cuts[_SPLIT].jsonl.gz``.
 
@@ -27,8 +27,8 @@ def read_lhotse_corpus(
     Args:
         manifest_dir: folder of the manifests.
         audio_dir: base folder of relative paths in the manifests.
+        findings: gets what is found about the recordings.
         num_jobs: files to open at a time.
-        findings: gets the converted and the truncated recordings.
         options: passed to :func:`summarymix.data.corpus.base.gather`.
 
     Raises:
@@ -69,8 +69,7 @@ def read_lhotse_corpus(
             f"No utterances in {manifest_dir}: it needs PREFIX_recordings_SPLIT.jsonl.gz and "
             "PREFIX_supervisions_SPLIT.jsonl.gz, or PREFIX_cuts_SPLIT.jsonl.gz"
         )
-    findings = findings or AudioFindings()
-    corpus = gather(rows, _measured(recordings, num_jobs, findings), findings=findings, **options)
+    corpus = gather(rows, _measured(recordings, findings, num_jobs), findings, **options)
     corpus.skipped.extend(unusable.items)
     corpus.num_rows += len(unusable)
     corpus.notes += notes
@@ -144,7 +143,7 @@ def _with_absolute_paths(recording: Recording, audio_dir: Path) -> Recording | S
 
 
 def _measured(
-    recordings: dict[str, Recording | Skipped], num_jobs: int, findings: AudioFindings
+    recordings: dict[str, Recording | Skipped], findings: AudioFindings, num_jobs: int
 ) -> dict[str, Recording | Skipped]:
     """Give recordings the lengths of their files. Recordings of several files, or perturbed ones, keep their own."""
     single = {
@@ -153,7 +152,7 @@ def _measured(
         if isinstance(recording, Recording) and len(recording.sources) == 1 and not recording.transforms
     }
     files = {key: str(r.sources[0].source) for key, r in single.items() if r.sources[0].type == "file"}
-    opened = open_files({file: single[key].id for key, file in files.items()}, num_jobs, findings)
+    opened = open_files({file: single[key].id for key, file in files.items()}, findings, num_jobs)
     measured = dict(recordings)
     for key, file in files.items():
         recording, found = single[key], opened[file]

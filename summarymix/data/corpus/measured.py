@@ -28,7 +28,10 @@ class Measured(NamedTuple):
 
 
 def write_measured(folder: Path, files: Mapping[str, Measured]) -> None:
-    """Write the files that were measured, in the order of their paths."""
+    """Write the files that were measured, in the order of their paths, or remove the list if there are none."""
+    if not files:
+        (folder / _FILE).unlink(missing_ok=True)
+        return
     with atomic_write(folder / _FILE) as file:
         file.writelines(json.dumps([path, *measured]) + "\n" for path, measured in sorted(files.items()))
 

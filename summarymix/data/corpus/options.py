@@ -31,12 +31,12 @@ class CorpusSource:
     punctuation: Punctuation = "keep"
     keep_empty: bool = False
 
-    def read(self, num_jobs: int = 1, findings: AudioFindings | None = None) -> Corpus:
+    def read(self, findings: AudioFindings, num_jobs: int = 1) -> Corpus:
         """Read and check the corpus.
 
         Args:
+            findings: gets what is found about the recordings.
             num_jobs: files to open at a time.
-            findings: gets the converted and the truncated recordings.
 
         Raises:
             ValueError: the corpus is malformed.
@@ -49,13 +49,13 @@ class CorpusSource:
             "keep_empty": self.keep_empty,
         }
         if self.table is not None:
-            return read_table_corpus(self.table, self.audio_dir, num_jobs, findings, **options)
+            return read_table_corpus(self.table, self.audio_dir, findings, num_jobs, **options)
         if self.kaldi_dir is not None:
             return read_kaldi_corpus(
-                self.kaldi_dir, self.audio_dir, num_jobs, findings, self.command_timeout, **options
+                self.kaldi_dir, self.audio_dir, findings, num_jobs, self.command_timeout, **options
             )
         assert self.lhotse_manifests is not None
-        return read_lhotse_corpus(self.lhotse_manifests, self.audio_dir, num_jobs, findings, **options)
+        return read_lhotse_corpus(self.lhotse_manifests, self.audio_dir, findings, num_jobs, **options)
 
     def absolute(self) -> "CorpusSource":
         """Copy with absolute paths."""
@@ -154,7 +154,7 @@ def prepare_corpus(
     check_name(prefix, "the prefix")
     if source.lhotse_manifests and source.lhotse_manifests.resolve() == out_dir.resolve():
         raise ValueError(f"{out_dir} has the manifests to read: choose another folder to write to")
-    corpus = source.read(num_jobs, AudioFindings(Path(out_dir) / "audio" / prefix))
+    corpus = source.read(AudioFindings(Path(out_dir) / "audio" / prefix), num_jobs)
     try:
         if fill and corpus.utterances:
             _fill_splits(corpus, out_dir)

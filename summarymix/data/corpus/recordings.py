@@ -57,7 +57,7 @@ class Converted:
 class AudioFindings:
     """Findings about the audio of a corpus, and the folder of its converted copies, which belongs to it alone."""
 
-    folder: Path = Path("data/manifests/audio")
+    folder: Path
     converted: list[Converted] = field(default_factory=list)
     truncated: dict[str, float] = field(default_factory=dict)
     """Seconds that the header promises, by path or command, of audio that ends before."""
@@ -103,34 +103,32 @@ class _Opened:
     measured: Measured | None = None
 
 
-def open_files(
-    paths: Mapping[str, str], num_jobs: int = 1, findings: AudioFindings | None = None
-) -> dict[str, Recording | Skipped]:
+def open_files(paths: Mapping[str, str], findings: AudioFindings, num_jobs: int = 1) -> dict[str, Recording | Skipped]:
     """Open audio files and measure them; return each file's recording, or its problem, by path.
 
     Args:
         paths: recording names by path.
+        findings: gets what is found about the files.
         num_jobs: files to open at a time.
-        findings: gets the converted and the truncated files.
     """
-    return _open_all(paths, _open_file, num_jobs, findings or AudioFindings())
+    return _open_all(paths, _open_file, num_jobs, findings)
 
 
 def open_commands(
     commands: Mapping[str, str],
+    findings: AudioFindings,
     num_jobs: int = 1,
-    findings: AudioFindings | None = None,
     timeout: float = TIMEOUT,
 ) -> dict[str, Recording | Skipped]:
     """Run commands that output an audio file, such as ``sph2pipe -f wav -p -c 1 x.sph``, to measure its length.
 
     Args:
         commands: recording names by command.
+        findings: gets what is found about the recordings.
         num_jobs: commands to run at a time.
-        findings: gets the converted and the truncated recordings.
         timeout: seconds that a command may take.
     """
-    return _open_all(commands, partial(_open_command, timeout=timeout), num_jobs, findings or AudioFindings())
+    return _open_all(commands, partial(_open_command, timeout=timeout), num_jobs, findings)
 
 
 def command_in(folder: Path, command: str) -> str:

@@ -215,14 +215,13 @@ def _number(row: Mapping[str, str], column: str) -> float | None:
 
 
 def read_table_corpus(
-    table: Path, audio_dir: Path, num_jobs: int = 1, findings: AudioFindings | None = None, **options: Any
+    table: Path, audio_dir: Path, findings: AudioFindings, num_jobs: int = 1, **options: Any
 ) -> Corpus:
     """Read the corpus in a table; ``options`` are passed to :func:`summarymix.data.corpus.base.gather`."""
-    findings = findings or AudioFindings()
     rows = list(read_table(table, audio_dir))
     paths = [row.audio for row in rows if isinstance(row, Row) and is_path(row.audio)]
     names = {path: name_of(os.path.relpath(path, audio_dir)) for path in paths}
-    corpus = gather(rows, open_files(names, num_jobs, findings), findings=findings, **options)
+    corpus = gather(rows, open_files(names, findings, num_jobs), findings, **options)
     named = {os.path.realpath(path) for path in names}
     copies = findings.folder.resolve()
     corpus.unnamed_audio = [

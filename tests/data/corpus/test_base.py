@@ -10,7 +10,7 @@ import soundfile
 from lhotse.cut import MonoCut
 
 from summarymix.data.corpus.base import Corpus, Row, gather, name_of
-from summarymix.data.corpus.recordings import command_in, open_commands, open_files
+from summarymix.data.corpus.recordings import AudioFindings, command_in, open_commands, open_files
 from summarymix.data.corpus.validate import audio_problem
 from summarymix.data.cuts import has_no_speech, transcript
 from summarymix.data.extraction import load_cuts
@@ -26,7 +26,10 @@ def write_noise(path: Path, seconds: float, rate: int = 16000, channels: int = 1
 
 
 def gather_files(rows: list[Row], **options) -> Corpus:
-    return gather(rows, open_files({row.audio: name_of(Path(row.audio).name) for row in rows}), **options)
+    findings = AudioFindings(Path(rows[0].audio).parent / "copies")
+    return gather(
+        rows, open_files({row.audio: name_of(Path(row.audio).name) for row in rows}, findings), findings, **options
+    )
 
 
 def reasons(corpus: Corpus) -> dict[str, str]:
@@ -96,7 +99,8 @@ def test_made_ids_are_readable_and_never_collide(tmp_path: Path) -> None:
         Row(paths[3], "T", "x-a-2", start=0.5),
     ]
     names = {path: name_of(Path(path).relative_to(tmp_path)) for path in paths}
-    corpus = gather(rows, open_files(names))
+    findings = AudioFindings(tmp_path / "copies")
+    corpus = gather(rows, open_files(names, findings), findings)
     ids = [utterance.supervision.id for utterance in corpus.utterances]
     assert ids == ["x-a", "x-a-2-2", "x-a-3", "y_y-b_c", "y_y-b_c-0000250", "y_y-b_c-0000250-2", "x-a-2"]
     recordings = {utterance.recording.sources[0].source: utterance.recording.id for utterance in corpus.utterances}
@@ -216,7 +220,7 @@ def test_only_manifests_of_an_earlier_call_are_removed(tmp_path: Path) -> None:
 def test_promised_samples_are_there(suffix: str, rate: int, tmp_path: Path) -> None:
     """Of every format: lossy ones pad at both ends, and their headers tell what to cut off."""
     path = write_noise(tmp_path / f"a{suffix}", 1.2345, rate)
-    (recording,) = open_files({path: "a"}).values()
+    (recording,) = open_files({path: "a"}, AudioFindings(tmp_path / "copies")).values()
     assert (recording.num_samples, recording.sampling_rate) == (int(1.2345 * rate), rate)
     whole = recording.load_audio()
     assert whole.shape == (1, recording.num_samples)
@@ -231,7 +235,9 @@ def test_commands(tmp_path: Path) -> None:
     folder.mkdir()
     write_noise(folder / "a.wav", 1.5, 8000, channels=2)
     good, bad, silent = (command_in(folder, command) for command in ("cat a.wav", "cat b.wav", "true"))
-    recordings = open_commands({good: "good", bad: "bad", silent: "silent"}, num_jobs=2)
+    recordings = open_commands(
+        {good: "good", bad: "bad", silent: "silent"}, AudioFindings(tmp_path / "copies"), num_jobs=2
+    )
     assert good.startswith(f"cd {shlex.quote(str(folder))} && ")
     recording = recordings[good]
     assert (recording.num_samples, recording.sampling_rate, recording.channel_ids) == (12000, 8000, [0, 1])

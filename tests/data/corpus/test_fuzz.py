@@ -73,10 +73,10 @@ def line_of(row: dict | str, suffix: str) -> str:
     return separator.join("" if row.get(column) is None else str(row[column]) for column in COLUMNS)
 
 
-def read(reader: Callable[[Path, Path], Corpus], path: Path, audio_dir: Path) -> Corpus | None:
+def read(reader: Callable[[Path, Path, AudioFindings], Corpus], path: Path, audio_dir: Path) -> Corpus | None:
     """The corpus; None if it is refused with a message that names the file."""
     try:
-        return reader(path, audio_dir)
+        return reader(path, audio_dir, AudioFindings(audio_dir / "copies"))
     except UnicodeError:
         raise
     except (ValueError, FileNotFoundError) as error:
@@ -173,7 +173,7 @@ def test_damaged_audio(folder: Path, sounds: list, number: int, changes: list, p
         content[place] = value
     path = folder / "damaged.audio"
     path.write_bytes(content[: round(len(content) * part)])
-    [found] = open_files({str(path): "a"}, 1, AudioFindings(folder / "copies")).values()
+    [found] = open_files({str(path): "a"}, AudioFindings(folder / "copies")).values()
     if isinstance(found, Skipped):
         assert found.reason
         assert found.detail

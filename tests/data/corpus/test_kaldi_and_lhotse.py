@@ -14,6 +14,7 @@ from tables import prepare_table
 from summarymix.data.corpus.base import Corpus
 from summarymix.data.corpus.kaldi import read_kaldi_corpus
 from summarymix.data.corpus.lhotse_manifests import read_lhotse_corpus
+from summarymix.data.corpus.recordings import AudioFindings
 from summarymix.data.corpus.validate import validate_split
 from summarymix.data.extraction import ExtractionOptions, extract_split, load_cuts
 
@@ -48,7 +49,7 @@ def test_kaldi_folder(audio_dir: Path, tmp_path: Path) -> None:
     write_lines(folder / "text", "u0 ONE  TWO", "u1 THREE", "u2 FOUR", "u3", "u5 NOWHERE", "u6 GONE")
     write_lines(folder / "segments", "u0 r0 0.5 1.25", "u1 r1 1 -1", "u2 r2 0 2", "u3 r2 2 3", "u4 r2 1 2", "u6 r3 0 1")
     write_lines(folder / "utt2spk", "u0 s0", "u1 s1")
-    corpus = read_kaldi_corpus(folder, audio_dir)
+    corpus = read_kaldi_corpus(folder, audio_dir, AudioFindings(tmp_path / "copies"))
     assert described(corpus) == {
         "u0": ("train", "r0", 0.5, 0.75, "s0", "ONE TWO"),
         "u1": ("train", "r1", 1.0, 2.000125, "s1", "THREE"),
@@ -60,7 +61,7 @@ def test_kaldi_folder(audio_dir: Path, tmp_path: Path) -> None:
         ("u6", "missing audio"),
         ("u5", "missing audio"),
     ]
-    kept = read_kaldi_corpus(folder, audio_dir, keep_empty=True)
+    kept = read_kaldi_corpus(folder, audio_dir, AudioFindings(tmp_path / "copies"), keep_empty=True)
     assert described(kept).keys() == {"u0", "u1", "u2", "u3"}  # text has no line for u4
     assert "1 recordings are commands" in corpus.notes[0]
     corpus.write("k", tmp_path / "m")
@@ -77,13 +78,13 @@ def test_kaldi_folders_of_splits(audio_dir: Path, tmp_path: Path) -> None:
         write_lines(tmp_path / "data" / split / "wav.scp", f"u{i} {i}.wav")
         write_lines(tmp_path / "data" / split / "text", f"u{i} WORD")
     (tmp_path / "data" / "lang").mkdir()
-    corpus = read_kaldi_corpus(tmp_path / "data", audio_dir)
+    corpus = read_kaldi_corpus(tmp_path / "data", audio_dir, AudioFindings(tmp_path / "copies"))
     assert list(corpus.splits()) == ["train_si", "dev93", "test"]
     with pytest.raises(ValueError, match=r"No wav.scp in .*/audio or the folders in it"):
-        read_kaldi_corpus(audio_dir, audio_dir)
+        read_kaldi_corpus(audio_dir, audio_dir, AudioFindings(tmp_path / "copies"))
     (tmp_path / "data" / "test").rename(tmp_path / "data" / "--help")
     with pytest.raises(ValueError, match=r"data/--help: the split '--help' cannot be a name"):
-        read_kaldi_corpus(tmp_path / "data", audio_dir)
+        read_kaldi_corpus(tmp_path / "data", audio_dir, AudioFindings(tmp_path / "copies"))
 
 
 def test_malformed_kaldi_lines_are_listed(audio_dir: Path, tmp_path: Path) -> None:
@@ -92,7 +93,7 @@ def test_malformed_kaldi_lines_are_listed(audio_dir: Path, tmp_path: Path) -> No
     write_lines(folder / "text", *(f"{id_} WORD" for id_ in ("a", "b", "c", "d", "e")), "a AGAIN")
     segments = ["a r0 0 1", "b r1 zero 1", "c r1 nan 1", "d r1 0", "e r2 0 1"]
     write_lines(folder / "segments", *segments)
-    corpus = read_kaldi_corpus(folder, audio_dir)
+    corpus = read_kaldi_corpus(folder, audio_dir, AudioFindings(tmp_path / "copies"))
     assert [utterance.supervision.id for utterance in corpus.utterances] == ["a", "e"]
     assert corpus.utterances[0].supervision.text == "WORD"
     assert [(item.id, item.file.removeprefix(f"{folder}/"), item.reason) for item in corpus.skipped.items] == [
@@ -101,7 +102,7 @@ def test_malformed_kaldi_lines_are_listed(audio_dir: Path, tmp_path: Path) -> No
         *((id_, f"segments, line {i}", "malformed segment") for i, id_ in enumerate("bcd", 2)),
     ]
     (folder / "segments").unlink()
-    corpus = read_kaldi_corpus(folder, audio_dir)
+    corpus = read_kaldi_corpus(folder, audio_dir, AudioFindings(tmp_path / "copies"))
     assert {item.id: item.reason for item in corpus.skipped.items}["r9"] == "unusable audio path"
 
 
@@ -110,19 +111,19 @@ def test_tabs_and_byte_order_marks_lose_nothing(encoding: str, audio_dir: Path, 
     folder = tmp_path / "k"
     write_lines(folder / "wav.scp", *(f"u{i} \t {i}.wav " for i in range(3)))
     (folder / "text").write_bytes("u0 ONE\tTWO\r\nu1\tONE TWO\r\n u2  ONE\u3000TWO\n".encode(encoding))
-    corpus = read_kaldi_corpus(folder, audio_dir)
+    corpus = read_kaldi_corpus(folder, audio_dir, AudioFindings(tmp_path / "copies"))
     texts = [(utterance.supervision.id, utterance.supervision.text) for utterance in corpus.utterances]
     assert texts == [(f"u{i}", "ONE TWO") for i in range(3)]
     (folder / "utt2spk").write_bytes("u0 a\nu1 ä\n".encode("latin1"))
     with pytest.raises(ValueError, match=r"k/utt2spk, line 2 is not UTF-8"):
-        read_kaldi_corpus(folder, audio_dir)
+        read_kaldi_corpus(folder, audio_dir, AudioFindings(tmp_path / "copies"))
 
 
 def test_commands_are_announced_and_end_in_time(audio_dir: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "k"
     write_lines(folder / "wav.scp", "u0 cat 0.wav |", "u1 sleep 1000; cat 1.wav |", "u2 2.wav")
     write_lines(folder / "text", *(f"u{i} WORD" for i in range(3)))
-    corpus = read_kaldi_corpus(folder, audio_dir, command_timeout=1)
+    corpus = read_kaldi_corpus(folder, audio_dir, AudioFindings(tmp_path / "copies"), command_timeout=1)
     assert [utterance.supervision.id for utterance in corpus.utterances] == ["u0", "u2"]
     (item,) = corpus.skipped.items
     assert (item.id, item.reason) == ("u1", "unreadable audio")
@@ -150,14 +151,14 @@ WANTED = {
 
 def test_lhotse_recordings_and_supervisions(manifests: Path, audio_dir: Path) -> None:
     (manifests / "musan_recordings_music.jsonl.gz").write_bytes((manifests / "c_recordings_test.jsonl.gz").read_bytes())
-    corpus = read_lhotse_corpus(manifests, audio_dir)
+    corpus = read_lhotse_corpus(manifests, audio_dir, AudioFindings(audio_dir.parent / "copies"))
     assert described(corpus) == WANTED
     assert corpus.notes == ["musan_recordings_music.jsonl.gz is left out: it needs both recordings and supervisions"]
     (audio_dir / "1.wav").unlink()
-    corpus = read_lhotse_corpus(manifests, audio_dir)
+    corpus = read_lhotse_corpus(manifests, audio_dir, AudioFindings(audio_dir.parent / "copies"))
     assert [(item.id, item.reason) for item in corpus.skipped.items] == [("c", "missing audio")]
     with pytest.raises(ValueError, match=r"No utterances in .*audio: it needs PREFIX_recordings_SPLIT"):
-        read_lhotse_corpus(audio_dir, audio_dir)
+        read_lhotse_corpus(audio_dir, audio_dir, AudioFindings(audio_dir.parent / "copies"))
 
 
 def test_damaged_manifests_and_hostile_names_are_named(manifests: Path, audio_dir: Path) -> None:
@@ -166,15 +167,15 @@ def test_damaged_manifests_and_hostile_names_are_named(manifests: Path, audio_di
     for damaged in (content[:-9], gzip.compress(b'{"id": 1}\n'), gzip.compress(b"[\n"), b"{}"):
         path.write_bytes(damaged)
         with pytest.raises(ValueError, match=r"c_supervisions_test.jsonl.gz is damaged .*: make it again"):
-            read_lhotse_corpus(manifests, audio_dir)
+            read_lhotse_corpus(manifests, audio_dir, AudioFindings(audio_dir.parent / "copies"))
     path.rename(manifests / "c_supervisions_...jsonl.gz")
     with pytest.raises(ValueError, match=r"c_supervisions_\.\.\.jsonl\.gz: the split '\.\.' cannot be a name"):
-        read_lhotse_corpus(manifests, audio_dir)
+        read_lhotse_corpus(manifests, audio_dir, AudioFindings(audio_dir.parent / "copies"))
 
 
 def test_supervision_without_recording(manifests: Path, audio_dir: Path) -> None:
     RecordingSet.from_recordings([]).to_file(manifests / "c_recordings_test.jsonl.gz")
-    corpus = read_lhotse_corpus(manifests, audio_dir)
+    corpus = read_lhotse_corpus(manifests, audio_dir, AudioFindings(audio_dir.parent / "copies"))
     assert [(item.id, item.reason) for item in corpus.skipped.items] == [("c", "missing audio")]
     assert corpus.num_rows == 3
 
@@ -191,7 +192,7 @@ def test_lhotse_cuts(trimmed: bool, manifests: Path, audio_dir: Path, tmp_path: 
     cuts = [*cuts, next(iter(cuts)).pad(60)]
     (tmp_path / "cuts").mkdir()
     CutSet.from_cuts(cuts).to_file(tmp_path / "cuts" / "cuts_train.jsonl.gz")
-    corpus = read_lhotse_corpus(tmp_path / "cuts", audio_dir)
+    corpus = read_lhotse_corpus(tmp_path / "cuts", audio_dir, AudioFindings(tmp_path / "copies"))
     assert described(corpus) == {id_: WANTED[id_] for id_ in "ab"}
     assert [(item.reason, item.detail) for item in corpus.skipped.items] == [("unsuitable cut", "a mixture of cuts")]
 
@@ -205,4 +206,4 @@ def test_lhotse_to_kaldi_and_back(manifests: Path, audio_dir: Path, tmp_path: Pa
             SupervisionSet.from_file(manifests / f"c_supervisions_{split}.jsonl.gz"),
             tmp_path / "k" / split,
         )
-    assert described(read_kaldi_corpus(tmp_path / "k", audio_dir)) == WANTED
+    assert described(read_kaldi_corpus(tmp_path / "k", audio_dir, AudioFindings(tmp_path / "copies"))) == WANTED

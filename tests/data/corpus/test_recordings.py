@@ -97,7 +97,7 @@ def test_truncated_audio(suffix: str, tmp_path: Path) -> None:
     data = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(data[: len(data) // 2])
     rows = [f"{name}\tONE\t\t", f"{name}\tTWO\t0.5\t1.5", f"{name}\tTHREE\t2\t2", f"{name}\tFOUR\t1\t"]
-    corpus = read_table_corpus(write_table(tmp_path / "t.tsv", *rows), tmp_path, 1, AudioFindings(tmp_path / "copies"))
+    corpus = read_table_corpus(write_table(tmp_path / "t.tsv", *rows), tmp_path, AudioFindings(tmp_path / "copies"))
     assert [utterance.supervision.text for utterance in corpus.utterances] == ["TWO"]
     assert [item.reason for item in corpus.skipped.items] == [
         "truncated audio",
@@ -120,7 +120,7 @@ def test_bad_files_are_listed_with_their_reason(tmp_path: Path) -> None:
     content[40 + 16 : 40 + 24] = b"\xff" * 7 + b"\x7f"  # the size of the first chunk
     (tmp_path / "size.w64").write_bytes(content)
     names = {path.name: path.name for path in tmp_path.iterdir()} | {"gone.wav": "gone.wav"}
-    found = open_files({str(tmp_path / name): name for name in names}, 1, AudioFindings(tmp_path / "copies"))
+    found = open_files({str(tmp_path / name): name for name in names}, AudioFindings(tmp_path / "copies"))
     details = {item.id: (item.reason, item.detail) for item in found.values() if not isinstance(item, Recording)}
     assert details["gone.wav"] == ("missing audio", "")
     assert details["folder.wav"][1].endswith("is a folder: give the audio files in it")
@@ -137,7 +137,7 @@ def test_commands_and_lhotse_manifests(tmp_path: Path) -> None:
     kaldi.mkdir()
     (kaldi / "wav.scp").write_text("a cat unfinished.wav |\nb cat plain.wav |\nc gsm.wav\n")
     (kaldi / "text").write_text("a A\nb B\nc C\n")
-    corpus = read_kaldi_corpus(kaldi, tmp_path / "audio", 1, AudioFindings(tmp_path / "copies"))
+    corpus = read_kaldi_corpus(kaldi, tmp_path / "audio", AudioFindings(tmp_path / "copies"))
     assert [(u.supervision.id, u.recording.sources[0].type) for u in corpus.utterances] == [
         ("a", "file"),
         ("b", "command"),
@@ -153,7 +153,7 @@ def test_commands_and_lhotse_manifests(tmp_path: Path) -> None:
     RecordingSet.from_recordings([recording]).to_file(tmp_path / "m" / "recordings_train.jsonl.gz")
     supervisions = [SupervisionSegment(f"s{i}", "r", i, 1.0, text="A") for i in range(2)]
     SupervisionSet.from_segments(supervisions).to_file(tmp_path / "m" / "supervisions_train.jsonl.gz")
-    corpus = read_lhotse_corpus(tmp_path / "m", tmp_path)
+    corpus = read_lhotse_corpus(tmp_path / "m", tmp_path, AudioFindings(tmp_path / "copies"))
     assert [utterance.supervision.id for utterance in corpus.utterances] == ["s0"]
     assert corpus.utterances[0].recording.duration == 1.0
     assert [(item.id, item.reason) for item in corpus.skipped.items] == [("s1", "segment outside its audio")]
@@ -168,7 +168,7 @@ def test_copies_of_floats_above_full_scale_are_not_clipped(tmp_path: Path) -> No
     (tmp_path / "unfinished.wav").write_bytes(data[:size] + bytes(4) + data[size + 4 :])
     names = {str(tmp_path / name): name for name in ("rate.wav", "unfinished.wav")}
     for _ in range(2):  # the second time with the copies of the first
-        found = open_files(names, 1, AudioFindings(tmp_path / "copies"))
+        found = open_files(names, AudioFindings(tmp_path / "copies"))
         recordings = [recording for recording in found.values() if isinstance(recording, Recording)]
         copies = {recording.id: recording.to_cut().load_audio()[0] for recording in recordings}
         assert [audio_problem(recording) for recording in recordings] == [None, None]

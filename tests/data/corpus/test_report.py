@@ -3,6 +3,7 @@ from pathlib import Path
 from lhotse import AudioSource, Recording
 
 from summarymix.data.corpus.base import Corpus, Row, gather
+from summarymix.data.corpus.recordings import AudioFindings
 from summarymix.data.corpus.report import corpus_report, hours_by_rate
 from summarymix.data.skipped import SkippedItems
 
@@ -14,7 +15,7 @@ def corpus_of(rows: list[Row], rates: dict[str, tuple[int, int]] | None = None, 
         name: Recording(name, [AudioSource("file", list(range(channels)), name)], rate, 3600 * rate, 3600.0)
         for name, (rate, channels) in rates.items()
     }
-    return gather(rows, recordings, **options)
+    return gather(rows, recordings, AudioFindings(Path("no audio is opened")), **options)
 
 
 def one_line(lines: list[str], beginning: str) -> str:

@@ -5,6 +5,7 @@ import pytest
 from lhotse import AudioSource, Recording
 
 from summarymix.data.corpus.base import Corpus, Row, gather
+from summarymix.data.corpus.recordings import AudioFindings
 from summarymix.data.corpus.splits import fill_splits
 from summarymix.data.extraction import load_cuts
 
@@ -18,7 +19,7 @@ def corpus_of(spoken: list[tuple[str | None, str, float, str | None]]) -> Corpus
     for i, (speaker, recording, seconds, split) in enumerate(spoken):
         rows.append(Row(recording, "X", f"u{i}", speaker, split, ends[recording], seconds))
         ends[recording] += seconds
-    return gather(rows, recordings)
+    return gather(rows, recordings, AudioFindings(Path("no audio is opened")))
 
 
 def shares(corpus: Corpus) -> dict[str, float]:

@@ -9,6 +9,7 @@ from lhotse import RecordingSet, SupervisionSet
 from tables import prepare_table
 
 from summarymix.data.corpus.base import Row
+from summarymix.data.corpus.recordings import AudioFindings
 from summarymix.data.corpus.table import read_table, read_table_corpus
 from summarymix.data.skipped import Skipped, SkippedItems
 
@@ -133,7 +134,7 @@ def test_an_empty_transcript_may_mean_no_speech_a_missing_one_does_not(
     header = {".tsv": "audio\ttext", ".csv": "audio,text", ".jsonl": ""}[suffix]
     table = tmp_path / f"t{suffix}"
     table.write_text(f"{header}\n{line}\n")
-    corpus = read_table_corpus(table, tmp_path, keep_empty=True)
+    corpus = read_table_corpus(table, tmp_path, AudioFindings(tmp_path / "copies"), keep_empty=True)
     assert ([u.supervision.text for u in corpus.utterances], len(corpus.skipped)) == (([""], 0) if kept else ([], 1))
 
 
@@ -176,7 +177,7 @@ def test_a_bad_row_is_listed_and_the_rest_is_used(
     lines = [header, GOOD[suffix].format("a"), line, GOOD[suffix].format("c")]
     table = tmp_path / f"t{suffix}"
     table.write_text("\n".join(lines) + "\n")
-    corpus = read_table_corpus(table, tmp_path)
+    corpus = read_table_corpus(table, tmp_path, AudioFindings(tmp_path / "copies"))
     assert [utterance.recording.id for utterance in corpus.utterances] == ["a", "c"]
     corpus.write("c", tmp_path / "m")
     (item,) = SkippedItems.read(tmp_path / "m" / "skipped-table.tsv").items
@@ -221,7 +222,7 @@ def test_tsv_with_a_line_break_in_a_quoted_field(tmp_path: Path) -> None:
 def test_audio_files_that_no_row_names(tmp_path: Path) -> None:
     write_audio(tmp_path, "x/a.wav", "x/b.wav", "y/spare.WAV")
     (tmp_path / "y" / "notes.txt").write_text("")
-    corpus = read_table_corpus(write_table(tmp_path / "t.tsv", ROWS), tmp_path)
+    corpus = read_table_corpus(write_table(tmp_path / "t.tsv", ROWS), tmp_path, AudioFindings(tmp_path / "copies"))
     assert corpus.unnamed_audio == [tmp_path / "y" / "spare.WAV"]
 
 

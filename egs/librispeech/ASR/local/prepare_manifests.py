@@ -27,7 +27,7 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
     transcripts = [(utterance, text.strip()) for utterance, _, text in (line.partition(" ") for line in lines)]
     files = {utterance: str(_file_of(folder, utterance)) for utterance, _ in transcripts}
     findings = AudioFindings(out_dir / "audio" / folder.name)
-    recordings = open_files({file: utterance for utterance, file in files.items()}, num_jobs, findings)
+    recordings = open_files({file: utterance for utterance, file in files.items()}, findings, num_jobs)
 
     def check(utterance: str, text: str) -> tuple[Recording, SupervisionSegment] | Skipped:
         file = files[utterance]

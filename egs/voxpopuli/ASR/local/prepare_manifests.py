@@ -149,7 +149,7 @@ def prepare(segments: Sequence[Segment | Skipped], language: str, out_dir: Path,
     prefix = f"voxpopuli-{language}"
     files = {str(segment.audio): segment.recording_id for segment in segments if isinstance(segment, Segment)}
     findings = AudioFindings(out_dir / "audio" / prefix)
-    recordings = open_files(files, num_jobs, findings)
+    recordings = open_files(files, findings, num_jobs)
     skipped = SkippedItems()
     kept: dict[str, list[tuple[Segment, Recording]]] = {split: [] for split in SPLITS}
     seen: set[str] = set()
