@@ -19,7 +19,7 @@ from typing import Any, get_args
 from summarymix.cli import clear_errors
 from summarymix.data.extraction import ExtractionOptions, Storage, extract_noise, extract_split
 from summarymix.data.features import FbankOptions, FeatureBackend
-from summarymix.data.names import name_argument
+from summarymix.data.manifests import add_split_options
 from summarymix.data.skipped import SkippedItems
 
 
@@ -56,11 +56,7 @@ def open_executor(kind: str, num_jobs: int, dask_scheduler: str | None) -> Itera
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--prefix", type=name_argument, required=True, help="name of the corpus in the manifests' file names"
-    )
-    parser.add_argument("--splits", type=name_argument, nargs="+", required=True)
-    parser.add_argument("--manifest-dir", type=Path, default=Path("data/manifests"))
+    add_split_options(parser, "data/manifests")
     parser.add_argument("--out-dir", type=Path, default=Path("data/fbank"))
     parser.add_argument(
         "--storage", choices=get_args(Storage), default="numpy_files", help="none: compute features in training"

@@ -12,17 +12,13 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from summarymix.cli import clear_errors
-from summarymix.data.names import name_argument
+from summarymix.data.manifests import add_split_options
 from summarymix.data.shar import Field, export_split
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--prefix", type=name_argument, required=True, help="name of the corpus in the manifests' file names"
-    )
-    parser.add_argument("--splits", type=name_argument, nargs="+", required=True)
-    parser.add_argument("--manifest-dir", type=Path, default=Path("data/fbank"))
+    add_split_options(parser, "data/fbank")
     parser.add_argument("--out-dir", type=Path, default=Path("data/shar"))
     parser.add_argument(
         "--features",

@@ -11,17 +11,13 @@ from pathlib import Path
 from summarymix.cli import clear_errors
 from summarymix.data.config import DataConfig
 from summarymix.data.index import open_index
-from summarymix.data.names import name_argument
+from summarymix.data.manifests import add_split_options
 from summarymix.data.tokens import Tokenizer
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--prefix", type=name_argument, required=True, help="name of the corpus in the manifests' file names"
-    )
-    parser.add_argument("--splits", type=name_argument, nargs="+", required=True)
-    parser.add_argument("--manifest-dir", type=Path, default=Path("data/fbank"))
+    add_split_options(parser, "data/fbank")
     parser.add_argument("--lang-dir", type=Path, required=True, help="folder of the tokens")
     parser.add_argument("--nj", type=int, default=4, help="processes")
     args = parser.parse_args()

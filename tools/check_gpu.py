@@ -21,7 +21,7 @@ from summarymix.chunking import ChunkConfig
 from summarymix.cli import clear_errors
 from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed, output_lengths
 from summarymix.loss import loss_backend
-from summarymix.model import LossConfig, Transducer, View
+from summarymix.model import LossConfig, ModelConfig, Transducer, View
 from summarymix.training.precision import Precision, autocast
 
 SETTINGS = (ChunkConfig(), ChunkConfig(16, 4))
@@ -79,7 +79,7 @@ def check_losses(device: str, checks: Checks) -> None:
     checks.compare(f"golden losses on {device}, largest difference", torch.stack(differences).max().item(), TOLERANCE)
 
 
-def random_model(config) -> Transducer:  # type: ignore[no-untyped-def]
+def random_model(config: ModelConfig) -> Transducer:
     """Make a model with random weights, in float64, in evaluation mode: without dropout."""
     torch.manual_seed(0)
     return Transducer(config).double().eval()

@@ -1,5 +1,6 @@
 """Reading and writing lhotse manifests (``.jsonl.gz``: one JSON object a line)."""
 
+import argparse
 import gzip
 import json
 from abc import ABC, abstractmethod
@@ -12,7 +13,7 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 from lhotse.serialization import decode_json_line, deserialize_item
 
-from summarymix.data.names import check_name
+from summarymix.data.names import check_name, name_argument
 from summarymix.files import atomic_write
 
 
@@ -120,3 +121,12 @@ def check_manifest(path: Path | str) -> Path:
             "Run ./prepare.sh, or correct --data.manifest_dir, --data.prefix or the names of the splits"
         )
     return path
+
+
+def add_split_options(parser: argparse.ArgumentParser, manifest_dir: str) -> None:
+    """Add --prefix, --splits and --manifest-dir, with its default, which tell a program its manifests."""
+    parser.add_argument(
+        "--prefix", type=name_argument, required=True, help="name of the corpus in the manifests' file names"
+    )
+    parser.add_argument("--splits", type=name_argument, nargs="+", required=True)
+    parser.add_argument("--manifest-dir", type=Path, default=Path(manifest_dir))

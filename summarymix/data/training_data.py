@@ -107,7 +107,7 @@ class TrainData:
                 f"{len(self._corpus)}: {summary} (listed in {self.skipped_path})"
             )
         self.num_cuts = len(self._cuts)
-        self.total_seconds = float(self._of_cuts("seconds", self._cuts).sum())
+        self.total_seconds = float(self._corpus.values("seconds", self._cuts).sum())
         self._loader = TrainLoader(config, tokenizer, self._corpus, seed)
         self._plan: tuple[tuple[Any, ...], _Plan] | None = None
 
@@ -115,7 +115,7 @@ class TrainData:
         """Everything that determines an epoch's batches, besides its number and the processes: names and values."""
         checksum = hashlib.blake2b(digest_size=6)
         for name in ("id", "seconds"):
-            checksum.update(self._of_cuts(name, self._cuts).tobytes())
+            checksum.update(self._corpus.values(name, self._cuts).tobytes())
         return {
             "data": {name: value for name, value in plain(self.config).items() if name not in _NOT_BATCHING},
             "seed": self.seed,
@@ -183,9 +183,11 @@ class TrainData:
             num_batches: number of batches that all processes have done together.
             before: cuts done before these batches, which were left out of :meth:`epoch`; they come first in the result.
         """
+        if num_batches == 0:  # at an epoch's beginning, which may never come, nothing needs planning
+            return before
         plan = self._planned(epoch, world_size, before)
-        numbers = np.concatenate([np.zeros(0, np.int32), *plan.batches[:num_batches]])
-        return torch.cat([before, torch.from_numpy(self._of_cuts("id", plan.utterances.cuts_of(numbers)))])
+        numbers = np.concatenate(plan.batches[:num_batches])
+        return torch.cat([before, torch.from_numpy(self._corpus.values("id", plan.utterances.cuts_of(numbers)))])
 
     def worst_batches(self) -> Iterator[tuple[str, Batch]]:
         """Yield the batches that need most memory, one for each of several reasons.
@@ -197,13 +199,13 @@ class TrainData:
             The reasons as text, and the batch.
         """
         worst: dict[str, tuple[int, Task]] = {}  # reason: size and batch
-        tokens_of_cuts = self._corpus.column("tokens")
         for epoch in sorted({1, self.config.silence.first_epoch}):
             plan = self._planned(epoch, 1, NO_CUTS)
             utterances, order = plan.utterances, np.concatenate(plan.batches)
             counts = np.array([len(batch) for batch in plan.batches])
             begins = np.cumsum(counts) - counts
-            tokens = np.add.reduceat(tokens_of_cuts[utterances.cuts], utterances.first[:-1])  # of each utterance
+            of_cuts = self._corpus.values("tokens", utterances.cuts)
+            tokens = np.add.reduceat(of_cuts, utterances.first[:-1])  # of each utterance
             most = np.maximum.reduceat(tokens[order], begins)  # of each batch, as the following
             longest = np.maximum.reduceat(self._frames(utterances)[order], begins)
             sizes = {
@@ -224,7 +226,7 @@ class TrainData:
     def _frames(self, utterances: Utterances) -> NDArray[np.int64]:
         """Feature frames of each utterance."""
         if utterances.pauses is None:
-            return self.config.frames(utterances.seconds, self._of_cuts("frames", utterances.cuts))
+            return self.config.frames(utterances.seconds, self._corpus.values("frames", utterances.cuts))
         return self.config.frames(utterances.seconds, -1)
 
     def _planned(self, epoch: int, world_size: int, done: Tensor) -> "_Plan":
@@ -238,22 +240,19 @@ class TrainData:
         rng = np.random.default_rng(number_of(self.seed, epoch))
         cuts, silence = self._cuts, self.config.silence
         if len(done):
-            cuts = cuts[np.isin(self._of_cuts("id", cuts), done.numpy(), invert=True)]
+            cuts = cuts[np.isin(self._corpus.values("id", cuts), done.numpy(), invert=True)]
         if silence.enabled and epoch >= silence.first_epoch:
             cuts = rng.permutation(cuts)
-            sizes = Sizes(*(self._of_cuts(name, cuts) for name in Sizes._fields))
+            sizes = Sizes(*(self._corpus.values(name, cuts) for name in Sizes._fields))
             utterances = plan_silence(cuts, sizes, silence, self._fits, rng)
         else:
-            utterances = Utterances.plain(cuts, self._of_cuts("seconds", cuts))
+            utterances = Utterances.plain(cuts, self._corpus.values("seconds", cuts))
         batches = make_batches(utterances.seconds, self.config.max_duration, self.config.num_buckets, rng)
         return _Plan(utterances, split_last(batches, world_size))
 
     def _fits(self, seconds: NDArray[np.float64], needed: NDArray[np.int32]) -> NDArray[np.bool_]:
         no_features, one_token = np.full(len(seconds), -1), np.ones(len(seconds))
         return self._problems.for_training_by_size(seconds, no_features, one_token, needed) == 0
-
-    def _of_cuts(self, column: str, cuts: NDArray[np.int32]) -> NDArray[Any]:
-        return self._corpus.column(column)[cuts]
 
 
 class Task(NamedTuple):

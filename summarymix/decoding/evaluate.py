@@ -142,7 +142,7 @@ class Decoded:
         for part in world.gather(self):
             whole.hypotheses |= part.hypotheses
             whole.texts |= part.texts
-            whole.skipped += [item for item in part.skipped if item not in whole.skipped]
+            whole.skipped = list(dict.fromkeys(whole.skipped + part.skipped))  # all processes list some of them
             whole.audio += part.audio
             whole.computing += part.computing
         return whole

@@ -11,7 +11,7 @@ from summarymix.configs import what_became_of
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.tokens import Tokenizer
 from summarymix.data.training_data import TrainData
-from summarymix.distributed import join_world
+from summarymix.distributed import World, join_world
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer
 from summarymix.seeding import reseed
@@ -54,22 +54,7 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
         model = Transducer(replace(config.model, vocab_size=tokenizer.vocab_size, feature_dim=config.data.num_mel_bins))
         skipped_path = config.exp_dir / "skipped.tsv"
         train_data = TrainData(config.data, tokenizer, output_lengths, config.seed, skipped_path, world.is_main)
-        dev_data = []
-        for split in config.data.dev:
-            listing = config.exp_dir / f"skipped-{split}{f'-rank{world.rank}' if world.size > 1 else ''}.tsv"
-            data = EvalData(
-                config.data,
-                tokenizer,
-                split,
-                output_lengths,
-                for_loss=True,
-                rank=world.rank,
-                world_size=world.size,
-                listing=listing,
-            )
-            dev_data.append(data)
-            if data.skipped and world.is_main:
-                print(f"Validation on {split} {data.skipped_items.summary()}; listed in {listing}", file=sys.stderr)
+        dev_data = [_open_dev(config, split, tokenizer, world) for split in config.data.dev]
         if world.is_main:
             parameters = sum(parameter.numel() for parameter in model.parameters())
             print(
@@ -88,3 +73,21 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
                 f"{progress.left_out} utterances left out. Checkpoints and logs are in {config.exp_dir}",
                 file=sys.stderr,
             )
+
+
+def _open_dev(config: TrainConfig, split: str, tokenizer: Tokenizer, world: World) -> EvalData:
+    """Open this process's share of a dev split; list what is left out of it."""
+    listing = config.exp_dir / f"skipped-{split}{f'-rank{world.rank}' if world.size > 1 else ''}.tsv"
+    data = EvalData(
+        config.data,
+        tokenizer,
+        split,
+        output_lengths,
+        for_loss=True,
+        rank=world.rank,
+        world_size=world.size,
+        listing=listing,
+    )
+    if data.skipped and world.is_main:
+        print(f"Validation on {split} {data.skipped_items.summary()}; listed in {listing}", file=sys.stderr)
+    return data

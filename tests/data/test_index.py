@@ -16,8 +16,8 @@ from lhotse import MonoCut
 
 from summarymix.data import index as index_module
 from summarymix.data.cut_filter import REASONS, CutProblems, ctc_frames_needed
-from summarymix.data.index import CutIndex, open_index
-from summarymix.data.manifests import cuts_path
+from summarymix.data.index import COLUMNS, TOKEN_COLUMNS, CutIndex, open_corpus, open_index
+from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.data.tokens import Tokenizer
 from summarymix.encoder.subsampling import output_lengths
 
@@ -66,6 +66,20 @@ def test_columns_and_reasons_are_those_of_the_cuts(on_the_fly: bool, prepare, to
         assert [index.column(name)[number] for name in ("first", "last")] == (
             [tokens[0], tokens[-1]] if tokens else [-1, -1]
         )
+
+
+def test_values_of_several_splits_are_those_of_the_joined_column(prepare, tokenizer: Tokenizer) -> None:
+    fbank = prepare(count=9)
+    cuts = tiny_cuts(fbank)
+    for split, part in (("one", cuts[:5]), ("two", cuts[5:])):
+        write_manifest(part, cuts_path(fbank, "tiny", split))
+    corpus = open_corpus(config_for(fbank), ["one", "two"], tokenizer, fbank.parent / "exp")
+    numbers = np.array([7, 0, 4, 5, 8, 0], np.int32)
+    for name in COLUMNS | TOKEN_COLUMNS:
+        values = corpus.values(name, numbers)
+        assert values.dtype == corpus.column(name).dtype
+        assert values.tolist() == corpus.column(name)[numbers].tolist()
+    assert corpus.values("seconds", numbers).tolist() == [cuts[i].duration for i in numbers]
 
 
 def test_it_is_made_once_and_again_when_the_content_changes(prepare, tokenizer: Tokenizer, monkeypatch) -> None:
