@@ -74,8 +74,13 @@ class CutProblems:
         return self._no_encoder_frame(cut, frames) or self._transcript_problem(cut, frames)
 
     def for_decoding(self, cut: Cut) -> Skipped | None:
-        """The problem that prevents recognition of this cut, or None."""
-        return self._no_encoder_frame(cut, self._encoder_frames(cut))
+        """The problem that prevents recognition of this cut, or leaves nothing to compare with, or None."""
+        if problem := self._no_encoder_frame(cut, self._encoder_frames(cut)):
+            return problem
+        # An empty transcript says that nothing is spoken, a missing one says nothing.
+        if any(supervision.text is not None for supervision in cut.supervisions):
+            return None
+        return self._no_transcript(cut)
 
     def _encoder_frames(self, cut: Cut) -> int:
         return self._output_lengths(self._config.num_frames(cut))
@@ -86,12 +91,17 @@ class CutProblems:
         detail = f"{self._config.num_frames(cut)} feature frames give no encoder frame"
         return skipped_cut(cut, "too short for the encoder", detail, "use longer audio")
 
+    def _no_transcript(self, cut: Cut) -> Skipped | None:
+        if transcript(cut, self._tokenizer) or has_no_speech(cut):
+            return None
+        remedy = f"add the transcript, or remove the utterance; {IF_NO_SPEECH}"
+        return skipped_cut(cut, "empty transcript", "", remedy)
+
     def _transcript_problem(self, cut: Cut, frames: int) -> Skipped | None:
         text = transcript(cut, self._tokenizer)
         tokens = self._tokenizer.encode(text)
         if not tokens:
-            remedy = f"add the transcript, or remove the utterance; {IF_NO_SPEECH}"
-            return None if has_no_speech(cut) else skipped_cut(cut, "empty transcript", "", remedy)
+            return self._no_transcript(cut)
         if self._tokenizer.unk_id in tokens:
             unknown = " ".join(f"{c!r}" for c in self._tokenizer.unknown_characters(text))
             detail, remedy = f"{unknown} in {text!r}", "normalise the transcript, or train the tokens again"

@@ -1,17 +1,17 @@
 """Dev and test data: every utterance that can be decoded, in a fixed order."""
 
-import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lhotse import CutSet
-from lhotse.dataset import SimpleCutSampler
 
 from summarymix.data.config import DataConfig
 from summarymix.data.cut_filter import CutProblems
 from summarymix.data.cuts import transcript
 from summarymix.data.loading import Batch, BatchLoader, load_batches
+from summarymix.data.sampling import fill
 from summarymix.data.skipped import separate
 from summarymix.data.tokens import Coverage, Tokenizer
 
@@ -51,7 +51,6 @@ class EvalData:
         self.split = split
         self._loader = BatchLoader(config, tokenizer)
         self._rank, self._world_size = rank, world_size
-        self._max_duration = max_duration or config.max_duration
         problems = CutProblems(config, tokenizer, output_lengths)
         problem = problems.for_loss if for_loss else problems.for_decoding
         kept, self.skipped_items = separate(problem(cut) or cut for cut in config.source(split))
@@ -63,6 +62,9 @@ class EvalData:
         # Cuts of equal duration are sorted by id, so that the order does not depend on the manifest.
         self._cuts = sorted(kept, key=lambda cut: (cut.duration, cut.id))
         self.num_cuts = len(kept)
+        seconds = np.array([cut.duration for cut in self._cuts])
+        numbers = np.arange(self.num_cuts, dtype=np.int32)
+        self._batches = list(fill(numbers, seconds, max_duration or config.max_duration))
         self.texts = [transcript(cut, tokenizer) for cut in kept]
         self.coverage = Coverage(tokenizer)
         """Words of the transcripts that the tokens can and cannot write."""
@@ -82,10 +84,10 @@ class EvalData:
         Raises:
             RuntimeError: this process can read none of its first cuts.
         """
-        sampler = SimpleCutSampler(
-            CutSet.from_cuts(self._cuts), max_duration=self._max_duration, shuffle=False, rank=0, world_size=1
-        )
-        batches = list(itertools.islice((batch for batch in sampler), self._rank, None, self._world_size))
+        batches = [
+            CutSet.from_cuts(self._cuts[i] for i in numbers)
+            for numbers in self._batches[self._rank :: self._world_size]
+        ]
         workers = self.config.num_workers
         for batch in load_batches(self._loader, batches, workers, self.num_cuts, self.skipped_items, self._listing):
             if len(batch):

@@ -1,7 +1,6 @@
 """Division of an epoch's utterances into batches, and of the batches among processes, by their durations alone."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ def make_batches(
 
     Args:
         seconds: duration of each utterance.
-        max_seconds: largest duration of a batch, padding included; an utterance that is longer gets its own batch.
+        max_seconds: as in :func:`fill`.
         num_buckets: largest number of buckets; each has about the same total duration.
         rng: random numbers.
 
@@ -32,11 +31,11 @@ def make_batches(
     batches: list[NDArray[np.int32]] = []
     leftovers = [order[:0]]
     for members in np.split(order, np.cumsum(np.bincount(bucket))[:-1]):
-        for batch in _fill(members, seconds, max_seconds):
+        for batch in fill(members, seconds, max_seconds):
             is_small = len(batch) * seconds[batch].max() < SMALL * max_seconds
             (leftovers if is_small else batches).append(batch)
     left = np.concatenate(leftovers)
-    batches += _fill(left[np.argsort(-seconds[left], kind="stable")], seconds, max_seconds)
+    batches += fill(left[np.argsort(-seconds[left], kind="stable")], seconds, max_seconds)
     return [batches[i] for i in rng.permutation(len(batches))]
 
 
@@ -61,8 +60,14 @@ def _limits(seconds: NDArray[np.float64], num_buckets: int) -> NDArray[np.float6
     return np.unique(sample[np.searchsorted(total, parts * total[-1])]) if len(sample) else sample
 
 
-def _fill(members: NDArray[np.int32], seconds: NDArray[np.float64], max_seconds: float) -> Iterator[NDArray[Any]]:
-    """Cut a sequence of utterances into batches, each as large as possible."""
+def fill(members: NDArray[np.int32], seconds: NDArray[np.float64], max_seconds: float) -> Iterator[NDArray[np.int32]]:
+    """Cut a sequence of utterances into batches, each as large as possible.
+
+    Args:
+        members: numbers of the utterances.
+        seconds: duration of each utterance.
+        max_seconds: largest duration of a batch, padding included; an utterance that is longer gets its own batch.
+    """
     durations = seconds[members]
     most = int(max_seconds / max(durations.min(initial=np.inf), 1e-3)) + 1
     counts = np.arange(1, most + 1)
