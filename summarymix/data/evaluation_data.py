@@ -35,7 +35,7 @@ class EvalData:
         Args:
             config: data options.
             tokenizer: turns transcripts into token ids; unknown characters become ``<unk>``.
-            split: name of the split.
+            split: name of the split, of another corpus SPLIT@PREFIX.
             output_lengths: number of encoder frames for a number of feature frames.
             max_duration: seconds of audio in a batch; None: as in training.
             for_loss: also leave out cuts whose loss is undefined, as in training. Long utterances are kept.
@@ -53,12 +53,12 @@ class EvalData:
         self._rank, self._world_size = rank, world_size
         problems = CutProblems(config, tokenizer, output_lengths)
         problem = problems.for_loss if for_loss else problems.for_decoding
-        kept, self.skipped_items = separate(problem(cut) or cut for cut in config.source(split))
+        kept, self.skipped_items = separate(problem(cut) or cut for cut in config.open(split))
         self._listing = listing
         if listing is not None and len(self.skipped_items):
             self.skipped_items.write(listing)
         if not kept:
-            raise ValueError(f"No cut of {config.location(split)} can be evaluated; {self.skipped_items.summary()}")
+            raise ValueError(f"No cut of {config.location_of(split)} can be evaluated; {self.skipped_items.summary()}")
         # Cuts of equal duration are sorted by id, so that the order does not depend on the manifest.
         self._cuts = sorted(kept, key=lambda cut: (cut.duration, cut.id))
         self.num_cuts = len(kept)

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
@@ -78,47 +79,50 @@ class CutIndex:
         return self._columns[name]
 
 
-class Corpus:
+class IndexedCuts:
     """The cuts of several splits, numbered together."""
 
-    def __init__(self, splits: dict[str, CutIndex]) -> None:
+    def __init__(self, splits: Sequence[CutIndex], corpora: Sequence[str]) -> None:
         """
         Args:
-            splits: index of each split by its location.
-
-        Raises:
-            ValueError: a cut occurs in two splits.
+            splits: index of each split.
+            corpora: name of each split's corpus; the hashes of its cuts' ids depend on it unless it is empty.
         """
-        self._splits = list(splits.values())
-        self._starts = [0, *np.cumsum([len(split) for split in self._splits]).tolist()]
-        if len(splits) > 1 and (number := _first_repeated(self.column("id"))) is not None:
-            raise ValueError(_occurs_twice(self[number].id, list(splits)[self._split_of(number)]))
+        self._splits = splits
+        self._salts = [np.int64(_id_hash(name) if name else 0) for name in corpora]
+        self.starts = [0, *np.cumsum([len(split) for split in splits]).tolist()]
+        """Number of the first cut of each split, and of all cuts."""
 
     def __len__(self) -> int:
-        return self._starts[-1]
+        return self.starts[-1]
 
     def __getitem__(self, number: int) -> Cut:
-        split = self._split_of(number)
-        return self._splits[split][number - self._starts[split]]
+        split = self.split_of(number)
+        return self._splits[split][number - self.starts[split]]
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of all splits; memory-mapped if there is only one, otherwise a copy: see :meth:`values`."""
-        columns = [split.column(name) for split in self._splits]
+        columns = [self._column(split, name) for split in range(len(self._splits))]
         return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
     def values(self, name: str, numbers: NDArray[np.int32]) -> NDArray[Any]:
         """The values of some cuts in a column, without a copy of the column."""
         found = np.empty(len(numbers), (COLUMNS | TOKEN_COLUMNS)[name])
-        for split, begin, end in zip(self._splits, self._starts, self._starts[1:], strict=False):
+        for split, (begin, end) in enumerate(pairwise(self.starts)):
             inside = (begin <= numbers) & (numbers < end)
-            found[inside] = split.column(name)[numbers[inside] - begin]
+            found[inside] = self._column(split, name)[numbers[inside] - begin]
         return found
 
-    def _split_of(self, number: int) -> int:
-        return bisect_right(self._starts, number) - 1
+    def split_of(self, number: int) -> int:
+        """The position of a cut's split among all splits."""
+        return bisect_right(self.starts, number) - 1
+
+    def _column(self, split: int, name: str) -> NDArray[Any]:
+        column, salt = self._splits[split].column(name), self._salts[split]
+        return column ^ salt if name == "id" and salt else column
 
 
-def open_corpus(config: DataConfig, splits: Sequence[str], tokenizer: Tokenizer, spare_dir: Path) -> Corpus:
+def open_cuts(config: DataConfig, splits: Sequence[str], tokenizer: Tokenizer, spare_dir: Path) -> IndexedCuts:
     """Open splits by their indexes, which are made if there are none for this content and these tokens.
 
     Args:
@@ -131,7 +135,11 @@ def open_corpus(config: DataConfig, splits: Sequence[str], tokenizer: Tokenizer,
         FileNotFoundError: a split does not exist.
         ValueError: a line is not a cut, or a cut occurs twice.
     """
-    return Corpus({config.location(split): open_index(config, split, tokenizer, spare_dir) for split in splits})
+    indexes = [open_index(config, split, tokenizer, spare_dir) for split in splits]
+    cuts = IndexedCuts(indexes, [split.partition("@")[2] for split in splits])
+    if len(splits) > 1 and (number := _first_repeated(cuts.column("id"))) is not None:
+        raise ValueError(_occurs_twice(cuts[number].id, config.location_of(splits[cuts.split_of(number)])))
+    return cuts
 
 
 def open_index(
@@ -151,12 +159,13 @@ def open_index(
         ValueError: a line is not a cut, or a cut occurs twice.
         OSError: the index cannot be written.
     """
-    source = config.source(split)
+    source, location = config.open(split), config.location_of(split)
+    corpus, name = config.find(split)
     mark = hashlib.blake2b(f"{_FORMAT} {source.mark()}".encode(), digest_size=8).hexdigest()
     tokens = f"tokens-{hashlib.blake2b(repr(tokenizer.state()).encode(), digest_size=6).hexdigest()}"
-    folders = [config.index_dir(split)]
+    folders = [corpus.index_dir(name)]
     if spare_dir is not None:
-        folders.append(spare_dir / "index" / f"{config.prefix}_cuts_{split}.index")
+        folders.append(spare_dir / "index" / f"{corpus.prefix}_cuts_{name}.index")
     places = [folder / mark for folder in folders if folder is not None]
     for place in places:
         if (place / tokens).is_dir():
@@ -165,7 +174,7 @@ def open_index(
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             with _locked(place.parent / ".lock"):
-                _make(place, tokens, source, tokenizer, config.location(split), executor)
+                _make(place, tokens, source, tokenizer, location, executor)
         except OSError as error:
             if place != places[-1] and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 continue

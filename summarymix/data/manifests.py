@@ -43,9 +43,10 @@ class CutSource(ABC):
 
 @dataclass(frozen=True)
 class CutManifest(CutSource):
-    """The cuts of a manifest (``.jsonl.gz``)."""
+    """The cuts of a manifest (``.jsonl.gz``), with the folder in which their relative paths begin."""
 
     path: Path
+    folder: str = "."
 
     def mark(self) -> str:
         """Size and last eight bytes: gzip's checksum and length of the content."""
@@ -57,6 +58,12 @@ class CutManifest(CutSource):
     def lines(self) -> Iterator[bytes]:
         with gzip.open(self.path, "rb") as file:
             yield from file
+
+    def parse(self, line: bytes) -> Cut:
+        cut = super().parse(line)
+        if self.folder == ".":
+            return cut
+        return cut.with_features_path_prefix(self.folder).with_recording_path_prefix(self.folder)
 
 
 def write_manifest(items: Iterable[_Item], path: Path) -> int:

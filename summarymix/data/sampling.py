@@ -8,6 +8,35 @@ from numpy.typing import NDArray
 SMALL = 0.5  # a batch is small below this fraction of the largest duration
 
 
+def take(members: NDArray[np.int32], weight: float, epoch: int, seed: int) -> NDArray[np.int32]:
+    """The members of an epoch when each is to come ``weight`` times an epoch, on average.
+
+    The epochs go on through one order again and again, so that the numbers of times differ by one at most.
+
+    Args:
+        members: numbers of cuts.
+        weight: passes over them in an epoch.
+        epoch: number of the epoch; the first is 1.
+        seed: seed of the order.
+    """
+    if not float(weight).is_integer():
+        members = np.random.default_rng(seed).permutation(members)
+    begin, end = (round(weight * len(members) * number) for number in (epoch - 1, epoch))
+    return members[np.arange(begin, end) % max(len(members), 1)]
+
+
+def without(ids: NDArray[np.int64], done: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True for each of ``ids`` that is left; every id in ``done`` takes away one of its kind, the first ones."""
+    order = np.argsort(ids, kind="stable")
+    in_order = ids[order]
+    occurrence = np.arange(len(ids)) - np.searchsorted(in_order, in_order)
+    done = np.sort(done)
+    count = np.searchsorted(done, in_order, side="right") - np.searchsorted(done, in_order)
+    left = np.empty(len(ids), np.bool_)
+    left[order] = occurrence >= count
+    return left
+
+
 def make_batches(
     seconds: NDArray[np.float64], max_seconds: float, num_buckets: int, rng: np.random.Generator
 ) -> list[NDArray[np.int32]]:

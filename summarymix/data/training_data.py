@@ -26,10 +26,10 @@ from summarymix.configs import plain
 from summarymix.data.augment import spec_augment
 from summarymix.data.config import DataConfig
 from summarymix.data.cut_filter import REASONS, CutProblems
-from summarymix.data.index import Corpus, open_corpus
+from summarymix.data.index import IndexedCuts, open_cuts
 from summarymix.data.loading import Batch, BatchLoader, load_batches
 from summarymix.data.noise import NoiseMixer
-from summarymix.data.sampling import make_batches, split_last
+from summarymix.data.sampling import make_batches, split_last, take, without
 from summarymix.data.silence import Sizes, Utterance, Utterances, plan_silence, with_silence
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.data.tokens import Tokenizer
@@ -38,11 +38,14 @@ from summarymix.seeding import number_of, seeded
 # Options without influence on the batches. Places and splits count by the cuts in them.
 _NOT_BATCHING = (
     "prefix",
+    "dir",
     "manifest_dir",
     "shar_dir",
     "lang_dir",
     "train",
     "dev",
+    "weight",
+    "corpora",
     "num_workers",
     "feature_backend",
     "spec_augment",
@@ -83,43 +86,56 @@ class TrainData:
 
         Raises:
             FileNotFoundError: a manifest is missing.
-            ValueError: a cut occurs twice, or no cut is left.
+            ValueError: a cut occurs twice, no cut of a split is left, or its features are others than configured.
         """
         self.config = config
         self.seed = seed
         self.skipped_path = Path(skipped_path)
         self._problems = CutProblems(config, tokenizer, output_lengths)
-        self._corpus = open_corpus(config, config.train, tokenizer, self.skipped_path.parent)
-        columns = (self._corpus.column(name) for name in ("seconds", "frames", "tokens", "needed"))
+        splits = config.train_splits()
+        self._index = open_cuts(config, splits, tokenizer, self.skipped_path.parent)
+        columns = (self._index.column(name) for name in ("seconds", "frames", "tokens", "needed"))
         reasons = self._problems.for_training_by_size(*columns)
         counts = {reason: int(count) for reason, count in zip(REASONS, np.bincount(reasons), strict=False) if reason}
         self.skipped = {reason: count for reason, count in sorted(counts.items(), key=lambda item: -item[1]) if count}
         """Number of skipped cuts by reason."""
         self._cuts = np.flatnonzero(reasons == 0).astype(np.int32)
-        if list_skipped or not len(self._cuts):
-            skipped = [self._problems.for_training(self._corpus[i]) for i in np.flatnonzero(reasons).tolist()]
+        parts = np.split(self._cuts, np.searchsorted(self._cuts, self._index.starts[1:-1]))
+        self._splits = [
+            _Split(name, cuts, config.find(name)[0].weight) for name, cuts in zip(splits, parts, strict=True)
+        ]
+        empty = [config.location_of(split.name) for split in self._splits if not len(split.cuts)]
+        if list_skipped or empty:
+            skipped = [self._problems.for_training(self._index[i]) for i in np.flatnonzero(reasons).tolist()]
             assert None not in skipped, "the index and the cuts disagree"
             SkippedItems(skipped).write(self.skipped_path)  # type: ignore[arg-type]
-        if not len(self._cuts):
+        if empty:
             summary = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
             raise ValueError(
-                f"No cut of {', '.join(map(config.location, config.train))} is left to train on; skipped "
-                f"{len(self._corpus)}: {summary} (listed in {self.skipped_path})"
+                f"No cut of {', '.join(empty)} is left to train on; skipped {len(self._index) - len(self._cuts)} of "
+                f"{len(self._index)}: {summary} (listed in {self.skipped_path})"
             )
+        for split in self._splits:
+            config.check_features(self._index[int(split.cuts[0])], split.name)
         self.num_cuts = len(self._cuts)
-        self.total_seconds = float(self._corpus.values("seconds", self._cuts).sum())
-        self._loader = TrainLoader(config, tokenizer, self._corpus, seed)
+        self.seconds = {
+            split.name: split.weight * float(self._index.values("seconds", split.cuts).sum()) for split in self._splits
+        }
+        """Seconds of audio in an epoch by split."""
+        self.total_seconds = sum(self.seconds.values())
+        self._loader = TrainLoader(config, tokenizer, self._index, seed)
         self._plan: tuple[tuple[Any, ...], _Plan] | None = None
 
     def batching(self) -> dict[str, Any]:
         """Everything that determines an epoch's batches, besides its number and the processes: names and values."""
         checksum = hashlib.blake2b(digest_size=6)
         for name in ("id", "seconds"):
-            checksum.update(self._corpus.values(name, self._cuts).tobytes())
+            checksum.update(self._index.values(name, self._cuts).tobytes())
         return {
             "data": {name: value for name, value in plain(self.config).items() if name not in _NOT_BATCHING},
             "seed": self.seed,
             "numpy": np.__version__,
+            "weights": [split.weight for split in self._splits],
             "training cuts": f"{self.num_cuts} (checksum {checksum.hexdigest()})",
         }
 
@@ -134,8 +150,8 @@ class TrainData:
     ) -> Iterator[Batch]:
         """Yield an epoch's batches, determined by (seed, epoch, rank, world_size, done).
 
-        Every cut comes once, on one rank, and every rank gets the same number of batches. Some of the last ones may be
-        empty.
+        Every cut comes once (or as its corpus' weight says), on one rank, and every rank gets the same number of
+        batches. Some of the last ones may be empty.
 
         Args:
             epoch: number of the epoch; another epoch has another order.
@@ -187,7 +203,7 @@ class TrainData:
             return before
         plan = self._planned(epoch, world_size, before)
         numbers = np.concatenate(plan.batches[:num_batches])
-        return torch.cat([before, torch.from_numpy(self._corpus.values("id", plan.utterances.cuts_of(numbers)))])
+        return torch.cat([before, torch.from_numpy(self._index.values("id", plan.utterances.cuts_of(numbers)))])
 
     def worst_batches(self) -> Iterator[tuple[str, Batch]]:
         """Yield the batches that need most memory, one for each of several reasons.
@@ -204,7 +220,7 @@ class TrainData:
             utterances, order = plan.utterances, np.concatenate(plan.batches)
             counts = np.array([len(batch) for batch in plan.batches])
             begins = np.cumsum(counts) - counts
-            of_cuts = self._corpus.values("tokens", utterances.cuts)
+            of_cuts = self._index.values("tokens", utterances.cuts)
             tokens = np.add.reduceat(of_cuts, utterances.first[:-1])  # of each utterance
             most = np.maximum.reduceat(tokens[order], begins)  # of each batch, as the following
             longest = np.maximum.reduceat(self._frames(utterances)[order], begins)
@@ -226,7 +242,7 @@ class TrainData:
     def _frames(self, utterances: Utterances) -> NDArray[np.int64]:
         """Feature frames of each utterance."""
         if utterances.pauses is None:
-            return self.config.frames(utterances.seconds, self._corpus.values("frames", utterances.cuts))
+            return self.config.frames(utterances.seconds, self._index.values("frames", utterances.cuts))
         return self.config.frames(utterances.seconds, -1)
 
     def _planned(self, epoch: int, world_size: int, done: Tensor) -> "_Plan":
@@ -238,21 +254,32 @@ class TrainData:
 
     def _make_plan(self, epoch: int, world_size: int, done: Tensor) -> "_Plan":
         rng = np.random.default_rng(number_of(self.seed, epoch))
-        cuts, silence = self._cuts, self.config.silence
+        silence = self.config.silence
+        cuts = np.concatenate(
+            [take(cuts, weight, epoch, number_of(self.seed, "order", name)) for name, cuts, weight in self._splits]
+        )
         if len(done):
-            cuts = cuts[np.isin(self._corpus.values("id", cuts), done.numpy(), invert=True)]
+            cuts = cuts[without(self._index.values("id", cuts), done.numpy())]
         if silence.enabled and epoch >= silence.first_epoch:
             cuts = rng.permutation(cuts)
-            sizes = Sizes(*(self._corpus.values(name, cuts) for name in Sizes._fields))
+            sizes = Sizes(*(self._index.values(name, cuts) for name in Sizes._fields))
             utterances = plan_silence(cuts, sizes, silence, self._fits, rng)
         else:
-            utterances = Utterances.plain(cuts, self._corpus.values("seconds", cuts))
+            utterances = Utterances.plain(cuts, self._index.values("seconds", cuts))
         batches = make_batches(utterances.seconds, self.config.max_duration, self.config.num_buckets, rng)
         return _Plan(utterances, split_last(batches, world_size))
 
     def _fits(self, seconds: NDArray[np.float64], needed: NDArray[np.int32]) -> NDArray[np.bool_]:
         no_features, one_token = np.full(len(seconds), -1), np.ones(len(seconds))
         return self._problems.for_training_by_size(seconds, no_features, one_token, needed) == 0
+
+
+class _Split(NamedTuple):
+    """A training split: its name, the numbers of its cuts, and how often each comes in an epoch."""
+
+    name: str
+    cuts: NDArray[np.int32]
+    weight: float
 
 
 class Task(NamedTuple):
@@ -278,15 +305,15 @@ class _Plan:
 class TrainLoader(Dataset[tuple[Batch, list[Skipped]]]):
     """Loads the batches of training with silence, noise and SpecAugment."""
 
-    def __init__(self, config: DataConfig, tokenizer: Tokenizer, corpus: Corpus, seed: int) -> None:
+    def __init__(self, config: DataConfig, tokenizer: Tokenizer, index: IndexedCuts, seed: int) -> None:
         """
         Args:
             config: data options.
             tokenizer: turns transcripts into token ids.
-            corpus: the cuts.
+            index: the cuts.
             seed: seed of silence, noise and masks.
         """
-        self._corpus = corpus
+        self._index = index
         self._seed = seed
         self._silence = config.silence
         self._loader = BatchLoader(config, tokenizer)
@@ -299,7 +326,7 @@ class TrainLoader(Dataset[tuple[Batch, list[Skipped]]]):
         """The cuts of a batch, with silence."""
         rng = random.Random(number_of(self._seed, "silence", task.epoch, task.number))
         return [
-            with_silence(utterance, [self._corpus[i] for i in utterance.cuts], self._silence, rng)
+            with_silence(utterance, [self._index[i] for i in utterance.cuts], self._silence, rng)
             for utterance in task.utterances
         ]
 

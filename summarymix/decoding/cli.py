@@ -138,7 +138,11 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     option("--mode", nargs="+", choices=modes, help="decoding modes (offline; see --select and --compare)")
     option("--chunk-ms", nargs="+", type=int, default=[640], help="chunk sizes, multiples of 40 ms (640)")
     option("--left-chunks", nargs="+", type=int, default=[-1], help="left contexts in chunks, -1: unlimited (-1)")
-    option("--splits", nargs="+", help=f"splits to decode ({' '.join(splits)}; --select: the dev splits)")
+    option(
+        "--splits",
+        nargs="+",
+        help=f"splits to decode, of another corpus SPLIT@PREFIX ({' '.join(splits)}; --select: dev)",
+    )
     option(
         "--metric", choices=METRICS, help="error rate to report, and to --select by (by the script of the transcripts)"
     )
@@ -388,7 +392,8 @@ def _select(recipe: str, world: World, args: argparse.Namespace, settings: list[
     """Select the (epoch, avg) with the lowest mean error rate, by one metric, over the dev splits and settings."""
     with clear_errors("decode.py"):
         candidates = _candidates(args)
-        splits = args.splits or load_model(args.exp_dir, candidates[0][0], 0)[2]["config"]["data"]["dev"]
+        trained_on = evaluation_data(load_model(args.exp_dir, candidates[0][0], 0)[2]["config"]["data"])
+        splits = args.splits or trained_on.dev_splits()
     metric: Metric | None = args.metric
     tried: list[dict[str, Any]] = []
     for epoch, avg in candidates:

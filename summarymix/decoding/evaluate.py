@@ -12,7 +12,7 @@ from torch import Tensor
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.augment import SpecAugmentConfig
-from summarymix.data.config import DataConfig
+from summarymix.data.config import CorpusConfig, DataConfig
 from summarymix.data.features import FbankOptions
 from summarymix.data.loading import Batch
 from summarymix.data.noise import NoiseConfig
@@ -68,12 +68,15 @@ def evaluation_data(config: dict[str, Any], manifest_dir: str | None = None) -> 
 
     Args:
         config: section ``data`` of the checkpoint's configuration.
-        manifest_dir: folder of the manifests, if they have moved since training.
+        manifest_dir: folder of the manifests of the recipe's corpus, if they have moved since training.
     """
     # No workers: loading in this process does not compete with the timed computation.
-    spec_augment = SpecAugmentConfig(**config["spec_augment"])
+    parts: dict[str, Any] = {
+        "spec_augment": SpecAugmentConfig(**config["spec_augment"]),
+        "corpora": [CorpusConfig(**corpus) for corpus in config.get("corpora", [])],
+    }
     training_only = {"noise": NoiseConfig(), "silence": SilenceConfig(), "num_workers": 0}
-    data = DataConfig(**{**config, "spec_augment": spec_augment, **training_only})
+    data = DataConfig(**{**config, **parts, **training_only})
     return data if manifest_dir is None else replace(data, manifest_dir=manifest_dir, shar_dir=None)
 
 

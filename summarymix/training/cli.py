@@ -54,7 +54,7 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
         model = Transducer(replace(config.model, vocab_size=tokenizer.vocab_size, feature_dim=config.data.num_mel_bins))
         skipped_path = config.exp_dir / "skipped.tsv"
         train_data = TrainData(config.data, tokenizer, output_lengths, config.seed, skipped_path, world.is_main)
-        dev_data = [_open_dev(config, split, tokenizer, world) for split in config.data.dev]
+        dev_data = {split: _open_dev(config, split, tokenizer, world) for split in config.data.dev_splits()}
         if world.is_main:
             parameters = sum(parameter.numel() for parameter in model.parameters())
             print(
@@ -63,6 +63,9 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
                 f"{config.data.noise.summary()}, {config.data.silence.summary()}",
                 file=sys.stderr,
             )
+            if config.data.corpora:
+                hours = ", ".join(f"{split} {seconds / 3600:.2f}" for split, seconds in train_data.seconds.items())
+                print(f"Hours of an epoch by split: {hours}", file=sys.stderr)
             if train_data.skipped:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in train_data.skipped.items())
                 print(f"Left out of training: {reasons}; listed in {skipped_path}", file=sys.stderr)

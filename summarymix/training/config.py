@@ -83,7 +83,7 @@ class TrainConfig:
             self.optim = replace(self.optim, name="scaled_adam" if is_zipformer else "muon")
         if self.reinit_vocab and self.init_from is None:
             raise ValueError("--reinit_vocab only applies to fine-tuning: give --init_from as well")
-        if not self.validation or not self.data.dev:
+        if not self.validation or not self.data.dev_splits():
             raise ValueError("--validation and --data.dev need at least one entry: they choose the best checkpoints")
         for setting in self.validation:
             ChunkConfig.from_ms(*setting)

@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -119,7 +119,7 @@ class Run:
         model: initialised model, which training changes.
         tokenizer: tokenizer of the model, for validation and checkpoints.
         train_data: batches to train on.
-        dev_data: this process's share of each dev split.
+        dev_data: this process's share of each dev split, by name.
         world: this process and the others.
         recipe: name of the corpus, for the checkpoints.
 
@@ -134,7 +134,7 @@ class Run:
         model: Transducer,
         tokenizer: Tokenizer,
         train_data: EpochData,
-        dev_data: Sequence[Iterable[Batch]],
+        dev_data: Mapping[str, Iterable[Batch]],
         world: World,
         recipe: str = "",
     ) -> None:
@@ -448,9 +448,9 @@ class Run:
         for name, losses in valid.items():
             self.log.record("valid", progress.step, epoch=progress.epoch, setting=name, **losses)
         train_loss = f"train {_per_frame(progress.epoch_sums)['loss']:.4f}, " if progress.epoch_sums else ""
-        metric = metric_of(next(iter(valid.values())))
         dev = ", ".join(
-            f"{name} {losses['loss']:.4f} ({metric.upper()} {losses[metric]:.1f} %)" for name, losses in valid.items()
+            f"{name} {losses['loss']:.4f} ({(metric := metric_of(losses)).upper()} {losses[metric]:.1f} %)"
+            for name, losses in valid.items()
         )
         self.log.say_once(f"epoch {progress.epoch}, step {progress.step}: loss per frame {train_loss}dev {dev}")
         if notice := plateau_notice(progress.step, next(iter(valid.values()))["alike"], self.config):

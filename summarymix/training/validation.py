@@ -1,8 +1,7 @@
 """Losses and greedy error rates on the dev data, at fixed chunk sizes and left contexts."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ def setting_name(chunk_ms: int | None, left_chunks: int) -> str:
 def validate(
     model: Transducer,
     tokenizer: Tokenizer,
-    dev_data: Sequence[Iterable[Batch]],
+    dev_data: Mapping[str, Iterable[Batch]],
     config: TrainConfig,
     world: World,
     stop_request: StopRequest | None = None,
@@ -49,31 +48,31 @@ def validate(
     Args:
         model: the model.
         tokenizer: its tokens.
-        dev_data: this process's share of each dev split.
+        dev_data: this process's share of each dev split, by name.
         config: configuration of the run.
         world: this process and the others.
         stop_request: ends the validation early.
 
     Returns:
-        By setting name: ``loss`` and its parts ``simple``, ``pruned`` and ``ctc``; ``wer`` of the transducer and
-        ``ctc_wer`` of the CTC head, both by greedy search, or ``cer`` or ``mer`` in place of ``wer``, see
-        :func:`summarymix.scoring.metrics.choose_metric`; ``alike``, the share of neighbours in a batch with different
-        transcripts that get the same hypothesis from the transducer. The last three are in per cent.
+        By setting name, and if there are several corpora also by ``SETTING@CORPUS``: ``loss`` and its parts ``simple``,
+        ``pruned`` and ``ctc``; ``wer`` of the transducer and ``ctc_wer`` of the CTC head, both by greedy search, or
+        ``cer`` or ``mer`` in place of ``wer``, see :func:`summarymix.scoring.metrics.choose_metric`; ``alike``, the
+        share of neighbours in a batch with different transcripts that get the same hypothesis from the transducer. The
+        last three are in per cent.
         Empty if a process was told to stop.
     """
     scales = torch.tensor([config.scales.simple, config.scales.pruned, config.scales.ctc], dtype=torch.float64)
     transducer, ctc = (kind(model, unk_id=tokenizer.unk_id) for kind in (GreedySearch, CTCGreedySearch))
     settings = [ChunkConfig.from_ms(*setting) for setting in config.validation]
-    tallies = [_Tally() for _ in settings]
-    references: list[str] = []
+    corpus_of = {split: split.partition("@")[2] or config.data.prefix for split in dev_data}
+    tallies = {corpus: [_Tally() for _ in settings] for corpus in corpus_of.values()}
     model.eval()
-    for batch in chain(*dev_data):
+    for split, batch in ((split, batch) for split, batches in dev_data.items() for batch in batches):
         if stop_request:
             break
-        references += batch.texts
         features = batch.features.to(world.device, non_blocking=True)  # (N, T, F)
         lengths = batch.feature_lengths.to(world.device, non_blocking=True)
-        for chunk, tally in zip(settings, tallies, strict=True):
+        for chunk, tally in zip(settings, tallies[corpus_of[split]], strict=True):
             with autocast(world.device, config.precision):
                 encoder_out, num_frames = model.encoder(features, lengths, chunk)  # (N, T', D), (N,)
                 ctc_log_probs = model.ctc_log_probs(encoder_out)  # (N, T', V)
@@ -91,11 +90,12 @@ def validate(
     model.train()
     if world.sum(torch.tensor(float(bool(stop_request)), device=world.device)) > 0:
         return {}
-    scripts = torch.tensor(count_scripts(references), dtype=torch.float64, device=world.device)
-    metric = metric_of_scripts(*world.sum(scripts).tolist())  # the same in all processes
+    together = [sum(of_setting, _Tally()) for of_setting in zip(*tallies.values(), strict=True)]
+    groups = {"": together} | ({f"@{corpus}": found for corpus, found in tallies.items()} if len(tallies) > 1 else {})
     return {
-        setting_name(*setting): tally.means(scales, metric, world)
-        for setting, tally in zip(config.validation, tallies, strict=True)
+        setting_name(*setting) + group: tally.means(scales, world)
+        for group, found in groups.items()
+        for setting, tally in zip(config.validation, found, strict=True)
     }
 
 
@@ -133,8 +133,14 @@ class _Tally:
     different: int = 0  # neighbours with different transcripts
     alike: int = 0  # such neighbours with the same hypothesis
 
-    def means(self, scales: Tensor, metric: Metric, world: World) -> dict[str, float]:
-        """Means over all processes."""
+    def __add__(self, other: "_Tally") -> "_Tally":
+        return _Tally(*(getattr(self, part.name) + getattr(other, part.name) for part in fields(self)))
+
+    def means(self, scales: Tensor, world: World) -> dict[str, float]:
+        """Means over all processes, and error rates in the metric of the references' scripts."""
+        scripts = count_scripts(reference for reference, *_ in self.texts)
+        sums = world.sum(torch.tensor(scripts, dtype=torch.float64, device=world.device))
+        metric = metric_of_scripts(*sums.tolist())
         units, errors, ctc_errors = 0, 0, 0
         for reference, text, ctc_text in self.texts:
             of_one, in_one = count_errors(reference.split(), text.split(), metric)

@@ -16,7 +16,7 @@ from lhotse import MonoCut
 
 from summarymix.data import index as index_module
 from summarymix.data.cut_filter import REASONS, CutProblems, ctc_frames_needed
-from summarymix.data.index import COLUMNS, TOKEN_COLUMNS, CutIndex, open_corpus, open_index
+from summarymix.data.index import COLUMNS, TOKEN_COLUMNS, CutIndex, open_cuts, open_index
 from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.data.tokens import Tokenizer
 from summarymix.encoder.subsampling import output_lengths
@@ -73,7 +73,7 @@ def test_values_of_several_splits_are_those_of_the_joined_column(prepare, tokeni
     cuts = tiny_cuts(fbank)
     for split, part in (("one", cuts[:5]), ("two", cuts[5:])):
         write_manifest(part, cuts_path(fbank, "tiny", split))
-    corpus = open_corpus(config_for(fbank), ["one", "two"], tokenizer, fbank.parent / "exp")
+    corpus = open_cuts(config_for(fbank), ["one", "two"], tokenizer, fbank.parent / "exp")
     numbers = np.array([7, 0, 4, 5, 8, 0], np.int32)
     for name in COLUMNS | TOKEN_COLUMNS:
         values = corpus.values(name, numbers)

@@ -7,7 +7,7 @@ import pytest
 from batch_cases import ids, train_data
 from lhotse.dataset.sampling.base import TimeConstraint
 
-from summarymix.data.sampling import make_batches, split_last
+from summarymix.data.sampling import make_batches, split_last, take, without
 from summarymix.data.tokens import Tokenizer
 
 MAX_SECONDS = 20.0
@@ -88,3 +88,25 @@ def test_ranks_share_an_epoch(world_size: int, max_duration: float, prepare, tok
     assert len(dealt) == 40
     for step in range(len(alone) // world_size):
         assert [batches[step] for batches in ranks] == alone[step * world_size : (step + 1) * world_size]
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.3, 2.0, 2.7])
+def test_numbers_of_passes_differ_by_one_at_most(weight: float) -> None:
+    members = np.arange(100, 117, dtype=np.int32)
+    counts: Counter[int] = Counter()
+    for epoch in range(1, 30):
+        taken = take(members, weight, epoch, seed=1)
+        assert len(taken) == pytest.approx(weight * len(members), abs=1)
+        counts.update(taken.tolist())
+        of_each = [counts[member] for member in members.tolist()]
+        assert max(of_each) - min(of_each) <= 1
+    assert take(members[:0], weight, 1, seed=1).tolist() == []
+    assert len(take(members, weight, 0, seed=1)) == pytest.approx(weight * len(members), abs=1)
+
+
+def test_what_is_done_takes_away_as_many_of_its_kind() -> None:
+    ids_of_epoch = np.array([5, -3, 5, 7, 5, -3], np.int64)
+    left = without(ids_of_epoch, np.array([5, 7, 5, 99], np.int64))
+    assert left.tolist() == [False, True, False, False, True, True]
+    assert without(ids_of_epoch, np.zeros(0, np.int64)).all()
+    assert not without(ids_of_epoch, np.repeat(ids_of_epoch, 2)).any()

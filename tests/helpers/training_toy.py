@@ -138,7 +138,7 @@ def run(config: TrainConfig, data: Any = None) -> tuple[Progress, Transducer]:
     data = data or ToyData()
     model = toy_model(config)
     with join_world() as world:
-        dev_data = [data.dev()[world.rank :: world.size]]
+        dev_data = {"dev": data.dev()[world.rank :: world.size]}
         return train(Run(config, model, TOKENIZER, data, dev_data, world, "toy")), model
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +18,10 @@ import yaml
 
 from summarymix.blocks.attention import RelativeAttention
 from summarymix.data.skipped import SkippedItems
+from summarymix.decoding.cli import main as decode
 from summarymix.encoder.zipformer import Zipformer
 from summarymix.runs import load_model, read_checkpoint
+from summarymix.scoring.results import read_results
 from summarymix.training.checkpoint import replace_step_checkpoint
 from summarymix.training.cli import main
 from summarymix.training.run import Run, Step
@@ -47,6 +50,31 @@ def test_command_trains_resumes_and_names_what_it_leaves_out(
     starts = [line for line in Path("exp/log.jsonl").read_text().splitlines() if json.loads(line)["kind"] == "start"]
     assert len(starts) == 2
     assert all(json.loads(line)["command"] for line in starts)
+
+
+def test_another_corpus_is_trained_on_validated_and_decoded(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Configured in an overlay; the other corpus is the same one, in another place."""
+    other = recipe.parent / "other"
+    (other / "data").mkdir(parents=True)
+    shutil.copytree("data/fbank", other / "data" / "fbank")
+    for path in (other / "data" / "fbank").iterdir():
+        path.rename(path.with_name(path.name.replace("toy_", "other_")))
+    overlay = {"data": {"corpora": [{"prefix": "other", "dir": str(other), "weight": 0.5}]}}
+    Path("both.yaml").write_text(yaml.safe_dump(overlay))
+    main("toy", ["--config", "conf/conformer.yaml", "--config", "both.yaml"])
+    said = capsys.readouterr().err
+    assert re.search(r"Hours of an epoch by split: train \d\.\d\d, train@other \d\.\d\d", said)
+    assert re.search(r"dev offline \d.*, offline@toy \d.*, offline@other \d", said)
+    decode("toy", ["--splits", "dev", "dev@other"])
+    own, of_other = read_results(Path("exp", "results.jsonl"))
+    assert (own.split, of_other.split) == ("dev", "dev@other")
+    assert own.wer == of_other.wer
+    assert Path("exp", of_other.recogs).is_file()
+    with pytest.raises(SystemExit) as error:
+        decode("toy", ["--splits", "dev@another"])
+    assert "dev@another: the model's corpora are toy, other; another is none of them" in str(error.value)
 
 
 def test_run_stopped_within_an_epoch_continues_with_the_batches_that_are_left(

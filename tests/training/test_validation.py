@@ -25,7 +25,7 @@ def test_error_rates_are_those_of_decoding(tmp_path: Path) -> None:
         model.joiner.out.bias[0] -= 1.0  # a model that knows nothing, and says something all the same
         model.ctc_head.bias[0] -= 1.0
     with join_world() as world:
-        found = validate(model, TOKENIZER, [dev], config, world)
+        found = validate(model, TOKENIZER, {"dev": dev}, config, world)
     assert model.training
     model.eval()
     settings = {"offline": DecodeSetting("offline"), "320ms-left2": DecodeSetting("simulated", ChunkConfig(8, 2))}
@@ -56,7 +56,7 @@ def test_alike_counts_different_transcripts_with_one_hypothesis(
     monkeypatch.setattr(GreedySearch, "decode", decode)
     config = toy_config(tmp_path, validation=[(None, -1)])
     with join_world() as world:
-        found = validate(toy_model(config), TOKENIZER, [[batch, twice]], config, world)
+        found = validate(toy_model(config), TOKENIZER, {"dev": [batch, twice]}, config, world)
     assert found["offline"]["alike"] == pytest.approx(alike)
 
 
@@ -79,7 +79,25 @@ def test_the_script_of_the_transcripts_chooses_the_metric(text: str, metric: str
     batch.texts[:] = [text] * 3
     config = toy_config(tmp_path, validation=[(None, -1)])
     with join_world() as world:
-        found = validate(toy_model(config), TOKENIZER, [[batch]], config, world)["offline"]
+        found = validate(toy_model(config), TOKENIZER, {"dev": [batch]}, config, world)["offline"]
     assert {metric, f"ctc_{metric}"} <= found.keys()
     assert metric_of(found) == metric
     assert sum(name in found for name in ("wer", "cer", "mer")) == 1
+
+
+def test_several_corpora_get_their_own_results_beside_the_common_ones(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, validation=[(None, -1), (320, 2)])
+    config.data.prefix = "toy"
+    model, dev = toy_model(config), ToyData().dev()
+    dev[1].texts[:] = ["你好"] * len(dev[1])
+    with torch.no_grad():
+        model.joiner.out.bias[0] -= 1.0
+    with join_world() as world:
+        both = validate(model, TOKENIZER, {"dev": dev[:1], "dev@other": dev[1:2]}, config, world)
+        alone = [validate(model, TOKENIZER, {"dev": batches}, config, world) for batches in (dev[:1], dev[1:2])]
+        together = validate(model, TOKENIZER, {"dev": dev[:1], "test": dev[1:2]}, config, world)
+    assert together.items() <= both.items()
+    names = [f"{name}@{corpus}" for corpus in ("toy", "other") for name in alone[0]]
+    assert list(both) == [*together, *names]
+    assert [both[name] for name in names] == [*alone[0].values(), *alone[1].values()]
+    assert (metric_of(both["offline@toy"]), metric_of(both["offline@other"])) == ("wer", "cer")
