@@ -18,13 +18,13 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int, default=500, help="number of tokens, including blank and unknown")
     parser.add_argument("--model-type", choices=get_args(ModelType), default="unigram")
     parser.add_argument(
-        "--text-case", choices=get_args(TextCase), default="keep", help="case to which the transcripts were converted"
+        "--text-case", choices=get_args(TextCase), default="keep", help="case to convert transcripts to"
     )
     parser.add_argument(
         "--punctuation",
         choices=get_args(Punctuation),
         default="keep",
-        help="remove: it was removed from the transcripts",
+        help="remove it from transcripts, or keep it",
     )
     args = parser.parse_args()
 

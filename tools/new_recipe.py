@@ -47,6 +47,7 @@ TEMPLATE_FILES = (
     "export.py",
     "conf/conformer.yaml",
     "conf/zipformer.yaml",
+    "conf/with_librispeech.yaml",
     "README.md",
 )
 

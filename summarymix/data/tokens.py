@@ -58,16 +58,16 @@ class Tokenizer:
         """Train a model. The same texts in the same order give the same bytes.
 
         Args:
-            texts: transcripts.
+            texts: transcripts, which are converted first.
             vocab_size: number of tokens, blank and unknown included; for ``char``, an upper bound.
             model_type: sentencepiece's ``unigram`` (Kudo 2018), ``bpe`` or ``char``.
-            text_case: case to which the corpus has converted the transcripts.
-            punctuation: "remove" if the corpus has removed it.
+            text_case: case of all texts that meet the tokens.
+            punctuation: "remove" to remove it from them.
 
         Raises:
             ValueError: the texts are empty, or ``vocab_size`` is too large or too small for them.
         """
-        texts = [text for text in texts if text.strip()]
+        texts = [text for text in (normalize_text(text, text_case, punctuation) for text in texts) if text]
         if not texts:
             raise ValueError("All transcripts are empty: tokens cannot be trained without text")
         buffer = io.BytesIO()
