@@ -108,13 +108,15 @@ class ChunkGrid:
     copy. All work is linear in the number of chunks, except in :meth:`attention_mask`, which only attention uses.
 
     Args:
-        lengths: (N,) int64, valid frames of each utterance in this run.
+        lengths: (N,) int64, valid frames of each utterance in this run. On the CPU they are read without waiting for
+            a GPU.
         num_frames: the maximum of ``lengths``, or more.
         config: chunk size and left context. A state with room for more chunks keeps its size, so that a stream's left
             context depends on its state alone.
         frame_ms: duration of a frame.
         all_valid: True if no frame is padding. None: derived from ``lengths``, which are unknown while a graph is
             exported, so the graph masks.
+        device: device of the frames; None: that of ``lengths``.
     """
 
     def __init__(
@@ -124,17 +126,17 @@ class ChunkGrid:
         config: ChunkConfig,
         frame_ms: int = FRAME_MS,
         all_valid: bool | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.config = config
         self.chunk_size = max(num_frames, 1) if config.chunk_size is None else config.chunk_size
         self.num_chunks = -(-max(num_frames, 1) // self.chunk_size)
         self.num_frames = self.num_chunks * self.chunk_size
         self.chunk_seconds = self.chunk_size * frame_ms / 1000
-        self.lengths = lengths
-        self.valid = length_mask(lengths, self.num_frames)  # (N, T)
+        self.valid = length_mask(lengths, self.num_frames, device)  # (N, T)
         # On the host, once per run: without padding, blocks skip masking.
         if all_valid is None:
-            all_valid = not torch.compiler.is_exporting() and bool(self.valid.all())
+            all_valid = not torch.compiler.is_exporting() and bool((lengths >= self.num_frames).all())
         self.all_valid = all_valid
         self.mask = None if self.all_valid else self.valid
         self.counts = self.chunked(self.valid).sum(2, dtype=torch.float32)[..., None]  # (N, K, 1), per chunk
@@ -211,7 +213,7 @@ class ChunkGrid:
 
         The S frames are ``num_past`` chunks before the run, and the run.
         """
-        device = self.lengths.device
+        device = self.valid.device
         frames = torch.arange((num_past + self.num_chunks) * self.chunk_size, device=device)
         chunks = frames // self.chunk_size  # (S,)
         own = chunks[num_past * self.chunk_size :, None]  # (T, 1)
@@ -221,9 +223,23 @@ class ChunkGrid:
         return masked
 
 
-def length_mask(lengths: Tensor, size: int) -> Tensor:
-    """Make a mask (N, size) bool, True at the first ``lengths`` (N,) positions of each row."""
+def length_mask(lengths: Tensor, size: int, device: torch.device | None = None) -> Tensor:
+    """Make a mask (N, size) bool, True at the first ``lengths`` (N,) positions of each row.
+
+    It lies on ``device``, or on that of ``lengths``.
+    """
+    lengths = to_device(lengths, device or lengths.device)
     return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+def pinned(x: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor that can be copied to a device without waiting for it: in pinned memory, if it is a GPU."""
+    return x.pin_memory() if device.type == "cuda" and x.device.type == "cpu" else x
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor from the CPU to a device without waiting for it; elsewhere return it as it is."""
+    return pinned(x, device).to(device, non_blocking=True)
 
 
 def last_chunks(row: Tensor, count: int) -> Tensor:

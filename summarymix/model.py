@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from summarymix.blocks.mixing import MixingConfig
 from summarymix.blocks.regularizers import Balancer
-from summarymix.chunking import ChunkConfig, length_mask
+from summarymix.chunking import ChunkConfig, length_mask, pinned, to_device
 from summarymix.encoder.base import Encoder
 from summarymix.encoder.conformer import Conformer, ConformerConfig
 from summarymix.encoder.zipformer import Zipformer, ZipformerConfig
@@ -117,7 +117,7 @@ def consistency_loss(first: Tensor, second: Tensor, num_frames: Tensor) -> Tenso
     both = [(first.detach(), second), (second.detach(), first)]
     divergences = [F.kl_div(q, p, log_target=True, reduction="none").sum(-1) for p, q in both]  # (N, T) each
     divergence = torch.stack(divergences).mean(0)  # (N, T)
-    return divergence.masked_fill(~length_mask(num_frames, divergence.size(1)), 0.0).sum(1)
+    return divergence.masked_fill(~length_mask(num_frames, divergence.size(1), first.device), 0.0).sum(1)
 
 
 class TransducerParts(Protocol):
@@ -202,7 +202,8 @@ class Transducer(nn.Module):
 
         Args:
             views: one, or two whose CTC outputs the consistency loss compares.
-            lengths: (N,) int64, feature frames of each utterance; each must make at least one encoder frame.
+            lengths: (N,) int64, feature frames of each utterance, best on the CPU; each must make at least one encoder
+                frame.
             tokens: transcripts as token numbers, without blank; may be empty.
             options: options of the pruned loss.
         """
@@ -233,26 +234,28 @@ class Transducer(nn.Module):
         Args:
             encoder_out: (N, T, D).
             ctc_log_probs: output of :meth:`ctc_log_probs`, (N, T, V).
-            num_frames: (N,) int64, encoder frames of each utterance.
+            num_frames: (N,) int64, encoder frames of each utterance; on the CPU, nothing waits for a GPU.
             tokens: transcripts as token numbers, without blank; may be empty.
             options: options of the pruned loss.
         """
         device = encoder_out.device
-        num_tokens = torch.tensor([len(row) for row in tokens], device=device)  # (N,)
+        num_tokens = torch.tensor([len(row) for row in tokens], device=num_frames.device)  # (N,)
         targets = nn.utils.rnn.pad_sequence(
             [torch.tensor(row, dtype=torch.int64) for row in tokens], batch_first=True, padding_value=BLANK
-        ).to(device)  # (N, S)
+        )
+        targets = to_device(targets, device)  # (N, S)
         predictor_out = self.predictor(F.pad(targets, (1, 0), value=BLANK))  # (N, S+1, P)
 
         zeros = torch.zeros_like(num_tokens)
-        boundary = torch.stack([zeros, zeros, num_tokens, num_frames], dim=1)  # (N, 4)
+        boundary = pinned(torch.stack([zeros, zeros, num_tokens, num_frames], dim=1), device)  # (N, 4)
         simple_encoder = self.simple_encoder_proj(encoder_out)  # (N, T, V)
         simple_predictor = self.simple_predictor_proj(predictor_out)  # (N, S+1, V)
         frames_proj = self.joiner.encoder_proj(encoder_out)  # (N, T, J)
         predictor_proj = self.joiner.predictor_proj(predictor_out)  # (N, S+1, J)
         if self.joiner_balancer is not None:
-            frames_proj = self.joiner_balancer(frames_proj, length_mask(num_frames, frames_proj.size(1)))
-            predictor_proj = self.joiner_balancer(predictor_proj, length_mask(num_tokens + 1, predictor_proj.size(1)))
+            frames_proj = self.joiner_balancer(frames_proj, length_mask(num_frames, frames_proj.size(1), device))
+            contexts = length_mask(num_tokens + 1, predictor_proj.size(1), device)  # (N, S+1)
+            predictor_proj = self.joiner_balancer(predictor_proj, contexts)
 
         with torch.autocast(device.type, enabled=False):
             simple, (px_grad, py_grad) = rnnt_loss_smoothed(

@@ -107,7 +107,7 @@ def check_training(
                 copied = copied.float()
             given = features.to(on, copied.dtype)
             with autocast(torch.device(on), precision or "fp32"):
-                losses = copied([View(given, chunk)], lengths.to(on), tokens, options)  # noqa: B023
+                losses = copied([View(given, chunk)], lengths, tokens, options)  # noqa: B023
             parts = torch.stack([losses.simple, losses.pruned, losses.ctc]).sum(1)  # (3,)
             parts.sum().backward()
             gradients = [p.grad.flatten() for p in copied.parameters() if p.grad is not None]

@@ -216,11 +216,13 @@ class Whiten(nn.Module):
             covariance = frames.T @ frames / count  # (D, D)
             trace = covariance.trace()
             square = covariance.square().sum()
-            if not x.size(-1) * square > limit * trace.square():  # also true for NaN
+            exceeds = x.size(-1) * square > limit * trace.square()  # false for NaN
+            # A CPU saves the rest. A GPU computes it, for it would be waited for.
+            if x.device.type == "cpu" and not exceeds:
                 return grad
             covariance.diagonal().sub_(square / trace)
             penalty = (frames @ covariance).reshape(x.shape)
             scale = grad_scale * torch.linalg.vector_norm(grad) / torch.linalg.vector_norm(penalty).clamp(min=TINY)
-            return torch.addcmul(grad, penalty, scale)
+            return torch.where(exceeds, torch.addcmul(grad, penalty, scale), grad)
 
         return _ChangeGradient.apply(x, change)

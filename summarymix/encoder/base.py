@@ -47,11 +47,12 @@ class Encoder(nn.Module):
 
         Args:
             features: (N, T, F) log-mel features at 100 Hz; padding may have any values.
-            lengths: (N,) int64, feature frames of each utterance. Fewer than 7 make no encoder frame.
+            lengths: (N,) int64, feature frames of each utterance, best on the CPU. Fewer than 7 make no encoder frame.
             chunk: chunk size and left context.
 
         Returns:
-            Frames (N, T', D) at 25 Hz, T' = ((T-1)//2 - 1)//2 and at least 1, and their number per utterance (N,).
+            Frames (N, T', D) at 25 Hz, T' = ((T-1)//2 - 1)//2 and at least 1, and their number per utterance (N,), on
+            the device of ``lengths``.
 
         Raises:
             ValueError: the encoder does not support this chunk size.

@@ -86,7 +86,7 @@ class Conformer(Encoder):
         self, features: Tensor, lengths: Tensor, chunk: ChunkConfig, state: StateTree, all_valid: bool | None = None
     ) -> tuple[Tensor, StateTree]:
         x = self.subsampling(features)  # (N, T', D)
-        grid = ChunkGrid(lengths, x.size(1), chunk, all_valid=all_valid)
+        grid = ChunkGrid(lengths, x.size(1), chunk, all_valid=all_valid, device=x.device)
         x = grid.pad(x)  # (N, K·C, D)
         following = StateTree()
         for name, layer in self.layers.named_children():

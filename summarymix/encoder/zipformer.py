@@ -141,7 +141,7 @@ class Zipformer(Encoder):
     def encode(
         self, features: Tensor, lengths: Tensor, chunk: ChunkConfig, state: StateTree, all_valid: bool | None = None
     ) -> tuple[Tensor, StateTree]:
-        grids = self.make_grids(lengths, output_lengths(features.size(1)), chunk, all_valid)
+        grids = self.make_grids(lengths, output_lengths(features.size(1)), chunk, all_valid, features.device)
         x = self.subsampling(features)  # (N, (T-3)//2, D0)
         x = grids[1].pad(x[:, : grids[1].num_frames])  # (N, T50, D0)
         outputs, following = [], StateTree()
@@ -151,7 +151,12 @@ class Zipformer(Encoder):
         return self.out(last_channels(outputs), grids[1]), StateTree(stacks=following)
 
     def make_grids(
-        self, lengths: Tensor, num_frames: int, chunk: ChunkConfig, all_valid: bool | None = None
+        self,
+        lengths: Tensor,
+        num_frames: int,
+        chunk: ChunkConfig,
+        all_valid: bool | None = None,
+        device: torch.device | None = None,
     ) -> dict[int, ChunkGrid]:
         """Make the grid of each frame rate, by its factor. All begin at frame 0 and have the same chunks.
 
@@ -166,6 +171,7 @@ class Zipformer(Encoder):
                 at_rate(chunk, factor),
                 frame_ms=FRAME_MS // FRAMES_50HZ * factor,
                 all_valid=all_valid,
+                device=device,
             )
             for factor in self.factors
         }

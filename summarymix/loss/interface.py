@@ -304,6 +304,7 @@ def _check(
         raise ValueError(f"boundary must be int64 of shape {(B, 4)}; got {boundary.dtype} {tuple(boundary.shape)}")
     else:
         limits = boundary.tolist()
+        boundary = boundary.to(scores.device, non_blocking=True)
     for b, (s_begin, t_begin, s_end, t_end) in enumerate(limits):
         if not (0 <= s_begin <= s_end <= S and 0 <= t_begin <= t_end <= T):
             raise ValueError(

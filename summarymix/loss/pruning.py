@@ -23,12 +23,13 @@ def prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: in
     if s_range < least and s_range <= S:
         raise ValueError(f"s_range must be at least {least} or no path survives the pruning; got {s_range}")
 
-    s_end, t_end = boundary[:, 2:3], boundary[:, 3:4]  # (B, 1)
     if regular:
         # From frame to frame a window moves by less than its width, so few frames need wide windows.
-        needed = (s_end - 1).div(t_end.clamp(min=1), rounding_mode="trunc").max().item() + 2
-        s_range = max(s_range, int(needed))
+        most = (boundary[:, 2] - 1).div(boundary[:, 3].clamp(min=1), rounding_mode="trunc").max().item()
+        s_range = max(s_range, int(most) + 2)
     s_range = min(s_range, S + 1)
+    boundary = boundary.to(py_grad.device, non_blocking=True)
+    s_end, t_end = boundary[:, 2:3], boundary[:, 3:4]  # (B, 1)
 
     # A window's score at a frame: the occupation that leaves the frame from inside the window, minus the
     # occupation that enters the window from the context below at this frame.

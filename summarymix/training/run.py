@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from summarymix.blocks.scheduled import find_scheduled, set_progress
-from summarymix.chunking import ChunkConfig
+from summarymix.chunking import ChunkConfig, to_device
 from summarymix.configs import config_differences, plain
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
@@ -176,9 +176,9 @@ class Run:
         if world.size > 1:
             # A convolution of one channel has the same bytes in both layouts that this warning tells apart.
             warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+            # Without device_ids, which would move the lengths to the GPU.
             self.ddp = DistributedDataParallel(
                 model,
-                device_ids=[world.device] if world.device.type == "cuda" else None,
                 broadcast_buffers=False,  # buffers are constant
                 gradient_as_bucket_view=True,
             )
@@ -310,7 +310,6 @@ class Run:
             # No cut could be read. The other processes wait for this one's gradients, so it contributes zeros.
             is_empty = len(batch) == 0
             given = _placeholder(config.data.num_mel_bins, len(batch.views)) if is_empty else batch
-            lengths = given.feature_lengths.to(world.device, non_blocking=True)
             views = [
                 View(
                     features.to(world.device, non_blocking=True),
@@ -323,15 +322,16 @@ class Run:
             synchronised = nullcontext() if is_last or self.ddp is None else self.ddp.no_sync()
             with explain_out_of_memory(given, config), synchronised:
                 with autocast(world.device, config.precision):
-                    losses = (self.ddp or self.model)(views, lengths, given.tokens, config.loss)
+                    losses = (self.ddp or self.model)(views, given.feature_lengths, given.tokens, config.loss)
                 terms = torch.stack([losses.simple, losses.pruned, losses.ctc, losses.consistency])  # (4, N)
-                loss = terms.new_tensor(scales) @ terms  # (N,)
+                loss = to_device(torch.tensor(scales, dtype=terms.dtype), world.device) @ terms  # (N,)
                 total = 0.0 * loss.sum() if is_empty else loss.sum()
                 self.scaler.scale(total).backward()
             finite = loss.detach().isfinite()
             if not is_empty:
-                rows = [losses.num_frames, ~finite, loss.detach(), *terms.detach()]
-                sums[:-2] += torch.stack([row.sum(dtype=torch.float64) for row in rows])
+                sums[0] += int(losses.num_frames.sum())  # on the CPU
+                rows = [~finite, loss.detach(), *terms.detach()]
+                sums[1:-2] += torch.stack([row.sum(dtype=torch.float64) for row in rows])
             finite_masks.append(finite)
             sums[-2] += given.seconds
         sums[-1] = bool(self.stop_request)

@@ -108,7 +108,7 @@ class ScaledAdam(Optimizer):
         for p in params:
             self.state[p] = {"delta": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
         zeros = torch.zeros(len(params), dtype=torch.float64)
-        group["rms"] = _rms(params)  # (tensors,)
+        group["rms"] = _read(torch._foreach_norm(params)) / _roots(params)  # (tensors,), root mean squares
         group["size_exp_avg_sq"] = zeros
         group["size_grads"] = zeros.repeat(group["size_update_period"], 1)
         group["norms"] = torch.zeros(group["clipping_update_period"], dtype=torch.float64)
@@ -121,16 +121,19 @@ class ScaledAdam(Optimizer):
         squares = [self.state[p]["exp_avg_sq"] for p in params]
         is_scalar = torch.tensor([p.numel() == 1 for p in params])
         (beta1, beta2), step, period = group["betas"], group["step"], group["size_update_period"]
+        is_due = (step + 1) % period == 0
 
+        # One read a step, because it waits for the device.
         products = [torch.dot(p.reshape(-1), g.reshape(-1)) for p, g in zip(params, grads, strict=True)]
-        norms, h = _read([*torch._foreach_norm(grads), *products]).chunk(2)  # (tensors,) each
+        numbers = [*torch._foreach_norm(grads), *products, *(torch._foreach_norm(params) if is_due else [])]
+        norms, h, *sizes = _read(numbers).split(len(params))  # (tensors,) each
         size = torch.where(is_scalar, group["scalar_lr_scale"], group["rms"])
         clip = _clip_factor(group, float((norms * size).norm()))
 
         torch._foreach_mul_(deltas, beta1)
         group["size_grads"][step % period] = h * clip
-        if (step + 1) % period == 0:
-            group["rms"] = _rms(params)
+        if is_due:
+            group["rms"] = sizes[0] / _roots(params)
             change = (1 - beta1) * torch.where(is_scalar, 0.0, _size_steps(group))
             torch._foreach_add_(deltas, torch._foreach_mul(params, change.tolist()))
 
@@ -154,9 +157,9 @@ def _read(numbers: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(numbers)).double().cpu()
 
 
-def _rms(tensors: list[Tensor]) -> Tensor:
-    """Root mean squares, (tensors,)."""
-    return _read(torch._foreach_norm(tensors)) / torch.tensor([float(t.numel()) for t in tensors]).double().sqrt()
+def _roots(tensors: list[Tensor]) -> Tensor:
+    """Square roots of the numbers of elements, (tensors,)."""
+    return torch.tensor([float(t.numel()) for t in tensors]).double().sqrt()
 
 
 def _size_steps(group: dict[str, Any]) -> Tensor:

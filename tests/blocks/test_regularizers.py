@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from pretend_gpu import GPU, PretendGpu
 from torch import Tensor, nn
 
 from summarymix.blocks.regularizers import Balancer, Whiten, limit_value
@@ -79,6 +80,18 @@ def test_whiten_adds_the_gradient_of_its_measure(seed, masked):
         d = penalty_gradient(whiteness, x, valid)
         expected[valid] += 0.1 * d * upstream.norm() / d.norm()
     torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("limit", [1.0, 1.5, 5.9])
+def test_whiten_does_not_wait_for_a_gpu(limit):
+    x, upstream = sample(0)
+    module = Whiten(limit, prob=1.0, grad_scale=0.1)
+    expected = gradient(module, x, upstream, VALID)
+    with PretendGpu() as gpu:
+        given = [value.to(GPU) for value in (x, upstream, VALID)]
+        gpu.waits.clear()
+        assert torch.equal(gradient(module, *given).cpu(), expected)
+        assert [wait for wait in gpu.waits if wait.startswith("summarymix")] == []
 
 
 BALANCERS = [Balancer(6, 0.0, 1.0, 0.0, 100.0, prob=1.0), Balancer(6, 0.01, 0.99, 0.01, 50.0, prob=1.0)]

@@ -37,11 +37,18 @@ def gated_by(module: GatedSummary | GatedAttention, x, average):
     return module.out(average(values * scale.tanh()) * gate)
 
 
+def visibility_of(grid):
+    lengths = grid.valid.sum(1).tolist()
+    return visibility(lengths, grid.num_frames, ChunkConfig(grid.chunk_size, grid.config.left_chunks))
+
+
 @given(grids)
 def test_gated_summary_is_its_definition(grid):
     module = GatedSummary(DIM, HIDDEN, None).double()
-    x = torch.randn(len(grid.lengths), grid.num_frames, DIM, dtype=torch.float64)
-    sees = visibility(grid.lengths.tolist(), grid.num_frames, ChunkConfig(grid.chunk_size, grid.config.left_chunks))
+    x = torch.randn(len(grid.valid), grid.num_frames, DIM, dtype=torch.float64)
+    sees = visibility(
+        grid.valid.sum(1).tolist(), grid.num_frames, ChunkConfig(grid.chunk_size, grid.config.left_chunks)
+    )
     expected = gated_by(module, x, lambda values: masked_mean(values, sees))
     torch.testing.assert_close(whole(module, x, grid)[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
 
@@ -49,10 +56,12 @@ def test_gated_summary_is_its_definition(grid):
 @given(grids)
 def test_gated_attention_weighs_with_the_first_head(grid):
     module, attention = GatedAttention(DIM, HIDDEN).double(), AttentionWeights(DIM, 2, 3, 0.0).double()
-    x = torch.randn(len(grid.lengths), grid.num_frames, DIM, dtype=torch.float64)
+    x = torch.randn(len(grid.valid), grid.num_frames, DIM, dtype=torch.float64)
     chunk = ChunkConfig(grid.chunk_size, min(grid.config.left_chunks, 0))
     weights, _ = attention(x, grid, attention.init_state(len(x), chunk))
-    sees = visibility(grid.lengths.tolist(), grid.num_frames, ChunkConfig(grid.chunk_size, grid.config.left_chunks))
+    sees = visibility(
+        grid.valid.sum(1).tolist(), grid.num_frames, ChunkConfig(grid.chunk_size, grid.config.left_chunks)
+    )
     first = weights[:, 0] * sees
     expected = gated_by(module, x, lambda values: torch.einsum("ntu,nup->ntp", first, values))
     got, _ = module(x, grid, module.init_state(len(x), chunk), weights)

@@ -113,14 +113,14 @@ def prepare_mixer(
 
     def make_input(seconds: float) -> tuple[Tensor, Tensor, int]:
         num_frames = output_lengths(feature_frames(seconds))
-        lengths = torch.full((batch,), num_frames, device=device)
+        lengths = torch.full((batch,), num_frames)
         padded = ChunkGrid(lengths, num_frames, chunk).num_frames
         return torch.randn(batch, padded, sizes.dim, device=device), lengths, num_frames
 
     def compute(given: tuple[Tensor, Tensor, int]) -> Tensor:
         # Making the grid is part of the work: attention derives its mask from it.
         x, lengths, num_frames = given
-        grid = ChunkGrid(lengths, num_frames, chunk)
+        grid = ChunkGrid(lengths, num_frames, chunk, device=device)
         start = ChunkConfig(grid.chunk_size, min(chunk.left_chunks, 0))  # no frames come before
         return mixer(x, grid, mixer.init_state(batch, start))[0]
 
@@ -156,15 +156,15 @@ def prepare_model(
         scales = config.scales
         losses = model([View(features, chunk)] * scales.num_views(), lengths, tokens, config.loss)
         total = scales.simple * losses.simple + scales.pruned * losses.pruned + scales.ctc * losses.ctc
-        return ((total + scales.consistency * losses.consistency) / losses.num_frames).mean()
+        return ((total + scales.consistency * losses.consistency) / losses.num_frames.to(device)).mean()
 
     return model, make_input, compute
 
 
 def random_features(batch: int, seconds: float, feature_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Random features (N, T, F) and their lengths (N,)."""
+    """Random features (N, T, F) and, on the CPU as in training, their lengths (N,)."""
     frames = feature_frames(seconds)
-    return torch.randn(batch, frames, feature_dim, device=device), torch.full((batch,), frames, device=device)
+    return torch.randn(batch, frames, feature_dim, device=device), torch.full((batch,), frames)
 
 
 def feature_frames(seconds: float) -> int:
