@@ -198,7 +198,7 @@ class Transducer(nn.Module):
     ) -> TransducerLosses:
         """Compute the losses of a batch, averaged over its views.
 
-        With ``am_only_scale`` 0, an utterance's losses do not depend on the rest of the batch, with one exception: in the
+        With ``am_only_scale`` 0, an utterance's losses do not depend on the rest of the batch. One exception: in the
         regular lattice, an utterance with more tokens than ``prune_range - 1`` times its frames widens all windows.
 
         Args:
