@@ -41,7 +41,7 @@ KILLS_IN_A_ROW = 3
 SECONDS_TO_END = 60.0  # after a signal
 # Folders whose content nobody reads again, or has times in it.
 IGNORED_FOLDERS = {"tensorboard", "__pycache__"}
-TIMES = {"wall_seconds", "cpu_seconds", "log_lines", "rtf"}
+TIMES = {"wall_seconds", "cpu_seconds", "log_lines", "rtf", "first_partial_ms", "first_stable_ms", "final_ms"}
 # Names of a stage's runs, and the fingerprint of a Shar export, which has the time of its manifest.
 MARKS_OF_TIME = re.compile(r"# (run|after) |[0-9a-f]{16}$")
 # A program that makes a folder says so if it was killed between making it and its last line.

@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +19,7 @@ from summarymix.data.config import DataConfig
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
+from summarymix.decoding.delays import DelaySummary, latency_ms
 from summarymix.decoding.evaluate import (
     TIE,
     Decoded,
@@ -26,7 +27,6 @@ from summarymix.decoding.evaluate import (
     decode_split,
     decoding_differences,
     evaluation_data,
-    latency_ms,
     stream_state_bytes,
 )
 from summarymix.decoding.methods import SearchOptions
@@ -44,6 +44,7 @@ from summarymix.scoring.results import (
     append_result,
     error_rates,
     format_percent,
+    read_recogs,
     read_results,
     render_table,
     write_errs,
@@ -294,7 +295,9 @@ def _decode_together(job: DecodeJob, setting: DecodeSetting, split: str, data: E
     ) as bar:
         batches = data if job.exported is None else job.exported.with_tails(data)
         nbest = job.args.search.nbest
-        decoded = decode_split(job.search, setting, batches, job.args.num_streams, nbest, on_progress=bar.update)
+        decoded = decode_split(
+            job.search, setting, batches, job.args.num_streams, nbest, bar.update, tokenizer=job.tokenizer
+        )
     decoded.skipped = list(data.skipped_items.items)
     return decoded.gathered(job.world)
 
@@ -310,6 +313,7 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
     method = job.args.method + ("" if job.args.onnx is None else "-onnx-int8" if job.args.int8 else "-onnx")
     options = job.args.search.label
     name = f"{split}-{setting.name}-epoch-{epoch}-avg-{avg}{options and '-'}{options}"
+    delays = DelaySummary.of(decoded.delays.values())
     result = Result(
         recipe=job.recipe,
         split=split,
@@ -348,20 +352,45 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
         hyps=f"{method}/hyps-{name}.jsonl",
         ctm=f"{method}/ctm-{name}.ctm",
         command=job.args.command,
+        interval=stats.interval(),
+        **asdict(delays),
     )
     with clear_errors("decode.py"):
         write_recogs(exp_dir / result.recogs, utterances)
         write_errs(exp_dir / result.errs, stats, rates)
+        result.above_offline = _above_offline(exp_dir, result, stats)
         transcripts = decoded.transcripts(job.tokenizer)
         write_hyps(exp_dir / result.hyps, transcripts)
         write_ctm(exp_dir / result.ctm, transcripts)
         if job.args.search.nbest:
             write_nbest(exp_dir / method / f"nbest-{name}.txt", decoded.nbest(job.tokenizer))
         append_result(exp_dir / "results.jsonl", result)
-    say(f"[{split}, {setting.name}] {stats}, RTF {result.rtf:.4f}")
+    title = f"[{split}, {setting.name}]"
+    interval = "" if result.interval is None else ", 95 % interval {:.2f} to {:.2f}".format(*result.interval)
+    say(f"{title} {stats}{interval}, RTF {result.rtf:.4f}")
     if stats.no_speech:
-        say(f"[{split}, {setting.name}] {stats.without_speech()}")
+        say(f"{title} {stats.without_speech()}")
+    if result.above_offline is not None:
+        say(f"{title} {{:+.2f}} [{{:+.2f}}, {{:+.2f}}] points against offline".format(*result.above_offline))
+    if decoded.delays:
+        say(f"{title} {delays}")
     return result
+
+
+def _above_offline(exp_dir: Path, result: Result, stats: ErrorStats) -> list[float] | None:
+    """Difference in error rate from the newest offline result of the same model and search, with its 95 % interval."""
+    path = exp_dir / "results.jsonl"
+    if result.mode == "offline" or not path.exists():
+        return None
+    key = replace(result, mode="offline", chunk_ms=None, left_chunks=-1).setting
+    for offline in read_results(path):
+        if offline.setting == key and (exp_dir / offline.recogs).is_file():
+            baseline = ErrorStats.from_utterances(read_recogs(exp_dir / offline.recogs), result.metric)
+            interval = stats.interval(baseline)
+            same = baseline.by_utterance().keys() == stats.by_utterance().keys()
+            if same and interval is not None and stats.rate is not None and baseline.rate is not None:
+                return [stats.rate - baseline.rate, *interval]
+    return None
 
 
 def _compare(job: DecodeJob, split: str, by_setting: dict[DecodeSetting, Decoded]) -> int:

@@ -13,17 +13,16 @@ from torch import Tensor
 from summarymix.chunking import ChunkConfig
 from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.config import CorpusConfig, DataConfig
-from summarymix.data.features import FbankOptions
 from summarymix.data.loading import Batch
 from summarymix.data.noise import NoiseConfig
 from summarymix.data.silence import SilenceConfig
 from summarymix.data.skipped import Skipped
 from summarymix.data.tokens import Tokenizer
+from summarymix.decoding.delays import Delays, PartialResults
 from summarymix.decoding.search import Hypothesis, Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.words import Transcript, make_transcript
 from summarymix.distributed import World
-from summarymix.encoder.subsampling import features_needed
 from summarymix.scoring.results import ScoredUtterance
 from summarymix.state import state_bytes
 
@@ -80,17 +79,6 @@ def evaluation_data(config: dict[str, Any], manifest_dir: str | None = None) -> 
     return data if manifest_dir is None else replace(data, manifest_dir=manifest_dir, shar_dir=None)
 
 
-def latency_ms(chunk: ChunkConfig, fbank: FbankOptions) -> float | None:
-    """Return the algorithmic latency, from a chunk's first sample to the last one that its result needs; None offline.
-
-    It consists of the chunk, three more feature frames of the front end, and half a window.
-    """
-    if chunk.chunk_size is None:
-        return None
-    samples = (features_needed(chunk.chunk_size) - 1) * fbank.shift + fbank.window - fbank.left_padding
-    return 1000 * samples / fbank.sample_rate
-
-
 def stream_state_bytes(search: Search, chunk: ChunkConfig) -> int | None:
     """Return the bytes kept per stream between two chunks by encoder and search, without features.
 
@@ -115,6 +103,7 @@ class Decoded:
     skipped: list[Skipped] = field(default_factory=list)  # cuts that could not be recognised
     audio: float = 0.0
     computing: float = 0.0
+    delays: dict[str, Delays] = field(default_factory=dict)  # of streaming, by cut id
 
     def utterances(self, tokenizer: Tokenizer, durations: Mapping[str, float] = NO_DURATIONS) -> list[ScoredUtterance]:
         """Return references and hypotheses as words, with the durations in seconds if they are given by cut id."""
@@ -148,6 +137,7 @@ class Decoded:
             whole.skipped = list(dict.fromkeys(whole.skipped + part.skipped))  # all processes list some of them
             whole.audio += part.audio
             whole.computing += part.computing
+            whole.delays |= part.delays
         return whole
 
 
@@ -158,6 +148,7 @@ def decode_split(
     num_streams: int = 16,
     nbest: int = 0,
     on_progress: Callable[[float], object] = lambda seconds: None,
+    tokenizer: Tokenizer | None = None,
 ) -> Decoded:
     """Recognise all utterances of ``batches``.
 
@@ -169,18 +160,19 @@ def decode_split(
         nbest: number of alternatives to keep of each utterance.
         on_progress: called with the seconds of audio of each decoded batch; in streaming mode as soon as its last
             utterance has started.
+        tokenizer: with it, the delays of streaming are measured.
     """
     decoded = Decoded()
-    reading = 0.0
+    apart = 0.0  # seconds that are not computing
     start = perf_counter()
 
     def timed() -> Iterator[Batch]:
-        nonlocal reading
+        nonlocal apart
         iterator = iter(batches)
         while True:
             begin = perf_counter()
             batch = next(iterator, None)
-            reading += perf_counter() - begin
+            apart += perf_counter() - begin
             if batch is None:
                 return
             decoded.audio += batch.seconds
@@ -190,14 +182,30 @@ def decode_split(
 
     if setting.mode == "streaming":
         recognizer = StreamingRecognizer(search, setting.chunk, num_streams)
-        decoded.hypotheses.update(recognizer.decode_all(_utterances(timed())))
+        partial: dict[str, PartialResults] = {}
+
+        def watch(cut_id: str, hypothesis: Hypothesis, seconds: float) -> None:
+            nonlocal apart
+            begin = perf_counter()
+            if tokenizer is not None:
+                partial[cut_id].add(tokenizer.decode(hypothesis.tokens).split(), seconds)
+            apart += perf_counter() - begin
+
+        def started() -> Iterator[tuple[str, Tensor]]:
+            for cut_id, features in _utterances(timed()):
+                partial[cut_id] = PartialResults(len(features) / 100, setting.chunk)  # features at 100 Hz
+                yield cut_id, features
+
+        decoded.hypotheses.update(recognizer.decode_all(started(), watch))
+        if tokenizer is not None:
+            decoded.delays = {cut_id: results.delays() for cut_id, results in partial.items()}
     else:
         for batch in timed():
             hypotheses = decode_batch(search, batch, setting.chunk)
             decoded.hypotheses.update(zip(batch.cut_ids, hypotheses, strict=True))
     for hypothesis in decoded.hypotheses.values():
         hypothesis.finish(nbest)
-    decoded.computing = perf_counter() - start - reading
+    decoded.computing = perf_counter() - start - apart
     return decoded
 
 

@@ -7,7 +7,8 @@ appended, and the result equals the ``simulated`` mode: the whole utterance unde
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from time import perf_counter
 from typing import TypeVar
 
 import numpy as np
@@ -221,10 +222,19 @@ class StreamingRecognizer:
             write_slots(self._search_state, slots, search_state)
         return len(ready)
 
-    def decode_all(self, utterances: Iterable[tuple[Key, Tensor]]) -> Iterator[tuple[Key, Hypothesis]]:
-        """Recognise recordings given as (key, features (T, F)), as many at a time as there are free slots.
+    def decode_all(
+        self,
+        utterances: Iterable[tuple[Key, Tensor]],
+        on_chunk: Callable[[Key, Hypothesis, float], object] = lambda key, hypothesis, seconds: None,
+    ) -> Iterator[tuple[Key, Hypothesis]]:
+        """Recognise recordings, as many at a time as there are free slots.
 
         A recording starts as soon as another one ends; results come in the order in which recordings end.
+
+        Args:
+            utterances: keys and features (T, F).
+            on_chunk: called after each chunk of a recording, with its hypothesis so far and the seconds that computing
+                this chunk of all streams took.
 
         Raises:
             RuntimeError: other streams hold all slots.
@@ -245,8 +255,11 @@ class StreamingRecognizer:
                 running[stream.slot] = key, stream
             if not running:
                 return
+            begin = perf_counter()
             self.step()
+            seconds = perf_counter() - begin
             for key, stream in list(running.values()):
+                on_chunk(key, stream.hypothesis, seconds)
                 if self.done(stream):
                     del running[stream.slot]
                     self.close(stream)

@@ -67,6 +67,12 @@ def write_report(
     return "\n\n".join([heading, *(_section(experiment, metrics) for experiment in experiments), *sections]) + "\n"
 
 
+DELAYS = """Streaming, with 95 % intervals (bootstrap over utterances): error rate, difference from offline decoding in
+percentage points. Then median / 95th percentile in ms, with computing: from the beginning of an utterance to the first
+word, and to the result since which it has not changed; from the end to the final result. Last, the share of words in
+partial results that later changed."""
+
+
 def pivot(results: Sequence[Result], metrics: Sequence[Metric], markdown: bool = True) -> str:
     """A table with a row for each decoding setting and a column of error rates for each split."""
     splits = sorted({result.split for result in results})
@@ -92,6 +98,35 @@ def pivot(results: Sequence[Result], metrics: Sequence[Metric], markdown: bool =
     return render_rows(header, cells, markdown)
 
 
+def delay_table(results: Sequence[Result], markdown: bool = True) -> str:
+    """A table of intervals and delays with a row for each result in chunks; empty without delays."""
+    rows = [
+        [
+            result.split,
+            result.search,
+            *setting_cells(result),
+            "–" if result.rate is None else _with_interval([result.rate, *(result.interval or [])], ".2f"),
+            "–" if result.above_offline is None else _with_interval(result.above_offline, "+.2f"),
+            *(_percentiles(values) for values in (result.first_partial_ms, result.first_stable_ms, result.final_ms)),
+            "–" if result.changed_words is None else f"{result.changed_words:.1f} %",
+        ]
+        for result in results
+        if result.final_ms is not None
+    ]
+    header = ["split", "method", *SETTING_COLUMNS, "error rate", "against offline", "first word", "stable", "final"]
+    return render_rows([*header, "changed words"], rows, markdown) if rows else ""
+
+
+def _with_interval(values: Sequence[float], form: str) -> str:
+    """A value with the bounds of its interval."""
+    value, *bounds = [format(value, form) for value in values]
+    return f"{value} [{', '.join(bounds)}]" if bounds else value
+
+
+def _percentiles(values: Sequence[float] | None) -> str:
+    return "–" if values is None else " / ".join(f"{value:.0f}" for value in values)
+
+
 def _error_rates(result: Result | None, metrics: Sequence[Metric]) -> str:
     """Error rates, without unknown ones at the end, and insertions an hour in recordings without speech."""
     if result is None:
@@ -112,6 +147,7 @@ def _section(experiment: Experiment, metrics: Sequence[Metric]) -> str:
         *([done] if experiment.epochs else []),
         *_code(experiment.commands),
         pivot(experiment.results, metrics),
+        *([DELAYS, delays] if (delays := delay_table(experiment.results)) else []),
         _surroundings(experiment.results),
     ]
     if choice:

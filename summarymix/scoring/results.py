@@ -13,6 +13,7 @@ from typing import IO, Any
 import kaldialign
 
 from summarymix.files import atomic_write
+from summarymix.scoring.intervals import rate_interval
 from summarymix.scoring.metrics import METRICS, UNIT_NAMES, Metric, split_units
 
 # "No unit" in an alignment. A word of a transcript cannot be empty, but it can be "*".
@@ -104,6 +105,20 @@ class ErrorStats:
     def rate(self) -> float | None:
         """Error rate in per cent; None if the references have no units."""
         return _rate(self.errors, self.units)
+
+    def by_utterance(self) -> dict[str, tuple[int, int]]:
+        """Numbers of errors and of reference units of each utterance."""
+        return {
+            cut_id: (sum(ref != hyp for ref, hyp in pairs), sum(ref != _NOTHING for ref, _ in pairs))
+            for cut_id, pairs in self.alignments
+        }
+
+    def interval(self, baseline: "ErrorStats | None" = None) -> tuple[float, float] | None:
+        """The 95 % interval of the rate over utterances, or of its difference from another rate on the same ones."""
+        counts = self.by_utterance()
+        others = baseline.by_utterance() if baseline else {}
+        errors = [count - others.get(cut_id, (0, 0))[0] for cut_id, (count, _) in counts.items()]
+        return rate_interval(errors, [units for _, units in counts.values()])
 
     def __str__(self) -> str:
         """One line in the format of Kaldi's ``%WER`` lines."""
@@ -294,6 +309,12 @@ class Result:
     no_speech: int = 0  # recordings with an empty reference
     no_speech_seconds: float = 0.0
     no_speech_insertions: int = 0
+    interval: Sequence[float] | None = None  # of 95 %, of the error rate by the metric, over utterances
+    above_offline: Sequence[float] | None = None  # difference from offline decoding, and its 95 % interval
+    first_partial_ms: Sequence[float] | None = None  # see DelaySummary: median and 95th percentile
+    first_stable_ms: Sequence[float] | None = None
+    final_ms: Sequence[float] | None = None
+    changed_words: float | None = None  # per cent
 
     @property
     def rate(self) -> float | None:

@@ -63,11 +63,20 @@ def test_all_modes_in_one_call(exp_dir: Path, capsys: pytest.CaptureFixture[str]
         assert len((exp_dir / result.recogs).read_text().splitlines()) == 2 * result.utterances
         errors = result.insertions + result.deletions + result.substitutions
         assert result.wer == pytest.approx(100 * errors / result.words)
+        assert result.interval[0] <= result.wer <= result.interval[1]
+        assert (result.final_ms is None) == (result.mode != "streaming")
+        assert (result.above_offline is None) == (result.mode == "offline")
     by_mode = {(r.mode, r.chunk_ms): r for r in results if r.split == "test"}
+    offline = by_mode["offline", None]
     for ms in (640, 320):
         simulated, streaming = by_mode["simulated", ms], by_mode["streaming", ms]
         assert_same_files(exp_dir, simulated, streaming)
         assert streaming.latency_ms == ms + 37.5
+        assert streaming.above_offline == simulated.above_offline
+        assert streaming.above_offline[0] == pytest.approx(streaming.wer - offline.wer)
+        assert streaming.first_partial_ms[0] > streaming.latency_ms
+        assert streaming.first_partial_ms[0] <= streaming.first_stable_ms[0]
+        assert 0 <= streaming.changed_words <= 100
         assert streaming.state_bytes == simulated.state_bytes
         assert streaming.state_bytes is not None
     # The model has to say something, and something else offline, or all this proves little.
@@ -383,8 +392,9 @@ def test_two_processes_write_what_one_writes(
         assert done.stdout.count("Selected epoch") == 1
         return
     for one, two in zip(results, read_results(exp_dir / "results.jsonl"), strict=True):
-        times = {"rtf": 0.0, "command": "", "seconds": pytest.approx(one.seconds)}
-        assert replace(one, rtf=0.0, command="") == replace(two, **times)
+        times = {"rtf": 0.0, "command": "", "first_partial_ms": None, "first_stable_ms": None, "final_ms": None}
+        assert replace(one, **times) == replace(two, **times, seconds=pytest.approx(one.seconds))
+        assert (two.final_ms is None) == (one.final_ms is None)
         assert two.skipped == 3
         assert two.rtf > 0
 

@@ -7,7 +7,7 @@ from result_cases import make_result, write_experiment
 
 from summarymix.scoring.comparison import SeedComparison
 from summarymix.scoring.experiments import collect
-from summarymix.scoring.report import pivot, write_report
+from summarymix.scoring.report import delay_table, pivot, write_report
 from summarymix.scoring.results import append_result
 
 
@@ -32,6 +32,26 @@ def test_one_row_for_a_way_of_decoding_and_one_column_for_a_split() -> None:
     assert dict(zip(header, rows[1], strict=True))["test-other"] == "–"
     assert dict(zip(header, rows[2], strict=True))["left context"] == "unlimited"
     assert dict(zip(header, rows[3], strict=True))["dev"] == "4.00 / 1.25"
+
+
+def test_streaming_results_have_a_table_of_intervals_and_delays() -> None:
+    streamed = make_result(
+        interval=(0.75, 1.5),
+        above_offline=(0.25, -0.125, 0.5),
+        first_partial_ms=(700.4, 900.0),
+        first_stable_ms=(800.0, 1000.0),
+        final_ms=(20.0, 30.0),
+        changed_words=12.34,
+    )
+    header, _, row = map(cells, delay_table([make_result(mode="simulated"), streamed]).splitlines())
+    assert row[2:] == [
+        *("streaming", "640 ms", "2", "1.25 [0.75, 1.50]", "+0.25 [-0.12, +0.50]"),
+        *("700 / 900", "800 / 1000", "20 / 30", "12.3 %"),
+    ]
+    assert header[-5:] == ["against offline", "first word", "stable", "final", "changed words"]
+    silent = make_result(final_ms=(20.0, 30.0), wer=None)
+    assert cells(delay_table([silent]).splitlines()[-1])[5:] == ["–", "–", "–", "–", "20 / 30", "–"]
+    assert delay_table([make_result()]) == ""
 
 
 def bare_folder(exp_dir: Path, **changes: object) -> Path:

@@ -12,7 +12,7 @@ from benchmarks.parts import read_configs
 from summarymix.chunking import ChunkConfig
 from summarymix.data.check_features import generated_audio
 from summarymix.data.features import FbankExtractor, FbankOptions
-from summarymix.decoding.evaluate import latency_ms
+from summarymix.decoding.delays import latency_ms
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.model import Transducer

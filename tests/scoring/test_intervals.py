@@ -1,0 +1,43 @@
+import numpy as np
+import pytest
+
+from summarymix.scoring.intervals import rate_interval
+from summarymix.scoring.results import ErrorStats, ScoredUtterance
+
+
+def test_interval_is_that_of_the_normal_distribution_for_many_utterances() -> None:
+    rng = np.random.default_rng(1)
+    units = rng.integers(5, 30, 4000)
+    errors = rng.binomial(units, 0.1)
+    rate = errors.sum() / units.sum()
+    # Variance of a ratio of sums of independent pairs.
+    deviation = 100 * np.sqrt(((errors - rate * units) ** 2).sum()) / units.sum()
+    interval = rate_interval(errors.tolist(), units.tolist())
+    assert interval == pytest.approx(
+        (100 * rate - 1.96 * deviation, 100 * rate + 1.96 * deviation), abs=0.1 * deviation
+    )
+    assert rate_interval(errors.tolist(), units.tolist()) == interval
+
+
+def test_difference_of_equal_results_is_certain_and_nothing_has_no_interval() -> None:
+    assert rate_interval([0, 0, 0], [4, 5, 6]) == (0.0, 0.0)
+    assert rate_interval([2, 1], [0, 0]) is None
+    assert rate_interval([], []) is None
+    assert rate_interval([1, 0], [0, 3]) is not None  # draws without any unit are left out
+
+
+def test_differences_are_paired_by_utterance() -> None:
+    def stats(*hyps: str) -> ErrorStats:
+        refs = ["a b c d", "e f", "g h i"]
+        return ErrorStats.from_utterances(
+            [
+                ScoredUtterance(str(i), ref.split(), hyp.split())
+                for i, (ref, hyp) in enumerate(zip(refs, hyps, strict=True))
+            ]
+        )
+
+    one, other = stats("a x c d", "e f f", "g h i"), stats("a b c d", "e f", "g h")
+    assert one.by_utterance() == {"0": (1, 4), "1": (1, 2), "2": (0, 3)}
+    assert one.interval(other) == rate_interval([1, 1, -1], [4, 2, 3])
+    assert one.interval() == rate_interval([1, 1, 0], [4, 2, 3])
+    assert one.interval(one) == (0.0, 0.0)
