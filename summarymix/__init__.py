@@ -8,18 +8,24 @@ if TYPE_CHECKING:
 
 
 def load(
-    model: Path | str, epoch: int | None = None, avg: int | None = None, device: str | None = None
+    model: Path | str,
+    epoch: int | None = None,
+    avg: int | None = None,
+    device: str | None = None,
+    int8: bool = False,
 ) -> "Recognizer":
-    """Load a trained model for recognition.
+    """Load a trained or exported model for recognition.
 
         recognizer = summarymix.load("exp")
         print(recognizer.transcribe("talk.mp3").text)
 
     Args:
-        model: folder of a training run, or a checkpoint.
+        model: folder of a training run, a checkpoint, or a folder that ``export.py`` wrote, which ONNX Runtime
+            computes: faster for few streams, with the chunk size of the export.
         epoch: last epoch to average; None for the one that ``decode.py --select`` chose, else the last one.
         avg: number of epochs to average.
         device: cpu, cuda, cuda:1, …; None for a GPU if available.
+        int8: of an exported model, use the files with int8 weights.
 
     Raises:
         FileNotFoundError, ValueError: the model is missing or damaged.
@@ -27,4 +33,4 @@ def load(
     # Imported late: at the top it would load the whole library with any of its modules.
     from summarymix.decoding.recognizer import Recognizer
 
-    return Recognizer.load(model, epoch, avg, device)
+    return Recognizer.load(model, epoch, avg, device, int8)

@@ -7,7 +7,8 @@ USAGE = """usage: summarymix transcribe MODEL FILE...   transcribe audio files
        summarymix stream MODEL              transcribe raw audio from standard input, live
        summarymix export [options]          export a model for sherpa-onnx, or for C++ programs with libtorch
 
-Each subcommand has --help. MODEL is the folder of a training run, or a checkpoint."""
+Each subcommand has --help. MODEL is the folder of a training run, a checkpoint, or an exported
+model."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

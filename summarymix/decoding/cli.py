@@ -293,10 +293,9 @@ def _decode_together(job: DecodeJob, setting: DecodeSetting, split: str, data: E
         bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}",
         disable=not job.world.is_main,
     ) as bar:
-        batches = data if job.exported is None else job.exported.with_tails(data)
         nbest = job.args.search.nbest
         decoded = decode_split(
-            job.search, setting, batches, job.args.num_streams, nbest, bar.update, tokenizer=job.tokenizer
+            job.search, setting, data, job.args.num_streams, nbest, bar.update, tokenizer=job.tokenizer
         )
     decoded.skipped = list(data.skipped_items.items)
     return decoded.gathered(job.world)

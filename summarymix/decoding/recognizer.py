@@ -34,10 +34,13 @@ from summarymix.decoding.search import Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.windows import WindowedRecognizer
 from summarymix.decoding.words import SPACE, Transcript, make_transcript, word_starts
-from summarymix.model import Transducer
+from summarymix.export.onnx_transducer import OnnxTransducer
+from summarymix.model import Transducer, TransducerParts
 from summarymix.runs import load_run_or_checkpoint
 
 TranscribeMode = Literal["streaming", "offline"]
+CHUNK_MS = 640  # default chunk size
+EXPORTED = "encoder.onnx"  # file in the folder of an exported model
 _FRAME = FRAME_MS / 1000
 
 
@@ -63,7 +66,7 @@ class Recognizer:
     """A model that is ready to recognise audio, made by :func:`summarymix.load`.
 
     Args:
-        model: in evaluation mode, on the device to compute on.
+        model: in evaluation mode, on the device to compute on; or an exported model.
         tokenizer: the model's tokenizer.
         extractor: extractor of the features that the model was trained on.
         left_chunks: default left context of streams, -1 for unlimited.
@@ -73,7 +76,7 @@ class Recognizer:
 
     def __init__(
         self,
-        model: Transducer,
+        model: TransducerParts,
         tokenizer: Tokenizer,
         extractor: FbankExtractor,
         left_chunks: int = -1,
@@ -89,9 +92,20 @@ class Recognizer:
 
     @classmethod
     def load(
-        cls, path: Path | str, epoch: int | None = None, avg: int | None = None, device: str | None = None
+        cls,
+        path: Path | str,
+        epoch: int | None = None,
+        avg: int | None = None,
+        device: str | None = None,
+        int8: bool = False,
     ) -> "Recognizer":
         """See :func:`summarymix.load`."""
+        if (Path(path) / EXPORTED).is_file():
+            if epoch is not None or avg is not None or device not in (None, "cpu"):
+                raise ValueError(f"{path} is an exported model: epoch and avg are fixed in it, and it runs on the CPU")
+            return cls.from_exported(OnnxTransducer(Path(path), int8), Path(path))
+        if int8:
+            raise ValueError(f"{path} is not an exported model, and others have no int8 weights")
         model, tokenizer, info = load_run_or_checkpoint(path, epoch, avg)
         return cls.from_run(model, tokenizer, info["config"], device)
 
@@ -106,6 +120,12 @@ class Recognizer:
         extractor = FbankExtractor(FbankOptions(data["sample_rate"], data["num_mel_bins"]))
         left_chunks = default_left_chunks(DynamicChunkConfig(**config["chunk"]))
         return cls(model, tokenizer, extractor, left_chunks, rnnt_type=config["loss"]["rnnt_type"])
+
+    @classmethod
+    def from_exported(cls, model: OnnxTransducer, folder: Path) -> "Recognizer":
+        """Make a recogniser from exported files and the tokens in their folder."""
+        extractor = FbankExtractor(FbankOptions(model.sample_rate, model.feature_dim))
+        return cls(model, Tokenizer.from_lang_dir(folder), extractor, model.chunk.left_chunks)
 
     def set_search(self, options: SearchOptions) -> None:
         """Set the search of later calls.
@@ -122,7 +142,7 @@ class Recognizer:
         sample_rate: int | None = None,
         *,
         mode: TranscribeMode = "streaming",
-        chunk_ms: int = 640,
+        chunk_ms: int | None = None,
         left_chunks: int | None = None,
         window_seconds: float = 30.0,
         overlap_seconds: float = 4.0,
@@ -160,6 +180,7 @@ class Recognizer:
             return joined(segments, stream.seconds)
         if mode != "offline":
             raise ValueError(f"the mode must be streaming or offline, not {mode}")
+        self.model.encoder.check_chunk(ChunkConfig())
         windowed = WindowedRecognizer(self.search, self.tokenizer.tokens, window_seconds, overlap_seconds)
         counted = _Counted(blocks)
         hypothesis = windowed.recognize(self._features(counted, sample_rate))
@@ -168,7 +189,7 @@ class Recognizer:
     def stream(
         self,
         sample_rate: int | None = None,
-        chunk_ms: int = 640,
+        chunk_ms: int | None = None,
         left_chunks: int | None = None,
         endpointing: Endpointing | None = Endpointing(),
         reset_after_silence: float | None = None,
@@ -177,7 +198,8 @@ class Recognizer:
 
         Args:
             sample_rate: sampling rate of the samples in Hz; None for the model's.
-            chunk_ms: chunk size, a multiple of 40 ms; results come chunk by chunk.
+            chunk_ms: chunk size, a multiple of 40 ms; results come chunk by chunk. None: that of an exported model,
+                or 640.
             left_chunks: left context in chunks; -1 for all since the stream's start, whose running mean hardly changes
                 after some minutes. None: :attr:`left_chunks`, limited for models trained with limited left context.
             endpointing: rules that end segments; None for a single segment.
@@ -192,11 +214,14 @@ class Recognizer:
         if reset_after_silence is not None and reset_after_silence <= 0:
             raise ValueError(f"--reset-after-silence must be above 0, not {reset_after_silence:g}")
         left = self.left_chunks if left_chunks is None else left_chunks
-        chunk = ChunkConfig.from_ms(chunk_ms, left)
+        chunk = ChunkConfig.from_ms(chunk_ms or self._default_chunk_ms(), left)
         self.model.encoder.check_chunk(chunk)
         recognizer = StreamingRecognizer(self.search, chunk, extractor=self.extractor)
         sample_rate = sample_rate or self.extractor.options.sample_rate
         return LiveStream(recognizer, self.tokenizer, sample_rate, self.extractor, endpointing, reset_after_silence)
+
+    def _default_chunk_ms(self) -> int:
+        return (self.model.chunk.chunk_ms if isinstance(self.model, OnnxTransducer) else None) or CHUNK_MS
 
     def _features(self, blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
         resampler = Resampler(sample_rate, self.extractor.options.sample_rate)

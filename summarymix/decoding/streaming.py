@@ -3,7 +3,8 @@
 Chunk k of a stream holds its encoder frames kC … kC+C-1, which need the feature frames 4kC … 4kC+4C+2. As
 soon as these have arrived the chunk is encoded and searched, and 4C feature frames are dropped. At the end of
 the input, the remaining frames are encoded as a partial chunk with its length, so nothing has to be guessed or
-appended, and the result equals the ``simulated`` mode: the whole utterance under chunk masks.
+appended, and the result equals the ``simulated`` mode: the whole utterance under chunk masks. Exported graphs cannot
+mask, so silence fills their last chunk, as sherpa-onnx does with the tail padding of the export's README.
 """
 
 from collections import deque
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.features import FbankExtractor
+from summarymix.data.silence import SILENCE
 from summarymix.decoding.search import Hypothesis, Search
 from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed, output_lengths
 from summarymix.state import State, reset_slots, select_slots, write_slots
@@ -60,8 +62,18 @@ class FeatureQueue:
 class Stream:
     """A recording that is being recognised, made by :meth:`StreamingRecognizer.open`."""
 
-    def __init__(self, slot: int, feature_dim: int, extractor: FbankExtractor | None) -> None:
+    def __init__(
+        self, slot: int, feature_dim: int, extractor: FbankExtractor | None, whole_chunks: tuple[int, int] | None
+    ) -> None:
+        """
+        Args:
+            slot: row of the batched state.
+            feature_dim: number of features per frame.
+            extractor: extractor of features for audio.
+            whole_chunks: feature frames of a chunk, and from one chunk to the next, if silence fills the last chunk.
+        """
         self.slot = slot
+        self._whole_chunks = whole_chunks
         self.hypothesis = Hypothesis()
         self.finished = False  # the input has ended
         self.queue = FeatureQueue()
@@ -93,10 +105,14 @@ class Stream:
         self.queue.append(self._online.accept(samples))
 
     def finish(self) -> None:
-        """End the input: the remaining frames are decoded as a partial chunk."""
+        """End the input: the remaining frames are decoded as a partial chunk, or filled with silence to a whole one."""
         self._check_open()
         if self._online is not None:
             self.queue.append(self._online.finish())
+        if self._whole_chunks is not None:
+            size, shift = self._whole_chunks
+            missing = size - self.queue.num_frames % shift
+            self.queue.append(torch.full((missing, self._feature_dim), SILENCE))
         self.finished = True
 
     def _check_open(self) -> None:
@@ -160,7 +176,8 @@ class StreamingRecognizer:
             raise RuntimeError(
                 f"all {len(self._streams)} streams are in use: close one, or make a recognizer with more"
             )
-        stream = Stream(self._streams.index(None), self._feature_dim, self.extractor)
+        whole_chunks = (self._chunk_features, self._shift) if self.model.encoder.takes_whole_chunks else None
+        stream = Stream(self._streams.index(None), self._feature_dim, self.extractor, whole_chunks)
         self._streams[stream.slot] = stream
         self.restart(stream)
         return stream

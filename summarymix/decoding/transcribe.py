@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None, program: str = "./transcribe.py") ->
     except ValueError as error:
         parser.error(str(error))
     with clear_errors(args.program):
-        recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device)
+        recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device, args.int8)
         recognizer.set_search(search)
         if args.stdin:
             _transcribe_live(recognizer, args)
@@ -68,12 +68,13 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
     )
     parser.set_defaults(program=program.removeprefix("./"))
     option = parser.add_argument
-    option("model", type=Path, help="folder of a training run, or a checkpoint")
+    option("model", type=Path, help="folder of a training run, a checkpoint, or a folder that export.py wrote")
     option("files", nargs="*", help="audio files")
     add_epoch_options(parser)
     option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
+    option("--int8", action="store_true", help="exported model: use the files with int8 weights")
     option("--mode", choices=["streaming", "offline"], default="streaming", help="decoding mode (streaming)")
-    option("--chunk-ms", type=int, default=640, help="streaming: chunk size, a multiple of 40 ms (640)")
+    option("--chunk-ms", type=int, help="streaming: chunk size, a multiple of 40 ms (640, or that of the export)")
     option(
         "--left-chunks",
         type=int,

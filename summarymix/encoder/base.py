@@ -27,6 +27,8 @@ class Encoder(nn.Module):
         chunk_multiple: chunk sizes are multiples of this number of frames.
     """
 
+    takes_whole_chunks = False
+    """True if an utterance's last chunk must be whole: silence fills it."""
     feature_mean: Tensor
     feature_scale: Tensor
 

@@ -1,16 +1,11 @@
 """Exported ONNX files with the interface of the model, for decoding and scoring them with this library."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from summarymix.chunking import ChunkConfig
-from summarymix.data.loading import Batch
-from summarymix.data.silence import SILENCE
-from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed
 from summarymix.export.onnx import load_onnx, read_metadata
 from summarymix.state import State
 
@@ -18,27 +13,25 @@ from summarymix.state import State
 class OnnxTransducer:
     """Exported ONNX files with the transducer interface of recognisers and searches.
 
-    Streams consist of whole chunks, as in sherpa-onnx: see :meth:`with_tails`.
-
     Args:
         folder: output of ``export.py`` in the format onnx or onnx-streaming.
         int8: use the files with int8 weights.
-        recipe: expected recipe; files of other recipes are refused.
+        recipe: expected recipe; files of other recipes are refused. None takes any.
 
     Raises:
         FileNotFoundError: a file is missing; the message names it.
         ValueError: the files come from another recipe.
     """
 
-    def __init__(self, folder: Path, int8: bool, recipe: str) -> None:
+    def __init__(self, folder: Path, int8: bool = False, recipe: str | None = None) -> None:
         ending = ".int8.onnx" if int8 else ".onnx"
         paths = {name: folder / (name + ending) for name in ("encoder", "decoder", "joiner")}
         for path in paths.values():
             if not path.is_file():
                 remedy = "export with --int8" if int8 else "make the folder with ./export.py --format onnx-streaming"
-                raise FileNotFoundError(f"No {path}: {remedy}, or correct --onnx")
+                raise FileNotFoundError(f"No {path}: {remedy}, or correct the folder")
         metadata = read_metadata(paths["encoder"])
-        if metadata["recipe"] != recipe:
+        if recipe not in (None, metadata["recipe"]):
             raise ValueError(f"{folder} was exported from the recipe {metadata['recipe']}, this is {recipe}")
         self.epoch, self.avg = int(metadata["epoch"]), int(metadata["avg"])
         encoder = OnnxStreamingEncoder if "T" in metadata else OnnxOfflineEncoder
@@ -46,25 +39,8 @@ class OnnxTransducer:
         self.chunk = self.encoder.chunk
         self.predictor = OnnxPredictor(paths["decoder"])
         self.joiner = OnnxJoiner(paths["joiner"])
-        self.feature_dim = int(metadata["feature_dim"])
+        self.feature_dim, self.sample_rate = int(metadata["feature_dim"]), int(metadata["sample_rate"])
         self.device, self.dtype = torch.device("cpu"), torch.float32
-
-    def with_tails(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """For streaming files, append silence to utterances, so that their last frame lies in a whole chunk.
-
-        sherpa-onnx sees the same audio with the tail padding of the export's README. A word emitted late may have its
-        time in that silence.
-        """
-        if self.chunk.chunk_size is None:
-            yield from batches
-            return
-        shift, size = FEATURES_PER_FRAME * self.chunk.chunk_size, features_needed(self.chunk.chunk_size)
-        for batch in batches:
-            lengths = batch.feature_lengths // shift * shift + size  # (N,)
-            features = torch.full((len(lengths), max(lengths.tolist(), default=0), batch.features.size(-1)), SILENCE)
-            for row, utterance, length in zip(features, batch.features, batch.feature_lengths.tolist(), strict=True):
-                row[:length] = utterance[:length]
-            yield replace(batch, features=features, feature_lengths=lengths)
 
 
 class OnnxOfflineEncoder:
@@ -78,6 +54,10 @@ class OnnxOfflineEncoder:
     def __init__(self, path: Path, metadata: dict[str, str]) -> None:
         self.chunk = ChunkConfig()
         self._run = load_onnx(path)
+
+    def check_chunk(self, chunk: ChunkConfig) -> None:
+        """See :meth:`summarymix.encoder.base.Encoder.check_chunk`."""
+        _check_chunk(chunk, self.chunk)
 
     def __call__(self, features: Tensor, lengths: Tensor, chunk: ChunkConfig) -> tuple[Tensor, Tensor]:
         """See :meth:`summarymix.encoder.base.Encoder.forward`."""
@@ -93,25 +73,31 @@ class OnnxStreamingEncoder:
         metadata: its metadata.
     """
 
+    takes_whole_chunks = True  # the graph cannot mask padding
+
     def __init__(self, path: Path, metadata: dict[str, str]) -> None:
         self.chunk = ChunkConfig.from_ms(int(metadata["chunk_ms"]), int(metadata["left_chunks"]))
-        self._sizes = {"summary": int(metadata["d_model"]), "convolution": int(metadata["rnn_hidden_size"])}
+        self._sizes = {"sum": int(metadata["d_model"]), "cache": int(metadata["rnn_hidden_size"])}  # as in state.KINDS
         self._run = load_onnx(path)
+
+    def check_chunk(self, chunk: ChunkConfig) -> None:
+        """See :meth:`summarymix.encoder.base.Encoder.check_chunk`."""
+        _check_chunk(chunk, self.chunk)
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """See :meth:`summarymix.encoder.base.Encoder.init_state`."""
         return {name: torch.zeros(batch_size, size) for name, size in self._sizes.items()}
 
     def step(self, features: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
-        """See :meth:`summarymix.encoder.base.Encoder.step`.
-
-        Raises:
-            ValueError: ``lengths`` is given, but exported graphs cannot mask padding in a chunk.
-        """
-        if lengths is not None:
-            raise ValueError("exported encoders take whole chunks: append silence to the utterances")
+        """See :meth:`summarymix.encoder.base.Encoder.step`; all chunks are whole."""
+        assert lengths is None
         out, summary, convolution = self._run(features, *(tensor[None] for tensor in state.values()))
-        return out, {"summary": summary[0], "convolution": convolution[0]}
+        return out, {"sum": summary[0], "cache": convolution[0]}
+
+
+def _check_chunk(chunk: ChunkConfig, exported: ChunkConfig) -> None:
+    if chunk != exported:
+        raise ValueError(f"{chunk}: the model was exported with {exported}; export it again for other values")
 
 
 class OnnxPredictor:

@@ -9,17 +9,20 @@ import torch
 from export_cases import FBANK, TOKENIZER, make_audio, make_model, save_run
 from saved_runs import write_cut
 
+import summarymix
 from summarymix.chunking import ChunkConfig
 from summarymix.data.config import DataConfig
 from summarymix.data.features import FbankExtractor
 from summarymix.data.loading import Batch
 from summarymix.data.manifests import cuts_path, write_manifest
+from summarymix.data.silence import SILENCE
 from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import decode_batch
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
+from summarymix.decoding.recognizer import Recognizer
 from summarymix.decoding.streaming import StreamingRecognizer
-from summarymix.export.onnx_transducer import SILENCE, OnnxTransducer
+from summarymix.export.onnx_transducer import OnnxTransducer
 from summarymix.scoring.results import read_recogs, read_results
 
 RING, WHOLE = ChunkConfig(8, 2), ChunkConfig()
@@ -32,27 +35,52 @@ def decode(model, features: list[torch.Tensor]) -> list[Hypothesis]:
 
 
 def test_streams_are_recognised_alike_with_a_tail_that_makes_whole_chunks(exported) -> None:
-    files, model = OnnxTransducer(exported("conformer", "onnx-streaming", RING), False, "mini"), make_model("conformer")
+    files, model = OnnxTransducer(exported("conformer", "onnx-streaming", RING)), make_model("conformer")
     assert files.chunk == RING
-    lengths = torch.tensor([0, 34, 35, 63, 64, 350])
-    features = FbankExtractor(FBANK).extract(make_audio(4.0))[:350].expand(6, -1, -1)
-    texts = [""] * 6
-    batch = Batch(features, lengths, [[]] * 6, texts, [f"cut-{n}" for n in range(6)], 1.0)
-    [padded] = files.with_tails([batch])
-    assert padded.feature_lengths.tolist() == [35, 67, 67, 67, 99, 355]  # what sherpa-onnx decodes
-    utterances = [row[:length] for row, length in zip(padded.features, padded.feature_lengths, strict=True)]
-    for utterance, length in zip(utterances, lengths, strict=True):
-        assert torch.equal(utterance[:length], features[0, :length])
-        assert (utterance[length:] == SILENCE).all()
-    for found, expected in zip(decode(files, utterances), decode(model, utterances), strict=True):
-        assert (found.tokens, found.frames) == (expected.tokens, expected.frames)
-        assert found.log_probs == pytest.approx(expected.log_probs, abs=1e-4)
-    with pytest.raises(ValueError, match="take whole chunks"):
-        decode(files, [features[0, :110]])
+    whole = FbankExtractor(FBANK).extract(make_audio(4.0))
+    utterances = [whole[:length] for length in (0, 34, 35, 63, 64, 350)]
+    found = decode(files, utterances)
+    assert [hypothesis.num_frames // 8 for hypothesis in found] == [1, 2, 2, 2, 3, 11]  # what sherpa-onnx decodes
+    padded = [
+        torch.cat([features, torch.full((8 * frames * 4 + 3 - len(features), 16), SILENCE)])
+        for features, frames in zip(utterances, (1, 2, 2, 2, 3, 11), strict=True)
+    ]
+    for one, other in zip(found, decode(model, padded), strict=True):
+        assert (one.tokens, one.frames) == (other.tokens, other.frames)
+        assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
+
+
+@pytest.mark.parametrize("format", ["onnx", "onnx-streaming"])
+def test_recogniser_of_exported_files(exported, format: str, tmp_path: Path) -> None:
+    """Files alone are enough: tokens, features and chunk size are in the folder."""
+    chunk = WHOLE if format == "onnx" else RING
+    folder = exported("conformer", format, chunk)
+    recognizer = summarymix.load(folder)
+    model = make_model("conformer")
+    model.encoder.takes_whole_chunks = format != "onnx"
+    trained = Recognizer(model, TOKENIZER, FbankExtractor(FBANK))
+    audio, mode = make_audio(3.3), "offline" if format == "onnx" else "streaming"
+    options = {"mode": mode, "chunk_ms": chunk.chunk_ms, "left_chunks": chunk.left_chunks}
+    expected = trained.transcribe(audio, **options)
+    found = recognizer.transcribe(audio, mode=mode)
+    assert len(found.words) > 5
+    assert (found.text, found.end) == (expected.text, expected.end)
+    assert recognizer.transcribe(audio, **options) == found
+    with pytest.raises(ValueError, match="the model was exported with"):
+        recognizer.transcribe(audio, mode="streaming", chunk_ms=640)
+    if format == "onnx-streaming":
+        with pytest.raises(ValueError, match="offline: the model was exported with chunk 320 ms"):
+            recognizer.transcribe(audio, mode="offline")
+        stream = recognizer.stream()
+        segments = [segment for block in np.split(audio, 11) for segment in stream.accept(block)] + stream.finish()
+        assert " ".join(segment.text for segment in segments) == expected.text
+        assert len(summarymix.load(folder, int8=True).transcribe(audio).words) > 0
+    with pytest.raises(ValueError, match="is an exported model: epoch and avg are fixed"):
+        summarymix.load(folder, epoch=1)
 
 
 def test_beam_search_ranks_them_alike(exported) -> None:
-    model, files = make_model("conformer"), OnnxTransducer(exported("conformer", "onnx", WHOLE), False, "mini")
+    model, files = make_model("conformer"), OnnxTransducer(exported("conformer", "onnx", WHOLE))
     features = FbankExtractor(FBANK).extract(make_audio(2.0))[None]  # (1, T, F)
     batch = Batch(features, torch.tensor([features.size(1)]), [[]], [""], ["cut"], 2.0)
     tokens, ranks = [], []

@@ -53,7 +53,7 @@ def measure_corpus(folder: Path, count: int, ranks: list[int], max_duration: flo
     tokenizer = generate(folder, count)
 
     def start(max_duration: float) -> TrainData:
-        config = DataConfig("synthetic", str(folder), max_duration=max_duration)
+        config = DataConfig(prefix="synthetic", manifest_dir=str(folder), max_duration=max_duration)
         return TrainData(config, tokenizer, output_lengths, 0, folder / "skipped.tsv")
 
     index_seconds, _ = timed(lambda: start(max_duration))

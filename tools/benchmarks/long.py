@@ -133,7 +133,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             left_out.append(setting._asdict() | {"left_out": str(error)})
 
     data = evaluation_data(runs[0]["data"], args.manifest_dir)
-    cuts = sorted(data.source(args.split), key=lambda cut: cut.id)
+    cuts = sorted(data.open(args.split), key=lambda cut: cut.id)
     results: dict[str, Any] = {"rates": [], "recordings": [], "left_out": left_out}
     by_itself: dict[tuple[LongSetting, str], list[Count]] = {}
     for gap in args.gap_seconds:

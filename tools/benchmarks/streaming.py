@@ -5,9 +5,9 @@
     python ../../../tools/benchmark.py streaming --config conf/conformer.yaml --left-chunks -1 16 \\
         --config conf/conformer.yaml conf/attention.yaml
 
-Models are trained (--exp-dir), or have random weights (--config, YAML files of train.py, in which later files override
-earlier ones). With random weights the number of tokens is arbitrary, and so is the predictor's share of the time: use a
-trained model for reliable figures.
+Models are trained or exported (--exp-dir), or have random weights (--config, YAML files of train.py, in which later
+files override earlier ones). With random weights the number of tokens is arbitrary, and so is the predictor's share of
+the time: use a trained model for reliable figures.
 
 The time of a chunk is the time of features, encoder and greedy search in this process. For the first table, one stream
 of each setting is decoded as fast as possible; settings take turns chunk by chunk. For the last table, streams begin
@@ -61,7 +61,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
     option = parser.add_argument
     add_config_option(parser, required=False)
-    option("--exp-dir", type=Path, action="append", default=[], help="folder of a training run; repeatable")
+    option(
+        "--exp-dir", type=Path, action="append", default=[], help="folder of a training run or of export.py; repeatable"
+    )
     add_epoch_options(parser)
     option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes in ms (640)")
     option("--left-chunks", type=int, nargs="+", default=[-1], help="left contexts in chunks, -1: unlimited (-1)")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+import summarymix
 from benchmarks.pacing import pace
 from benchmarks.parts import read_configs
 from summarymix.chunking import ChunkConfig
@@ -14,8 +15,9 @@ from summarymix.data.check_features import generated_audio
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.decoding.delays import latency_ms
 from summarymix.decoding.greedy import GreedySearch
+from summarymix.decoding.recognizer import EXPORTED
 from summarymix.decoding.streaming import StreamingRecognizer
-from summarymix.model import Transducer
+from summarymix.model import Transducer, TransducerParts
 from summarymix.runs import load_run_or_checkpoint
 from summarymix.state import State, kind_of, state_bytes
 
@@ -23,7 +25,7 @@ from summarymix.state import State, kind_of, state_bytes
 class Model(NamedTuple):
     """A model with its <unk> token and its features."""
 
-    model: Transducer
+    model: TransducerParts
     unk_id: int | None
     fbank: FbankOptions
 
@@ -36,6 +38,10 @@ def load_models(args: argparse.Namespace) -> dict[str, Model]:
     """
     models = {}
     for exp_dir in args.exp_dir:
+        if (exp_dir / EXPORTED).is_file():
+            recognizer = summarymix.load(exp_dir)
+            models[str(exp_dir)] = Model(recognizer.model, recognizer.tokenizer.unk_id, recognizer.extractor.options)
+            continue
         model, tokenizer, info = load_run_or_checkpoint(exp_dir, args.epoch, args.avg)
         data = info["config"]["data"]
         fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"], data["feature_backend"])
