@@ -4,6 +4,10 @@ An utterance of T encoder frames is cut into chunks of C frames. Frame t belongs
 valid frames of its own chunk and of its left context: all earlier chunks or the last L of them, never a later one.
 With C = None the whole utterance is one chunk: offline recognition. Training samples (C, L) for each batch
 (dynamic chunk training, arXiv 2012.05481 and 2304.09325), so that one set of weights serves every latency.
+
+With look-ahead R a chunk also sees the R frames behind its end. They are computed with the chunk as copies, which see
+what the chunk sees and are seen by it alone; the next chunk computes these frames anew as its own (hard copies, as in
+Emformer, arXiv 2010.10759). So a layer sees R frames ahead, however deep the encoder is.
 """
 
 import random
@@ -19,33 +23,46 @@ FRAME_MS = 40  # an encoder frame: 10 ms feature frames, sub-sampled by 4
 
 @dataclass(frozen=True)
 class ChunkConfig:
-    """Chunk size in encoder frames (None: the whole utterance), left context in chunks (-1: unlimited)."""
+    """Chunk size in encoder frames (None: the whole utterance), left context in chunks (-1: unlimited), look-ahead in
+    frames (at most a chunk)."""
 
     chunk_size: int | None = None
     left_chunks: int = -1
+    lookahead: int = 0
 
     def __post_init__(self) -> None:
         if self.chunk_size is not None and self.chunk_size < 1:
             raise ValueError(f"chunk_size {self.chunk_size} must be at least one frame")
         if self.left_chunks < -1:
             raise ValueError(f"left context is -1 (unlimited) or a number of chunks, not {self.left_chunks}")
+        if not 0 <= self.lookahead <= (self.chunk_size or 0):
+            limit = "0 without chunks" if self.chunk_size is None else f"at most the chunk, {self.chunk_size}"
+            raise ValueError(f"a look-ahead of {self.lookahead} frames is impossible: it is {limit}")
 
     @classmethod
-    def from_ms(cls, chunk_ms: int | None, left_chunks: int = -1) -> "ChunkConfig":
+    def from_ms(cls, chunk_ms: int | None, left_chunks: int = -1, lookahead_ms: int = 0) -> "ChunkConfig":
         """Make the configuration for chunks of ``chunk_ms`` milliseconds; None is the whole utterance.
 
         Raises:
-            ValueError: ``chunk_ms`` is not a positive multiple of the encoder's frame; the message names the nearest.
+            ValueError: ``chunk_ms`` is not a positive multiple of the encoder's frame, the message names the nearest;
+                or ``lookahead_ms`` is not a multiple, or longer than the chunk.
         """
+        if lookahead_ms % FRAME_MS:
+            raise ValueError(f"--lookahead-ms {lookahead_ms} is not a multiple of the frame of {FRAME_MS} ms")
         if chunk_ms is None:
-            return cls(None, left_chunks)
+            return cls(None, left_chunks, lookahead_ms // FRAME_MS)
         if chunk_ms < FRAME_MS or chunk_ms % FRAME_MS:
             below = max(chunk_ms // FRAME_MS, 1) * FRAME_MS
             near = f"{below} or {below + FRAME_MS}" if chunk_ms > below else f"{below}"
             raise ValueError(
                 f"--chunk-ms {chunk_ms} is not a multiple of the encoder's frame of {FRAME_MS} ms; nearest: {near}"
             )
-        return cls(chunk_ms // FRAME_MS, left_chunks)
+        return cls(chunk_ms // FRAME_MS, left_chunks, lookahead_ms // FRAME_MS)
+
+    @property
+    def lookahead_ms(self) -> int:
+        """The look-ahead in milliseconds."""
+        return self.lookahead * FRAME_MS
 
     @property
     def chunk_ms(self) -> int | None:
@@ -56,7 +73,8 @@ class ChunkConfig:
         if self.chunk_size is None:
             return "offline"
         left = "unlimited" if self.left_chunks < 0 else f"{self.left_chunks} chunks"
-        return f"chunk {self.chunk_ms} ms, left context {left}"
+        ahead = f", look-ahead {self.lookahead_ms} ms" if self.lookahead else ""
+        return f"chunk {self.chunk_ms} ms, left context {left}{ahead}"
 
 
 @dataclass
@@ -78,6 +96,8 @@ class DynamicChunkConfig:
     """Smallest limited left context in chunks. The left context is uniform."""
     max_left: int = 32
     """Largest limited left context in chunks."""
+    lookahead_prob: float = 0.0
+    """Probability of a look-ahead in a batch with chunks. It is uniform, at most the chunk."""
 
     def check(self, multiple: int) -> None:
         """Check that ``min_chunk``…``max_chunk`` contains a multiple of ``multiple``.
@@ -97,20 +117,27 @@ class DynamicChunkConfig:
             return ChunkConfig()
         chunk_size = rng.randint(-(-self.min_chunk // multiple), self.max_chunk // multiple) * multiple
         limited = rng.random() < self.limited_left_prob
-        return ChunkConfig(chunk_size, rng.randint(self.min_left, self.max_left) if limited else -1)
+        left_chunks = rng.randint(self.min_left, self.max_left) if limited else -1
+        lookahead = 0
+        if self.lookahead_prob > 0 and rng.random() < self.lookahead_prob:
+            lookahead = rng.randint(1, chunk_size // multiple) * multiple
+        return ChunkConfig(chunk_size, left_chunks, lookahead)
 
 
 class ChunkGrid:
     """The grid of a *run*: K whole chunks of each utterance, which follow the chunks in its state.
 
     A whole utterance is the run of all its chunks, from an empty state; a stream's chunk is a run of one chunk.
-    ``num_frames`` is rounded up to whole chunks, so that every block reshapes (N, K·C, …) to (N, K, C, …) without a
-    copy. All work is linear in the number of chunks, except in :meth:`attention_mask`, which only attention uses.
+    The frames are rounded up to whole chunks, so that every block reshapes (N, K·C, …) to (N, K, C, …) without a copy.
+    All work is linear in the number of chunks, except in :meth:`attention_mask`, which only attention uses.
+
+    With look-ahead R, blocks compute chunks of C + R frames: K·(C + R) frames in all. In the shapes of blocks, T and C
+    include the look-ahead; only the first ``own_size`` frames of a chunk go on to later chunks and to the output.
 
     Args:
         lengths: (N,) int64, valid frames of each utterance in this run. On the CPU they are read without waiting for
             a GPU.
-        num_frames: the maximum of ``lengths``, or more.
+        num_frames: frames of the run, without look-ahead behind its end: the maximum of ``lengths``, or more.
         config: chunk size and left context. A state with room for more chunks keeps its size, so that a stream's left
             context depends on its state alone.
         frame_ms: duration of a frame.
@@ -129,17 +156,22 @@ class ChunkGrid:
         device: torch.device | None = None,
     ) -> None:
         self.config = config
-        self.chunk_size = max(num_frames, 1) if config.chunk_size is None else config.chunk_size
-        self.num_chunks = -(-max(num_frames, 1) // self.chunk_size)
+        self.own_size = max(num_frames, 1) if config.chunk_size is None else config.chunk_size
+        self.chunk_size = self.own_size + config.lookahead
+        self.num_chunks = -(-max(num_frames, 1) // self.own_size)
         self.num_frames = self.num_chunks * self.chunk_size
-        self.chunk_seconds = self.chunk_size * frame_ms / 1000
-        self.valid = length_mask(lengths, self.num_frames, device)  # (N, T)
+        self.chunk_seconds = self.own_size * frame_ms / 1000
+        self.end = (self.num_chunks - 1) * self.own_size + self.chunk_size
+        """Number of different frames, from the run's first to the last one of its look-ahead."""
+        self.valid = self.spread(length_mask(lengths, self.end, device))  # (N, T)
         # On the host, once per run: without padding, blocks skip masking.
         if all_valid is None:
-            all_valid = not torch.compiler.is_exporting() and bool((lengths >= self.num_frames).all())
+            all_valid = not torch.compiler.is_exporting() and bool((lengths >= self.end).all())
         self.all_valid = all_valid
         self.mask = None if self.all_valid else self.valid
-        self.counts = self.chunked(self.valid).sum(2, dtype=torch.float32)[..., None]  # (N, K, 1), per chunk
+        own, ahead = self.split(self.valid)
+        self.counts = own.sum(2, dtype=torch.float32)[..., None]  # (N, K, 1), own frames per chunk
+        self.ahead_counts = None if ahead is None else ahead.sum(2, dtype=torch.float32)[..., None]
         self._shared: dict[Hashable, Tensor] = {}
 
     def cached(self, name: Hashable, make: Callable[[], Tensor]) -> Tensor:
@@ -148,23 +180,37 @@ class ChunkGrid:
             self._shared[name] = make()
         return self._shared[name]
 
-    def pad(self, x: Tensor) -> Tensor:
-        """Pad (N, t, …), t ≤ T, with zeros at the end to (N, T, …)."""
-        missing = self.num_frames - x.size(1)
-        return x if missing == 0 else F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing))
+    def spread(self, x: Tensor) -> Tensor:
+        """Lay frames (N, t, …) out in chunks (N, T, …), with copies for the look-ahead; zeros follow the last frame."""
+        x = x[:, : self.end]
+        if missing := self.end - x.size(1):
+            x = F.pad(x, (0, 0) * (x.dim() - 2) + (0, missing))
+        if self.config.lookahead == 0:
+            return x
+        return x.unfold(1, self.chunk_size, self.own_size).movedim(-1, 2).flatten(1, 2)
+
+    def own(self, x: Tensor) -> Tensor:
+        """The frames (N, K·own_size, …) of chunks (N, T, …) without their look-ahead: each frame once."""
+        return x if self.config.lookahead == 0 else self.split(x)[0].flatten(1, 2)
 
     def chunked(self, x: Tensor) -> Tensor:
         """View (N, T, …) as (N, K, C, …)."""
         return x.unflatten(1, (self.num_chunks, self.chunk_size))
 
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """View (N, T, …) as own frames (N, K, own_size, …) of the chunks, and their look-ahead (N, K, R, …) or None."""
+        x = self.chunked(x)
+        return (x, None) if self.config.lookahead == 0 else (x[:, :, : self.own_size], x[:, :, self.own_size :])
+
     def zero_padding(self, x: Tensor) -> Tensor:
         """Return x (N, T, D) with the padded frames zeroed."""
         return x if self.all_valid else x.masked_fill(~self.valid[..., None], 0.0)
 
-    def chunk_sums(self, x: Tensor) -> Tensor:
-        """Sum the valid frames of each chunk in float32 or wider: (N, T, D) to (N, K, D)."""
+    def chunk_sums(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Sum the valid frames of each chunk in float32 or wider: (N, T, D) to (N, K, D), own frames and look-ahead."""
         wide = torch.promote_types(x.dtype, torch.float32)
-        return self.chunked(self.zero_padding(x)).sum(2, dtype=wide)
+        own, ahead = self.split(self.zero_padding(x))
+        return own.sum(2, dtype=wide), None if ahead is None else ahead.sum(2, dtype=wide)
 
     def remember(self, past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
         """Append this run's chunks to those in the state, oldest first.
@@ -184,18 +230,26 @@ class ChunkGrid:
         """Return the limited left context of a run with ``num_past`` chunks in its state: max(L, num_past)."""
         return max(num_past, self.config.left_chunks)
 
-    def sum_seen(self, past: Tensor, new: Tensor, decay: float = 1.0) -> tuple[Tensor, Tensor]:
+    def sum_seen(
+        self, past: Tensor, new: Tensor, ahead: Tensor | None = None, decay: float = 1.0
+    ) -> tuple[Tensor, Tensor]:
         """Sum over the chunks that each chunk sees; a chunk i places further left has weight decay^i.
 
         Args:
             past: from the state: one sum (N, D) over all earlier chunks or, with limited left context, the sums
                 (N, P, D) of the last P chunks, see :meth:`remember`; with weights relative to the last of them.
-            new: sums of this run's chunks, (N, K, D).
+            new: sums of this run's chunks, (N, K, D), without look-ahead.
+            ahead: sums of their look-ahead (N, K, D), which is seen by its chunk alone.
             decay: weight of a chunk relative to the next one.
 
         Returns:
             The sums (N, K, D), and ``past`` for the next run.
         """
+        total, kept = self._sum_chunks(past, new, decay)
+        return total if ahead is None else total + ahead, kept
+
+    def _sum_chunks(self, past: Tensor, new: Tensor, decay: float) -> tuple[Tensor, Tensor]:
+        """Compute :meth:`sum_seen` without look-ahead."""
         if past.dim() == 2:
             row = torch.cat([past[:, None], new], dim=1)  # (N, 1 + K, D)
             total = (row.cumsum(1) if decay == 1.0 else decayed_sum(row, row.size(1), decay))[:, 1:]
@@ -211,8 +265,11 @@ class ChunkGrid:
     def attention_mask(self, num_past: int) -> Tensor:
         """Make the mask (T, S) bool, True where frame t does not see frame s, whose chunk is later or too early.
 
-        The S frames are ``num_past`` chunks before the run, and the run.
+        The S frames are ``num_past`` chunks before the run, and the run. With look-ahead each chunk is a row that has
+        nothing else, see :func:`summarymix.blocks.attention.remember_frames`: the mask (1, 1) is False.
         """
+        if self.config.lookahead > 0:
+            return self.valid.new_zeros(1, 1)
         device = self.valid.device
         frames = torch.arange((num_past + self.num_chunks) * self.chunk_size, device=device)
         chunks = frames // self.chunk_size  # (S,)

@@ -1,6 +1,7 @@
 """Self-attention with relative positions: the quadratic baseline for SummaryMixing."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from summarymix.chunking import ChunkConfig, ChunkGrid
@@ -48,15 +49,15 @@ class AttentionWeights(nn.Module):
         """Map x (N, T, D) to weights (N, H, T, S); also return the next state.
 
         The S frames are the P chunks in ``state`` and then the run. Padded keys get weight 0; the weights of padded
-        queries are arbitrary.
+        queries are arbitrary. With look-ahead each chunk is a row of its own, see :func:`remember_frames`.
         """
         # 0 · inf is NaN, so padding is zeroed as well as masked.
         query, key = self.projection(grid.zero_padding(x)).chunk(2, dim=-1)  # (N, T, H·d) both
         keys, next_key = remember_frames(grid, state["key"], key)  # (N, S, H·d)
         valid, next_valid = remember_frames(grid, state["valid"], grid.valid[..., None])  # (N, S, 1)
         num_past = state["key"].size(1)
-        masked = grid.cached(("masked", num_past), lambda: grid.attention_mask(num_past) | (valid.mT == 0))  # (N, T, S)
-        weights = self.weigh(query, keys.to(query.dtype), masked, grid)
+        masked = grid.cached(("masked", num_past), lambda: (valid.mT == 0) | grid.attention_mask(num_past))  # (N, T, S)
+        weights = self.weigh(as_rows(grid, query), keys.to(query.dtype), masked, grid)
         return weights, {"key": next_key, "valid": next_valid}
 
     def weigh(self, query: Tensor, key: Tensor, masked: Tensor, grid: ChunkGrid) -> Tensor:
@@ -112,7 +113,7 @@ class AttentionValues(nn.Module):
         projected = self.projection(grid.zero_padding(x))  # (N, T, H·v)
         values, next_value = remember_frames(grid, state["value"], projected)  # (N, S, H·v)
         heads = values.to(projected.dtype).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)  # (N, H, S, v)
-        return self.out((weights @ heads).transpose(1, 2).flatten(2)), {"value": next_value}
+        return self.out((weights @ heads).transpose(1, 2).reshape(*x.shape[:2], -1)), {"value": next_value}
 
 
 class RelativeAttention(nn.Module):
@@ -153,22 +154,34 @@ def past_frames(batch_size: int, chunk: ChunkConfig, like: Tensor, width: int) -
     return like.new_zeros(batch_size, max(chunk.left_chunks, 0), chunk.chunk_size, width, dtype=dtype)
 
 
+def as_rows(grid: ChunkGrid, x: Tensor) -> Tensor:
+    """With look-ahead, the chunks (N·K, C, …) of x (N, T, …) as rows of their own; otherwise x."""
+    return x if grid.config.lookahead == 0 else grid.chunked(x).flatten(0, 1)
+
+
 def remember_frames(grid: ChunkGrid, past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
     """Append the run's frames ``new`` (N, T, width) to ``past`` (N, P, C, width), see :meth:`ChunkGrid.remember`.
 
     Returns:
-        All frames (N, S, width), and ``past`` for the next run.
+        All frames (N, S, width), and ``past`` for the next run. With look-ahead, which only its own chunk sees, each
+        chunk is a row: the frames (N·K, S, width) that it sees, zeros before the first one.
 
     Raises:
         ValueError: the chunk size differs from that of ``past``. The left context is counted in chunks of one size.
     """
-    if grid.chunk_size != past.size(2):
+    if grid.own_size != past.size(2):
         raise ValueError(
             f"this stream began with chunks of {past.size(2)} frames, and self-attention cannot change the chunk size: "
-            f"start a new state for chunks of {grid.chunk_size} frames"
+            f"start a new state for chunks of {grid.own_size} frames"
         )
-    row, kept = grid.remember(past, grid.chunked(new))
-    return row.flatten(1, 2), kept
+    own, ahead = grid.split(new)
+    row, kept = grid.remember(past, own)  # (N, P + K, C, width)
+    if ahead is None:
+        return row.flatten(1, 2), kept
+    seen = past.size(1) + grid.num_chunks - 1 if grid.config.left_chunks < 0 else grid.room(past.size(1))
+    row = F.pad(row, (0, 0, 0, 0, seen - past.size(1), 0))
+    before = [row[:, i : i + grid.num_chunks] for i in range(seen)]  # (N, K, C, width) each, the farthest first
+    return torch.cat([*before, grid.chunked(new).to(row.dtype)], dim=2).flatten(0, 1), kept
 
 
 def sinusoids(distances: Tensor, dim: int, dtype: torch.dtype) -> Tensor:

@@ -43,6 +43,8 @@ class ChunkConvolution(nn.Module):
     def forward(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
         """Map x (N, T, D) to (N, T, D); also return the next state."""
         x = grid.zero_padding(x)
+        if grid.config.lookahead > 0:
+            return self._with_lookahead(x, grid, state)
         cache = state["cache"]
         is_one = grid.num_chunks == 1  # one chunk is padded with zeros and convolved in one part
         behind = x.new_zeros(x.size(0), self.reach if is_one else 0, x.size(2))
@@ -55,6 +57,16 @@ class ChunkConvolution(nn.Module):
         ahead = F.pad(grid.chunked(x), (0, 0, -1, self.reach))  # (N, K, C-1+h, D): index i is frame i + 1
         future = depthwise(ahead.flatten(0, 1), self.weight[:, self.reach + 1 :], None)  # (N·K, C, D)
         return past + future.view_as(past), following
+
+    def _with_lookahead(self, x: Tensor, grid: ChunkGrid, state: State) -> tuple[Tensor, State]:
+        """Convolve each chunk with its look-ahead; the past of both are own frames of earlier chunks."""
+        cache, num_chunks = state["cache"], grid.num_chunks
+        row = torch.cat([cache.to(x.dtype), grid.own(x)], dim=1)  # (N, h + K·own_size, D)
+        past = row.unfold(1, self.reach, grid.own_size)[:, :num_chunks].mT  # (N, K, h, D)
+        window = F.pad(torch.cat([past, grid.chunked(x)], dim=2), (0, 0, 0, self.reach))  # (N, K, h + C + h, D)
+        y = depthwise(window.flatten(0, 1), self.weight, self.bias)  # (N·K, C, D)
+        following = row[:, row.size(1) - self.reach :].to(cache.dtype, copy=True)
+        return y.view_as(x), {"cache": following}
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -94,8 +94,11 @@ class SeenMean(nn.Module):
         # Full context has one chunk, which does not decay; in an exported graph its duration is unknown.
         is_decaying = self.decay_seconds is not None and grid.config.chunk_size is not None
         decay = math.exp(-grid.chunk_seconds / self.decay_seconds) if is_decaying else 1.0  # type: ignore[operator]
-        sums, next_sum = grid.sum_seen(state["sum"], grid.chunk_sums(x), decay)  # (N, K, P)
-        counts, next_count = grid.sum_seen(state["count"], grid.counts.to(sums.dtype), decay)  # (N, K, 1)
+        sums, next_sum = grid.sum_seen(state["sum"], *grid.chunk_sums(x), decay)  # (N, K, P)
+        own, ahead = grid.counts, grid.ahead_counts  # (N, K, 1)
+        counts, next_count = grid.sum_seen(
+            state["count"], own.to(sums.dtype), None if ahead is None else ahead.to(sums.dtype), decay
+        )  # (N, K, 1)
         return sums / counts.clamp(min=1), {"sum": next_sum, "count": next_count}
 
 

@@ -69,9 +69,9 @@ class Encoder(nn.Module):
         size = chunk.chunk_size or -(-num_frames // self.chunk_multiple) * self.chunk_multiple
         state = self.init_tree(features.size(0), ChunkConfig(size, min(chunk.left_chunks, 0)))
         for start, stop in runs(num_frames, chunk, features):
-            part = features[:, FEATURES_PER_FRAME * start : features_needed(stop)]
-            valid = (frames - start).clamp(0, stop - start)
-            x, state = self.encode(self.normalize(part), valid, chunk, state)
+            part = features[:, FEATURES_PER_FRAME * start : features_needed(stop + chunk.lookahead)]
+            valid = (frames - start).clamp(0, stop + chunk.lookahead - start)
+            x, state = self.encode(self.normalize(part), valid, stop - start, chunk, state)
             out.append(x[:, : stop - start])
         return out[0] if len(out) == 1 else torch.cat(out, dim=1), frames
 
@@ -90,15 +90,18 @@ class Encoder(nn.Module):
             )
         return state
 
-    def step(self, features: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+    def step(
+        self, features: Tensor, state: State, lengths: Tensor | None = None, lookahead: int = 0
+    ) -> tuple[Tensor, State]:
         """Encode the next chunk of each stream.
 
         Args:
-            features: (N, 4·C + 3, F); the next call's features begin 4·C frames later. C may change between calls,
-                but not with attention.
+            features: (N, 4·(C + R) + 3, F); the next call's features begin 4·C frames later. C may change between
+                calls, but not with attention.
             state: state after the previous chunk.
-            lengths: (N,) int64, valid encoder frames of this chunk; fewer than C in a stream's last chunk only.
-                None: C for all.
+            lengths: (N,) int64, valid encoder frames of this chunk and its look-ahead; fewer than C + R at a stream's
+                end only. None: C + R for all.
+            lookahead: R, encoder frames.
 
         Returns:
             Frames (N, C, D), and the next state.
@@ -107,15 +110,17 @@ class Encoder(nn.Module):
             ValueError: the features do not make a whole chunk or, with attention, the chunk size changes.
         """
         num_frames = output_lengths(features.size(1))
-        if num_frames < 1 or features.size(1) != features_needed(num_frames):
-            raise ValueError(f"a chunk of C frames takes 4·C + {FEATURE_OVERLAP} features, not {features.size(1)}")
-        self.check_chunk(ChunkConfig(num_frames))
+        if num_frames <= lookahead or features.size(1) != features_needed(num_frames):
+            size = "4·C" if lookahead == 0 else f"4·(C + {lookahead})"
+            raise ValueError(f"a chunk of C frames takes {size} + {FEATURE_OVERLAP} features, not {features.size(1)}")
+        # The left context of a stream depends on its state alone.
+        chunk = ChunkConfig(num_frames - lookahead, left_chunks=0, lookahead=lookahead)
+        self.check_chunk(chunk)
         all_valid = True if lengths is None else None
         if lengths is None:
             lengths = torch.full((features.size(0),), num_frames, device=features.device)
-        # The left context of a stream depends on its state alone.
-        chunk = ChunkConfig(num_frames, left_chunks=0)
-        out, following = self.encode(self.normalize(features), lengths, chunk, nest(state), all_valid)
+        tree = nest(state)
+        out, following = self.encode(self.normalize(features), lengths, num_frames - lookahead, chunk, tree, all_valid)
         return out, flatten(following)
 
     def init_tree(self, batch_size: int, chunk: ChunkConfig) -> StateTree:
@@ -123,14 +128,21 @@ class Encoder(nn.Module):
         raise NotImplementedError
 
     def encode(
-        self, features: Tensor, lengths: Tensor, chunk: ChunkConfig, state: StateTree, all_valid: bool | None = None
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        num_frames: int,
+        chunk: ChunkConfig,
+        state: StateTree,
+        all_valid: bool | None = None,
     ) -> tuple[Tensor, StateTree]:
         """Encode a run of chunks, which follow the chunks in ``state``.
 
         Args:
-            features: normalised, (N, 4·T' + 3, F). Only an utterance's last run may end within a chunk.
-            lengths: (N,) int64, valid encoder frames of each utterance in this run.
-            chunk: chunk size and left context.
+            features: normalised, (N, 4·T' + 3, F), of the run and its look-ahead.
+            lengths: (N,) int64, valid encoder frames of each utterance in this run and its look-ahead.
+            num_frames: encoder frames of the run. Only an utterance's last run may end within a chunk.
+            chunk: chunk size, left context and look-ahead.
             state: state after the previous run.
             all_valid: see :class:`ChunkGrid`.
 
@@ -150,6 +162,11 @@ class Encoder(nn.Module):
             ValueError: it does not; the message names the nearest supported sizes.
         """
         size, multiple = chunk.chunk_size, self.chunk_multiple
+        if chunk.lookahead % multiple:
+            raise ValueError(
+                f"a look-ahead of {chunk.lookahead_ms} ms is not a multiple of {multiple * FRAME_MS} ms, the frame of "
+                "this encoder's slowest stack"
+            )
         if size is not None and size % multiple:
             near = sorted({max(size // multiple, 1) * multiple, (size // multiple + 1) * multiple})
             raise ValueError(

@@ -83,12 +83,18 @@ class Conformer(Encoder):
         return StateTree(layers=init_parts(self.layers.named_children(), batch_size, chunk))
 
     def encode(
-        self, features: Tensor, lengths: Tensor, chunk: ChunkConfig, state: StateTree, all_valid: bool | None = None
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        num_frames: int,
+        chunk: ChunkConfig,
+        state: StateTree,
+        all_valid: bool | None = None,
     ) -> tuple[Tensor, StateTree]:
         x = self.subsampling(features)  # (N, T', D)
-        grid = ChunkGrid(lengths, x.size(1), chunk, all_valid=all_valid, device=x.device)
-        x = grid.pad(x)  # (N, K·C, D)
+        grid = ChunkGrid(lengths, num_frames, chunk, all_valid=all_valid, device=x.device)
+        x = grid.spread(x)  # (N, K·C, D)
         following = StateTree()
         for name, layer in self.layers.named_children():
             x, following[name] = layer(x, grid, state["layers"][name])
-        return x, StateTree(layers=following)
+        return grid.own(x), StateTree(layers=following)

@@ -12,7 +12,7 @@ from summarymix.blocks.mixing import MixingConfig
 from summarymix.chunking import FRAME_MS, ChunkConfig, ChunkGrid
 from summarymix.encoder.base import Encoder
 from summarymix.encoder.resampling import Downsample, Upsample
-from summarymix.encoder.subsampling import HalfSubsampling, output_lengths
+from summarymix.encoder.subsampling import HalfSubsampling
 from summarymix.encoder.zipformer_layer import ZipformerLayer
 from summarymix.encoder.zipformer_modules import Bypass
 from summarymix.state import StateTree, init_parts
@@ -111,7 +111,7 @@ class Zipformer(Encoder):
         slowest = lcm(FRAMES_50HZ, *config.downsampling)  # frames at 50 Hz that make whole frames at every rate
         super().__init__(feature_dim, max(config.dims), chunk_multiple=slowest // FRAMES_50HZ)
         self.dims = config.dims
-        self.factors = sorted({1, *config.downsampling})
+        self.factors = sorted({1, FRAMES_50HZ, *config.downsampling})
         self.subsampling = HalfSubsampling(feature_dim, config.frontend_channels, config.dims[0])
         self.stacks = nn.ModuleList()
         done, total = 0, sum(config.num_layers)
@@ -139,16 +139,23 @@ class Zipformer(Encoder):
         return StateTree(stacks=init_parts(self.stacks.named_children(), batch_size, chunk))
 
     def encode(
-        self, features: Tensor, lengths: Tensor, chunk: ChunkConfig, state: StateTree, all_valid: bool | None = None
+        self,
+        features: Tensor,
+        lengths: Tensor,
+        num_frames: int,
+        chunk: ChunkConfig,
+        state: StateTree,
+        all_valid: bool | None = None,
     ) -> tuple[Tensor, StateTree]:
-        grids = self.make_grids(lengths, output_lengths(features.size(1)), chunk, all_valid, features.device)
+        grids = self.make_grids(lengths, num_frames, chunk, all_valid, features.device)
         x = self.subsampling(features)  # (N, (T-3)//2, D0)
-        x = grids[1].pad(x[:, : grids[1].num_frames])  # (N, T50, D0)
+        x = grids[1].spread(x)  # (N, T50, D0)
         outputs, following = [], StateTree()
         for (name, stack), dim in zip(self.stacks.named_children(), self.dims, strict=True):
             x, following[name] = stack(resize(x, dim), grids, state["stacks"][name])
             outputs.append(x)
-        return self.out(last_channels(outputs), grids[1]), StateTree(stacks=following)
+        out = self.out(last_channels(outputs), grids[1])  # (N, T50/2, D)
+        return grids[FRAMES_50HZ].own(out), StateTree(stacks=following)
 
     def make_grids(
         self,
@@ -179,8 +186,8 @@ class Zipformer(Encoder):
 
 def at_rate(chunk: ChunkConfig, factor: int) -> ChunkConfig:
     """Convert a chunk from encoder frames to frames of a stack with ``factor`` frames at 50 Hz each."""
-    size = chunk.chunk_size
-    return ChunkConfig(None if size is None else FRAMES_50HZ * size // factor, chunk.left_chunks)
+    size = None if chunk.chunk_size is None else FRAMES_50HZ * chunk.chunk_size // factor
+    return ChunkConfig(size, chunk.left_chunks, FRAMES_50HZ * chunk.lookahead // factor)
 
 
 def resize(x: Tensor, dim: int) -> Tensor:

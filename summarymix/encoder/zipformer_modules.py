@@ -172,7 +172,8 @@ class GatedAttention(GatedMean):
         """Map x (N, T, D) and weights (N, H, T, S) to (N, T, D); also return the next state."""
         values, gate = self.values_and_gate(x, grid)
         seen, kept = remember_frames(grid, state["value"], grid.zero_padding(values))  # (N, S, P)
-        return self.project_out(weights[:, 0] @ seen.to(x.dtype) * gate, grid), {"value": kept}
+        mean = (weights[:, 0] @ seen.to(x.dtype)).view_as(gate)  # (N, T, P)
+        return self.project_out(mean * gate, grid), {"value": kept}
 
 
 class ZipConvolution(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from contract import whole
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import visibility
+from reference import chunk_configs, places, visibility
 
 from summarymix.blocks import attention
 from summarymix.blocks.attention import RelativeAttention, by_frame, sinusoids
@@ -27,8 +27,9 @@ def sinusoid(distance: int):
     return torch.tensor([*map(math.sin, angles), *map(math.cos, angles)], dtype=torch.float64)
 
 
-def by_definition(module: RelativeAttention, x, sees):
+def by_definition(module: RelativeAttention, x, sees, chunk=None):
     """Head by head, frame by frame, one pair of frames at a time; zero where a frame sees nothing."""
+    times = [time for _, time, _ in places(x.size(1), chunk or ChunkConfig())]
     query, key = module.weights.projection(x).split(DIM, dim=-1)
     value = module.values.projection(x)
     content_bias, position_bias = module.weights.content_bias, module.weights.position_bias
@@ -41,7 +42,7 @@ def by_definition(module: RelativeAttention, x, sees):
             part = slice(head * width, (head + 1) * width)
             scores = [
                 (query[n, t, part] + content_bias[head]) @ key[n, u, part]
-                + (query[n, t, part] + position_bias[head]) @ (weight @ sinusoid(t - u))[part]
+                + (query[n, t, part] + position_bias[head]) @ (weight @ sinusoid(times[t] - times[u]))[part]
                 for u in seen
             ]
             weights = (torch.stack(scores) / width**0.5).softmax(0)
@@ -49,7 +50,7 @@ def by_definition(module: RelativeAttention, x, sees):
     return module.values.out(mixed)
 
 
-chunks = st.builds(ChunkConfig, st.one_of(st.none(), st.integers(1, 6)), st.integers(-1, 4))
+chunks = st.one_of(st.builds(ChunkConfig, st.none(), st.integers(-1, 4)), chunk_configs(6, 4))
 
 
 @torch.no_grad()
@@ -58,9 +59,10 @@ def test_equals_the_definition_for_any_grid_and_any_batch(num_heads, lengths, ch
     module = make(num_heads)
     grid = ChunkGrid(torch.tensor(lengths), max(lengths), chunk)
     x = torch.randn(len(lengths), grid.num_frames, DIM, dtype=torch.float64)
-    sees = visibility(lengths, grid.num_frames, ChunkConfig(grid.chunk_size, chunk.left_chunks))
+    chunk = ChunkConfig(grid.own_size, chunk.left_chunks, chunk.lookahead)
+    expected = by_definition(module, x, visibility(lengths, grid.num_frames, chunk), chunk)
     got = whole(module, x, grid)
-    torch.testing.assert_close(got[grid.valid], by_definition(module, x, sees)[grid.valid], rtol=0, atol=1e-9)
+    torch.testing.assert_close(got[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
     assert got.isfinite().all()
 
 
@@ -71,7 +73,9 @@ def test_float32_is_close_to_the_definition():
     chunk = ChunkConfig(8, 3)
     grid = ChunkGrid(torch.tensor([67]), 67, chunk)
     expected = by_definition(module, x.double(), visibility([67], 67, chunk))
-    torch.testing.assert_close(whole(module.float(), grid.pad(x), grid)[:, :67].double(), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        whole(module.float(), grid.spread(x), grid)[:, :67].double(), expected, rtol=0, atol=1e-4
+    )
 
 
 @given(st.integers(1, 7), st.integers(0, 9), st.integers(1, 8))

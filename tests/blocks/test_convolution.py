@@ -5,7 +5,7 @@ import torch
 from contract import check_contract, whole
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import dependencies
+from reference import chunk_configs, dependencies, places
 from small_pieces import piece_sizes, pieces_of
 
 from summarymix.blocks.convolution import ChunkConvolution, ConvolutionModule
@@ -14,14 +14,18 @@ from summarymix.chunking import ChunkConfig, ChunkGrid
 DIM = 3
 
 
-def by_definition(convolution: ChunkConvolution, u, lengths, chunk_size: int):
-    """y_t = b + Σ_j w_j u_{t+j} over valid frames of no later chunk, one term at a time."""
+def by_definition(convolution: ChunkConvolution, u, lengths, chunk: ChunkConfig):
+    """y_t = b + Σ_j w_j u_{t+j} over valid frames of no later chunk, one term at a time. With look-ahead, a frame
+    before the chunk is the one that its own chunk has computed."""
     y = convolution.bias.expand_as(u).clone()
+    frames = places(u.size(1), chunk)
     for n, length in enumerate(lengths):
-        for t in range(u.size(1)):
-            for j in range(-convolution.reach, convolution.reach + 1):
-                if 0 <= t + j < length and (t + j) // chunk_size <= t // chunk_size:
-                    y[n, t] = y[n, t] + convolution.weight[:, convolution.reach + j] * u[n, t + j]
+        for t, (here, time, _) in enumerate(frames):
+            for q, (there, other, is_own) in enumerate(frames):
+                j = other - time
+                seen = here == there or (there < here and is_own and other < here * chunk.chunk_size)
+                if seen and other < length and abs(j) <= convolution.reach:
+                    y[n, t] = y[n, t] + convolution.weight[:, convolution.reach + j] * u[n, q]
     return y
 
 
@@ -36,25 +40,25 @@ kernels = st.sampled_from([3, 5, 9, 15])
 batches = st.lists(st.integers(1, 20), min_size=1, max_size=3)
 
 
-@given(batches, st.one_of(st.none(), chunk_sizes), kernels)
-def test_equals_the_definition(lengths, chunk_size, kernel):
+@given(batches, st.one_of(st.just(ChunkConfig()), chunk_configs()), kernels)
+def test_equals_the_definition(lengths, chunk, kernel):
     convolution = random_parameters(ChunkConvolution(DIM, kernel).double())
-    grid = ChunkGrid(torch.tensor(lengths), max(lengths), ChunkConfig(chunk_size))
+    grid = ChunkGrid(torch.tensor(lengths), max(lengths), chunk)
     u = torch.randn(len(lengths), grid.num_frames, DIM, dtype=torch.float64)
     got = whole(convolution, u, grid)
-    expected = by_definition(convolution, u, lengths, grid.chunk_size)
+    expected = by_definition(convolution, u, lengths, ChunkConfig(grid.own_size, -1, chunk.lookahead))
     torch.testing.assert_close(got[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("kernel", [3, 9])
-@pytest.mark.parametrize("chunk_size", [None, 1, 4])
-def test_gradients_match_the_definition(chunk_size, kernel):
+@pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(1), ChunkConfig(4), ChunkConfig(4, -1, 3)])
+def test_gradients_match_the_definition(chunk, kernel):
     convolution = random_parameters(ChunkConvolution(DIM, kernel).double())
-    grid = ChunkGrid(torch.tensor([10, 7]), 10, ChunkConfig(chunk_size))
+    grid = ChunkGrid(torch.tensor([10, 7]), 10, chunk)
     u = torch.randn(2, grid.num_frames, DIM, dtype=torch.float64, requires_grad=True)
     inputs = [u, *convolution.parameters()]
     got = torch.autograd.grad(whole(convolution, u, grid)[grid.valid].square().sum(), inputs)
-    expected_y = by_definition(convolution, u, [10, 7], grid.chunk_size)
+    expected_y = by_definition(convolution, u, [10, 7], ChunkConfig(grid.own_size, -1, chunk.lookahead))
     expected = torch.autograd.grad(expected_y[grid.valid].square().sum(), inputs)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
@@ -76,14 +80,14 @@ def test_gradients_in_half_precision():
         torch.testing.assert_close(a, b, rtol=0.05, atol=0.2)
 
 
-@given(batches, chunk_sizes, kernels, piece_sizes)
-def test_contract(lengths, chunk_size, kernel, piece):
+@given(batches, chunk_configs(), kernels, piece_sizes)
+def test_contract(lengths, chunk, kernel, piece):
     torch.manual_seed(0)
     module = random_parameters(ConvolutionModule(DIM, kernel, dropout=0.1).double().eval())
-    state = module.init_state(2, ChunkConfig(chunk_size))
+    state = module.init_state(2, chunk)
     assert state["cache"].shape == (2, kernel // 2, DIM)
     with pieces_of(piece):
-        check_contract(module, DIM, lengths, ChunkConfig(chunk_size))
+        check_contract(module, DIM, lengths, chunk)
 
 
 @pytest.mark.parametrize("chunk_size", [None, 1, 4])

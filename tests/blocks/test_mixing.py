@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from contract import check_contract, whole
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import decay_weights, dependencies, masked_mean, visibility
+from reference import chunk_configs, decay_weights, dependencies, masked_mean, visibility
 from small_pieces import piece_sizes, pieces_of
 
 from summarymix.blocks.attention import RelativeAttention
@@ -53,7 +53,7 @@ def by_definition(mixing: SummaryMixing, x, lengths, chunk: ChunkConfig, frame_m
         return F.gelu(mixing.combine(mixing.local(x)))
     weights = 1.0
     if decay_seconds is not None:
-        weights = decay_weights(x.size(1), chunk.chunk_size, frame_ms, decay_seconds)
+        weights = decay_weights(x.size(1), chunk, frame_ms, decay_seconds)
     mean = masked_mean(s, visibility(lengths, x.size(1), chunk), weights)
     if isinstance(mixing, LiteMixing):
         return mean
@@ -69,7 +69,7 @@ def kinds(draw, modes=tuple(MODES)):
 
 
 chunk_sizes, lefts = st.integers(1, 9), st.integers(-1, 5)
-chunks = st.builds(ChunkConfig, st.one_of(st.none(), chunk_sizes), lefts)
+chunks = st.one_of(st.builds(ChunkConfig, st.none(), lefts), chunk_configs())
 durations = st.sampled_from([40, 20, 160])
 
 
@@ -80,7 +80,7 @@ def test_equals_the_definition_for_any_grid_and_any_batch(kind, lengths, chunk, 
     x = torch.randn(len(lengths), grid.num_frames, DIM, dtype=torch.float64)
     with pieces_of(piece):
         got = whole(mixing, x, grid)
-    chunk = ChunkConfig(grid.chunk_size, chunk.left_chunks)
+    chunk = ChunkConfig(grid.own_size, chunk.left_chunks, chunk.lookahead)
     expected = by_definition(mixing, x, lengths, chunk, frame_ms, kind[1])
     torch.testing.assert_close(got[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
 
@@ -88,7 +88,7 @@ def test_equals_the_definition_for_any_grid_and_any_batch(kind, lengths, chunk, 
 @given(
     kinds([*MODES, "attention"]),
     st.lists(st.integers(0, 23), min_size=1, max_size=3),
-    st.builds(ChunkConfig, chunk_sizes, lefts),
+    chunk_configs(),
     durations,
 )
 def test_contract(kind, lengths, chunk, frame_ms):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from reference import dependencies, visibility
+from reference import chunk_configs, dependencies, visibility
 from small_pieces import pieces_of
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -68,17 +68,19 @@ def make(kind="merged", dtype=torch.float64, **changes) -> Conformer | Zipformer
     return encoder
 
 
-def stream(encoder, features, lengths, sizes, left_chunks):
+def stream(encoder, features, lengths, sizes, left_chunks, lookahead=0):
     """Feed each utterance's features in chunks of ``sizes`` (the last one repeats), all in one batch; (N, T', D)."""
     state = encoder.init_state(len(lengths), ChunkConfig(sizes[0], left_chunks))
     total = output_lengths(features.size(1))
     out, start = [], 0
     for i in range(10_000):
         size = sizes[min(i, len(sizes) - 1)]
-        part = features[:, 4 * start : 4 * start + features_needed(size)]
-        part = F.pad(part, (0, 0, 0, features_needed(size) - part.size(1)), value=3.0)
-        valid = (output_lengths(lengths) - start).clamp(0, size)
-        y, new_state = encoder.step(part, state, valid)
+        needed = features_needed(size + lookahead)
+        part = features[:, 4 * start : 4 * start + needed]
+        part = F.pad(part, (0, 0, 0, needed - part.size(1)), value=3.0)
+        valid = (output_lengths(lengths) - start).clamp(0, size + lookahead)
+        y, new_state = encoder.step(part, state, valid, lookahead)
+        assert y.size(1) == size
         state = unpack_state(pack_state(new_state), state)  # what an exported model's host carries
         out.append(y)
         start += size
@@ -95,18 +97,17 @@ def ragged(lengths, dtype=torch.float64):
 @settings(max_examples=100)
 @given(
     st.lists(st.integers(7, 120), min_size=1, max_size=3),
-    st.integers(1, 11),
-    st.integers(-1, 4),
+    chunk_configs(11, 4),
     st.sampled_from(CONFORMERS + ZIPFORMERS),
 )
-def test_chunk_by_chunk_equals_simulated(lengths, chunk_size, left_chunks, kind):
-    """L3: ragged batches, every chunk size and left context, partial last chunks."""
-    assume("attention" not in kind or left_chunks >= 0)
+def test_chunk_by_chunk_equals_simulated(lengths, chunk, kind):
+    """L3: ragged batches, every chunk size, left context and look-ahead, partial last chunks."""
+    assume("attention" not in kind or chunk.left_chunks >= 0)
     encoder = make(kind)
-    chunk_size *= encoder.chunk_multiple
+    size, ahead = (encoder.chunk_multiple * frames for frames in (chunk.chunk_size, chunk.lookahead))
     features, lengths = ragged(lengths)
-    simulated, frames = encoder(features, lengths, ChunkConfig(chunk_size, left_chunks))
-    streamed = stream(encoder, features, lengths, [chunk_size], left_chunks)
+    simulated, frames = encoder(features, lengths, ChunkConfig(size, chunk.left_chunks, ahead))
+    streamed = stream(encoder, features, lengths, [size], chunk.left_chunks, ahead)
     for n, length in enumerate(frames):
         torch.testing.assert_close(streamed[n, :length], simulated[n, :length], rtol=0, atol=1e-9)
 
@@ -124,17 +125,38 @@ def test_chunk_by_chunk_equals_simulated_in_float32(kind):
 
 
 @pytest.mark.parametrize("kind", CONFORMERS + ZIPFORMERS)
-@pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(6, 1)])
+@pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(6, 1), ChunkConfig(6, 1, 4)])
 def test_in_pieces_and_runs_the_result_is_the_same(kind, chunk):
     encoder = make(kind)
     if chunk.chunk_size:
-        chunk = ChunkConfig(chunk.chunk_size * encoder.chunk_multiple, chunk.left_chunks)
+        size, ahead = (encoder.chunk_multiple * frames for frames in (chunk.chunk_size, chunk.lookahead))
+        chunk = ChunkConfig(size, chunk.left_chunks, ahead)
     features, lengths = ragged([403, 280, 77])
     whole, frames = encoder(features, lengths, chunk)
     with pieces_of(50):
         in_parts, _ = encoder(features, lengths, chunk)
     for n, length in enumerate(frames):
         torch.testing.assert_close(in_parts[n, :length], whole[n, :length], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["merged", "attention", "zip", "zip-attention"])
+def test_lookahead_is_seen_by_every_layer_and_nothing_is_seen_beyond(kind):
+    """A chunk of 8 frames with 4 ahead depends on the features of all 12, and on none behind them."""
+    encoder = make(kind)
+    chunk, num_features = ChunkConfig(8, 1, 4), 120
+    depends = dependencies(
+        lambda features: encoder(features, torch.tensor([num_features]), chunk)[0], ragged([num_features])[0]
+    )  # (T', T)
+    for number in range(2):
+        of_chunk = depends[8 * number : 8 * number + 8]
+        end = features_needed(8 * number + 12)
+        assert of_chunk[:, 4 * (8 * number + 8) : end].all()
+        assert not of_chunk[:, end:].any()
+    with pytest.raises(ValueError, match=r"look-ahead of 9 frames is impossible: it is at most the chunk, 8"):
+        ChunkConfig(8, 1, 9)
+    if encoder.chunk_multiple > 1:
+        with pytest.raises(ValueError, match="a look-ahead of 40 ms is not a multiple of 80 ms"):
+            encoder.check_chunk(ChunkConfig(8, 1, 1))
 
 
 def test_chunk_size_may_change_in_the_middle_of_a_stream():

@@ -5,7 +5,7 @@ import torch
 from contract import check_contract, whole
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import masked_mean, visibility
+from reference import chunk_configs, masked_mean, visibility
 
 from summarymix.blocks.attention import AttentionWeights
 from summarymix.blocks.mixing import MixingConfig
@@ -39,7 +39,7 @@ def gated_by(module: GatedSummary | GatedAttention, x, average):
 
 def visibility_of(grid):
     lengths = grid.valid.sum(1).tolist()
-    return visibility(lengths, grid.num_frames, ChunkConfig(grid.chunk_size, grid.config.left_chunks))
+    return visibility(lengths, grid.num_frames, ChunkConfig(grid.own_size, grid.config.left_chunks))
 
 
 @given(grids)
@@ -128,7 +128,7 @@ def make_layer(mixing: str) -> ZipformerLayer:
 @given(
     st.sampled_from(["merged", "attention", "local"]),
     st.lists(st.integers(1, 15), min_size=1, max_size=3),
-    st.builds(ChunkConfig, st.integers(1, 6), st.integers(-1, 3)),
+    chunk_configs(6, 3),
 )
 def test_contract_of_the_layer(mixing, lengths, chunk):
     torch.manual_seed(0)

@@ -15,7 +15,7 @@ from summarymix.state import flatten, nest, reset_slots
 
 def whole(block: nn.Module, x: Tensor, grid: ChunkGrid) -> Tensor:
     """Output for whole utterances x (N, T, D) on their grid, from a state without left context."""
-    chunk = ChunkConfig(grid.chunk_size, min(grid.config.left_chunks, 0))
+    chunk = ChunkConfig(grid.own_size, min(grid.config.left_chunks, 0))
     return block(x, grid, block.init_state(len(x), chunk))[0]
 
 
@@ -32,17 +32,18 @@ def _play(block, x, lengths, chunk, sizes, state, frame_ms):
     for size in chain(sizes, repeat(sizes[-1])):
         if start >= x.size(1):
             return torch.cat(out, dim=1)[:, : x.size(1)]
-        part = x[:, start : start + size * chunk.chunk_size]
+        num_frames = min(size * chunk.chunk_size, x.size(1) - start)
+        part = x[:, start : start + num_frames + chunk.lookahead]
         valid = (lengths - start).clamp(0, part.size(1))
         # As in an encoder's step, the state alone limits the left context.
-        config = ChunkConfig(chunk.chunk_size, min(chunk.left_chunks, 0))
-        grid = ChunkGrid(valid, part.size(1), config, frame_ms=frame_ms)
-        part = grid.pad(part).masked_fill(~grid.valid[..., None], 7.0)  # frames after the end must not matter
+        config = ChunkConfig(chunk.chunk_size, min(chunk.left_chunks, 0), chunk.lookahead)
+        grid = ChunkGrid(valid, num_frames, config, frame_ms=frame_ms)
+        part = grid.spread(part).masked_fill(~grid.valid[..., None], 7.0)  # frames after the end must not matter
         y, following = block(part, grid, state)
         shapes, old = ({k: v.shape for k, v in flatten(s).items()} for s in (following, state))
         assert chunk.left_chunks < 0 or shapes == old
         state = following
-        out.append(y)
+        out.append(grid.own(y))
         start += size * chunk.chunk_size
     raise AssertionError
 
@@ -62,8 +63,8 @@ def check_contract(
     x = torch.randn(len(lengths), max(*lengths, 1), width, dtype=torch.float64)
     frames = torch.tensor(lengths)
     grid = ChunkGrid(frames, x.size(1), chunk, frame_ms=frame_ms)
-    expected = whole(block, grid.pad(x), grid)[:, : x.size(1)]
-    valid = grid.valid[:, : x.size(1)]
+    expected = grid.own(whole(block, grid.spread(x), grid))[:, : x.size(1)]
+    valid = grid.own(grid.valid)[:, : x.size(1)]
     for sizes in ([1], [3], [2, 1, 4]):
         got = in_runs(block, x, frames, chunk, sizes, frame_ms)
         torch.testing.assert_close(got[valid], expected[valid], rtol=0, atol=1e-9)
