@@ -140,6 +140,9 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     option("--chunk-ms", nargs="+", type=int, default=[640], help="chunk sizes, multiples of 40 ms (640)")
     option("--left-chunks", nargs="+", type=int, default=[-1], help="left contexts in chunks, -1: unlimited (-1)")
     option(
+        "--lookahead-ms", nargs="+", type=int, default=[0], help="look-aheads, multiples of 40 ms, at most a chunk (0)"
+    )
+    option(
         "--splits",
         nargs="+",
         help=f"splits to decode, of another corpus SPLIT@PREFIX ({' '.join(splits)}; --select: dev)",
@@ -191,7 +194,7 @@ def _settings(args: argparse.Namespace) -> list[DecodeSetting]:
         modes = ["offline", "simulated"] if args.select else ["simulated", "streaming"] if args.compare else ["offline"]
     if args.compare and not {"simulated", "streaming"} <= set(modes):
         raise ValueError("--compare needs both modes: --mode simulated streaming")
-    chunks = [ChunkConfig.from_ms(ms, left) for ms, left in product(args.chunk_ms, args.left_chunks)]
+    chunks = [ChunkConfig.from_ms(*each) for each in product(args.chunk_ms, args.left_chunks, args.lookahead_ms)]
     settings = []
     for mode in dict.fromkeys(modes):
         settings += [DecodeSetting(mode, chunk) for chunk in ([ChunkConfig()] if mode == "offline" else chunks)]
@@ -321,6 +324,7 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
         search_options=options,
         chunk_ms=chunk.chunk_ms,
         left_chunks=chunk.left_chunks,
+        lookahead_ms=chunk.lookahead_ms,
         epoch=epoch,
         avg=avg,
         wer=rates["wer"],
@@ -381,7 +385,7 @@ def _above_offline(exp_dir: Path, result: Result, stats: ErrorStats) -> list[flo
     path = exp_dir / "results.jsonl"
     if result.mode == "offline" or not path.exists():
         return None
-    key = replace(result, mode="offline", chunk_ms=None, left_chunks=-1).setting
+    key = replace(result, mode="offline", chunk_ms=None, left_chunks=-1, lookahead_ms=0).setting
     for offline in read_results(path):
         if offline.setting == key and (exp_dir / offline.recogs).is_file():
             baseline = ErrorStats.from_utterances(read_recogs(exp_dir / offline.recogs), result.metric)

@@ -55,11 +55,12 @@ class DecodeSetting:
 
     @property
     def name(self) -> str:
-        """Name for files: ``offline``, ``streaming-chunk-640-left-4``, ``…-left-unlimited``."""
+        """Name for files: ``offline``, ``streaming-chunk-640-left-4``, ``…-left-unlimited-ahead-160``."""
         if self.mode == "offline":
             return self.mode
         left = "unlimited" if self.chunk.left_chunks < 0 else self.chunk.left_chunks
-        return f"{self.mode}-chunk-{self.chunk.chunk_ms}-left-{left}"
+        ahead = f"-ahead-{self.chunk.lookahead_ms}" if self.chunk.lookahead else ""
+        return f"{self.mode}-chunk-{self.chunk.chunk_ms}-left-{left}{ahead}"
 
 
 def evaluation_data(config: dict[str, Any], manifest_dir: str | None = None) -> DataConfig:

@@ -144,6 +144,7 @@ class Recognizer:
         mode: TranscribeMode = "streaming",
         chunk_ms: int | None = None,
         left_chunks: int | None = None,
+        lookahead_ms: int | None = None,
         window_seconds: float = 30.0,
         overlap_seconds: float = 4.0,
         channel: int | None = None,
@@ -158,6 +159,7 @@ class Recognizer:
             mode: ``streaming``, chunk by chunk as :meth:`stream` does, or ``offline``, with full context in windows.
             chunk_ms: see :meth:`stream`.
             left_chunks: see :meth:`stream`.
+            lookahead_ms: see :meth:`stream`.
             window_seconds: length of the offline windows; a shorter recording is recognised as a whole.
             overlap_seconds: overlap of consecutive windows.
             channel: channel, counted from 0; None for the mean of all.
@@ -175,7 +177,7 @@ class Recognizer:
             blocks = [to_mono(audio, channel)]
             sample_rate = sample_rate or rate
         if mode == "streaming":
-            stream = self.stream(sample_rate, chunk_ms, left_chunks, None, reset_after_silence)
+            stream = self.stream(sample_rate, chunk_ms, left_chunks, lookahead_ms, None, reset_after_silence)
             segments = [segment for block in blocks for segment in stream.accept(block)] + stream.finish()
             return joined(segments, stream.seconds)
         if mode != "offline":
@@ -191,6 +193,7 @@ class Recognizer:
         sample_rate: int | None = None,
         chunk_ms: int | None = None,
         left_chunks: int | None = None,
+        lookahead_ms: int | None = None,
         endpointing: Endpointing | None = Endpointing(),
         reset_after_silence: float | None = None,
     ) -> "LiveStream":
@@ -202,6 +205,8 @@ class Recognizer:
                 or 640.
             left_chunks: left context in chunks; -1 for all since the stream's start, whose running mean hardly changes
                 after some minutes. None: :attr:`left_chunks`, limited for models trained with limited left context.
+            lookahead_ms: audio behind a chunk that it waits for and sees, a multiple of 40 ms, at most ``chunk_ms``.
+                None: that of an exported model, or 0.
             endpointing: rules that end segments; None for a single segment.
             reset_after_silence: after this many seconds, and at least one chunk, without a token, encoder and search
                 are reset as if a new stream began with the last chunk; a word that begins in this chunk stays whole.
@@ -214,14 +219,13 @@ class Recognizer:
         if reset_after_silence is not None and reset_after_silence <= 0:
             raise ValueError(f"--reset-after-silence must be above 0, not {reset_after_silence:g}")
         left = self.left_chunks if left_chunks is None else left_chunks
-        chunk = ChunkConfig.from_ms(chunk_ms or self._default_chunk_ms(), left)
+        default = self.model.chunk if isinstance(self.model, OnnxTransducer) else ChunkConfig()
+        ahead = default.lookahead_ms if lookahead_ms is None else lookahead_ms
+        chunk = ChunkConfig.from_ms(chunk_ms or default.chunk_ms or CHUNK_MS, left, ahead)
         self.model.encoder.check_chunk(chunk)
         recognizer = StreamingRecognizer(self.search, chunk, extractor=self.extractor)
         sample_rate = sample_rate or self.extractor.options.sample_rate
         return LiveStream(recognizer, self.tokenizer, sample_rate, self.extractor, endpointing, reset_after_silence)
-
-    def _default_chunk_ms(self) -> int:
-        return (self.model.chunk.chunk_ms if isinstance(self.model, OnnxTransducer) else None) or CHUNK_MS
 
     def _features(self, blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
         resampler = Resampler(sample_rate, self.extractor.options.sample_rate)

@@ -1,10 +1,11 @@
 """Streaming recognition of many streams in parallel, chunk by chunk.
 
-Chunk k of a stream holds its encoder frames kC … kC+C-1, which need the feature frames 4kC … 4kC+4C+2. As
-soon as these have arrived the chunk is encoded and searched, and 4C feature frames are dropped. At the end of
-the input, the remaining frames are encoded as a partial chunk with its length, so nothing has to be guessed or
-appended, and the result equals the ``simulated`` mode: the whole utterance under chunk masks. Exported graphs cannot
-mask, so silence fills their last chunk, as sherpa-onnx does with the tail padding of the export's README.
+Chunk k of a stream holds its encoder frames kC … kC+C-1, which need the feature frames 4kC … 4kC+4C+2, and with a
+look-ahead of R frames 4R more. As soon as these have arrived the chunk is encoded and searched, and 4C feature frames
+are dropped. At the end of the input, the remaining frames are encoded as a partial chunk with its length, so nothing
+has to be guessed or appended, and the result equals the ``simulated`` mode: the whole utterance under chunk masks.
+Exported graphs cannot mask, so silence fills their last chunk, as sherpa-onnx does with the tail padding of the
+export's README.
 """
 
 from collections import deque
@@ -152,8 +153,8 @@ class StreamingRecognizer:
         self.model = model = search.model
         self.extractor = extractor
         self._device, self._dtype, self._feature_dim = model.device, model.dtype, model.feature_dim
-        self.chunk_size = chunk.chunk_size
-        self._chunk_features = features_needed(chunk.chunk_size)  # 4C + 3
+        self.chunk_size, self._lookahead = chunk.chunk_size, chunk.lookahead
+        self._chunk_features = features_needed(chunk.chunk_size + chunk.lookahead)  # 4(C + R) + 3
         self._shift = FEATURES_PER_FRAME * chunk.chunk_size
         self._streams: list[Stream | None] = [None] * num_streams
         with torch.inference_mode():
@@ -215,7 +216,7 @@ class StreamingRecognizer:
         if not ready:
             return 0
         lengths = torch.tensor([self._frames_ready(s) for s in ready], device=self._device)  # (M,)
-        # (M, 4C+3, F); zeros after the end of a stream give frames that are masked out.
+        # (M, 4(C+R)+3, F); zeros after the end of a stream give frames that are masked out.
         features = torch.zeros(len(ready), self._chunk_features, self._feature_dim, dtype=self._dtype)
         for row, stream in zip(features, ready, strict=True):
             block = stream.queue.take(self._chunk_features, self._shift)
@@ -227,10 +228,11 @@ class StreamingRecognizer:
         if not everyone:
             encoder_state = select_slots(encoder_state, slots)
             search_state = select_slots(search_state, slots)
-        partial = bool((lengths < self.chunk_size).any())
+        partial = bool((lengths < self.chunk_size + self._lookahead).any())
         encoder_out, encoder_state = self.model.encoder.step(
-            features.to(self._device), encoder_state, lengths if partial else None
+            features.to(self._device), encoder_state, lengths if partial else None, self._lookahead
         )  # (M, C, D)
+        lengths = lengths.clamp(max=self.chunk_size)
         search_state = self.search(encoder_out, lengths, search_state, [s.hypothesis for s in ready])
         if everyone:
             self._encoder_state, self._search_state = encoder_state, search_state
@@ -283,7 +285,8 @@ class StreamingRecognizer:
                     yield key, stream.hypothesis
 
     def _frames_ready(self, stream: Stream) -> int:
-        """Return the number of encoder frames that the next step can compute: a whole chunk, or the rest at the end."""
+        """Return the number of encoder frames that the next step can use: C + R, or fewer at the end."""
         if stream.queue.num_frames >= self._chunk_features:
-            return self.chunk_size
-        return output_lengths(stream.queue.num_frames) if stream.finished else 0
+            return self.chunk_size + self._lookahead
+        may_be_partial = stream.finished and not self.model.encoder.takes_whole_chunks
+        return output_lengths(stream.queue.num_frames) if may_be_partial else 0

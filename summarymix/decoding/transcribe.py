@@ -81,6 +81,11 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
         help="streaming: left context in chunks, -1 for unlimited (the largest one in training)",
     )
     option(
+        "--lookahead-ms",
+        type=int,
+        help="streaming: look-ahead, a multiple of 40 ms up to a chunk (0, or the export's)",
+    )
+    option(
         "--reset-after-silence",
         type=float,
         metavar="SECONDS",
@@ -129,8 +134,16 @@ def _check(args: argparse.Namespace) -> None:
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of :meth:`Recognizer.transcribe`."""
-    names = ("mode", "chunk_ms", "left_chunks", "window_seconds", "overlap_seconds", "reset_after_silence")
-    return {name: getattr(args, name) for name in names}
+    names = (
+        "mode",
+        "chunk_ms",
+        "left_chunks",
+        "lookahead_ms",
+        "window_seconds",
+        "overlap_seconds",
+        "reset_after_silence",
+    )
+    return {name: getattr(args, name) for name in (*names, "overlap_seconds")}
 
 
 def _output(args: argparse.Namespace, file: str) -> Path:
@@ -178,6 +191,7 @@ def _transcribe_live(recognizer: Recognizer, args: argparse.Namespace) -> None:
         args.sample_rate,
         args.chunk_ms,
         args.left_chunks,
+        args.lookahead_ms,
         Endpointing(args.endpoint_silence, args.max_segment_seconds),
         args.reset_after_silence,
     )

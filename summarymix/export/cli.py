@@ -47,6 +47,7 @@ def main(recipe: str | None, argv: Sequence[str] | None = None, program: str = "
     option("--out", type=Path, required=True, help="folder to write; must not exist yet")
     option("--chunk-ms", type=int, help=f"chunk size, a multiple of 40 ms ({DEFAULT_CHUNK_MS})")
     option("--left-chunks", type=int, help=f"left context in chunks, -1: unlimited ({DEFAULT_LEFT_CHUNKS})")
+    option("--lookahead-ms", type=int, help="look-ahead, a multiple of 40 ms up to a chunk (0)")
     option("--int8", action="store_true", help="also write ONNX files with int8 weights")
     args = parser.parse_args([dashed(argument) for argument in (sys.argv[1:] if argv is None else argv)])
     try:
@@ -76,7 +77,10 @@ def _chunk(args: argparse.Namespace) -> ChunkConfig:
     """
     if args.format != "onnx":
         left_chunks = DEFAULT_LEFT_CHUNKS if args.left_chunks is None else args.left_chunks
-        return ChunkConfig.from_ms(DEFAULT_CHUNK_MS if args.chunk_ms is None else args.chunk_ms, left_chunks)
-    if (args.chunk_ms, args.left_chunks) != (None, None):
-        raise ValueError("--format onnx has full context: omit --chunk-ms and --left-chunks, or choose another format")
+        chunk_ms = DEFAULT_CHUNK_MS if args.chunk_ms is None else args.chunk_ms
+        return ChunkConfig.from_ms(chunk_ms, left_chunks, args.lookahead_ms or 0)
+    if (args.chunk_ms, args.left_chunks, args.lookahead_ms) != (None, None, None):
+        raise ValueError(
+            "--format onnx has full context: omit --chunk-ms, --left-chunks, --lookahead-ms, or choose another format"
+        )
     return ChunkConfig()

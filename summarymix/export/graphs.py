@@ -47,13 +47,14 @@ class StreamingEncoder(nn.Module):
 
     Args:
         model: a model with a state of fixed size.
-        chunk: chunk size and left context, fixed in the graph.
+        chunk: chunk size, left context and look-ahead, fixed in the graph.
     """
 
     def __init__(self, model: Transducer, chunk: ChunkConfig) -> None:
         super().__init__()
         self.encoder = model.encoder
         self.projection = model.joiner.encoder_proj
+        self.lookahead = chunk.lookahead
         state = model.encoder.init_state(1, chunk)
         summaries = {name: tensor for name, tensor in state.items() if kind_of(name) != "convolutions"}
         self.state = summaries | state  # convolutions last
@@ -62,9 +63,9 @@ class StreamingEncoder(nn.Module):
         self.convolution_size = total - self.summary_size
 
     def forward(self, x: Tensor, summary: Tensor, convolution: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (N, 4·C + 3, F) and the states (1, N, a), (1, N, b) to (N, C, J) and the next states."""
+        """x (N, 4·(C + R) + 3, F) and the states (1, N, a), (1, N, b) to (N, C, J) and the next states."""
         state = unpack_state(torch.cat([summary[0], convolution[0]], dim=1), self.state)
-        frames, following = self.encoder.step(x, state)  # (N, C, D)
+        frames, following = self.encoder.step(x, state, lookahead=self.lookahead)  # (N, C, D)
         packed = pack_state({name: following[name] for name in self.state})[None]  # (1, N, a + b)
         return self.projection(frames), packed[..., : self.summary_size], packed[..., self.summary_size :]
 
@@ -142,7 +143,7 @@ def streaming_graphs(model: Transducer, chunk: ChunkConfig, about: dict[str, str
     check_supported(model)
     model.encoder.check_chunk(chunk)
     encoder = StreamingEncoder(model, chunk).eval()
-    num_features = features_needed(chunk.chunk_size)
+    num_features = features_needed(chunk.chunk_size + chunk.lookahead)
     inputs = {
         "x": torch.zeros(2, num_features, model.config.feature_dim),
         "summary": torch.zeros(1, 2, encoder.summary_size),
@@ -157,6 +158,7 @@ def streaming_graphs(model: Transducer, chunk: ChunkConfig, about: dict[str, str
         "rnn_hidden_size": encoder.convolution_size,
         "chunk_ms": chunk.chunk_ms,
         "left_chunks": chunk.left_chunks,
+        "lookahead_ms": chunk.lookahead_ms,
     }
     graph = Graph(
         "encoder",

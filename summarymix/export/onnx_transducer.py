@@ -76,7 +76,8 @@ class OnnxStreamingEncoder:
     takes_whole_chunks = True  # the graph cannot mask padding
 
     def __init__(self, path: Path, metadata: dict[str, str]) -> None:
-        self.chunk = ChunkConfig.from_ms(int(metadata["chunk_ms"]), int(metadata["left_chunks"]))
+        names = ("chunk_ms", "left_chunks", "lookahead_ms")  # older files have no look-ahead
+        self.chunk = ChunkConfig.from_ms(*(int(metadata.get(name, 0)) for name in names))
         self._sizes = {"sum": int(metadata["d_model"]), "cache": int(metadata["rnn_hidden_size"])}  # as in state.KINDS
         self._run = load_onnx(path)
 
@@ -88,9 +89,11 @@ class OnnxStreamingEncoder:
         """See :meth:`summarymix.encoder.base.Encoder.init_state`."""
         return {name: torch.zeros(batch_size, size) for name, size in self._sizes.items()}
 
-    def step(self, features: Tensor, state: State, lengths: Tensor | None = None) -> tuple[Tensor, State]:
+    def step(
+        self, features: Tensor, state: State, lengths: Tensor | None = None, lookahead: int = 0
+    ) -> tuple[Tensor, State]:
         """See :meth:`summarymix.encoder.base.Encoder.step`; all chunks are whole."""
-        assert lengths is None
+        assert (lengths, lookahead) == (None, self.chunk.lookahead)
         out, summary, convolution = self._run(features, *(tensor[None] for tensor in state.values()))
         return out, {"sum": summary[0], "cache": convolution[0]}
 

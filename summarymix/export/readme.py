@@ -11,7 +11,7 @@ def tail_seconds(chunk: ChunkConfig) -> float:
     """Seconds of silence after audio of any length that complete its last word: programs drop an incomplete chunk, and
     wait for one feature frame more than a chunk needs."""
     assert chunk.chunk_size is not None
-    return FRAME_SECONDS * (features_needed(chunk.chunk_size) + 1)
+    return FRAME_SECONDS * (features_needed(chunk.chunk_size + chunk.lookahead) + 1)
 
 
 def describe(name: str, format: str, chunk: ChunkConfig, fbank: FbankOptions, int8: bool) -> str:
@@ -38,7 +38,7 @@ def describe(name: str, format: str, chunk: ChunkConfig, fbank: FbankOptions, in
     if chunk.chunk_size is not None:
         values |= {
             "@TAIL@": f"{tail_seconds(chunk):.2f}",
-            "@SIZE@": str(features_needed(chunk.chunk_size)),
+            "@SIZE@": str(features_needed(chunk.chunk_size + chunk.lookahead)),
             "@SHIFT@": str(FEATURES_PER_FRAME * chunk.chunk_size),
             "@FRAMES@": str(chunk.chunk_size),
             "@RESET@": _RESET if chunk.left_chunks < 0 else "",
@@ -51,7 +51,7 @@ def describe(name: str, format: str, chunk: ChunkConfig, fbank: FbankOptions, in
 def _about(chunk: ChunkConfig) -> str:
     if chunk.chunk_size is None:
         return "it recognises whole recordings."
-    return f"it recognises streams, {chunk}. Both values are fixed in the files; export again to change them."
+    return f"it recognises streams, {chunk}. These values are fixed in the files; export again to change them."
 
 
 _STREAMING = """```bash

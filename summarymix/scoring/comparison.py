@@ -40,11 +40,13 @@ class ComparedSetting(NamedTuple):
     left_chunks: int
     method: str
     metric: Metric
+    lookahead_ms: int
 
     def title(self, with_method: bool) -> str:
         """A short name for tables and plots."""
         left = "" if self.left_chunks < 0 else f" ({self.left_chunks})"
-        name = f"{self.split} offline" if self.chunk_ms is None else f"{self.split} {self.chunk_ms} ms{left}"
+        ahead = f" + {self.lookahead_ms}" if self.lookahead_ms else ""
+        name = f"{self.split} offline" if self.chunk_ms is None else f"{self.split} {self.chunk_ms}{ahead} ms{left}"
         name += "" if self.metric == "wer" else f" {self.metric.upper()}"
         return f"{name} {self.method}" if with_method else name
 
@@ -190,7 +192,9 @@ class SeedComparison:
 
 
 def _setting(result: Result) -> ComparedSetting:
-    return ComparedSetting(result.split, result.chunk_ms, result.left_chunks, result.search, result.metric)
+    return ComparedSetting(
+        result.split, result.chunk_ms, result.left_chunks, result.search, result.metric, result.lookahead_ms
+    )
 
 
 def _chosen(experiment: Experiment) -> list[Result]:

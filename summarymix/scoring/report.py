@@ -78,7 +78,7 @@ def pivot(results: Sequence[Result], metrics: Sequence[Metric], markdown: bool =
     splits = sorted({result.split for result in results})
     rows: dict[tuple[Any, ...], dict[str, Result]] = {}
     for result in results:
-        key = (result.mode, result.search, result.chunk_ms, result.left_chunks, result.epoch, result.avg)
+        key = result.setting[2:]
         rows.setdefault(key, {})[result.split] = result
     cells = []
     for by_split in rows.values():

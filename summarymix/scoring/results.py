@@ -315,6 +315,7 @@ class Result:
     first_stable_ms: Sequence[float] | None = None
     final_ms: Sequence[float] | None = None
     changed_words: float | None = None  # per cent
+    lookahead_ms: int = 0
 
     @property
     def rate(self) -> float | None:
@@ -346,6 +347,7 @@ class Result:
             self.search,
             self.chunk_ms,
             self.left_chunks,
+            self.lookahead_ms,
             self.epoch,
             self.avg,
         )
@@ -404,9 +406,9 @@ def shown_metrics(results: Iterable[Result]) -> list[Metric]:
 def render_table(results: Sequence[Result], markdown: bool = False) -> str:
     """A table of results for the terminal or in Markdown, one row per setting.
 
-    Columns: split, method, mode, chunk (ms), left context (chunks), error rates (%), insertions, deletions,
-    substitutions, real-time factor, algorithmic latency (ms), state of a stream (KiB), epoch and avg. The units of the
-    errors, and insertions an hour in recordings without speech, have columns if they are needed.
+    Columns: split, method, mode, chunk and look-ahead (ms), left context (chunks), error rates (%), insertions,
+    deletions, substitutions, real-time factor, algorithmic latency (ms), state of a stream (KiB), epoch and avg. The
+    units of the errors, and insertions an hour in recordings without speech, have columns if they are needed.
     """
     metrics = shown_metrics(results)
     with_units = any(result.metric != "wer" for result in results)
@@ -453,7 +455,8 @@ def setting_cells(result: Result) -> list[str]:
     """Cells of a result for SETTING_COLUMNS."""
     if result.chunk_ms is None:
         return [result.mode, "–", "–"]
-    return [result.mode, f"{result.chunk_ms} ms", "unlimited" if result.left_chunks < 0 else str(result.left_chunks)]
+    chunk = f"{result.chunk_ms} + {result.lookahead_ms} ms" if result.lookahead_ms else f"{result.chunk_ms} ms"
+    return [result.mode, chunk, "unlimited" if result.left_chunks < 0 else str(result.left_chunks)]
 
 
 def stream_cells(result: Result) -> list[str]:

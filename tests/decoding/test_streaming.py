@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import chunk_configs
 from torch import Tensor
 
 from summarymix.chunking import ChunkConfig
@@ -49,22 +50,20 @@ def assert_same(one: Hypothesis, other: Hypothesis) -> None:
 
 @settings(max_examples=40)
 @given(
-    chunk_size=st.integers(1, 12),
-    left_chunks=st.sampled_from([-1, 0, 1, 2, 5]),
+    chunk=chunk_configs(12, 5),
     lengths=st.lists(st.integers(0, 200), min_size=1, max_size=6),
     num_streams=st.integers(1, 4),
     seed=st.integers(0, 1000),
 )
 def test_streams_that_come_and_go_equal_simulation(
     stateless_model: Transducer,
-    chunk_size: int,
-    left_chunks: int,
+    chunk: ChunkConfig,
     lengths: list[int],
     num_streams: int,
     seed: int,
 ) -> None:
     """Streams enter at random times as slots become free, their features arrive in blocks of random sizes."""
-    model, chunk, rng = stateless_model, ChunkConfig(chunk_size, left_chunks), random.Random(seed)
+    model, rng = stateless_model, random.Random(seed)
     features = make_features(lengths, seed)
     recognizer = make_recognizer(model, chunk, num_streams)
     waiting = list(range(len(features)))
@@ -75,7 +74,7 @@ def test_streams_that_come_and_go_equal_simulation(
             n = waiting.pop(0)
             running[n] = recognizer.open(), features[n]
         for n, (stream, rest) in list(running.items()):
-            size = rng.choice([0, 1, 5, 4 * chunk_size, 100])
+            size = rng.choice([0, 1, 5, 4 * (chunk.chunk_size or 1), 100])
             if not stream.finished:
                 stream.accept_features(rest[:size])
                 running[n] = stream, rest[size:]
@@ -93,11 +92,13 @@ def test_streams_that_come_and_go_equal_simulation(
 
 
 @pytest.mark.parametrize("chunk_size", [1, 4, 16])
-@pytest.mark.parametrize("left_chunks", [-1, 0, 2])
-def test_every_length_around_chunk_boundaries(any_model: Transducer, chunk_size: int, left_chunks: int) -> None:
+@pytest.mark.parametrize(("left_chunks", "lookahead"), [(-1, 0), (0, 0), (2, 0), (2, 1), (-1, 4)])
+def test_every_length_around_chunk_boundaries(
+    any_model: Transducer, chunk_size: int, left_chunks: int, lookahead: int
+) -> None:
     """Shorter than a frame, than a chunk, on a boundary, a feature before and after it."""
-    chunk = ChunkConfig(chunk_size, left_chunks)
-    boundaries = [features_needed(k * chunk_size) for k in (0, 1, 2, 3)]
+    chunk = ChunkConfig(chunk_size, left_chunks, min(lookahead, chunk_size))
+    boundaries = [features_needed(k * chunk_size + ahead) for k in (0, 1, 2, 3) for ahead in (0, chunk.lookahead)]
     lengths = sorted({max(b + d, 0) for b in boundaries for d in (-4, -1, 0, 1, 4)} | {0, 6, 7, 60})
     features = make_features(lengths)
     recognizer = make_recognizer(any_model, chunk, num_streams=5)
@@ -109,8 +110,9 @@ def test_every_length_around_chunk_boundaries(any_model: Transducer, chunk_size:
         assert_same(results[n], simulate(any_model, utterance, chunk))
 
 
-def test_simulation_of_a_ragged_batch_equals_streams(any_model: Transducer) -> None:
-    chunk = ChunkConfig(8, 2)
+@pytest.mark.parametrize("lookahead", [0, 3])
+def test_simulation_of_a_ragged_batch_equals_streams(any_model: Transducer, lookahead: int) -> None:
+    chunk = ChunkConfig(8, 2, lookahead)
     features = make_features([150, 3, 90, 200, 35, 0])
     lengths = torch.tensor([f.size(0) for f in features])
     padded = torch.nn.utils.rnn.pad_sequence(features, batch_first=True, padding_value=50.0)

@@ -21,7 +21,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         shared = shared.parent
 
     def make(encoder: str, format: str, chunk: ChunkConfig) -> Path:
-        folder = shared / f"exported-{encoder}-{format}-{chunk.chunk_size}-{chunk.left_chunks}"
+        folder = shared / f"exported-{encoder}-{format}-{chunk.chunk_size}-{chunk.left_chunks}-{chunk.lookahead}"
         with FileLock(f"{folder}.lock"):
             if not folder.exists():
                 int8 = (encoder, format) == ("conformer", "onnx-streaming")

@@ -25,7 +25,7 @@ from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.export.onnx_transducer import OnnxTransducer
 from summarymix.scoring.results import read_recogs, read_results
 
-RING, WHOLE = ChunkConfig(8, 2), ChunkConfig()
+RING, AHEAD, WHOLE = ChunkConfig(8, 2), ChunkConfig(8, 2, 4), ChunkConfig()
 
 
 def decode(model, features: list[torch.Tensor]) -> list[Hypothesis]:
@@ -52,8 +52,8 @@ def test_streams_are_recognised_alike_with_a_tail_that_makes_whole_chunks(export
 
 @pytest.mark.parametrize("format", ["onnx", "onnx-streaming"])
 def test_recogniser_of_exported_files(exported, format: str, tmp_path: Path) -> None:
-    """Files alone are enough: tokens, features and chunk size are in the folder."""
-    chunk = WHOLE if format == "onnx" else RING
+    """Files alone are enough: tokens, features, chunk size and look-ahead are in the folder."""
+    chunk = WHOLE if format == "onnx" else AHEAD
     folder = exported("conformer", format, chunk)
     recognizer = summarymix.load(folder)
     model = make_model("conformer")
@@ -61,6 +61,7 @@ def test_recogniser_of_exported_files(exported, format: str, tmp_path: Path) -> 
     trained = Recognizer(model, TOKENIZER, FbankExtractor(FBANK))
     audio, mode = make_audio(3.3), "offline" if format == "onnx" else "streaming"
     options = {"mode": mode, "chunk_ms": chunk.chunk_ms, "left_chunks": chunk.left_chunks}
+    options["lookahead_ms"] = chunk.lookahead_ms
     expected = trained.transcribe(audio, **options)
     found = recognizer.transcribe(audio, mode=mode)
     assert len(found.words) > 5
@@ -69,7 +70,7 @@ def test_recogniser_of_exported_files(exported, format: str, tmp_path: Path) -> 
     with pytest.raises(ValueError, match="the model was exported with"):
         recognizer.transcribe(audio, mode="streaming", chunk_ms=640)
     if format == "onnx-streaming":
-        with pytest.raises(ValueError, match="offline: the model was exported with chunk 320 ms"):
+        with pytest.raises(ValueError, match=r"offline: the model was exported with .* look-ahead 160 ms"):
             recognizer.transcribe(audio, mode="offline")
         stream = recognizer.stream()
         segments = [segment for block in np.split(audio, 11) for segment in stream.accept(block)] + stream.finish()

@@ -54,7 +54,13 @@ class StreamSetting(NamedTuple):
 
     def key(self) -> dict[str, Any]:
         """Fields for the JSON file."""
-        return {"config": self.name, "chunk_ms": self.chunk.chunk_ms, "left_chunks": self.chunk.left_chunks}
+        chunk = self.chunk
+        return {
+            "config": self.name,
+            "chunk_ms": chunk.chunk_ms,
+            "left_chunks": chunk.left_chunks,
+            "lookahead_ms": chunk.lookahead_ms,
+        }
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_epoch_options(parser)
     option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes in ms (640)")
     option("--left-chunks", type=int, nargs="+", default=[-1], help="left contexts in chunks, -1: unlimited (-1)")
+    option("--lookahead-ms", type=int, nargs="+", default=[0], help="look-aheads in ms (0)")
     option(
         "--parts",
         nargs="+",
@@ -86,8 +93,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     models = load_models(args)
     settings, left_out = [], []
-    for name, ms, left in product(models, args.chunk_ms, args.left_chunks):
-        setting = StreamSetting(name, ChunkConfig.from_ms(ms, left))
+    for name, *values in product(models, args.chunk_ms, args.left_chunks, args.lookahead_ms):
+        setting = StreamSetting(name, ChunkConfig.from_ms(*values))
         try:
             make_recognizer(models[name], setting.chunk, 1)
             settings.append(setting)
@@ -154,9 +161,10 @@ def count_streams(model: Model, setting: StreamSetting, args: argparse.Namespace
 
 
 def label(result: dict[str, Any]) -> list[str]:
-    """Cells of configuration, chunk and left context."""
+    """Cells of configuration, chunk with its look-ahead, and left context."""
     left = "unlimited" if result["left_chunks"] < 0 else str(result["left_chunks"])
-    return [result["config"], f"{result['chunk_ms']} ms", left]
+    ahead = f" + {result['lookahead_ms']}" if result.get("lookahead_ms") else ""  # unknown to older files
+    return [result["config"], f"{result['chunk_ms']}{ahead} ms", left]
 
 
 LABEL = ["configuration", "chunk", "left context"]
