@@ -2,9 +2,13 @@
 
 A split is a folder of shards. A shard is ``cuts.NNNNNN.jsonl.gz`` and a tar file for each kind of data, such as
 ``features.NNNNNN.tar``. lhotse's ``CutSet.from_shar`` reads cuts and data from front to back. Training here does not:
-cuts carry the location of their data in the tar files, batches are drawn from the cuts alone, as from any manifest, and
-a batch's bytes are fetched when it is loaded. So batches are the same as without Shar, memory does not grow with the
-shuffle buffer, and a process reads only the batches that it trains on, also after resuming.
+cuts carry the location of their data in the tar files, batches are drawn from the index of the cuts, as from any
+manifest, and a batch's bytes are fetched when it is loaded.
+
+So batches are the same as without Shar, every cut comes once an epoch for any number of processes, a process reads only
+the batches that it trains on, also after resuming, and no shuffle buffer takes memory. Reading from front to back would
+only save requests, whose latency does not limit training: those of a batch are in flight together, over connections
+that stay open, and workers read ahead.
 """
 
 import gzip
@@ -12,7 +16,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -26,9 +30,10 @@ from lhotse.shar.utils import fill_shar_placeholder
 from lhotse.utils import fastcopy
 from tqdm import tqdm
 
+from summarymix.data.cuts import parts
 from summarymix.data.manifests import CutSource, cuts_path, read_cuts, write_manifest
 from summarymix.data.names import check_name
-from summarymix.data.remote_files import read_bytes
+from summarymix.data.remote_files import AT_A_TIME, Span, read_bytes, read_many
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.files import atomic_write, check_own, remove_own
 
@@ -105,7 +110,7 @@ def export_split(
     work_dir.rename(out_dir / split)
     shard_manifests = sorted(path.name for path in (out_dir / split).glob("cuts.*"))
     with atomic_write(index) as file:
-        json.dump({"fields": sorted(fields), "cuts": shard_manifests}, file, indent=1)
+        json.dump({"fields": sorted(fields), "fingerprint": fingerprint, "cuts": shard_manifests}, file, indent=1)
     with atomic_write(done) as file:
         file.write(fingerprint)
     for stale in out_dir.glob(f".{split}-{'?' * len(fingerprint)}.part"):
@@ -119,7 +124,7 @@ def index_location(base: str, split: str) -> str:
 
 
 def read_shar(base: str, split: str, field: Field) -> "SharCuts":
-    """Open the cuts of a split lazily, with the locations of one kind of data; :func:`with_data` reads the data.
+    """Open the cuts of a split lazily, with the locations of one kind of data; :func:`read_data` reads the data.
 
     Args:
         base: folder or URL with the output of :func:`export_split`.
@@ -132,35 +137,51 @@ def read_shar(base: str, split: str, field: Field) -> "SharCuts":
     """
     location = index_location(base, split)
     try:
-        index = json.loads(read_bytes(location))
+        content = read_bytes(location)
     except OSError as error:
         raise FileNotFoundError(
             f"No Shar index {location} ({error}): make it with local/export_shar.py, or correct --data.shar_dir or the "
             "names of the splits"
         ) from error
+    index = json.loads(content)
     if field not in index["fields"]:
         option = {"recording": "--data.on_the_fly true", "features": "--data.on_the_fly false"}[field]
         raise ValueError(
             f"{location} has no {field}, only {', '.join(index['fields'])}: {option} needs an export with --{field}"
         )
-    return SharCuts(f"{base}/{split}", tuple(index["cuts"]), field)
+    checksum = hashlib.blake2b(content, digest_size=8).hexdigest()
+    return SharCuts(f"{base}/{split}", tuple(index["cuts"]), field, checksum)
 
 
-def with_data(cut: Cut) -> Cut:
-    """Read the data of a cut from :func:`read_shar` into memory; any other cut is returned unchanged.
+def read_data(cuts: Iterable[Cut]) -> "Contents":
+    """Read the data of cuts from :func:`read_shar`, several at a time; errors are raised by :func:`with_data`."""
+    places = {place: None for cut in cuts for part in parts(cut) if (place := place_in_shar(part))}
+    contents = read_many([Span(place.tar, place.offset, place.size) for place in places])
+    return dict(zip(places, contents, strict=True))
+
+
+def with_data(cut: Cut, contents: "Contents") -> Cut:
+    """A cut from :func:`read_shar` with its data in memory; any other cut is returned unchanged.
+
+    Args:
+        cut: the cut.
+        contents: result of :func:`read_data` for this cut and others.
 
     Raises:
-        OSError: the data cannot be read.
+        OSError: the data could not be read.
     """
     if isinstance(cut, MixedCut):
-        return fastcopy(cut, tracks=[fastcopy(track, cut=with_data(track.cut)) for track in cut.tracks])
+        return fastcopy(cut, tracks=[fastcopy(track, cut=with_data(track.cut, contents)) for track in cut.tracks])
     place = place_in_shar(cut)
     if place is None:
         return cut
+    content = contents[place]
+    if isinstance(content, Exception):
+        raise content
     manifest = getattr(cut, place.field)
     # A copy, because lhotse fills in the bytes in place.
     manifest = fastcopy(manifest, sources=[fastcopy(manifest.sources[0])]) if place.is_audio else fastcopy(manifest)
-    fill_shar_placeholder(manifest, read_bytes(place.tar, place.offset, place.size), place.tar + place.suffix)
+    fill_shar_placeholder(manifest, content, place.tar + place.suffix)
     return fastcopy(cut, **{place.field: manifest})
 
 
@@ -183,6 +204,10 @@ class Place:
         return f"{self.tar}, byte {self.offset}"
 
 
+Contents = Mapping[Place, bytes | Exception]
+"""The data at places of tar files, or why they could not be read."""
+
+
 def place_in_shar(cut: Cut) -> Place | None:
     """The location of the data of a cut from :func:`read_shar`; None for any other cut."""
     return (cut.custom or {}).get(_PLACE)
@@ -195,17 +220,19 @@ class SharCuts(CutSource):
     folder: str
     shards: tuple[str, ...]
     field: Field
+    checksum: str
 
     def mark(self) -> str:
-        """A checksum of the shards' cuts; their data may be terabytes."""
-        checksum = hashlib.blake2b(digest_size=8)
-        for shard in self.shards:
-            checksum.update(read_bytes(f"{self.folder}/{shard}"))
-        return checksum.hexdigest()
+        """A checksum of the index, which holds the fingerprint of what was exported."""
+        return self.checksum
 
     def lines(self) -> Iterator[bytes]:
-        for shard in self.shards:
-            yield from gzip.decompress(read_bytes(f"{self.folder}/{shard}")).splitlines(keepends=True)
+        for begin in range(0, len(self.shards), AT_A_TIME):
+            shards = self.shards[begin : begin + AT_A_TIME]
+            for content in read_many([Span(f"{self.folder}/{shard}") for shard in shards]):
+                if isinstance(content, Exception):
+                    raise content
+                yield from gzip.decompress(content).splitlines(keepends=True)
 
     def parse(self, line: bytes) -> Cut:
         cut = super().parse(line)
