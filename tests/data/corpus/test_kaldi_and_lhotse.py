@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from lhotse import CutSet, RecordingSet, SupervisionSet
 from lhotse.kaldi import export_to_kaldi
+from manifest_cuts import load_cuts
 from tables import prepare_table
 
 from summarymix.data.corpus.base import Corpus
@@ -16,7 +17,7 @@ from summarymix.data.corpus.kaldi import read_kaldi_corpus
 from summarymix.data.corpus.lhotse_manifests import read_lhotse_corpus
 from summarymix.data.corpus.recordings import AudioFindings
 from summarymix.data.corpus.validate import validate_split
-from summarymix.data.extraction import ExtractionOptions, extract_split, load_cuts
+from summarymix.data.extraction import ExtractionOptions, extract_split
 
 
 @pytest.fixture

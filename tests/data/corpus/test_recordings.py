@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 from lhotse import Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from manifest_cuts import load_cuts
 
 from summarymix.data.corpus.kaldi import read_kaldi_corpus
 from summarymix.data.corpus.lhotse_manifests import read_lhotse_corpus
@@ -15,7 +16,7 @@ from summarymix.data.corpus.options import CorpusSource, prepare_corpus
 from summarymix.data.corpus.recordings import AudioFindings, open_files
 from summarymix.data.corpus.table import read_table_corpus
 from summarymix.data.corpus.validate import audio_problem, validate_split
-from summarymix.data.extraction import ExtractionOptions, extract_split, load_cuts
+from summarymix.data.extraction import ExtractionOptions, extract_split
 
 
 def noise(seconds: float, rate: int = 16000) -> np.ndarray:
