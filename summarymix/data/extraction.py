@@ -263,8 +263,8 @@ def _default_storage(name: str, hours: float) -> Storage:
     if hours < LARGE_HOURS:
         return "numpy_files"
     print(
-        f"{name}: {hours:,.0f} h, so its features go into compressed archives (--storage lilcom_chunky). Exact files, one "
-        "for each utterance (numpy_files), take three times as much room; none computes features in training"
+        f"{name}: {hours:,.0f} h, so its features go into compressed archives (--storage lilcom_chunky). Exact files, "
+        "one for each utterance (numpy_files), take three times as much room; none computes features in training"
     )
     return "lilcom_chunky"
 
