@@ -8,14 +8,12 @@ options reuses none, and the number of jobs does not affect the result.
 """
 
 import errno
-import gzip
 import hashlib
 import json
 import os
 import random
-import shutil
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -33,7 +31,7 @@ from tqdm import tqdm
 
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.lines import run_in_order
-from summarymix.data.manifests import cuts_path, manifest_path, write_manifest
+from summarymix.data.manifests import CutManifest, cuts_path, manifest_path, write_lines_packed, write_manifest
 from summarymix.data.names import file_name
 from summarymix.data.segments import CutLines, Cuts, check_visible, open_segments
 from summarymix.data.skipped import Skipped, SkippedItems
@@ -194,13 +192,13 @@ def _extract(
     random.Random(_ORDER_SEED).shuffle(order)
     count = -(-len(order) // options.shard_size)
 
-    def shard(number: int) -> _Shard:
+    def cuts_of(number: int) -> _Shard:
         begin = number * options.shard_size
         return _Shard(number, cuts, options.speeds, order[begin : begin + options.shard_size])
 
     if done.exists() and manifest.exists():
         find_name = partial(_shard_name, folder=Path.cwd(), options=options)
-        names = list(run_in_order(executor, find_name, map(shard, range(count)), _SHARDS_AHEAD))
+        names = list(run_in_order(executor, find_name, map(cuts_of, range(count)), _SHARDS_AHEAD))
         if done.read_text() == "\n".join(names) + "\n":
             remove_own(shard_dir, _SHARD_FILES)
             return SkippedItems.read(listing)
@@ -213,7 +211,7 @@ def _extract(
     num_values = seconds * options.fbank.sample_rate / options.fbank.shift * options.fbank.num_mel_bins
     check_disk_space(out_dir, num_values * _BYTES_PER_VALUE[storage], f"Storing the features of {split or prefix}")
     extract = partial(_extract_shard, folder=Path.cwd(), shard_dir=shard_dir, feature_dir=feature_dir, options=options)
-    found = run_in_order(executor, extract, map(shard, numbers), _SHARDS_AHEAD)
+    found = run_in_order(executor, extract, map(cuts_of, numbers), _SHARDS_AHEAD)
     bar = tqdm(zip(numbers, found, strict=True), f"{split or prefix}: shards", count, disable=None)
     names = [name for _, name in sorted(bar)]
     skipped = SkippedItems()
@@ -223,22 +221,12 @@ def _extract(
     if len(skipped) == len(order):
         remove_own(shard_dir, _SHARD_FILES)
         raise ValueError(f"No audio of {manifest} can be read; the reasons are in {listing}")
-    _join([shard_dir / f"{name}.jsonl.gz" for name in names], manifest)
+    shards = (CutManifest(shard_dir / f"{name}.jsonl.gz") for name in names)
+    write_lines_packed((line for shard in shards for line in shard.lines()), manifest)
     with atomic_write(done) as file:
         file.write("\n".join(names) + "\n")
     remove_own(shard_dir, _SHARD_FILES)
     return skipped
-
-
-def _join(parts: Iterable[Path], manifest: Path) -> None:
-    """Write a manifest of the lines of others."""
-    with (
-        atomic_write(manifest, "wb") as file,
-        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed,
-    ):
-        for part in parts:
-            with gzip.open(part) as lines:
-                shutil.copyfileobj(lines, packed)
 
 
 @dataclass(frozen=True)

@@ -65,13 +65,18 @@ def write_manifest(items: Iterable[_Item], path: Path) -> int:
     lhotse's own writers leave a partial file when they are killed, and their gzip header holds the time.
     This function writes whole files, and the same bytes for the same items.
     """
+    return write_lines_packed((json.dumps(item.to_dict(), ensure_ascii=False).encode() + b"\n" for item in items), path)
+
+
+def write_lines_packed(lines: Iterable[bytes], path: Path) -> int:
+    """Write the lines of a manifest to ``path`` and return their number."""
     count = 0
     with (
         atomic_write(path, "wb") as file,
         gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed,
     ):
-        for item in items:
-            packed.write(json.dumps(item.to_dict(), ensure_ascii=False).encode() + b"\n")
+        for line in lines:
+            packed.write(line)
             count += 1
     return count
 
