@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +32,12 @@ class CutSource(ABC):
     @abstractmethod
     def lines(self) -> Iterator[bytes]:
         """Iterate over the lines, each a cut."""
+
+    def blocks(self, size: int) -> Iterator[list[bytes]]:
+        """Iterate over ``size`` lines at a time."""
+        lines = self.lines()
+        while block := list(islice(lines, size)):
+            yield block
 
     def parse(self, line: bytes) -> Cut:
         """Parse a line."""

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +31,8 @@ from lhotse.utils import fastcopy
 from tqdm import tqdm
 
 from summarymix.data.cuts import parts
-from summarymix.data.manifests import CutSource, cuts_path, read_cuts, write_manifest
+from summarymix.data.lines import run_in_order
+from summarymix.data.manifests import CutManifest, CutSource, check_manifest, cuts_path, write_manifest
 from summarymix.data.names import check_name
 from summarymix.data.remote_files import AT_A_TIME, Span, read_bytes, read_many
 from summarymix.data.skipped import Skipped, SkippedItems
@@ -41,6 +42,9 @@ Field = Literal["features", "recording"]
 
 # Key in a cut's custom data for the tar file and bytes of its features or audio.
 _PLACE = "shar"
+
+# Shards whose cuts are read ahead for the processes.
+_SHARDS_AHEAD = 100
 
 # Files of a split's folder, and of one that is being written.
 _FILES = r"(cuts|features|recording)\.\d{6}\.(jsonl\.gz|tar)|\.\d{6}\.(tsv|part)|\..*\.part"
@@ -77,32 +81,30 @@ def export_split(
         ValueError: a cut lacks the data to export, or no cut is left.
         FileExistsError: the split's folder has files that are not from an export.
     """
-    manifest, out_dir = cuts_path(manifest_dir, prefix, split), Path(out_dir)
+    manifest, out_dir = check_manifest(cuts_path(manifest_dir, prefix, split)), Path(out_dir)
     index, listing = out_dir / f"{split}.json", out_dir / f"skipped-{split}-shar.tsv"
-    cuts = list(read_cuts(manifest))
-    for field in fields:
-        if lacking := next((cut for cut in cuts if not getattr(cut, f"has_{field}")), None):
-            raise ValueError(f"The cut {lacking.id} of {manifest} has no {field}: add the data, or set --{field} none")
     # With the modification time, because recomputed features may have the same manifest.
-    settings = json.dumps([fields, shard_size, manifest.stat().st_mtime_ns]).encode()
-    fingerprint = hashlib.sha256(settings + manifest.read_bytes()).hexdigest()[:16]
+    checksum = hashlib.sha256(json.dumps([fields, shard_size, manifest.stat().st_mtime_ns]).encode())
+    with open(manifest, "rb") as file:
+        for block in iter(partial(file.read, 1 << 20), b""):
+            checksum.update(block)
+    fingerprint = checksum.hexdigest()[:16]
     done = out_dir / f".{split}.done"
     if index.exists() and done.exists() and done.read_text() == fingerprint:
         return SkippedItems.read(listing)
 
     check_own(out_dir / split, _FILES)
     work_dir = out_dir / f".{split}-{fingerprint}.part"
-    shards = [cuts[i : i + shard_size] for i in range(0, len(cuts), shard_size)]
-    work = partial(_export_shard, folder=work_dir, fields=fields)
-    names = [f"{i:06d}" for i in range(len(shards))]
-    for _ in tqdm(executor.map(work, names, shards), f"{split}: shards", len(shards), disable=None):
-        pass
+    work = partial(_export_shard, manifest=manifest, folder=work_dir, fields=fields)
+    shards = enumerate(CutManifest(manifest).blocks(shard_size))
+    counts = list(tqdm(run_in_order(executor, work, shards, _SHARDS_AHEAD), f"{split}: shards", disable=None))
+    names = [f"{number:06d}" for number in range(len(counts))]
     skipped = SkippedItems()
     for name in names:
         skipped.extend(SkippedItems.read(work_dir / f".{name}.tsv").items)
         (work_dir / f".{name}.tsv").unlink()
     skipped.write(listing)
-    if len(skipped) == len(cuts):
+    if len(skipped) == sum(counts):
         raise ValueError(f"No cut of {manifest} can be read; the reasons are in {listing}")
     done.unlink(missing_ok=True)
     index.unlink(missing_ok=True)
@@ -241,10 +243,17 @@ class SharCuts(CutSource):
         return cut
 
 
-def _export_shard(name: str, cuts: Sequence[Cut], folder: Path, fields: dict[Field, str]) -> None:
-    manifest, listing = folder / f"cuts.{name}.jsonl.gz", folder / f".{name}.tsv"
+def _export_shard(shard: tuple[int, list[bytes]], manifest: Path, folder: Path, fields: dict[Field, str]) -> int:
+    """Write a shard, unless that is done, of lines of the manifest, and return their number."""
+    number, lines = shard
+    name = f"{number:06d}"
+    packed, listing = folder / f"cuts.{name}.jsonl.gz", folder / f".{name}.tsv"
     if listing.exists():
-        return
+        return len(lines)
+    cuts = [CutManifest(manifest).parse(line) for line in lines]
+    for field in fields:
+        if lacking := next((cut for cut in cuts if not getattr(cut, f"has_{field}")), None):
+            raise ValueError(f"The cut {lacking.id} of {manifest} has no {field}: add the data, or set --{field} none")
     partial_dir = folder / f".{name}.part"
     remove_own(partial_dir, _FILES)
     partial_dir.mkdir(parents=True)
@@ -265,13 +274,12 @@ def _export_shard(name: str, cuts: Sequence[Cut], folder: Path, fields: dict[Fie
             writer.write(whole)
     if len(skipped) < len(cuts):
         places = {field: _places(partial_dir / f"{field}.{name}.tar") for field in fields}
-        write_manifest(
-            (_with_places(cut, places) for cut in CutSet.from_jsonl_lazy(partial_dir / manifest.name)), manifest
-        )
+        write_manifest((_with_places(cut, places) for cut in CutSet.from_jsonl_lazy(partial_dir / packed.name)), packed)
         for field in fields:
             os.replace(partial_dir / f"{field}.{name}.tar", folder / f"{field}.{name}.tar")
     remove_own(partial_dir, _FILES)
     skipped.write(listing)  # last, because it marks the shard as complete
+    return len(lines)
 
 
 def _places(tar: Path) -> dict[str, list[Any]]:

@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import sys
+import tracemalloc
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import pytest
 from batch_cases import assert_same, config_for, tiny_cuts, train_data
 from lhotse import CutSet
 from lhotse.shar import SharWriter
+from lhotse.utils import fastcopy
 from server import serve
 
-from summarymix.data import remote_files
+from summarymix.data import remote_files, shar
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.loading import Batch
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
@@ -129,6 +131,21 @@ def test_result_does_not_depend_on_jobs_or_interruption(prepare, tmp_path: Path,
     assert len(written) == 54
     assert len(contents(tmp_path / "killed")) == 2 * 2 + 2
     assert len(list(read_shar(str(tmp_path / "killed"), "train", "features"))) == 10
+
+
+def test_memory_does_not_grow_with_the_corpus(prepare, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(shar, "_SHARDS_AHEAD", 1)
+    fbank = prepare(count=1)
+    manifest = cuts_path(fbank, "tiny", "train")
+    (cut,) = tiny_cuts(fbank)
+    peaks = []
+    for count in (75, 75, 600):  # the first fills caches
+        write_manifest([fastcopy(cut, id=f"{cut.id}-{i}") for i in range(count)], manifest)
+        tracemalloc.start()
+        export(fbank, tmp_path / "shar", shard_size=25)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.5 * peaks[1]
 
 
 def test_unreadable_cuts_are_left_out_and_listed(prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Set
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import compress, islice
+from itertools import compress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol
@@ -16,7 +16,6 @@ import lhotse.qa
 import numpy as np
 from lhotse import Recording
 from lhotse.cut import Cut
-from lhotse.serialization import decode_json_line, deserialize_item
 from numpy.typing import NDArray
 
 from summarymix.data.audio_file import open_audio
@@ -87,7 +86,9 @@ def validate_split(
     source = CutManifest(manifest)
     cuts = _Columns()
     with ProcessPoolExecutor(num_jobs) as processes:
-        for block in run_in_order(processes, _columns, _blocks(source), _BLOCKS_AHEAD * num_jobs):
+        for block in run_in_order(
+            processes, partial(_columns, source), source.blocks(_BLOCK), _BLOCKS_AHEAD * num_jobs
+        ):
             cuts.extend(block)
     bad = np.array(cuts.bad, bool)
     bad_files = _bad_files(source, cuts, num_jobs, measured)
@@ -151,16 +152,10 @@ class _Columns:
         self.speakers.update(block.speakers)
 
 
-def _blocks(source: CutManifest) -> Iterator[list[bytes]]:
-    lines = source.lines()
-    while block := list(islice(lines, _BLOCK)):
-        yield block
-
-
-def _columns(lines: list[bytes]) -> _Columns:
+def _columns(source: CutManifest, lines: list[bytes]) -> _Columns:
     columns = _Columns()
     for line in lines:
-        columns.append(deserialize_item(decode_json_line(line.decode())))
+        columns.append(source.parse(line))
     return columns
 
 
