@@ -54,10 +54,10 @@ def read_bytes(location: str, offset: int = 0, size: int | None = None) -> bytes
 
 
 def read_many(spans: Sequence[Span]) -> list[bytes | Exception]:
-    """Read several spans, :data:`AT_A_TIME` at a time; for one that cannot be read, return the error."""
-    if not spans:
-        return []
-    with ThreadPoolExecutor(min(AT_A_TIME, len(spans))) as threads:
+    """Read several spans, remote ones :data:`AT_A_TIME` at a time; for one that cannot be read, return the error."""
+    if not any(is_remote(span.location) for span in spans):
+        return list(map(_try_to_read, spans))  # on a disk, threads would only cost time
+    with ThreadPoolExecutor(AT_A_TIME) as threads:
         return list(threads.map(_try_to_read, spans))
 
 
