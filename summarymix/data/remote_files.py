@@ -18,7 +18,7 @@ from urllib3.exceptions import HTTPError
 _PAUSES = (1.0, 5.0, 25.0)
 
 # Requests in flight of one process.
-AT_A_TIME = 16
+AT_A_TIME = 32
 
 
 class Span(NamedTuple):
