@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from summarymix.cli import clear_errors
-from summarymix.data.extraction import ExtractionOptions, Storage, extract_noise, extract_split
+from summarymix.data.extraction import LARGE_HOURS, ExtractionOptions, Storage, extract_noise, extract_split
 from summarymix.data.features import FbankOptions, FeatureBackend
 from summarymix.data.manifests import add_split_options
 from summarymix.data.skipped import SkippedItems
@@ -59,7 +59,10 @@ def main() -> None:
     add_split_options(parser, "data/manifests")
     parser.add_argument("--out-dir", type=Path, default=Path("data/fbank"))
     parser.add_argument(
-        "--storage", choices=get_args(Storage), default="numpy_files", help="none: compute features in training"
+        "--storage",
+        choices=get_args(Storage),
+        help="none: compute features in training (default: lilcom_chunky for splits of more than "
+        f"{LARGE_HOURS} hours, otherwise numpy_files)",
     )
     parser.add_argument("--backend", choices=get_args(FeatureBackend), default="lhotse")
     parser.add_argument("--sample-rate", type=int, default=16000, help="Hz; other audio is resampled")

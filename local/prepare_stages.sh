@@ -20,7 +20,7 @@ data_dir=data
 sample_rate=16000
 num_mel_bins=80
 speed_perturb=
-storage=numpy_files
+storage=
 feature_backend=lhotse
 disjoint_speakers=false
 vocab_size=500
@@ -43,6 +43,7 @@ Stages of every recipe: 2 features, 3 validation, 4 tokens, 5 noise, 6 Shar. Opt
   --speed-perturb 0.9,1.1     add copies of the training splits at these speeds; "" for none
   --storage S                 numpy_files: features on disk, 0.12 GB per hour; lilcom_chunky: compressed to a third of
                               that, needs "pip install lilcom"; none: computed in training, with --data.on-the-fly true
+                              (default: lilcom_chunky for splits of more than 1000 hours, otherwise numpy_files)
   --feature-backend B         lhotse, kaldifeat or kaldi-native-fbank
   --disjoint-speakers true    fail if two splits share a speaker, instead of a warning
   --model-type T              kind of tokens: unigram, bpe or char
@@ -71,7 +72,7 @@ prepare_stages() {
   check_names "$prefix" $train $eval
   local options=(--manifest-dir "$manifests" --out-dir "$fbank" --nj "$nj")
   [ -z "$dask_scheduler" ] || options+=(--executor dask --dask-scheduler "$dask_scheduler")
-  local features=(--storage "$storage" --backend "$feature_backend")
+  local features=(${storage:+--storage "$storage"} --backend "$feature_backend")
   features+=(--sample-rate "$sample_rate" --num-mel-bins "$num_mel_bins")
 
   if stage 2 "Features" "$fbank/.$prefix.done" "${features[*]} --speed-perturb $speed_perturb"; then

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from summarymix.cli import clear_errors
 from summarymix.data.corpus.measured import read_measured
-from summarymix.data.corpus.validate import duration_statistics, speaker_overlap, validate_split
-from summarymix.data.manifests import add_split_options, cuts_path, read_cuts
+from summarymix.data.corpus.validate import duration_statistics, shared_speakers, validate_split
+from summarymix.data.manifests import add_split_options
 
 
 def main() -> None:
@@ -25,20 +25,20 @@ def main() -> None:
         help="folder with the findings of the manifest stage; files that have not changed since are not read again",
     )
     parser.add_argument("--disjoint-speakers", action="store_true", help="fail if two splits share a speaker")
-    parser.add_argument("--nj", type=int, default=4, help="files to open at a time")
+    parser.add_argument("--nj", type=int, default=4, help="processes, and files to open at a time")
     args = parser.parse_args()
 
     measured = read_measured(args.audio_dir)
-    splits = {}
+    speakers = {}
     for split in args.splits:
-        skipped = validate_split(args.manifest_dir, args.prefix, split, args.nj, measured)
-        splits[split] = list(read_cuts(cuts_path(args.manifest_dir, args.prefix, split)))
-        print(f"{split}: {duration_statistics(splits[split])}")
-        if len(skipped):
+        found = validate_split(args.manifest_dir, args.prefix, split, args.nj, measured)
+        speakers[split] = found.speakers
+        print(f"{split}: {duration_statistics(found.seconds)}")
+        if len(found.skipped):
             listing = args.manifest_dir / f"skipped-{args.prefix}-{split}-validate.tsv"
-            print(f"{split}: {skipped.summary()}; see {listing}")
-    for (a, b), speakers in speaker_overlap(splits).items():
-        message = f"{a} and {b} share {len(speakers)} speakers: {', '.join(speakers[:10])}"
+            print(f"{split}: {found.skipped.summary()}; see {listing}")
+    for (a, b), shared in shared_speakers(speakers).items():
+        message = f"{a} and {b} share {len(shared)} speakers: {', '.join(shared[:10])}"
         if args.disjoint_speakers:
             sys.exit(f"{message}. Move each speaker's utterances to one split")
         print(f"Warning: {message}")

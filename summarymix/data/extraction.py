@@ -8,16 +8,14 @@ options reuses none, and the number of jobs does not affect the result.
 """
 
 import errno
-import gzip
 import hashlib
 import json
 import os
 import random
-import shutil
-import socket
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -25,15 +23,17 @@ from typing import Literal
 import lhotse
 import numpy as np
 import torch
-from lhotse import CutSet, Features, RecordingSet, SupervisionSet
+from lhotse import Features, RecordingSet
 from lhotse.cut import Cut
 from lhotse.features.io import FeaturesWriter, get_writer
 from lhotse.utils import fastcopy, is_module_available
 from tqdm import tqdm
 
 from summarymix.data.features import FbankExtractor, FbankOptions
-from summarymix.data.manifests import cuts_path, manifest_path, write_manifest
+from summarymix.data.lines import run_in_order
+from summarymix.data.manifests import CutManifest, cuts_path, manifest_path, write_lines_packed, write_manifest
 from summarymix.data.names import file_name
+from summarymix.data.segments import CutLines, Cuts, check_visible, open_segments
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.files import atomic_write, check_disk_space, check_own, remove_own
 
@@ -42,8 +42,14 @@ Storage = Literal["numpy_files", "lilcom_chunky", "none"]
 # The value for lilcom is measured on speech.
 _BYTES_PER_VALUE: dict[Storage, float] = {"numpy_files": 4, "lilcom_chunky": 1.2, "none": 0}
 
-# Files of a shard, also of one whose writing was interrupted.
-_SHARD_FILES = r"\.?\d{5}-[0-9a-f]{16}\.(jsonl\.gz|tsv)(\.[0-9a-f]+\.part)?"
+LARGE_HOURS = 1000
+"""Hours of audio, without copies, from which a disk should not have a file for each cut."""
+
+# Files of a shard and of the cuts' copies, also those whose writing was interrupted.
+_SHARD_FILES = r"\.?(\d{5,}-[0-9a-f]{16}\.(jsonl\.gz|tsv)|cuts|[0-9a-f]{16}|\w+\.(jsonl|npy))(\.[0-9a-f]+\.part)?"
+
+# Shards that wait for a worker, more than any cluster has workers.
+_SHARDS_AHEAD = 4000
 
 # Errors of the disk, which concern all cuts.
 _DISK_ERRORS = {
@@ -67,27 +73,12 @@ class ExtractionOptions:
     """Options for making the cuts of a split."""
 
     fbank: FbankOptions = field(default_factory=FbankOptions)
-    storage: Storage = "numpy_files"
-    """One exact file per cut; lhotse's compressed archives (lossy, needs lilcom); or none, for features on the fly."""
+    storage: Storage | None = None
+    """One exact file per cut; lhotse's compressed archives (lossy, needs lilcom); or none, for features on the fly.
+    By default archives above LARGE_HOURS, otherwise files."""
     speeds: tuple[float, ...] = ()
     """Speeds of additional copies, such as 0.9 and 1.1."""
     shard_size: int = 250
-
-
-def load_cuts(manifest_dir: Path, prefix: str, split: str) -> CutSet:
-    """Load a cut for each supervision in ``{prefix}_{recordings,supervisions}_{split}.jsonl.gz``, with the same id.
-
-    Raises:
-        FileNotFoundError: one of the manifests is missing.
-    """
-    paths = [manifest_path(manifest_dir, prefix, kind, split) for kind in ("recordings", "supervisions")]
-    for path in paths:
-        if not path.is_file():
-            raise FileNotFoundError(f"No manifest {path}: run ./prepare.sh from the manifest stage on")
-    cuts = CutSet.from_manifests(
-        recordings=RecordingSet.from_jsonl(paths[0]), supervisions=SupervisionSet.from_jsonl(paths[1])
-    )
-    return cuts.trim_to_supervisions(keep_overlapping=False).map(_with_id_of_supervision).to_eager()
 
 
 def noise_windows(manifest_dir: Path, prefix: str, parts: Sequence[str], seconds: float) -> list[Cut]:
@@ -134,7 +125,18 @@ def extract_split(
         ImportError: the storage needs a package that is not installed.
         OSError: the disk has too little free space, or another file is in the way.
     """
-    return _extract(load_cuts(manifest_dir, prefix, split), out_dir, prefix, split, options, executor)
+    recordings, supervisions = (
+        manifest_path(manifest_dir, prefix, kind, split) for kind in ("recordings", "supervisions")
+    )
+    for path in (recordings, supervisions):
+        if not path.is_file():
+            raise FileNotFoundError(f"No manifest {path}: run ./prepare.sh from the manifest stage on")
+
+    def open_cuts(folder: Path) -> tuple[Cuts, float]:
+        cuts = open_segments(recordings, supervisions, folder, executor)
+        return cuts, cuts.seconds
+
+    return _extract(open_cuts, out_dir, prefix, split, options, executor)
 
 
 def extract_noise(
@@ -150,98 +152,137 @@ def extract_noise(
 
     Unreadable windows are listed in ``{out_dir}/skipped-{prefix}-audio.tsv``.
     """
-    return _extract(noise_windows(manifest_dir, prefix, parts, seconds), out_dir, prefix, None, options, executor)
+    windows = sorted(noise_windows(manifest_dir, prefix, parts, seconds), key=lambda window: window.id)
+
+    def open_cuts(folder: Path) -> tuple[Cuts, float]:
+        seconds = sum(window.duration for window in windows)
+        return CutLines.write(windows, folder.absolute() / "windows.jsonl"), seconds
+
+    return _extract(open_cuts, out_dir, prefix, None, options, executor)
 
 
 def _extract(
-    cuts: Iterable[Cut], out_dir: Path, prefix: str, split: str | None, options: ExtractionOptions, executor: Executor
+    open_cuts: Callable[[Path], tuple[Cuts, float]],
+    out_dir: Path,
+    prefix: str,
+    split: str | None,
+    options: ExtractionOptions,
+    executor: Executor,
 ) -> SkippedItems:
-    if options.storage == "lilcom_chunky" and not is_module_available("lilcom"):
-        raise ImportError("--storage lilcom_chunky needs the package lilcom: pip install lilcom, or use numpy_files")
+    """Make a manifest and its features.
+
+    Args:
+        open_cuts: opens the cuts in the order of their ids, with a folder for what this needs; returns them with their
+            duration in seconds. They are pickled for each shard.
+    """
     out_dir = Path(out_dir)
-    cuts = _in_order(cuts, options.speeds)
-    shards = [cuts[i : i + options.shard_size] for i in range(0, len(cuts), options.shard_size)]
     manifest = cuts_path(out_dir, prefix, split)
     listing = out_dir / f"skipped-{prefix}{f'-{split}' if split else ''}-audio.tsv"
     suffix = f"_{split}" if split else ""
     shard_dir, feature_dir = out_dir / f"{prefix}_shards{suffix}", out_dir / f"{prefix}_feats{suffix}"
     done = out_dir / f".{prefix}-{split or 'cuts'}.done"
-    names = [f"{i:05d}-{_fingerprint(shard, options)}" for i, shard in enumerate(shards)]
-    everything = "\n".join(names) + "\n"
-    if done.exists() and done.read_text() == everything and manifest.exists():
-        return SkippedItems.read(listing)
-
     check_own(shard_dir, _SHARD_FILES)
-    done.unlink(missing_ok=True)
-    seconds = sum(
-        cut.duration
-        for name, shard in zip(names, shards, strict=True)
-        if not (shard_dir / f"{name}.jsonl.gz").exists()
-        for cut in shard
-    )
-    num_values = seconds * options.fbank.sample_rate / options.fbank.shift * options.fbank.num_mel_bins
-    check_disk_space(
-        out_dir, num_values * _BYTES_PER_VALUE[options.storage], f"Storing the features of {split or prefix}"
-    )
     shard_dir.mkdir(parents=True, exist_ok=True)
-    work = partial(_extract_shard, folder=Path.cwd(), shard_dir=shard_dir, feature_dir=feature_dir, options=options)
-    for _ in tqdm(executor.map(work, names, shards), f"{split or prefix}: shards", len(shards), disable=None):
-        pass
+    cuts, seconds = open_cuts(shard_dir / "cuts")
+    storage = options.storage or _default_storage(split or prefix, seconds / 3600)
+    if storage == "lilcom_chunky" and not is_module_available("lilcom"):
+        raise ImportError("--storage lilcom_chunky needs the package lilcom: pip install lilcom, or use numpy_files")
+    options = replace(options, storage=storage)
+    order = array("i", range(len(cuts) * (1 + len(options.speeds))))
+    random.Random(_ORDER_SEED).shuffle(order)
+    count = -(-len(order) // options.shard_size)
+
+    def cuts_of(number: int) -> _Shard:
+        begin = number * options.shard_size
+        return _Shard(number, cuts, options.speeds, order[begin : begin + options.shard_size])
+
+    if done.exists() and manifest.exists():
+        find_name = partial(_shard_name, folder=Path.cwd(), options=options)
+        names = list(run_in_order(executor, find_name, map(cuts_of, range(count)), _SHARDS_AHEAD))
+        if done.read_text() == "\n".join(names) + "\n":
+            remove_own(shard_dir, _SHARD_FILES)
+            return SkippedItems.read(listing)
+    done.unlink(missing_ok=True)
+    # Shards of an interrupted run are only checked, and last, so that work on features begins at once.
+    written = {int(path.name.split("-")[0]) for path in shard_dir.glob("[0-9]*.jsonl.gz")}
+    numbers = sorted(range(count), key=written.__contains__)
+    seconds *= 1 + sum(1 / speed for speed in options.speeds)
+    seconds *= sum(number not in written for number in numbers) / max(count, 1)
+    num_values = seconds * options.fbank.sample_rate / options.fbank.shift * options.fbank.num_mel_bins
+    check_disk_space(out_dir, num_values * _BYTES_PER_VALUE[storage], f"Storing the features of {split or prefix}")
+    extract = partial(_extract_shard, folder=Path.cwd(), shard_dir=shard_dir, feature_dir=feature_dir, options=options)
+    found = run_in_order(executor, extract, map(cuts_of, numbers), _SHARDS_AHEAD)
+    bar = tqdm(zip(numbers, found, strict=True), f"{split or prefix}: shards", count, disable=None)
+    names = [name for _, name in sorted(bar)]
     skipped = SkippedItems()
     for name in names:
         skipped.extend(SkippedItems.read(shard_dir / f"{name}.tsv").items)
     skipped.write(listing)
-    if len(skipped) == len(cuts):
+    if len(skipped) == len(order):
         remove_own(shard_dir, _SHARD_FILES)
         raise ValueError(f"No audio of {manifest} can be read; the reasons are in {listing}")
-    with (
-        atomic_write(manifest, "wb") as file,
-        gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed,
-    ):
-        for name in names:
-            with gzip.open(shard_dir / f"{name}.jsonl.gz") as shard_file:
-                shutil.copyfileobj(shard_file, packed)
+    shards = (CutManifest(shard_dir / f"{name}.jsonl.gz") for name in names)
+    write_lines_packed((line for shard in shards for line in shard.lines()), manifest)
     with atomic_write(done) as file:
-        file.write(everything)
+        file.write("\n".join(names) + "\n")
     remove_own(shard_dir, _SHARD_FILES)
     return skipped
 
 
-def _with_id_of_supervision(cut: Cut) -> Cut:
-    return fastcopy(cut, id=cut.supervisions[0].id)
+@dataclass(frozen=True)
+class _Shard:
+    """Some of the cuts of a split and of their copies, which are made where they are needed."""
+
+    number: int
+    originals: Cuts  # of the whole split
+    speeds: Sequence[float]
+    chosen: Sequence[int]  # original i is number i; at the k-th speed it is number i + k * len(originals)
+
+    def cuts(self) -> list[Cut]:
+        """The cuts of this shard."""
+        return [self._cut(*divmod(number, len(self.originals))) for number in self.chosen]
+
+    def _cut(self, copy: int, number: int) -> Cut:
+        cut = self.originals[number]
+        return cut.perturb_speed(self.speeds[copy - 1]) if copy else cut
 
 
-def _in_order(cuts: Iterable[Cut], speeds: Sequence[float]) -> list[Cut]:
-    # Sorted first, because corpora are listed in file-system order.
-    originals = sorted(cuts, key=lambda cut: cut.id)
-    copies = originals + [cut.perturb_speed(speed) for speed in speeds for cut in originals]
-    random.Random(_ORDER_SEED).shuffle(copies)
-    return copies
+def _default_storage(name: str, hours: float) -> Storage:
+    if hours < LARGE_HOURS:
+        return "numpy_files"
+    print(
+        f"{name}: {hours:,.0f} h, so its features go into compressed archives (--storage lilcom_chunky). Exact files, "
+        "one for each utterance (numpy_files), take three times as much room; none computes features in training"
+    )
+    return "lilcom_chunky"
 
 
-def _fingerprint(cuts: Sequence[Cut], options: ExtractionOptions) -> str:
+def _shard_name(shard: _Shard, folder: Path, options: ExtractionOptions) -> str:
+    return f"{shard.number:05d}-{_fingerprint(shard.cuts(), folder, options)}"
+
+
+def _fingerprint(cuts: Sequence[Cut], folder: Path, options: ExtractionOptions) -> str:
     digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
     for cut in cuts:
         digest.update(json.dumps(cut.to_dict(), sort_keys=True).encode())
         for source in cut.recording.sources:
-            if source.type == "file" and os.path.exists(source.source):
-                stat = os.stat(source.source)
+            if source.type == "file" and os.path.exists(folder / source.source):
+                stat = os.stat(folder / source.source)
                 digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
     return digest.hexdigest()[:16]
 
 
-def _extract_shard(
-    name: str, cuts: Sequence[Cut], folder: Path, shard_dir: Path, feature_dir: Path, options: ExtractionOptions
-) -> None:
-    """Compute one shard. Paths are relative to ``folder``, because a worker may have been started elsewhere."""
-    if not (folder / shard_dir).is_dir():
-        raise FileNotFoundError(
-            f"The worker on {socket.gethostname()} cannot find {folder / shard_dir}: use a disk that all workers mount "
-            "under the same path"
-        )
+def _extract_shard(shard: _Shard, folder: Path, shard_dir: Path, feature_dir: Path, options: ExtractionOptions) -> str:
+    """Compute one shard, if that is still to be done, and return the name of its files.
+
+    Paths are relative to ``folder``, because a worker may have been started elsewhere.
+    """
+    check_visible(folder / shard_dir)
+    cuts = shard.cuts()
+    name = f"{shard.number:05d}-{_fingerprint(cuts, folder, options)}"
     manifest = folder / shard_dir / f"{name}.jsonl.gz"
     if manifest.exists():
-        return
+        return name
     torch.set_num_threads(1)  # the shards run in parallel
     skipped = SkippedItems()
     kept: list[Cut] = []
@@ -249,7 +290,7 @@ def _extract_shard(
         kept = list(cuts)
     else:
         extractor = FbankExtractor(options.fbank)
-        archive = name.split("-")[0]  # without the fingerprint, so that it depends on the position only
+        archive = f"{shard.number:05d}"  # without the fingerprint, so that it depends on the position only
         storage_path = feature_dir if options.storage == "numpy_files" else feature_dir / archive
         (folder / storage_path).parent.mkdir(parents=True, exist_ok=True)
         with get_writer(options.storage)(str(folder / storage_path)) as writer:
@@ -273,6 +314,7 @@ def _extract_shard(
                     skipped.add(Skipped(cut.id, str(writer.storage_path), "unwritable features", f"{error}", remedy))
     skipped.write(folder / shard_dir / f"{name}.tsv")
     write_manifest(kept, manifest)
+    return name
 
 
 def _compute(cut: Cut, folder: Path, extractor: FbankExtractor) -> tuple[Cut, np.ndarray]:

@@ -4,8 +4,8 @@ It is made once, beside the manifest::
 
     data/fbank/mini_cuts_train.index/
         1a2b3c4d5e6f7a8b/          the manifest's content
-            cuts.jsonl             lhotse's cuts, one a line, which can be read from any place
-            offset.npy …           a column for each number of a cut (COLUMNS)
+            cuts.jsonl, cuts.npy   lhotse's cuts, one a line, and where each begins
+            seconds.npy …          a column for each number of a cut (COLUMNS)
             tokens-0123456789ab/   columns that depend on the tokens (TOKEN_COLUMNS)
 
 Training selects, shuffles and divides cuts by these arrays alone, about 50 bytes a cut that all processes of a machine
@@ -15,7 +15,6 @@ share. lhotse parses a cut from its line when it is loaded.
 import errno
 import fcntl
 import hashlib
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
@@ -23,7 +22,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from lhotse.cut import Cut
@@ -33,6 +32,7 @@ from tqdm import tqdm
 from summarymix.data.config import DataConfig
 from summarymix.data.cut_filter import ctc_frames_needed
 from summarymix.data.cuts import has_no_speech, transcript
+from summarymix.data.lines import LineFile, id_hash, write_lines
 from summarymix.data.manifests import CutSource
 from summarymix.data.tokens import Tokenizer
 from summarymix.files import atomic_write, new_folder, remove_own
@@ -43,7 +43,7 @@ TOKEN_COLUMNS = {"tokens": "i4", "needed": "i4", "first": "i4", "last": "i4"}
 """Number of tokens, -1 if the transcript is missing; fewest encoder frames for them, -1 with an unknown character;
 first and last token, -1 without."""
 
-_FORMAT = "1"  # increase it when the columns or their meaning change
+_FORMAT = "2"  # increase it when the columns or their meaning change
 _CUTS_AT_A_TIME = 1000
 _FILES = r"cuts\.jsonl|\w+\.npy|tokens-[0-9a-f]+|\..*\.part"
 
@@ -60,19 +60,18 @@ class CutIndex:
     def __init__(self, folder: Path, tokens: str, source: CutSource) -> None:
         self._arguments = folder, tokens, source
         self._source = source
-        self._offset = np.load(folder / "offset.npy", mmap_mode="r")
         self._columns = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS}
         self._columns |= {name: np.load(folder / tokens / f"{name}.npy", mmap_mode="r") for name in TOKEN_COLUMNS}
-        self._file = open(folder / "cuts.jsonl", "rb", buffering=0)  # noqa: SIM115 - open as long as the index
+        self._lines = LineFile(folder / "cuts.jsonl")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return CutIndex, self._arguments
 
     def __len__(self) -> int:
-        return len(self._offset) - 1
+        return len(self._lines)
 
     def __getitem__(self, number: int) -> Cut:
-        return self._source.parse(_read_line(self._file, self._offset, number))
+        return self._source.parse(self._lines[number])
 
     def column(self, name: str) -> NDArray[Any]:
         """A column of COLUMNS or TOKEN_COLUMNS, one value a cut."""
@@ -196,7 +195,7 @@ def _make(
             _save(folder, columns, TOKEN_COLUMNS)
         return
     with _new_folder(place) as folder:
-        _copy_lines(source, folder)
+        write_lines(source.lines(), folder / "cuts.jsonl")
         columns = measure(folder)
         _save(folder, columns, COLUMNS)
         (folder / tokens).mkdir()
@@ -210,27 +209,12 @@ def _make(
                 remove_own(former, _FILES)
 
 
-def _copy_lines(source: CutSource, folder: Path) -> None:
-    """Write ``cuts.jsonl``, and the first byte of each line and the end as ``offset.npy``."""
-    offsets = [np.zeros(1, np.int64)]
-    with atomic_write(folder / "cuts.jsonl", "wb") as file:
-        lengths: list[int] = []
-        for line in source.lines():
-            file.write(line)
-            lengths.append(len(line))
-            if len(lengths) == 1 << 16:
-                offsets.append(offsets[-1][-1] + np.cumsum(lengths))
-                lengths.clear()
-    offsets.append(offsets[-1][-1] + np.cumsum(lengths, dtype=np.int64))
-    _save(folder, {"offset": np.concatenate(offsets)}, {"offset": "i8"})
-
-
 def _measure_all(
     folder: Path, source: CutSource, tokenizer: Tokenizer, location: str, executor: Executor | None
 ) -> dict[str, NDArray[Any]]:
     """All columns of the cuts in a folder."""
     work = partial(_measure, folder, source, tokenizer, location)
-    begins = range(0, len(np.load(folder / "offset.npy", mmap_mode="r")) - 1, _CUTS_AT_A_TIME)
+    begins = range(0, len(LineFile(folder / "cuts.jsonl")), _CUTS_AT_A_TIME)
     run: Callable[..., Any] = map if executor is None else executor.map
     # Shown after five seconds, in logs too, because training waits for it.
     bar = tqdm(run(work, begins), f"Index of {location} (once)", len(begins), unit="k cuts", delay=5, mininterval=5)
@@ -241,18 +225,17 @@ def _measure_all(
 
 def _measure(folder: Path, source: CutSource, tokenizer: Tokenizer, location: str, begin: int) -> list[NDArray[Any]]:
     """All columns of the next thousand cuts."""
-    offset = np.load(folder / "offset.npy", mmap_mode="r")
+    lines = LineFile(folder / "cuts.jsonl")
     rows = []
-    with open(folder / "cuts.jsonl", "rb") as file:
-        for number in range(begin, min(begin + _CUTS_AT_A_TIME, len(offset) - 1)):
-            try:
-                rows.append(_measure_cut(source.parse(_read_line(file, offset, number)), tokenizer))
-            except Exception as error:
-                message = str(error).split("[extra info]")[0].strip()
-                raise ValueError(
-                    f"{location}, line {number + 1}: not a cut that can be used ({type(error).__name__}: {message}). "
-                    "Make the manifest again with ./prepare.sh"
-                ) from error
+    for number in range(begin, min(begin + _CUTS_AT_A_TIME, len(lines))):
+        try:
+            rows.append(_measure_cut(source.parse(lines[number]), tokenizer))
+        except Exception as error:
+            message = str(error).split("[extra info]")[0].strip()
+            raise ValueError(
+                f"{location}, line {number + 1}: not a cut that can be used ({type(error).__name__}: {message}). "
+                "Make the manifest again with ./prepare.sh"
+            ) from error
     types = (COLUMNS | TOKEN_COLUMNS).values()
     return [np.array(values, dtype) for values, dtype in zip(zip(*rows, strict=True), types, strict=True)]
 
@@ -265,11 +248,7 @@ def _measure_cut(cut: Cut, tokenizer: Tokenizer) -> tuple[float, ...]:
     needed = -1 if tokenizer.unk_id in tokens else ctc_frames_needed(tokens)
     ends = (tokens[0], tokens[-1]) if tokens else (-1, -1)
     sample_rate = cut.sampling_rate if cut.has_recording or cut.has_features else 0
-    return cut.duration, frames, sample_rate, _id_hash(cut.id), count, needed, *ends
-
-
-def _id_hash(cut_id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(cut_id.encode(), digest_size=8).digest(), "big", signed=True)
+    return cut.duration, frames, sample_rate, id_hash(cut.id.encode()), count, needed, *ends
 
 
 def _first_repeated(ids: NDArray[np.int64]) -> int | None:
@@ -281,11 +260,6 @@ def _first_repeated(ids: NDArray[np.int64]) -> int | None:
 
 def _occurs_twice(cut_id: str, location: str) -> str:
     return f"The cut {cut_id} of {location} occurs twice: run local/validate_cuts.py"
-
-
-def _read_line(file: IO[bytes], offset: NDArray[np.int64], number: int) -> bytes:
-    begin, end = int(offset[number]), int(offset[number + 1])
-    return os.pread(file.fileno(), end - begin, begin)  # forked processes share a file's position
 
 
 def _save(folder: Path, columns: dict[str, NDArray[Any]], types: dict[str, str]) -> None:

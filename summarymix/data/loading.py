@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from summarymix.data.config import DataConfig
 from summarymix.data.cuts import parts, skipped_cut, transcript, utterances
 from summarymix.data.features import FbankExtractor
-from summarymix.data.shar import place_in_shar, with_data
+from summarymix.data.shar import Contents, place_in_shar, read_data, with_data
 from summarymix.data.silence import WhiteNoise
 from summarymix.data.skipped import Skipped, SkippedItems, separate
 from summarymix.data.tokens import Tokenizer
@@ -69,7 +69,9 @@ class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
             self._white_noise = WhiteNoise(self._extractor or FbankExtractor(config.fbank_options()))
 
     def __getitem__(self, cuts: CutSet) -> tuple[Batch, list[Skipped]]:
-        read, failures = separate(one for cut in cuts for one in self._load(cut))
+        chosen = list(cuts)  # cuts with noise are made while they are iterated over
+        contents = read_data(chosen)
+        read, failures = separate(one for cut in chosen for one in self._load(cut, contents))
         features = [matrix for _, matrix in read]
         texts = [transcript(cut, self._tokenizer) for cut, _ in read]
         batch = Batch(
@@ -84,18 +86,17 @@ class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
         )
         return batch, failures.items
 
-    def _load(self, cut: Cut) -> list[tuple[Cut, Tensor] | Skipped]:
+    def _load(self, cut: Cut, contents: Contents) -> list[tuple[Cut, Tensor] | Skipped]:
         """Load a cut and its features (T, F), or return its problem. Of joined utterances, the readable ones remain."""
         try:
-            return [(cut, self._features(cut))]
+            return [(cut, self._features(with_data(cut, contents)))]
         # The exception for a broken file depends on format and library; its message goes into the list.
         except Exception as error:
             joined = utterances(cut)
-            loaded = [one for part in joined for one in self._load(part)] if len(joined) > 1 else []
+            loaded = [one for part in joined for one in self._load(part, contents)] if len(joined) > 1 else []
             return loaded if any(isinstance(one, Skipped) for one in loaded) else [_unreadable(cut, error)]
 
     def _features(self, cut: Cut) -> Tensor:
-        cut = with_data(cut)
         if self._extractor is not None:
             if cut.sampling_rate != self._sample_rate:
                 cut = cut.resample(self._sample_rate)

@@ -6,6 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +32,12 @@ class CutSource(ABC):
     @abstractmethod
     def lines(self) -> Iterator[bytes]:
         """Iterate over the lines, each a cut."""
+
+    def blocks(self, size: int) -> Iterator[list[bytes]]:
+        """Iterate over ``size`` lines at a time."""
+        lines = self.lines()
+        while block := list(islice(lines, size)):
+            yield block
 
     def parse(self, line: bytes) -> Cut:
         """Parse a line."""
@@ -72,13 +79,18 @@ def write_manifest(items: Iterable[_Item], path: Path) -> int:
     lhotse's own writers leave a partial file when they are killed, and their gzip header holds the time.
     This function writes whole files, and the same bytes for the same items.
     """
+    return write_lines_packed((json.dumps(item.to_dict(), ensure_ascii=False).encode() + b"\n" for item in items), path)
+
+
+def write_lines_packed(lines: Iterable[bytes], path: Path) -> int:
+    """Write the lines of a manifest to ``path`` and return their number."""
     count = 0
     with (
         atomic_write(path, "wb") as file,
         gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=file, mtime=0) as packed,
     ):
-        for item in items:
-            packed.write(json.dumps(item.to_dict(), ensure_ascii=False).encode() + b"\n")
+        for line in lines:
+            packed.write(line)
             count += 1
     return count
 

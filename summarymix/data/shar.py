@@ -2,9 +2,13 @@
 
 A split is a folder of shards. A shard is ``cuts.NNNNNN.jsonl.gz`` and a tar file for each kind of data, such as
 ``features.NNNNNN.tar``. lhotse's ``CutSet.from_shar`` reads cuts and data from front to back. Training here does not:
-cuts carry the location of their data in the tar files, batches are drawn from the cuts alone, as from any manifest, and
-a batch's bytes are fetched when it is loaded. So batches are the same as without Shar, memory does not grow with the
-shuffle buffer, and a process reads only the batches that it trains on, also after resuming.
+cuts carry the location of their data in the tar files, batches are drawn from the index of the cuts, as from any
+manifest, and a batch's bytes are fetched when it is loaded.
+
+So batches are the same as without Shar, every cut comes once an epoch for any number of processes, a process reads only
+the batches that it trains on, also after resuming, and no shuffle buffer takes memory. Reading from front to back would
+only save requests, whose latency does not limit training: those of a batch are in flight together, over connections
+that stay open, and workers read ahead.
 """
 
 import gzip
@@ -12,7 +16,7 @@ import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -26,9 +30,11 @@ from lhotse.shar.utils import fill_shar_placeholder
 from lhotse.utils import fastcopy
 from tqdm import tqdm
 
-from summarymix.data.manifests import CutSource, cuts_path, read_cuts, write_manifest
+from summarymix.data.cuts import parts
+from summarymix.data.lines import run_in_order
+from summarymix.data.manifests import CutManifest, CutSource, check_manifest, cuts_path, write_manifest
 from summarymix.data.names import check_name
-from summarymix.data.remote_files import read_bytes
+from summarymix.data.remote_files import AT_A_TIME, Span, read_bytes, read_many
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.files import atomic_write, check_own, remove_own
 
@@ -36,6 +42,9 @@ Field = Literal["features", "recording"]
 
 # Key in a cut's custom data for the tar file and bytes of its features or audio.
 _PLACE = "shar"
+
+# Shards whose cuts are read ahead for the processes.
+_SHARDS_AHEAD = 100
 
 # Files of a split's folder, and of one that is being written.
 _FILES = r"(cuts|features|recording)\.\d{6}\.(jsonl\.gz|tar)|\.\d{6}\.(tsv|part)|\..*\.part"
@@ -72,32 +81,30 @@ def export_split(
         ValueError: a cut lacks the data to export, or no cut is left.
         FileExistsError: the split's folder has files that are not from an export.
     """
-    manifest, out_dir = cuts_path(manifest_dir, prefix, split), Path(out_dir)
+    manifest, out_dir = check_manifest(cuts_path(manifest_dir, prefix, split)), Path(out_dir)
     index, listing = out_dir / f"{split}.json", out_dir / f"skipped-{split}-shar.tsv"
-    cuts = list(read_cuts(manifest))
-    for field in fields:
-        if lacking := next((cut for cut in cuts if not getattr(cut, f"has_{field}")), None):
-            raise ValueError(f"The cut {lacking.id} of {manifest} has no {field}: add the data, or set --{field} none")
     # With the modification time, because recomputed features may have the same manifest.
-    settings = json.dumps([fields, shard_size, manifest.stat().st_mtime_ns]).encode()
-    fingerprint = hashlib.sha256(settings + manifest.read_bytes()).hexdigest()[:16]
+    checksum = hashlib.sha256(json.dumps([fields, shard_size, manifest.stat().st_mtime_ns]).encode())
+    with open(manifest, "rb") as file:
+        for block in iter(partial(file.read, 1 << 20), b""):
+            checksum.update(block)
+    fingerprint = checksum.hexdigest()[:16]
     done = out_dir / f".{split}.done"
     if index.exists() and done.exists() and done.read_text() == fingerprint:
         return SkippedItems.read(listing)
 
     check_own(out_dir / split, _FILES)
     work_dir = out_dir / f".{split}-{fingerprint}.part"
-    shards = [cuts[i : i + shard_size] for i in range(0, len(cuts), shard_size)]
-    work = partial(_export_shard, folder=work_dir, fields=fields)
-    names = [f"{i:06d}" for i in range(len(shards))]
-    for _ in tqdm(executor.map(work, names, shards), f"{split}: shards", len(shards), disable=None):
-        pass
+    work = partial(_export_shard, manifest=manifest, folder=work_dir, fields=fields)
+    shards = enumerate(CutManifest(manifest).blocks(shard_size))
+    counts = list(tqdm(run_in_order(executor, work, shards, _SHARDS_AHEAD), f"{split}: shards", disable=None))
+    names = [f"{number:06d}" for number in range(len(counts))]
     skipped = SkippedItems()
     for name in names:
         skipped.extend(SkippedItems.read(work_dir / f".{name}.tsv").items)
         (work_dir / f".{name}.tsv").unlink()
     skipped.write(listing)
-    if len(skipped) == len(cuts):
+    if len(skipped) == sum(counts):
         raise ValueError(f"No cut of {manifest} can be read; the reasons are in {listing}")
     done.unlink(missing_ok=True)
     index.unlink(missing_ok=True)
@@ -105,7 +112,7 @@ def export_split(
     work_dir.rename(out_dir / split)
     shard_manifests = sorted(path.name for path in (out_dir / split).glob("cuts.*"))
     with atomic_write(index) as file:
-        json.dump({"fields": sorted(fields), "cuts": shard_manifests}, file, indent=1)
+        json.dump({"fields": sorted(fields), "fingerprint": fingerprint, "cuts": shard_manifests}, file, indent=1)
     with atomic_write(done) as file:
         file.write(fingerprint)
     for stale in out_dir.glob(f".{split}-{'?' * len(fingerprint)}.part"):
@@ -119,7 +126,7 @@ def index_location(base: str, split: str) -> str:
 
 
 def read_shar(base: str, split: str, field: Field) -> "SharCuts":
-    """Open the cuts of a split lazily, with the locations of one kind of data; :func:`with_data` reads the data.
+    """Open the cuts of a split lazily, with the locations of one kind of data; :func:`read_data` reads the data.
 
     Args:
         base: folder or URL with the output of :func:`export_split`.
@@ -132,35 +139,51 @@ def read_shar(base: str, split: str, field: Field) -> "SharCuts":
     """
     location = index_location(base, split)
     try:
-        index = json.loads(read_bytes(location))
+        content = read_bytes(location)
     except OSError as error:
         raise FileNotFoundError(
             f"No Shar index {location} ({error}): make it with local/export_shar.py, or correct --data.shar_dir or the "
             "names of the splits"
         ) from error
+    index = json.loads(content)
     if field not in index["fields"]:
         option = {"recording": "--data.on_the_fly true", "features": "--data.on_the_fly false"}[field]
         raise ValueError(
             f"{location} has no {field}, only {', '.join(index['fields'])}: {option} needs an export with --{field}"
         )
-    return SharCuts(f"{base}/{split}", tuple(index["cuts"]), field)
+    checksum = hashlib.blake2b(content, digest_size=8).hexdigest()
+    return SharCuts(f"{base}/{split}", tuple(index["cuts"]), field, checksum)
 
 
-def with_data(cut: Cut) -> Cut:
-    """Read the data of a cut from :func:`read_shar` into memory; any other cut is returned unchanged.
+def read_data(cuts: Iterable[Cut]) -> "Contents":
+    """Read the data of cuts from :func:`read_shar`, several at a time; errors are raised by :func:`with_data`."""
+    places = {place: None for cut in cuts for part in parts(cut) if (place := place_in_shar(part))}
+    contents = read_many([Span(place.tar, place.offset, place.size) for place in places])
+    return dict(zip(places, contents, strict=True))
+
+
+def with_data(cut: Cut, contents: "Contents") -> Cut:
+    """A cut from :func:`read_shar` with its data in memory; any other cut is returned unchanged.
+
+    Args:
+        cut: the cut.
+        contents: result of :func:`read_data` for this cut and others.
 
     Raises:
-        OSError: the data cannot be read.
+        OSError: the data could not be read.
     """
     if isinstance(cut, MixedCut):
-        return fastcopy(cut, tracks=[fastcopy(track, cut=with_data(track.cut)) for track in cut.tracks])
+        return fastcopy(cut, tracks=[fastcopy(track, cut=with_data(track.cut, contents)) for track in cut.tracks])
     place = place_in_shar(cut)
     if place is None:
         return cut
+    content = contents[place]
+    if isinstance(content, Exception):
+        raise content
     manifest = getattr(cut, place.field)
     # A copy, because lhotse fills in the bytes in place.
     manifest = fastcopy(manifest, sources=[fastcopy(manifest.sources[0])]) if place.is_audio else fastcopy(manifest)
-    fill_shar_placeholder(manifest, read_bytes(place.tar, place.offset, place.size), place.tar + place.suffix)
+    fill_shar_placeholder(manifest, content, place.tar + place.suffix)
     return fastcopy(cut, **{place.field: manifest})
 
 
@@ -183,6 +206,10 @@ class Place:
         return f"{self.tar}, byte {self.offset}"
 
 
+Contents = Mapping[Place, bytes | Exception]
+"""The data at places of tar files, or why they could not be read."""
+
+
 def place_in_shar(cut: Cut) -> Place | None:
     """The location of the data of a cut from :func:`read_shar`; None for any other cut."""
     return (cut.custom or {}).get(_PLACE)
@@ -195,17 +222,19 @@ class SharCuts(CutSource):
     folder: str
     shards: tuple[str, ...]
     field: Field
+    checksum: str
 
     def mark(self) -> str:
-        """A checksum of the shards' cuts; their data may be terabytes."""
-        checksum = hashlib.blake2b(digest_size=8)
-        for shard in self.shards:
-            checksum.update(read_bytes(f"{self.folder}/{shard}"))
-        return checksum.hexdigest()
+        """A checksum of the index, which holds the fingerprint of what was exported."""
+        return self.checksum
 
     def lines(self) -> Iterator[bytes]:
-        for shard in self.shards:
-            yield from gzip.decompress(read_bytes(f"{self.folder}/{shard}")).splitlines(keepends=True)
+        for begin in range(0, len(self.shards), AT_A_TIME):
+            shards = self.shards[begin : begin + AT_A_TIME]
+            for content in read_many([Span(f"{self.folder}/{shard}") for shard in shards]):
+                if isinstance(content, Exception):
+                    raise content
+                yield from gzip.decompress(content).splitlines(keepends=True)
 
     def parse(self, line: bytes) -> Cut:
         cut = super().parse(line)
@@ -214,10 +243,17 @@ class SharCuts(CutSource):
         return cut
 
 
-def _export_shard(name: str, cuts: Sequence[Cut], folder: Path, fields: dict[Field, str]) -> None:
-    manifest, listing = folder / f"cuts.{name}.jsonl.gz", folder / f".{name}.tsv"
+def _export_shard(shard: tuple[int, list[bytes]], manifest: Path, folder: Path, fields: dict[Field, str]) -> int:
+    """Write a shard, unless that is done, of lines of the manifest, and return their number."""
+    number, lines = shard
+    name = f"{number:06d}"
+    packed, listing = folder / f"cuts.{name}.jsonl.gz", folder / f".{name}.tsv"
     if listing.exists():
-        return
+        return len(lines)
+    cuts = [CutManifest(manifest).parse(line) for line in lines]
+    for field in fields:
+        if lacking := next((cut for cut in cuts if not getattr(cut, f"has_{field}")), None):
+            raise ValueError(f"The cut {lacking.id} of {manifest} has no {field}: add the data, or set --{field} none")
     partial_dir = folder / f".{name}.part"
     remove_own(partial_dir, _FILES)
     partial_dir.mkdir(parents=True)
@@ -238,13 +274,12 @@ def _export_shard(name: str, cuts: Sequence[Cut], folder: Path, fields: dict[Fie
             writer.write(whole)
     if len(skipped) < len(cuts):
         places = {field: _places(partial_dir / f"{field}.{name}.tar") for field in fields}
-        write_manifest(
-            (_with_places(cut, places) for cut in CutSet.from_jsonl_lazy(partial_dir / manifest.name)), manifest
-        )
+        write_manifest((_with_places(cut, places) for cut in CutSet.from_jsonl_lazy(partial_dir / packed.name)), packed)
         for field in fields:
             os.replace(partial_dir / f"{field}.{name}.tar", folder / f"{field}.{name}.tar")
     remove_own(partial_dir, _FILES)
     skipped.write(listing)  # last, because it marks the shard as complete
+    return len(lines)
 
 
 def _places(tar: Path) -> dict[str, list[Any]]:

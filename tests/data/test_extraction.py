@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import soundfile
 from lhotse.features.io import NumpyFilesWriter
+from manifest_cuts import load_cuts
 from tables import prepare_table
 
 from summarymix.data import extraction
-from summarymix.data.extraction import ExtractionOptions, extract_split, load_cuts
+from summarymix.data.extraction import ExtractionOptions, extract_split
 from summarymix.data.manifests import cuts_path, read_cuts
 
 COMPUTE_FBANK = Path(__file__).parents[2] / "local" / "compute_fbank.py"
@@ -99,7 +100,9 @@ def test_workers_in_another_folder(manifests: Path, tmp_path: Path, monkeypatch)
 
 def test_workers_that_do_not_see_the_files_say_so(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"worker on .* cannot find .*use a disk that all workers"):
-        extraction._extract_shard("00000-x", [], tmp_path / "nope", Path("s"), Path("f"), ExtractionOptions())
+        extraction._extract_shard(
+            extraction._Shard(0, [], (), []), tmp_path / "nope", Path("s"), Path("f"), ExtractionOptions()
+        )
 
 
 def test_dask_gives_the_same_files(manifests: Path, tmp_path: Path, monkeypatch) -> None:
@@ -237,6 +240,23 @@ def test_lilcom_is_asked_for(manifests: Path, tmp_path: Path, monkeypatch) -> No
     monkeypatch.setattr(extraction, "is_module_available", lambda name: False)
     with pytest.raises(ImportError, match="needs the package lilcom: pip install lilcom, or use numpy_files"):
         extract(manifests, tmp_path / "fbank", storage="lilcom_chunky")
+
+
+def test_large_splits_are_compressed(manifests: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    chosen: list[str] = []
+    monkeypatch.setattr(extraction, "is_module_available", lambda name: chosen.append(name))
+    hours = sum(cut.duration for cut in load_cuts(manifests, "tiny", "train")) / 3600
+    monkeypatch.setattr(extraction, "LARGE_HOURS", 1.01 * hours)
+    extract(manifests, tmp_path / "fbank", speeds=(0.9,))
+    assert not chosen
+    assert not capsys.readouterr().out
+    monkeypatch.setattr(extraction, "LARGE_HOURS", 0.99 * hours)
+    with pytest.raises(ImportError, match="needs the package lilcom"):
+        extract(manifests, tmp_path / "fbank", speeds=(0.9,))
+    assert (
+        "train: 0 h, so its features go into compressed archives (--storage lilcom_chunky)" in capsys.readouterr().out
+    )
+    extract(manifests, tmp_path / "fbank", speeds=(0.9,), storage="none")
 
 
 def test_too_small_disk_is_found_out_before(manifests: Path, tmp_path: Path, monkeypatch) -> None:

@@ -178,7 +178,7 @@ def test_manifests_that_cannot_be_indexed_are_explained(prepare, tokenizer: Toke
 
 def test_a_cut_takes_few_bytes(prepare, tokenizer: Tokenizer) -> None:
     index = open_tiny(prepare(count=4), tokenizer)
-    columns = [index._offset, *index._columns.values()]
+    columns = [index._lines._offset, *index._columns.values()]
     assert all(isinstance(column, np.memmap) for column in columns)
     assert sum(column.itemsize for column in columns) <= 50
     assert isinstance(index[0], MonoCut)

@@ -1,5 +1,7 @@
 import json
+import multiprocessing
 import sys
+import tracemalloc
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,14 +10,15 @@ import pytest
 from batch_cases import assert_same, config_for, tiny_cuts, train_data
 from lhotse import CutSet
 from lhotse.shar import SharWriter
+from lhotse.utils import fastcopy
 from server import serve
 
-from summarymix.data import remote_files
+from summarymix.data import remote_files, shar
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.loading import Batch
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.noise import NoiseConfig
-from summarymix.data.shar import export_split, place_in_shar, read_shar, with_data
+from summarymix.data.shar import export_split, place_in_shar, read_data, read_shar, with_data
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
 from summarymix.encoder.subsampling import output_lengths
@@ -86,7 +89,9 @@ def test_lhotse_reads_it(prepare, tmp_path: Path) -> None:
     cuts = {cut.id: cut for cut in tiny_cuts(fbank)}
     theirs = list(CutSet.from_shar(in_dir=tmp_path / "shar" / "train"))
     assert [cut.id for cut in theirs] == list(cuts)
-    ours = [with_data(cut) for cut in read_shar(str(tmp_path / "shar"), "train", "features")]
+    stored = list(read_shar(str(tmp_path / "shar"), "train", "features"))
+    contents = read_data(stored)
+    ours = [with_data(cut, contents) for cut in stored]
     for cut, their, our in zip(cuts.values(), theirs, ours, strict=True):
         assert (their.load_features() == cut.load_features()).all()
         assert (our.load_features() == cut.load_features()).all()
@@ -126,6 +131,21 @@ def test_result_does_not_depend_on_jobs_or_interruption(prepare, tmp_path: Path,
     assert len(written) == 54
     assert len(contents(tmp_path / "killed")) == 2 * 2 + 2
     assert len(list(read_shar(str(tmp_path / "killed"), "train", "features"))) == 10
+
+
+def test_memory_does_not_grow_with_the_corpus(prepare, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(shar, "_SHARDS_AHEAD", 1)
+    fbank = prepare(count=1)
+    manifest = cuts_path(fbank, "tiny", "train")
+    (cut,) = tiny_cuts(fbank)
+    peaks = []
+    for count in (75, 75, 600):  # the first fills caches
+        write_manifest([fastcopy(cut, id=f"{cut.id}-{i}") for i in range(count)], manifest)
+        tracemalloc.start()
+        export(fbank, tmp_path / "shar", shard_size=25)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.5 * peaks[1]
 
 
 def test_unreadable_cuts_are_left_out_and_listed(prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -194,6 +214,61 @@ def test_remote_files(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(ImportError, match="s3fs"):
         remote_files.read_bytes("s3://bucket/file")
+
+
+def test_requests_share_a_few_connections_that_stay_open(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(range(200)))
+    with serve(tmp_path) as server:
+        server.delay = 0.01
+        for _ in range(2):
+            spans = [remote_files.Span(f"{server.url}/file", i, 1) for i in range(100)]
+            assert remote_files.read_many(spans) == [bytes([i]) for i in range(100)]
+        assert len(server.requests) == 200
+        assert 1 < server.most_in_flight <= remote_files.AT_A_TIME
+        assert (before := server.connections) <= remote_files.AT_A_TIME
+        with multiprocessing.get_context("fork").Pool(1) as pool:  # a forked process has its own
+            assert pool.apply(remote_files.read_bytes, (f"{server.url}/file", 3, 1)) == bytes([3])
+        assert server.connections == before + 1
+
+
+def test_a_request_that_fails_concerns_no_other(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(remote_files, "_PAUSES", (0.0, 0.0))
+    (tmp_path / "file").write_bytes(bytes(range(200)))
+    with serve(tmp_path) as server:
+        url = f"{server.url}/file"
+        server.drops = 2
+        assert remote_files.read_many([remote_files.Span(url, i, 1) for i in range(9)]) == [
+            bytes([i]) for i in range(9)
+        ]
+        assert server.drops == 0
+        server.drops = 3
+        with pytest.raises(OSError, match=r"/file: the connection broke \(Remote end closed connection"):
+            remote_files.read_bytes(url)
+        one, missing, short, other = remote_files.read_many(
+            [
+                remote_files.Span(url, 1, 1),
+                remote_files.Span(f"{server.url}/nope"),
+                remote_files.Span(url, 190, 20),
+                remote_files.Span(url, 2, 1),
+            ]
+        )
+        assert (one, other) == (bytes([1]), bytes([2]))
+        assert "404" in str(missing)
+        assert "ends before byte 210" in str(short)
+
+
+def test_one_missing_tar_fails_only_its_cuts(prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    fbank = prepare(count=20)
+    export(fbank, tmp_path / "shar", shard_size=1)
+    lost = tiny_cuts(fbank)[3].id
+    (tmp_path / "shar" / "train" / "features.000003.tar").unlink()
+    with serve(tmp_path) as server:
+        read = batches_of("train", fbank, tokenizer, f"{server.url}/shar", num_workers=2)
+    assert sorted(i for batch in read for i in batch.cut_ids) == sorted({c.id for c in tiny_cuts(fbank)} - {lost})
+    (item,) = SkippedItems.read(tmp_path / "exp" / "skipped-train-unreadable.tsv").items
+    assert item.id == lost
+    assert "404" in item.detail
+    assert "features.000003.tar, byte" in item.detail
 
 
 @pytest.mark.parametrize("split", ["..", ".", "--help", "a/b", ""])

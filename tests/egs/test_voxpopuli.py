@@ -14,8 +14,8 @@ import pytest
 import soundfile
 from lhotse import CutSet, RecordingSet, SupervisionSet
 from lhotse.recipes import voxpopuli
+from manifest_cuts import load_cuts
 
-from summarymix.data.extraction import load_cuts
 from summarymix.data.skipped import SkippedItems
 from summarymix.runs import load_model
 

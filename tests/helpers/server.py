@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,16 +18,44 @@ class Server:
     ranges: bool = True
     failures: int = 0  # number of next requests to answer with 503
     cut_short: int | None = None  # bytes after which the connection breaks
+    drops: int = 0  # number of next requests at which to close the connection without an answer
+    delay: float = 0  # seconds before each answer
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # path and range
+    connections: int = 0
+    in_flight: int = 0
+    most_in_flight: int = 0
 
 
 @contextmanager
 def serve(folder: Path) -> Iterator[Server]:
     """Serve ``folder`` on a free port."""
     server = Server()
+    lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # connections stay open
+        disable_nagle_algorithm = True
+
+        def setup(self) -> None:
+            super().setup()
+            with lock:
+                server.connections += 1
+
         def do_GET(self) -> None:
+            with lock:
+                server.in_flight += 1
+                server.most_in_flight = max(server.most_in_flight, server.in_flight)
+                dropped = server.drops > 0
+                server.drops -= dropped
+            time.sleep(server.delay)
+            with lock:
+                server.in_flight -= 1
+            if dropped:
+                self.close_connection = True
+            else:
+                self.answer()
+
+        def answer(self) -> None:
             wanted = self.headers.get("Range")
             server.requests.append((self.path, wanted))
             path = folder / self.path.lstrip("/")
@@ -55,6 +84,7 @@ def serve(folder: Path) -> Iterator[Server]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content[: server.cut_short])
+            self.close_connection |= server.cut_short is not None
 
         def log_message(self, *args: object) -> None:
             pass

@@ -170,6 +170,14 @@ def test_data(tmp_path: Path, monkeypatch, capsys) -> None:
         assert result["shared_bytes_per_cut"] <= 100
 
 
+def test_shar(tmp_path: Path, monkeypatch, capsys) -> None:
+    run = run_benchmark("shar --cuts 20 --batch 15 --seconds 1 --latency-ms 10 --rounds 2", tmp_path, monkeypatch)
+    assert "Shar, latency 10 ms, cuts of 1 s" in capsys.readouterr().out
+    one, together, _ = run["results"]["figures"].values()
+    assert len(one) == len(together) == 2
+    assert max(one) < min(100, together[1])  # of the second batch, whose connections are open
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

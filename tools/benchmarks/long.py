@@ -32,7 +32,7 @@ from benchmarks.record import Run, Table, add_legend, add_machine_options, panel
 from summarymix.chunking import ChunkConfig
 from summarymix.cli import add_epoch_options
 from summarymix.data.cuts import transcript
-from summarymix.data.shar import with_data
+from summarymix.data.shar import read_data, with_data
 from summarymix.decoding.evaluate import evaluation_data
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Recognizer
@@ -182,7 +182,7 @@ def join(
             if cut.id in skipped:
                 continue
             try:
-                samples = torch.from_numpy(with_data(cut).resample(sample_rate).load_audio()[0])
+                samples = torch.from_numpy(with_data(cut, read_data([cut])).resample(sample_rate).load_audio()[0])
             # The exception for a broken file depends on format and library.
             except Exception:
                 skipped.append(cut.id)

@@ -2,10 +2,15 @@
 
 import json
 import os
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from summarymix.data.lines import id_hash
 from summarymix.files import atomic_write
 
 _FILE = "measured.jsonl"
@@ -36,12 +41,37 @@ def write_measured(folder: Path, files: Mapping[str, Measured]) -> None:
         file.writelines(json.dumps([path, *measured]) + "\n" for path, measured in sorted(files.items()))
 
 
-def read_measured(folder: Path) -> dict[str, Measured]:
+class MeasuredFiles:
+    """The files of :func:`read_measured`, as arrays, because they may be many millions."""
+
+    def __init__(self, paths: NDArray[np.int64], values: NDArray[np.int64]) -> None:
+        """
+        Args:
+            paths: hashes of the paths.
+            values: a row with the values of :class:`Measured` for each path.
+        """
+        self._order = np.argsort(paths, kind="stable")
+        self._paths, self._values = paths[self._order], values
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def get(self, path: str) -> Measured | None:
+        """Return how preparation has found a file, or None."""
+        name = id_hash(path.encode())
+        place = int(np.searchsorted(self._paths, name, side="right")) - 1
+        return (
+            Measured(*self._values[self._order[place]].tolist()) if place >= 0 and self._paths[place] == name else None
+        )
+
+
+def read_measured(folder: Path) -> MeasuredFiles:
     """Read the files of all corpora with a folder in ``folder``."""
-    found: dict[str, Measured] = {}
+    paths, rows = array("q"), array("q")
     for listing in sorted(folder.glob(f"*/{_FILE}")):
         with open(listing, encoding="utf-8") as file:
             for line in file:
                 path, *values = json.loads(line)
-                found[path] = Measured(*values)
-    return found
+                paths.append(id_hash(path.encode()))
+                rows.extend(values)
+    return MeasuredFiles(np.asarray(paths), np.asarray(rows).reshape(len(paths), len(Measured._fields)))

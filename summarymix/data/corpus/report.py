@@ -98,11 +98,14 @@ def _guessed_kinds(corpus: Corpus) -> list[str]:
 
 
 def _shared_speakers(corpus: Corpus) -> list[str]:
-    supervisions = {split: [u.supervision for u in utterances] for split, utterances in corpus.splits().items()}
+    speakers = {
+        split: {u.supervision.speaker for u in utterances if u.supervision.speaker}
+        for split, utterances in corpus.splits().items()
+    }
     return [
         f"Warning: {a} and {b} share {len(shared)} speakers ({_some(shared)}): error rates will look better than for "
         "new speakers. Move each speaker's utterances to one split"
-        for (a, b), shared in shared_speakers(supervisions).items()
+        for (a, b), shared in shared_speakers(speakers).items()
     ]
 
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import soundfile
 from lhotse.cut import MonoCut
+from manifest_cuts import load_cuts
 
 from summarymix.data.corpus.base import Corpus, Row, gather, name_of
 from summarymix.data.corpus.recordings import AudioFindings, command_in, open_commands, open_files
 from summarymix.data.corpus.validate import audio_problem
 from summarymix.data.cuts import has_no_speech, transcript
-from summarymix.data.extraction import load_cuts
 from summarymix.data.skipped import SkippedItems
 
 

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 from lhotse import AudioSource, Recording
+from manifest_cuts import load_cuts
 
 from summarymix.data.corpus.base import Corpus, Row, gather
 from summarymix.data.corpus.recordings import AudioFindings
 from summarymix.data.corpus.splits import fill_splits
-from summarymix.data.extraction import load_cuts
 
 
 def corpus_of(spoken: list[tuple[str | None, str, float, str | None]]) -> Corpus:

@@ -1,4 +1,5 @@
 import os
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from lhotse.utils import fastcopy
 from summarymix.data.audio_file import open_audio
 from summarymix.data.corpus import validate
 from summarymix.data.corpus.measured import read_measured
-from summarymix.data.corpus.validate import audio_problem, duration_statistics, speaker_overlap, validate_split
+from summarymix.data.corpus.validate import audio_problem, duration_statistics, shared_speakers, validate_split
 from summarymix.data.cuts import NO_SPEECH
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.skipped import SkippedItems
@@ -19,7 +20,7 @@ from summarymix.data.skipped import SkippedItems
 def test_good_data_stays(prepare) -> None:
     fbank = prepare(speeds=(0.9,))
     before = cuts_path(fbank, "tiny", "train").read_bytes()
-    assert len(validate_split(fbank, "tiny", "train")) == 0
+    assert len(validate_split(fbank, "tiny", "train").skipped) == 0
     assert cuts_path(fbank, "tiny", "train").read_bytes() == before
 
 
@@ -37,7 +38,7 @@ def test_bad_cuts_are_taken_out_and_stay_listed(prepare) -> None:
     cuts.append(cuts[10])
     write_manifest(cuts, path)
 
-    skipped = validate_split(fbank, "tiny", "train", num_jobs=2)
+    skipped = validate_split(fbank, "tiny", "train", num_jobs=2).skipped
     assert skipped.counts == {"bad audio": 4, "empty transcript": 1, "inconsistent manifest": 1, "duplicate id": 1}
     detail = {item.id: item.detail for item in skipped.items}
     assert "no such file" in detail[cuts[0].id]
@@ -46,7 +47,7 @@ def test_bad_cuts_are_taken_out_and_stay_listed(prepare) -> None:
     assert "sample rate 22050 Hz instead of 16000" in detail[cuts[3].id]
     assert [cut.id for cut in read_cuts(path)] == [cut.id for cut in cuts[6:40]]
 
-    again = validate_split(fbank, "tiny", "train")
+    again = validate_split(fbank, "tiny", "train").skipped
     assert {item.id for item in again.items} == {cut.id for cut in cuts[:6]}
     assert len(SkippedItems.read(fbank / "skipped-tiny-train-validate.tsv")) == 6
 
@@ -59,7 +60,7 @@ def test_recordings_without_speech_stay(prepare) -> None:
         cut.supervisions[0].text = ""
     cuts[0].supervisions[0].custom = NO_SPEECH
     write_manifest(cuts, path)
-    assert [item.id for item in validate_split(fbank, "tiny", "train").items] == [cuts[1].id]
+    assert [item.id for item in validate_split(fbank, "tiny", "train").skipped.items] == [cuts[1].id]
 
 
 def test_nothing_left_keeps_the_manifest(prepare) -> None:
@@ -93,30 +94,72 @@ def test_only_files_that_have_changed_since_preparation_are_read_again(
     assert len(measured) == 6
     opened: list[str] = []
     monkeypatch.setattr(validate, "open_audio", lambda path: opened.append(path) or open_audio(path))
-    assert len(validate_split(fbank, "tiny", "train", measured=measured)) == 0
+    assert len(validate_split(fbank, "tiny", "train", measured=measured).skipped) == 0
     assert not opened
-    first, second, third = sorted(measured)[:3]
+    first, second, third = sorted(
+        cut.recording.sources[0].source for cut in read_cuts(cuts_path(fbank, "tiny", "train"))
+    )[:6:2]
     soundfile.write(first, soundfile.read(first)[0][:-1], 16000)
     Path(second).unlink()
     os.utime(third)
-    skipped = validate_split(fbank, "tiny", "train", measured=measured)
+    skipped = validate_split(fbank, "tiny", "train", measured=measured).skipped
     assert set(opened) == {first, third}  # the second is gone
     assert {item.id.split("_")[0] for item in skipped.items} == {Path(first).stem, Path(second).stem}
-    other = measured[third]._replace(num_samples=1)
+    other = measured.get(third)._replace(num_samples=1)
     recording = Recording.from_file(third)
     assert audio_problem(recording, {third: other}) is None  # as the file is, not as the list says
     assert third in opened[-1]
 
 
 def test_speakers_in_two_splits(prepare) -> None:
-    cuts = list(read_cuts(cuts_path(prepare(), "tiny", "train")))
-    by_speaker = {f"s{i}": [cut for cut in cuts if cut.supervisions[0].speaker == f"s{i}"] for i in range(4)}
-    a, b = by_speaker["s0"] + by_speaker["s1"], by_speaker["s1"] + by_speaker["s2"]
-    assert speaker_overlap({"a": a, "b": b, "c": by_speaker["s3"]}) == {("a", "b"): ["s1"]}
+    fbank = prepare()
+    path = cuts_path(fbank, "tiny", "train")
+    cuts = list(read_cuts(path))
+    for cut in cuts:
+        if cut.supervisions[0].speaker == "s3":
+            cut.supervisions[0].text = ""  # is removed, and the speaker with it
+    write_manifest(cuts, path)
+    speakers = validate_split(fbank, "tiny", "train").speakers
+    assert speakers == {"s0", "s1", "s2"}
+    assert shared_speakers({"a": speakers, "b": {"s2", "s1", "s3"}, "c": {"s3"}}) == {
+        ("a", "b"): ["s1", "s2"],
+        ("b", "c"): ["s3"],
+    }
 
 
 def test_statistics(prepare) -> None:
-    cuts = list(read_cuts(cuts_path(prepare(), "tiny", "train")))
-    text = duration_statistics(cuts)
+    fbank = prepare()
+    cuts = list(read_cuts(cuts_path(fbank, "tiny", "train")))
+    text = duration_statistics(validate_split(fbank, "tiny", "train").seconds)
     assert text.startswith(f"40 utterances, {sum(cut.duration for cut in cuts) / 3600:.2f} h")
     assert f"100%: {max(cut.duration for cut in cuts):.1f}" in text
+
+
+def test_of_several_cuts_with_one_id_the_first_good_one_stays(prepare) -> None:
+    fbank = prepare(count=3)
+    path = cuts_path(fbank, "tiny", "train")
+    bad, good, other = (fastcopy(cut, id="same") for cut in read_cuts(path))
+    bad.supervisions[0].text = ""
+    write_manifest([bad, good, other, bad], path)
+    skipped = validate_split(fbank, "tiny", "train").skipped
+    assert [(item.reason, item.detail) for item in skipped.items] == [
+        ("empty transcript", ""),
+        ("duplicate id", "occurs 4 times, the first is kept"),
+        ("duplicate id", "occurs 4 times, the first is kept"),
+    ]
+    assert list(read_cuts(path)) == [good]
+
+
+def test_memory_does_not_grow_with_the_corpus(prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validate, "_BLOCK", 20)
+    fbank = prepare(count=1)
+    path = cuts_path(fbank, "tiny", "train")
+    (cut,) = read_cuts(path)
+    peaks = []
+    for count in (200, 200, 1600):  # the first fills caches
+        write_manifest([fastcopy(cut, id=f"{cut.id}-{i}") for i in range(count)], path)
+        tracemalloc.start()
+        assert len(validate_split(fbank, "tiny", "train").seconds) == count
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] - peaks[1] < 1400 * 100  # bytes a cut
