@@ -77,7 +77,7 @@ def test_from_a_folder_of_recordings_to_error_rates(tmp_path: Path) -> None:
     )
     assert "dev and test were taken from train by speakers" in told
     assert "40 mel bins at 8000 Hz" in told
-    assert "1 audio files have no row in the table" in told
+    assert "1 audio files belong to no utterance" in told
 
     sizes = {"num-layers": 1, "dim": 16, "feedforward-dim": 16, "summary-dim": 16}
     small = " ".join(f"--model.conformer.{name} {size}" for name, size in sizes.items()) + " --data.max-duration 100"
