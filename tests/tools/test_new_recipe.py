@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import lhotse_trees as trees
 import numpy as np
 import pytest
 import soundfile
@@ -16,6 +17,7 @@ from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment
 
 from summarymix.cli import parse_config
 from summarymix.data.corpus.base import Utterance
+from summarymix.data.corpus.lhotse_recipes import LhotseRecipe
 from summarymix.data.corpus.options import CorpusSource
 from summarymix.data.manifests import cuts_path, read_cuts
 from summarymix.data.skipped import SkippedItems
@@ -59,6 +61,14 @@ def write_corpus(folder: Path) -> CorpusSource:
 SKIPPED = {"missing audio": 1, "duplicate audio": 1, "empty transcript": 1, "several channels": 1}
 
 
+SIZES = {"num-layers": 1, "dim": 16, "feedforward-dim": 16, "summary-dim": 16}
+SMALL = " ".join(f"--model.conformer.{name} {size}" for name, size in SIZES.items())
+TINY = (
+    *("--train-options", f"{SMALL} --average-period 1 --data.num-workers 0 --data.max-duration 100"),
+    *("--chunk-ms", "640", "--num-epochs", "1", "--prepare-options", "--nj 1 --speed-perturb 1.1"),
+)
+
+
 def run(recipe: Path, script: str, *options: str) -> str:
     environment = {**os.environ, "SKIP_SETUP": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
@@ -79,21 +89,7 @@ def test_from_a_folder_of_recordings_to_error_rates(tmp_path: Path) -> None:
     assert "40 mel bins at 8000 Hz" in told
     assert "1 audio files belong to no utterance" in told
 
-    sizes = {"num-layers": 1, "dim": 16, "feedforward-dim": 16, "summary-dim": 16}
-    small = " ".join(f"--model.conformer.{name} {size}" for name, size in sizes.items()) + " --data.max-duration 100"
-    out = run(
-        recipe,
-        "run.sh",
-        *(
-            "--train-options",
-            f"{small} --average-period 1 --data.num-workers 0",
-            "--chunk-ms",
-            "640",
-            "--num-epochs",
-            "1",
-        ),
-        *("--prepare-options", "--nj 1 --speed-perturb 1.1"),
-    )
+    out = run(recipe, "run.sh", *TINY)
     assert SkippedItems.read(recipe / "data/manifests/skipped-table.tsv").counts == SKIPPED
     splits = {
         split: list(read_cuts(cuts_path(recipe / "data/fbank", "calls", split))) for split in ("train", "dev", "test")
@@ -220,6 +216,42 @@ def test_command_line(source: CorpusSource, tmp_path: Path, monkeypatch, capsys)
     assert "not allowed with argument" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         call("d")
+
+
+def lhotse_source(name: str, corpus_dir: Path, **text_options: str) -> CorpusSource:
+    return CorpusSource(None, None, None, corpus_dir, lhotse_recipe=LhotseRecipe(name, corpus_dir), **text_options)
+
+
+def test_two_languages_of_common_voice_to_error_rates(tmp_path: Path) -> None:
+    corpus_dir = trees.commonvoice(tmp_path / "cv-corpus-13.0")
+    source = lhotse_source("commonvoice", corpus_dir, text="lower", punctuation="remove")
+    told = "\n".join(tool.new_recipe("voices", source, tmp_path / "egs", num_jobs=1))
+    for split, count in {"train-cs": 8, "train-en": 8, "dev-cs": 2, "dev-en": 3, "test-cs": 3, "test-en": 3}.items():
+        assert f"\n{split}: {count} utterances" in told
+    recipe = tmp_path / "egs" / "voices" / "ASR"
+    assert f"common_voice_en_spare.mp3; see {recipe}/data/manifests/unnamed-audio.txt" in told
+    marks = recipe / "data/manifests/lhotse/voices/.lhotse-recipe.json"
+    before = marks.stat().st_mtime_ns
+    out = run(recipe, "run.sh", *TINY)
+    assert marks.stat().st_mtime_ns == before  # lhotse is not called again for the same corpus
+    cuts = read_cuts(cuts_path(recipe / "data/fbank", "voices", "test-cs"))
+    assert "hello we aren't" in {cut.supervisions[0].text for cut in cuts}
+    results = read_results(recipe / "exp" / "results.jsonl")
+    assert {(result.split, result.utterances) for result in results} >= {("test-cs", 3), ("test-en", 3)}
+    assert "test-cs" in out.split("Stage 4: results")[1]
+
+
+def test_a_recipe_of_lhotse_without_a_dev_split_trains(tmp_path: Path) -> None:
+    corpus_dir = trees.yesno(tmp_path / "waves_yesno")
+    source = lhotse_source("yesno", corpus_dir)
+    told = "\n".join(tool.new_recipe("answers", source, tmp_path / "egs"))
+    assert "dev was taken from train by recordings" in told
+    recipe = tmp_path / "egs" / "answers" / "ASR"
+    run(recipe, "run.sh", *TINY, "--stop-stage", "2")
+    assert (recipe / "exp" / "selected.json").is_file()
+    assert "Stage 1: Manifests: already done" in run(recipe, "prepare.sh", "--stop-stage", "1")
+    os.utime(next(corpus_dir.iterdir()), (0, 0))
+    assert "Stage 1: Manifests: done" in run(recipe, "prepare.sh", "--stop-stage", "1")
 
 
 def write_kaldi(folder: Path, source: CorpusSource) -> None:

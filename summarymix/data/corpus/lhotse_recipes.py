@@ -20,6 +20,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from inspect import Parameter
 from pathlib import Path
@@ -27,6 +28,13 @@ from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from lhotse import CutSet, RecordingSet, SupervisionSet
+from lhotse.audio.backend import (
+    CompositeAudioBackend,
+    Sph2pipeSubprocessBackend,
+    get_current_audio_backend,
+    set_current_audio_backend,
+    soundfile_info,
+)
 
 from summarymix.data.manifests import write_manifest
 from summarymix.data.names import check_name, is_guessed, kind_of, named_kinds, printable
@@ -77,6 +85,7 @@ class _Prepared:
     manifests: dict[str, Any]
 
 
+@cache
 def recipes() -> dict[str, Callable[..., Any]]:
     """The ``prepare_…`` functions of lhotse's recipes that can give recordings with supervisions, by name.
 
@@ -126,8 +135,8 @@ def list_recipes() -> list[str]:
         takes = f"takes {', '.join(others)}" if others else ""
         lines.append(f"{name:24}{download:10}{'; '.join(filter(None, (needs, takes)))}".rstrip())
     lines.append(
-        f"{len(lines)} recipes of lhotse {version('lhotse')}; give what they need and take as --lhotse-option NAME=VALUE. "
-        f"Not listed, because their code writes no transcripts: {', '.join(textless)}"
+        f"{len(lines)} recipes of lhotse {version('lhotse')}; give what they need and take as --lhotse-option "
+        f"NAME=VALUE. Not listed, because their code writes no transcripts: {', '.join(textless)}"
     )
     return lines
 
@@ -262,7 +271,7 @@ def _call(prepare: Callable[..., Any], recipe: LhotseRecipe, folder: Path, num_j
         "compare the folder with the layout that the recipe expects: "
         f"python -c \"help('{prepare.__module__}.{prepare.__name__}')\""
     )
-    with _clear_errors(prepare, recipe.corpus_dir, remedy), _logged(folder / LOG):
+    with _clear_errors(prepare, recipe.corpus_dir, remedy), _logged(folder / LOG), _sphere_files():
         return prepare(**(filled | values))
 
 
@@ -343,9 +352,34 @@ def _clear_errors(function: Callable[..., Any], corpus_dir: Path, remedy: str) -
             f"{function.__name__} of lhotse needs another package: {error}; install it with pip"
         ) from error
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = f"{type(error).__name__}: {error}".rstrip(". :")
         kind = OSError if isinstance(error, OSError) else ValueError
-        raise kind(f"{function.__name__} of lhotse failed on {corpus_dir}: {reason:.500}. {remedy}") from error
+        raise kind(f"{function.__name__} of lhotse failed on {corpus_dir}: {reason:.500}; {remedy}") from error
+
+
+class _SphereBackend(Sph2pipeSubprocessBackend):
+    """Reader of the lengths of .sph files by libsndfile, or by sph2pipe if they are compressed."""
+
+    def info(self, path_or_fd: Any, force_opus_sampling_rate: int | None = None) -> Any:
+        try:
+            return soundfile_info(path_or_fd)
+        except Exception:  # lhotse's message on sph2pipe is better
+            return super().info(path_or_fd, force_opus_sampling_rate)
+
+
+@contextmanager
+def _sphere_files() -> Iterator[None]:
+    """Let recipes open .sph files as the rest of the preparation does, where lhotse starts sph2pipe for each."""
+    current = get_current_audio_backend()
+    if not isinstance(current, CompositeAudioBackend):
+        yield
+        return
+    backends = [_SphereBackend() if type(one) is Sph2pipeSubprocessBackend else one for one in current.backends]
+    set_current_audio_backend(CompositeAudioBackend(backends))
+    try:
+        yield
+    finally:
+        set_current_audio_backend(current)
 
 
 @contextmanager
@@ -378,7 +412,9 @@ def _named(result: Any, recipe: LhotseRecipe, notes: list[str]) -> list[_Prepare
     """
     prepared: list[_Prepared] = []
     incomplete: list[str] = []
+    keys: set[str] = set()
     for path, manifests in _found(result):
+        keys.update(path)
         label = "/".join(path) or "the corpus"
         if "recordings" in manifests and "supervisions" in manifests:
             manifests.pop("cuts", None)
@@ -387,8 +423,8 @@ def _named(result: Any, recipe: LhotseRecipe, notes: list[str]) -> list[_Prepare
         else:
             incomplete.append(f"{label} has {' and '.join(manifests)} alone")
             continue
-        if next(iter(manifests["cuts" if "cuts" in manifests else "supervisions"]), None) is None:
-            incomplete.append(f"{label} has no utterances")
+        if not _has_texts(manifests):
+            incomplete.append(f"{label} has no utterances with transcripts")
         else:
             prepared.append(_Prepared(_split_name(path), manifests))
     if not prepared:
@@ -397,13 +433,17 @@ def _named(result: Any, recipe: LhotseRecipe, notes: list[str]) -> list[_Prepare
             f"lhotse's recipe {recipe.name} gives no recordings with supervisions for {recipe.corpus_dir}: {reason}. "
             "Give the folder that its documentation describes, and a corpus of transcribed speech"
         )
-    notes += [f"Left out of lhotse's recipe: {reason}" for reason in incomplete]
+    for name, value in _values(recipe.options, _options(find_recipe(recipe.name)), recipe.name).items():
+        # Recipes skip some languages and parts that they do not find.
+        missing = set(value) - keys if isinstance(value, list) and keys & set(value) else ()
+        incomplete += [f"{part} of {name} is not there" for part in sorted(missing)]
+    notes += [f"Warning: {reason}, says lhotse's recipe" for reason in incomplete]
     _choose_training(prepared, notes)
     names = [one.split for one in prepared]
-    for name in names:
-        if names.count(name) > 1:
+    for split in names:
+        if names.count(split) > 1:
             raise ValueError(
-                f"lhotse's recipe {recipe.name} gives two splits that become {name}: choose one by an option"
+                f"lhotse's recipe {recipe.name} gives two splits that become {split}: choose one by an option"
             )
     return prepared
 
@@ -420,6 +460,12 @@ def _found(result: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
     elif isinstance(result, Mapping):
         for key, value in result.items():
             yield from _found(value, (*path, str(key)))
+
+
+def _has_texts(manifests: dict[str, Any]) -> bool:
+    cuts = manifests.get("cuts", ())
+    supervisions = manifests.get("supervisions") or (one for cut in cuts for one in cut.supervisions)
+    return any(supervision.text is not None for supervision in supervisions)
 
 
 def _split_name(path: tuple[str, ...]) -> str | None:
