@@ -172,6 +172,17 @@ def wenet_speech(folder: Path) -> Path:
     return folder
 
 
+def emilia(folder: Path) -> Path:
+    """One language, whose recipe gives cuts without splits."""
+    rows = []
+    for i in range(12):
+        name = f"EN_B00000/EN_B00000_S{i:05}/mp3/EN_B00000_S{i:05}_W000000.mp3"
+        noise(folder / "raw" / "EN" / name, rate=24000)
+        rows.append(json.dumps({"wav": name, "text": f" {text(i)}", "speaker": f"S{i}", "language": "en", "dnsmos": 3}))
+    lines(folder / "raw" / "EN" / "EN_B00000.jsonl", *rows)
+    return folder
+
+
 def musan(folder: Path) -> Path:
     """Noise, without transcripts."""
     for kind in ("music", "speech", "noise"):

@@ -17,6 +17,7 @@ import pkgutil
 import re
 import shutil
 import textwrap
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -319,7 +320,10 @@ def _value(text: str, parameter: Parameter) -> Any:
         return text.lower() == "true"
     for number in (int, float):
         if number in types:
-            return number(text)
+            try:
+                return number(text)
+            except ValueError as error:
+                raise ValueError("use a whole number" if number is int else "use a number") from error
     return Path(text).absolute() if Path in types else text
 
 
@@ -349,10 +353,11 @@ def _clear_errors(function: Callable[..., Any], corpus_dir: Path, remedy: str) -
         yield
     except ImportError as error:
         raise ImportError(
-            f"{function.__name__} of lhotse needs another package: {error}; install it with pip"
+            f"{function.__name__} of lhotse needs another package, to be installed with pip: {error}"
         ) from error
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".rstrip(". :")
+        line = traceback.extract_tb(error.__traceback__)[-1].line  # says more than a bare AssertionError
+        reason = f"{type(error).__name__}: {str(error).rstrip('.') or line}"
         kind = OSError if isinstance(error, OSError) else ValueError
         raise kind(f"{function.__name__} of lhotse failed on {corpus_dir}: {reason:.500}; {remedy}") from error
 

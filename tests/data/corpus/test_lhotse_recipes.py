@@ -50,6 +50,7 @@ CASES: dict[str, tuple[Callable[[Path], Path], list[str], dict[str, int], str]] 
     "mls": (trees.mls, [], {"train-polish": 3, "dev-polish": 3, "test-polish": 3}, "zażółć gęślą jaźń"),
     "ljspeech": (trees.ljspeech, [], {"train": 10, "dev": 1, "test": 1}, ""),
     "hifitts": (trees.hifitts, [], {f"{split}-92_clean_{split}": 2 for split in ("train", "dev", "test")}, "one two"),
+    "emilia": (trees.emilia, ["lang=en"], {"train": 10, "dev": 1, "test": 1}, ""),
     "wenet_speech": (
         trees.wenet_speech,
         ["dataset_parts=L,DEV,TEST_NET"],
@@ -181,6 +182,8 @@ def test_options_have_the_types_of_the_arguments(tmp_path: Path, monkeypatch) ->
     ):
         with pytest.raises(ValueError, match=told):
             values("mls", option)
+    with pytest.raises(ValueError, match="num_phones=few: use a whole number"):
+        values("timit", "num_phones=few")
 
 
 def test_errors_name_recipe_folder_and_remedy(tmp_path: Path) -> None:
@@ -200,12 +203,16 @@ def test_errors_name_recipe_folder_and_remedy(tmp_path: Path) -> None:
     assert message.startswith(f"prepare_aishell of lhotse failed on {empty}: FileNotFoundError: ")
     assert "aishell_transcript_v0.8.txt" in message
     assert "help('lhotse.recipes.aishell.prepare_aishell')" in message
+    message = told("yesno", empty)
+    assert message.startswith(
+        f"prepare_yesno of lhotse failed on {empty}: AssertionError: assert len(wave_files) == 60;"
+    )
     assert "recipe fleurs gives no recordings with supervisions" in told("fleurs", empty)
     assert f"for {empty}: it found nothing" in told("fleurs", empty)
     assert "lhotse's recipe heroico needs --lhotse-option transcript_dir=VALUE" in told("heroico", empty)
     message = told("musan", trees.musan(tmp_path / "musan"))
     assert "music has no utterances with transcripts; speech has recordings alone; noise" in message.replace("\n", " ")
-    assert "needs another package: " in told("gigaspeech", empty, error=ImportError)
+    assert "needs another package, to be installed with pip: " in told("gigaspeech", empty, error=ImportError)
 
 
 def test_a_language_that_is_not_there_is_named(tmp_path: Path) -> None:
