@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment
+from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from summarymix.cli import parse_config
+from summarymix.data.corpus import lhotse_recipes
 from summarymix.data.corpus.base import Utterance
 from summarymix.data.corpus.lhotse_recipes import LhotseRecipe
 from summarymix.data.corpus.options import CorpusSource
@@ -252,6 +253,24 @@ def test_a_recipe_of_lhotse_without_a_dev_split_trains(tmp_path: Path) -> None:
     assert "Stage 1: Manifests: already done" in run(recipe, "prepare.sh", "--stop-stage", "1")
     os.utime(next(corpus_dir.iterdir()), (0, 0))
     assert "Stage 1: Manifests: done" in run(recipe, "prepare.sh", "--stop-stage", "1")
+
+
+def prepare_made(corpus_dir: Path, output_dir: Path) -> tuple[RecordingSet, SupervisionSet]:
+    """A recipe that writes audio, as some of lhotse do."""
+    recordings = [Recording.from_file(trees.noise(output_dir / f"{i:02}.wav")) for i in range(12)]
+    supervisions = [SupervisionSegment(one.id, one.id, 0.0, one.duration, text="one two") for one in recordings]
+    return RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(supervisions)
+
+
+def test_audio_that_a_recipe_of_lhotse_makes_is_found_in_the_new_recipe(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(lhotse_recipes, "recipes", lambda: {"made": prepare_made})
+    (tmp_path / "corpus").mkdir()
+    tool.new_recipe("c", lhotse_source("made", tmp_path / "corpus"), tmp_path / "egs")
+    manifests = tmp_path / "egs" / "c" / "ASR" / "data" / "manifests"
+    for paths in (manifests.glob("*_recordings_*"), manifests.glob("lhotse/c/*_recordings*")):
+        sources = [one.sources[0].source for path in paths for one in RecordingSet.from_file(path)]
+        assert len(sources) == 12
+        assert all(Path(source).is_file() for source in sources)
 
 
 def write_kaldi(folder: Path, source: CorpusSource) -> None:
