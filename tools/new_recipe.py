@@ -225,7 +225,8 @@ def new_recipe(name: str, source: CorpusSource, egs_dir: Path = ROOT / "egs", nu
         values, told = _choose(name, source, corpus, egs_dir)
         for name_of_file in TEMPLATE_FILES:
             _write(TEMPLATE / name_of_file, partial / "ASR" / name_of_file, values)
-        if corpus.audio.converted or source.lhotse_recipe:
+        made = (str(one.source) for u in corpus.utterances for one in u.recording.sources if one.type == "file")
+        if corpus.audio.converted or any(path.startswith(str(partial)) for path in made):
             _rename_copies(manifests, str(partial), str(recipe))
     listing.unlink(missing_ok=True)
     return [line.replace(str(partial), str(recipe)) for line in lines] + told
@@ -277,7 +278,8 @@ def _rename_copies(manifests: Path, old: str, new: str) -> None:
     """Replace the folder of audio files that the preparation made in the manifests and lists that name them."""
     lists = [path for path in [manifests / "converted.tsv"] if path.is_file()]
     lists += manifests.glob("audio/*/measured.jsonl")
-    for path in [*manifests.glob("*_recordings_*.jsonl.gz"), *manifests.glob("lhotse/*/*.jsonl.gz"), *lists]:
+    lists += [*manifests.glob("lhotse/*/*_recordings*.jsonl.gz"), *manifests.glob("lhotse/*/*_cuts*.jsonl.gz")]
+    for path in [*manifests.glob("*_recordings_*.jsonl.gz"), *lists]:
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8") as file:
             text = file.read()
