@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Make lhotse manifests from a table of audio files and transcripts, Kaldi data folders, or other lhotse manifests.
+"""Make lhotse manifests from a table of audio files and transcripts, Kaldi data folders, other lhotse manifests, or
+one of lhotse's recipes.
 
 The table is a .tsv, .csv or .jsonl with the columns audio, text and optionally id, speaker, split, start, duration
 (seconds), channel, language. Writes OUT_DIR/PREFIX_{recordings,supervisions}_SPLIT.jsonl.gz for every split, prints a

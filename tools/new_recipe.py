@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Make a recipe for a corpus: egs/NAME/ASR, whose run.sh prepares, trains and decodes.
 
-The corpus is a table of audio files and transcripts, Kaldi data folders, or lhotse manifests. This program opens the
-audio, reads the transcripts and reports problems. It chooses the sizes of model and training by the hours of training
-data.
+The corpus is a table of audio files and transcripts, Kaldi data folders, lhotse manifests, or one for which lhotse has
+a recipe. This program opens the audio, reads the transcripts and reports problems. It chooses the sizes of model and
+training by the hours of training data.
 
 The table is a .tsv, .csv or .jsonl with the columns audio and text, and optionally
   id                id of the utterance (default: from the audio's name)
@@ -22,13 +22,16 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 try:
     from summarymix.cli import clear_errors
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing}: activate this repository's environment first with `. tools/setup.sh`")
 from summarymix.data.corpus.base import Corpus, Utterance
+from summarymix.data.corpus.lhotse_recipes import download_with_lhotse, list_recipes
 from summarymix.data.corpus.options import CorpusSource, add_source_options, prepare_corpus, source_of
 from summarymix.data.corpus.report import hours_by_rate
 from summarymix.data.names import check_name, kind_of
@@ -222,7 +225,8 @@ def new_recipe(name: str, source: CorpusSource, egs_dir: Path = ROOT / "egs", nu
         values, told = _choose(name, source, corpus, egs_dir)
         for name_of_file in TEMPLATE_FILES:
             _write(TEMPLATE / name_of_file, partial / "ASR" / name_of_file, values)
-        if corpus.audio.converted:
+        made = (str(one.source) for u in corpus.utterances for one in u.recording.sources if one.type == "file")
+        if corpus.audio.converted or any(path.startswith(str(partial)) for path in made):
             _rename_copies(manifests, str(partial), str(recipe))
     listing.unlink(missing_ok=True)
     return [line.replace(str(partial), str(recipe)) for line in lines] + told
@@ -271,8 +275,10 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
 
 
 def _rename_copies(manifests: Path, old: str, new: str) -> None:
-    """Replace the folder of converted audio files in the manifests and lists that name them."""
-    lists = [manifests / "converted.tsv", *manifests.glob("audio/*/measured.jsonl")]
+    """Replace the folder of audio files that the preparation made in the manifests and lists that name them."""
+    lists = [path for path in [manifests / "converted.tsv"] if path.is_file()]
+    lists += manifests.glob("audio/*/measured.jsonl")
+    lists += [*manifests.glob("lhotse/*/*_recordings*.jsonl.gz"), *manifests.glob("lhotse/*/*_cuts*.jsonl.gz")]
     for path in [*manifests.glob("*_recordings_*.jsonl.gz"), *lists]:
         opened = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8") as file:
@@ -283,8 +289,13 @@ def _rename_copies(manifests: Path, old: str, new: str) -> None:
 
 def _options(source: CorpusSource) -> list[str]:
     """Options of local/prepare_table.py for the corpus."""
-    option = "--table" if source.table else "--kaldi-dir" if source.kaldi_dir else "--lhotse-manifests"
-    options = [option, str(source.path), "--audio-dir", str(source.audio_dir)]
+    if recipe := source.lhotse_recipe:
+        options = ["--lhotse-recipe", recipe.name, "--corpus-dir", str(recipe.corpus_dir)]
+        options += [part for option in recipe.options for part in ("--lhotse-option", option)]
+    else:
+        option = "--table" if source.table else "--kaldi-dir" if source.kaldi_dir else "--lhotse-manifests"
+        options = [option, str(source.path)]
+    options += ["--audio-dir", str(source.audio_dir)]
     if source.channel is not None:
         options += ["--channel", str(source.channel)]
     if source.keep_empty:
@@ -298,11 +309,28 @@ def _contents(source: CorpusSource) -> str:
     """Shell command whose output changes when the corpus changes."""
     path = shlex.quote(str(source.path))
     if source.table:
-        audio_dir = shlex.quote(str(source.audio_dir))
-        return f"cat {path}; find -L {audio_dir} -type f -printf '%P %s %T@\\n' | sort"
+        return f"cat {path}; {_files([source.audio_dir])}"
+    if source.lhotse_recipe:
+        return _files(source.lhotse_recipe.paths())
     if source.kaldi_dir:
         return f"cat {path}/{{,*/}}{{wav.scp,segments,text,utt2spk,utt2lang}}"
     return f"cat {path}/*.jsonl*"
+
+
+def _files(folders: Iterable[Path]) -> str:
+    """Shell command that prints names, sizes and times of the files in folders."""
+    return f"find -L {shlex.join(map(str, folders))} -type f -printf '%P %s %T@\\n' | sort"
+
+
+class _ListRecipes(argparse.Action):
+    """Option that prints lhotse's recipes and ends the program."""
+
+    def __init__(self, option_strings: list[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(*list_recipes(), sep="\n")
+        parser.exit()
 
 
 def _write(template: Path, path: Path, values: dict[str, str]) -> None:
@@ -313,16 +341,33 @@ def _write(template: Path, path: Path, values: dict[str, str]) -> None:
         path.chmod(0o755)
 
 
+def _source(args: argparse.Namespace) -> CorpusSource:
+    """Source of the corpus, which is downloaded if the command line says so."""
+    source = source_of(args)
+    if not args.download:
+        return source
+    if source.lhotse_recipe is None:
+        raise ValueError("--download needs --lhotse-recipe NAME, whose corpus is downloaded")
+    recipe = download_with_lhotse(source.lhotse_recipe)
+    return replace(source, lhotse_recipe=recipe, audio_dir=args.audio_dir or recipe.corpus_dir)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", metavar="NAME", help="name of corpus and recipe")
     add_source_options(parser)
+    parser.add_argument(
+        "--download",
+        action="store_true",
+        help="first download the corpus to --corpus-dir by lhotse; --lhotse-option also takes options of the download",
+    )
+    parser.add_argument("--list", action=_ListRecipes, help="list lhotse's recipes, with their arguments, and exit")
     parser.add_argument("--egs-dir", type=Path, default=ROOT / "egs", metavar="DIR", help="folder of recipes (egs)")
     parser.add_argument("--nj", type=int, default=4, help="audio files to open in parallel (4)")
     args = parser.parse_args()
     with clear_errors("new_recipe.py"):
         egs_dir = Path(os.path.relpath(args.egs_dir))
-        lines = new_recipe(args.name, source_of(args), egs_dir, args.nj)
+        lines = new_recipe(args.name, _source(args), egs_dir, args.nj)
     recipe = egs_dir / args.name / "ASR"
     print(*lines, f"{recipe} is ready. Next: {recipe}/run.sh", sep="\n")
 

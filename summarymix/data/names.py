@@ -18,6 +18,7 @@ NAME_RULE = (
 _NAME = re.compile(r"[^\W_][\w.-]*")
 _DEV_WORDS = {"dev", "devel", "development", "val", "valid", "validation"}
 _TEST_WORDS = {"test", "testing", "eval", "evaluation"}
+_PLAIN = {"train": {"train", "training"}, "dev": _DEV_WORDS, "test": _TEST_WORDS}
 
 
 def is_name(name: str) -> bool:
@@ -63,10 +64,14 @@ def kind_of(split: str) -> Literal["train", "dev", "test"]:
 
 def is_guessed(split: str) -> bool:
     """True if the name of a split does not say plainly whether it is training, dev or test data."""
-    first, *others = _words(split) or [""]
-    plain = {"train", "training"}, _DEV_WORDS, _TEST_WORDS
-    named = [i for i, words in enumerate(plain) if words & {first, *others}]
-    return len(named) != 1 or not any(first in words for words in plain)
+    kinds = named_kinds(split)
+    return len(kinds) != 1 or _words(split)[0] not in _PLAIN[kinds[0]]
+
+
+def named_kinds(split: str) -> list[str]:
+    """Kinds of splits (train, dev, test) of which the name has a plain word anywhere."""
+    words = {*_words(split)}
+    return [kind for kind, plain in _PLAIN.items() if plain & words]
 
 
 def _words(split: str) -> list[str]:

@@ -8,14 +8,17 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import lhotse_trees as trees
 import numpy as np
 import pytest
 import soundfile
 import yaml
-from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment
+from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from summarymix.cli import parse_config
+from summarymix.data.corpus import lhotse_recipes
 from summarymix.data.corpus.base import Utterance
+from summarymix.data.corpus.lhotse_recipes import LhotseRecipe
 from summarymix.data.corpus.options import CorpusSource
 from summarymix.data.manifests import cuts_path, read_cuts
 from summarymix.data.skipped import SkippedItems
@@ -59,6 +62,14 @@ def write_corpus(folder: Path) -> CorpusSource:
 SKIPPED = {"missing audio": 1, "duplicate audio": 1, "empty transcript": 1, "several channels": 1}
 
 
+SIZES = {"num-layers": 1, "dim": 16, "feedforward-dim": 16, "summary-dim": 16}
+SMALL = " ".join(f"--model.conformer.{name} {size}" for name, size in SIZES.items())
+TINY = (
+    *("--train-options", f"{SMALL} --average-period 1 --data.num-workers 0 --data.max-duration 100"),
+    *("--chunk-ms", "640", "--num-epochs", "1", "--prepare-options", "--nj 1 --speed-perturb 1.1"),
+)
+
+
 def run(recipe: Path, script: str, *options: str) -> str:
     environment = {**os.environ, "SKIP_SETUP": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
@@ -77,23 +88,9 @@ def test_from_a_folder_of_recordings_to_error_rates(tmp_path: Path) -> None:
     )
     assert "dev and test were taken from train by speakers" in told
     assert "40 mel bins at 8000 Hz" in told
-    assert "1 audio files have no row in the table" in told
+    assert "1 audio files belong to no utterance" in told
 
-    sizes = {"num-layers": 1, "dim": 16, "feedforward-dim": 16, "summary-dim": 16}
-    small = " ".join(f"--model.conformer.{name} {size}" for name, size in sizes.items()) + " --data.max-duration 100"
-    out = run(
-        recipe,
-        "run.sh",
-        *(
-            "--train-options",
-            f"{small} --average-period 1 --data.num-workers 0",
-            "--chunk-ms",
-            "640",
-            "--num-epochs",
-            "1",
-        ),
-        *("--prepare-options", "--nj 1 --speed-perturb 1.1"),
-    )
+    out = run(recipe, "run.sh", *TINY)
     assert SkippedItems.read(recipe / "data/manifests/skipped-table.tsv").counts == SKIPPED
     splits = {
         split: list(read_cuts(cuts_path(recipe / "data/fbank", "calls", split))) for split in ("train", "dev", "test")
@@ -220,6 +217,60 @@ def test_command_line(source: CorpusSource, tmp_path: Path, monkeypatch, capsys)
     assert "not allowed with argument" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         call("d")
+
+
+def lhotse_source(name: str, corpus_dir: Path, **text_options: str) -> CorpusSource:
+    return CorpusSource(None, None, None, corpus_dir, lhotse_recipe=LhotseRecipe(name, corpus_dir), **text_options)
+
+
+def test_two_languages_of_common_voice_to_error_rates(tmp_path: Path) -> None:
+    corpus_dir = trees.commonvoice(tmp_path / "cv-corpus-13.0")
+    source = lhotse_source("commonvoice", corpus_dir, text="lower", punctuation="remove")
+    told = "\n".join(tool.new_recipe("voices", source, tmp_path / "egs", num_jobs=1))
+    for split, count in {"train-cs": 8, "train-en": 8, "dev-cs": 2, "dev-en": 3, "test-cs": 3, "test-en": 3}.items():
+        assert f"\n{split}: {count} utterances" in told
+    recipe = tmp_path / "egs" / "voices" / "ASR"
+    assert f"common_voice_en_spare.mp3; see {recipe}/data/manifests/unnamed-audio.txt" in told
+    marks = recipe / "data/manifests/lhotse/voices/.lhotse-recipe.json"
+    before = marks.stat().st_mtime_ns
+    out = run(recipe, "run.sh", *TINY)
+    assert marks.stat().st_mtime_ns == before  # lhotse is not called again for the same corpus
+    cuts = read_cuts(cuts_path(recipe / "data/fbank", "voices", "test-cs"))
+    assert "hello we aren't" in {cut.supervisions[0].text for cut in cuts}
+    results = read_results(recipe / "exp" / "results.jsonl")
+    assert {(result.split, result.utterances) for result in results} >= {("test-cs", 3), ("test-en", 3)}
+    assert "test-cs" in out.split("Stage 4: results")[1]
+
+
+def test_a_recipe_of_lhotse_without_a_dev_split_trains(tmp_path: Path) -> None:
+    corpus_dir = trees.yesno(tmp_path / "waves_yesno")
+    source = lhotse_source("yesno", corpus_dir)
+    told = "\n".join(tool.new_recipe("answers", source, tmp_path / "egs"))
+    assert "dev was taken from train by recordings" in told
+    recipe = tmp_path / "egs" / "answers" / "ASR"
+    run(recipe, "run.sh", *TINY, "--stop-stage", "2")
+    assert (recipe / "exp" / "selected.json").is_file()
+    assert "Stage 1: Manifests: already done" in run(recipe, "prepare.sh", "--stop-stage", "1")
+    os.utime(next(corpus_dir.iterdir()), (0, 0))
+    assert "Stage 1: Manifests: done" in run(recipe, "prepare.sh", "--stop-stage", "1")
+
+
+def prepare_made(corpus_dir: Path, output_dir: Path) -> tuple[RecordingSet, SupervisionSet]:
+    """A recipe that writes audio, as some of lhotse do."""
+    recordings = [Recording.from_file(trees.noise(output_dir / f"{i:02}.wav")) for i in range(12)]
+    supervisions = [SupervisionSegment(one.id, one.id, 0.0, one.duration, text="one two") for one in recordings]
+    return RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(supervisions)
+
+
+def test_audio_that_a_recipe_of_lhotse_makes_is_found_in_the_new_recipe(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(lhotse_recipes, "recipes", lambda: {"made": prepare_made})
+    (tmp_path / "corpus").mkdir()
+    tool.new_recipe("c", lhotse_source("made", tmp_path / "corpus"), tmp_path / "egs")
+    manifests = tmp_path / "egs" / "c" / "ASR" / "data" / "manifests"
+    for paths in (manifests.glob("*_recordings_*"), manifests.glob("lhotse/c/*_recordings*")):
+        sources = [one.sources[0].source for path in paths for one in RecordingSet.from_file(path)]
+        assert len(sources) == 12
+        assert all(Path(source).is_file() for source in sources)
 
 
 def write_kaldi(folder: Path, source: CorpusSource) -> None:

@@ -10,7 +10,7 @@ from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, Supervis
 from lhotse.cut import MixedCut
 
 from summarymix.data.corpus.base import Corpus, Row, gather
-from summarymix.data.corpus.recordings import AudioFindings, open_files
+from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
 from summarymix.data.names import check_name, is_path, printable
 from summarymix.data.skipped import Skipped, SkippedItems
 
@@ -18,7 +18,12 @@ _NAME = re.compile(r"(?:.+[_-])?(?P<kind>recordings|supervisions|cuts)(?:[_-](?P
 
 
 def read_lhotse_corpus(
-    manifest_dir: Path, audio_dir: Path, findings: AudioFindings, num_jobs: int = 1, **options: Any
+    manifest_dir: Path,
+    audio_dir: Path,
+    findings: AudioFindings,
+    num_jobs: int = 1,
+    corpus_dir: Path | None = None,
+    **options: Any,
 ) -> Corpus:
     """Read ``[PREFIX_]{recordings,supervisions}[_SPLIT].jsonl.gz`` or ``[PREFIX_]cuts[_SPLIT].jsonl.gz``.
 
@@ -29,6 +34,7 @@ def read_lhotse_corpus(
         audio_dir: base folder of relative paths in the manifests.
         findings: gets what is found about the recordings.
         num_jobs: files to open at a time.
+        corpus_dir: folder of which audio files without a recording are listed; None for none.
         options: passed to :func:`summarymix.data.corpus.base.gather`.
 
     Raises:
@@ -48,6 +54,7 @@ def read_lhotse_corpus(
 
     rows: list[Row] = []
     recordings: dict[str, Recording | Skipped] = {}
+    named: set[str] = set()
     notes: list[str] = []
     unusable = SkippedItems()
     for group, paths in found.items():
@@ -62,6 +69,7 @@ def read_lhotse_corpus(
         for recording, supervision in pairs:
             key = f"{group} {recording.id}"
             if key not in recordings:
+                named.update(str(audio_dir / source.source) for source in recording.sources if source.type == "file")
                 recordings[key] = _with_absolute_paths(recording, audio_dir)
             rows.append(_row(key, supervision, splits[group]))
     if not rows:
@@ -73,6 +81,8 @@ def read_lhotse_corpus(
     corpus.skipped.extend(unusable.items)
     corpus.num_rows += len(unusable)
     corpus.notes += notes
+    if corpus_dir is not None:
+        corpus.unnamed_audio = unnamed_audio(corpus_dir, named, findings)
     return corpus
 
 

@@ -9,6 +9,7 @@ from summarymix.data.corpus.base import Corpus
 from summarymix.data.corpus.commands import TIMEOUT
 from summarymix.data.corpus.kaldi import read_kaldi_corpus
 from summarymix.data.corpus.lhotse_manifests import read_lhotse_corpus
+from summarymix.data.corpus.lhotse_recipes import LhotseRecipe, prepare_with_lhotse
 from summarymix.data.corpus.recordings import AudioFindings
 from summarymix.data.corpus.report import corpus_report
 from summarymix.data.corpus.splits import fill_splits
@@ -19,7 +20,7 @@ from summarymix.data.transcripts import Punctuation, TextCase
 
 @dataclass(frozen=True)
 class CorpusSource:
-    """Source of a corpus and how to read it. Exactly one of the first three fields is set."""
+    """Source of a corpus and how to read it. Exactly one of the first three fields and ``lhotse_recipe`` is set."""
 
     table: Path | None
     kaldi_dir: Path | None
@@ -30,12 +31,14 @@ class CorpusSource:
     command_timeout: float = TIMEOUT
     punctuation: Punctuation = "keep"
     keep_empty: bool = False
+    lhotse_recipe: LhotseRecipe | None = None
 
-    def read(self, findings: AudioFindings, num_jobs: int = 1) -> Corpus:
+    def read(self, findings: AudioFindings, lhotse_dir: Path, num_jobs: int = 1) -> Corpus:
         """Read and check the corpus.
 
         Args:
             findings: gets what is found about the recordings.
+            lhotse_dir: folder for the manifests of ``lhotse_recipe``.
             num_jobs: files to open at a time.
 
         Raises:
@@ -54,6 +57,12 @@ class CorpusSource:
             return read_kaldi_corpus(
                 self.kaldi_dir, self.audio_dir, findings, num_jobs, self.command_timeout, **options
             )
+        if self.lhotse_recipe is not None:
+            notes = prepare_with_lhotse(self.lhotse_recipe, lhotse_dir, num_jobs)
+            options["corpus_dir"] = self.lhotse_recipe.corpus_dir
+            corpus = read_lhotse_corpus(lhotse_dir, self.audio_dir, findings, num_jobs, **options)
+            corpus.notes = notes + corpus.notes
+            return corpus
         assert self.lhotse_manifests is not None
         return read_lhotse_corpus(self.lhotse_manifests, self.audio_dir, findings, num_jobs, **options)
 
@@ -68,12 +77,14 @@ class CorpusSource:
             kaldi_dir=kaldi_dir,
             lhotse_manifests=lhotse_manifests,
             audio_dir=self.audio_dir.absolute(),
+            lhotse_recipe=self.lhotse_recipe and self.lhotse_recipe.absolute(),
         )
 
     @property
     def path(self) -> Path:
         """The table or folder."""
-        path = self.table or self.kaldi_dir or self.lhotse_manifests
+        corpus_dir = self.lhotse_recipe.corpus_dir if self.lhotse_recipe else None
+        path = self.table or self.kaldi_dir or self.lhotse_manifests or corpus_dir
         assert path is not None
         return path
 
@@ -86,11 +97,22 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     one.add_argument(
         "--lhotse-manifests", type=Path, metavar="DIR", help="folder with recordings and supervisions, or cuts"
     )
+    one.add_argument(
+        "--lhotse-recipe", metavar="NAME", help="recipe of lhotse that prepares the corpus in --corpus-dir, as aishell"
+    )
+    parser.add_argument("--corpus-dir", type=Path, metavar="DIR", help="folder of the corpus, for --lhotse-recipe")
+    parser.add_argument(
+        "--lhotse-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="argument of lhotse's recipe, as languages=en,de (a comma makes a list, also at the end); may be repeated",
+    )
     parser.add_argument(
         "--audio-dir",
         type=Path,
         metavar="DIR",
-        help="base folder of relative audio paths (default: the table's folder, or else the current folder)",
+        help="base folder of relative audio paths (default: the table's folder, --corpus-dir, or the current folder)",
     )
     parser.add_argument("--channel", type=int, metavar="N", help="channel to use of multi-channel audio")
     parser.add_argument(
@@ -117,8 +139,19 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
 
 
 def source_of(args: argparse.Namespace) -> CorpusSource:
-    """Source given on a command line with :func:`add_source_options`."""
-    audio_dir = args.audio_dir or (args.table.parent if args.table else Path())
+    """Source given on a command line with :func:`add_source_options`.
+
+    Raises:
+        ValueError: an option lacks another.
+    """
+    if args.lhotse_recipe and not args.corpus_dir:
+        raise ValueError(f"--lhotse-recipe {args.lhotse_recipe} needs --corpus-dir DIR, the folder of the corpus")
+    if not args.lhotse_recipe and (args.corpus_dir or args.lhotse_option):
+        raise ValueError("--corpus-dir and --lhotse-option belong to --lhotse-recipe: name a recipe")
+    recipe = None
+    if args.lhotse_recipe:
+        recipe = LhotseRecipe(args.lhotse_recipe, args.corpus_dir, tuple(args.lhotse_option))
+    audio_dir = args.audio_dir or (args.table.parent if args.table else args.corpus_dir or Path())
     return CorpusSource(
         args.table,
         args.kaldi_dir,
@@ -129,6 +162,7 @@ def source_of(args: argparse.Namespace) -> CorpusSource:
         args.command_timeout,
         args.punctuation,
         args.keep_empty,
+        recipe,
     )
 
 
@@ -154,7 +188,8 @@ def prepare_corpus(
     check_name(prefix, "the prefix")
     if source.lhotse_manifests and source.lhotse_manifests.resolve() == out_dir.resolve():
         raise ValueError(f"{out_dir} has the manifests to read: choose another folder to write to")
-    corpus = source.read(AudioFindings(Path(out_dir) / "audio" / prefix), num_jobs)
+    findings = AudioFindings(Path(out_dir) / "audio" / prefix)
+    corpus = source.read(findings, Path(out_dir) / "lhotse" / prefix, num_jobs)
     try:
         if fill and corpus.utterances:
             _fill_splits(corpus, out_dir)

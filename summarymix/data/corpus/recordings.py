@@ -13,7 +13,7 @@ import re
 import secrets
 import shlex
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, fields
 from functools import partial
@@ -33,6 +33,21 @@ from summarymix.files import atomic_write, check_disk_space
 
 # lhotse opens these with other programs or packages, by their names.
 _SUFFIXES_BEYOND_LIBSNDFILE = (".sph", ".mp4", ".m4a", ".m4b", ".raw")
+_AUDIO_SUFFIXES = {
+    ".wav",
+    ".flac",
+    ".mp3",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".aiff",
+    ".au",
+    ".sph",
+    ".m4a",
+    ".mp4",
+    ".aac",
+    ".wma",
+}
 # Names of copies, and of those whose writing was interrupted
 _COPY = re.compile(r"[0-9a-f]{24}\.(flac|wav)|\.[0-9a-f]{24}\.(flac|wav)\.[0-9a-f]{8}\.part")
 _FULL_SCALE = 1.0
@@ -129,6 +144,25 @@ def open_commands(
         timeout: seconds that a command may take.
     """
     return _open_all(commands, partial(_open_command, timeout=timeout), num_jobs, findings)
+
+
+def unnamed_audio(folder: Path, named: Iterable[str], findings: AudioFindings) -> list[Path]:
+    """Audio files in a folder that the corpus does not name, and that are no copies of its audio.
+
+    Args:
+        folder: folder to search.
+        named: paths in the corpus.
+        findings: findings about its audio.
+    """
+    known = {os.path.realpath(path) for path in named}
+    copies = findings.folder.resolve()
+    return [
+        path
+        for path in sorted(Path(folder).rglob("*"))
+        if path.suffix.lower() in _AUDIO_SUFFIXES
+        and os.path.realpath(path) not in known
+        and copies not in path.resolve().parents
+    ]
 
 
 def command_in(folder: Path, command: str) -> str:

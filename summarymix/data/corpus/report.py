@@ -61,7 +61,7 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
         with atomic_write(out_dir / "unnamed-audio.txt") as file:
             file.writelines(f"{printable(path)}\n" for path in corpus.unnamed_audio)
         lines.append(
-            f"Warning: {len(corpus.unnamed_audio)} audio files have no row in the table, for example "
+            f"Warning: {len(corpus.unnamed_audio)} audio files belong to no utterance, for example "
             f"{printable(corpus.unnamed_audio[0])}; see {out_dir}/unnamed-audio.txt"
         )
     return lines

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from summarymix.data.corpus.base import Corpus, Row, gather, name_of
-from summarymix.data.corpus.recordings import AudioFindings, open_files
+from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
 from summarymix.data.names import is_path, printable
 from summarymix.data.skipped import Skipped
 from summarymix.data.text_files import read_lines
@@ -20,22 +20,6 @@ NUMBERS = ("start", "duration", "channel")
 COLUMNS = (*NEEDED_COLUMNS, "id", "speaker", "split", *NUMBERS, "language")
 # A longer line is no utterance: its quotation marks or its line end are lost.
 MAX_LINE = 1 << 17
-
-AUDIO_SUFFIXES = {
-    ".wav",
-    ".flac",
-    ".mp3",
-    ".ogg",
-    ".oga",
-    ".opus",
-    ".aiff",
-    ".au",
-    ".sph",
-    ".m4a",
-    ".mp4",
-    ".aac",
-    ".wma",
-}
 
 
 class _Malformed(Exception):
@@ -222,13 +206,5 @@ def read_table_corpus(
     paths = [row.audio for row in rows if isinstance(row, Row) and is_path(row.audio)]
     names = {path: name_of(os.path.relpath(path, audio_dir)) for path in paths}
     corpus = gather(rows, open_files(names, findings, num_jobs), findings, **options)
-    named = {os.path.realpath(path) for path in names}
-    copies = findings.folder.resolve()
-    corpus.unnamed_audio = [
-        path
-        for path in sorted(Path(audio_dir).rglob("*"))
-        if path.suffix.lower() in AUDIO_SUFFIXES
-        and os.path.realpath(path) not in named
-        and copies not in path.resolve().parents
-    ]
+    corpus.unnamed_audio = unnamed_audio(audio_dir, names, findings)
     return corpus

@@ -127,7 +127,7 @@ def test_audio_without_a_row(tmp_path: Path) -> None:
     corpus = corpus_of([Row("r", "A B", duration=2)])
     corpus.unnamed_audio = [Path("/x/a.wav"), Path("/x/b.wav")]
     line = one_line(corpus_report(corpus, tmp_path), "Warning")
-    assert "2 audio files have no row in the table, for example /x/a.wav" in line
+    assert "2 audio files belong to no utterance, for example /x/a.wav" in line
     assert (tmp_path / "unnamed-audio.txt").read_text() == "/x/a.wav\n/x/b.wav\n"
 
 
@@ -145,6 +145,6 @@ def test_guessed_kinds_of_splits_are_told(tmp_path: Path) -> None:
 def test_audio_whose_name_is_not_utf8_is_listed(tmp_path: Path) -> None:
     corpus = corpus_of([Row("r", "X")])
     corpus.unnamed_audio = [Path("é\udcff.wav")]
-    line = one_line(corpus_report(corpus, tmp_path), "Warning: 1 audio files have no row in the table")
+    line = one_line(corpus_report(corpus, tmp_path), "Warning: 1 audio files belong to no utterance")
     assert "é\\udcff.wav" in line
     assert (tmp_path / "unnamed-audio.txt").read_text() == "é\\udcff.wav\n"
