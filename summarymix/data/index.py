@@ -88,7 +88,7 @@ class IndexedCuts:
             corpora: name of each split's corpus; the hashes of its cuts' ids depend on it unless it is empty.
         """
         self._splits = splits
-        self._salts = [np.int64(id_hash(name) if name else 0) for name in corpora]
+        self._salts = [np.int64(id_hash(name.encode()) if name else 0) for name in corpora]
         self.starts = [0, *np.cumsum([len(split) for split in splits]).tolist()]
         """Number of the first cut of each split, and of all cuts."""
 
