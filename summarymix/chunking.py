@@ -24,7 +24,7 @@ FRAME_MS = 40  # an encoder frame: 10 ms feature frames, sub-sampled by 4
 @dataclass(frozen=True)
 class ChunkConfig:
     """Chunk size in encoder frames (None: the whole utterance), left context in chunks (-1: unlimited), look-ahead in
-    frames (at most a chunk)."""
+    frames."""
 
     chunk_size: int | None = None
     left_chunks: int = -1
@@ -35,9 +35,10 @@ class ChunkConfig:
             raise ValueError(f"chunk_size {self.chunk_size} must be at least one frame")
         if self.left_chunks < -1:
             raise ValueError(f"left context is -1 (unlimited) or a number of chunks, not {self.left_chunks}")
-        if not 0 <= self.lookahead <= (self.chunk_size or 0):
-            limit = "0 without chunks" if self.chunk_size is None else f"at most the chunk, {self.chunk_size}"
-            raise ValueError(f"a look-ahead of {self.lookahead} frames is impossible: it is {limit}")
+        if self.lookahead < 0 or (self.lookahead > 0 and self.chunk_size is None):
+            raise ValueError(
+                f"a look-ahead of {self.lookahead} frames is impossible: only chunks have one, of 0 or more"
+            )
 
     @classmethod
     def from_ms(cls, chunk_ms: int | None, left_chunks: int = -1, lookahead_ms: int = 0) -> "ChunkConfig":
@@ -45,7 +46,7 @@ class ChunkConfig:
 
         Raises:
             ValueError: ``chunk_ms`` is not a positive multiple of the encoder's frame, the message names the nearest;
-                or ``lookahead_ms`` is not a multiple, or longer than the chunk.
+                or ``lookahead_ms`` is not a multiple, or is given without a chunk.
         """
         if lookahead_ms % FRAME_MS:
             raise ValueError(f"--lookahead-ms {lookahead_ms} is not a multiple of the frame of {FRAME_MS} ms")
@@ -97,7 +98,7 @@ class DynamicChunkConfig:
     max_left: int = 32
     """Largest limited left context in chunks."""
     lookahead_prob: float = 0.0
-    """Probability of a look-ahead in a batch with chunks. It is uniform, at most the chunk."""
+    """Probability of a look-ahead in a batch with chunks. Look-aheads are uniform, up to the chunk size."""
 
     def check(self, multiple: int) -> None:
         """Check that ``min_chunk``…``max_chunk`` contains a multiple of ``multiple``.

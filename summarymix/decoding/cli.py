@@ -140,7 +140,7 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     option("--chunk-ms", nargs="+", type=int, default=[640], help="chunk sizes, multiples of 40 ms (640)")
     option("--left-chunks", nargs="+", type=int, default=[-1], help="left contexts in chunks, -1: unlimited (-1)")
     option(
-        "--lookahead-ms", nargs="+", type=int, default=[0], help="look-aheads, multiples of 40 ms, at most a chunk (0)"
+        "--lookahead-ms", nargs="+", type=int, default=[0], help="look-aheads behind a chunk, multiples of 40 ms (0)"
     )
     option(
         "--splits",

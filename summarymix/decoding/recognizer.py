@@ -205,7 +205,7 @@ class Recognizer:
                 or 640.
             left_chunks: left context in chunks; -1 for all since the stream's start, whose running mean hardly changes
                 after some minutes. None: :attr:`left_chunks`, limited for models trained with limited left context.
-            lookahead_ms: audio behind a chunk that it waits for and sees, a multiple of 40 ms, at most ``chunk_ms``.
+            lookahead_ms: audio behind a chunk that it waits for and sees, a multiple of 40 ms.
                 None: that of an exported model, or 0.
             endpointing: rules that end segments; None for a single segment.
             reset_after_silence: after this many seconds, and at least one chunk, without a token, encoder and search

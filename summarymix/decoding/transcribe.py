@@ -83,7 +83,7 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
     option(
         "--lookahead-ms",
         type=int,
-        help="streaming: look-ahead, a multiple of 40 ms up to a chunk (0, or the export's)",
+        help="streaming: look-ahead, a multiple of 40 ms (0, or the export's)",
     )
     option(
         "--reset-after-silence",

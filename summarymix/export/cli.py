@@ -47,7 +47,7 @@ def main(recipe: str | None, argv: Sequence[str] | None = None, program: str = "
     option("--out", type=Path, required=True, help="folder to write; must not exist yet")
     option("--chunk-ms", type=int, help=f"chunk size, a multiple of 40 ms ({DEFAULT_CHUNK_MS})")
     option("--left-chunks", type=int, help=f"left context in chunks, -1: unlimited ({DEFAULT_LEFT_CHUNKS})")
-    option("--lookahead-ms", type=int, help="look-ahead, a multiple of 40 ms up to a chunk (0)")
+    option("--lookahead-ms", type=int, help="look-ahead, a multiple of 40 ms (0)")
     option("--int8", action="store_true", help="also write ONNX files with int8 weights")
     args = parser.parse_args([dashed(argument) for argument in (sys.argv[1:] if argv is None else argv)])
     try:

@@ -13,7 +13,7 @@ from summarymix.chunking import ChunkConfig
 def chunk_configs(draw: st.DrawFn, largest: int = 9, most_left: int = 5) -> ChunkConfig:
     """A chunk size, a left context and a look-ahead."""
     size = draw(st.integers(1, largest))
-    return ChunkConfig(size, draw(st.integers(-1, most_left)), draw(st.one_of(st.just(0), st.integers(0, size))))
+    return ChunkConfig(size, draw(st.integers(-1, most_left)), draw(st.one_of(st.just(0), st.integers(0, 2 * size))))
 
 
 def places(num_frames: int, chunk: ChunkConfig) -> list[tuple[int, int, bool]]:
