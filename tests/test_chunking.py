@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,12 @@ def test_milliseconds_must_be_whole_frames():
     assert ChunkConfig.from_ms(None) == ChunkConfig(None, -1)
     assert ChunkConfig(8).chunk_ms == 320
     assert ChunkConfig().chunk_ms is None
+    assert ChunkConfig.from_ms(480, 4, 160) == ChunkConfig(12, 4, 4)
+    assert str(ChunkConfig(12, 4, 4)) == "chunk 480 ms, left context 4 chunks, look-ahead 160 ms"
+    with pytest.raises(ValueError, match="--lookahead-ms 100 is not a multiple of the frame of 40 ms"):
+        ChunkConfig.from_ms(480, 4, 100)
+    with pytest.raises(ValueError, match="a look-ahead of -1 frames is impossible"):
+        ChunkConfig(8, 0, -1)
     with pytest.raises(ValueError, match=r"--chunk-ms 650 .* 40 ms; nearest: 640 or 680"):
         ChunkConfig.from_ms(650)
     with pytest.raises(ValueError, match=r"nearest: 40$"):
@@ -99,3 +106,16 @@ def test_counts_are_the_rows_of_the_visibility(lengths, chunk_size, left_chunks,
         assert torch.equal(total[:, 0], torch.tensor(lengths).float())
     assert torch.equal(grid.valid.sum(1), torch.tensor(lengths))
     assert grid.all_valid == all(length == grid.num_frames for length in lengths)
+
+
+@pytest.mark.parametrize("multiple", [1, 4])
+def test_lookahead_is_drawn_up_to_the_chunk_and_changes_nothing_else(multiple):
+    plain, ahead = DynamicChunkConfig(), DynamicChunkConfig(lookahead_prob=0.5)
+    drawn = [ahead.sample(random.Random(i), multiple) for i in range(2000)]
+    for i, config in enumerate(drawn):
+        assert replace(config, lookahead=0) == plain.sample(random.Random(i), multiple)
+        assert config.lookahead % multiple == 0
+        assert config.lookahead <= (config.chunk_size or 0)
+    chunks = [config for config in drawn if config.chunk_size]
+    assert sum(config.lookahead > 0 for config in chunks) / len(chunks) == pytest.approx(0.5, abs=0.05)
+    assert {config.lookahead for config in chunks} >= {0, multiple, 32}
