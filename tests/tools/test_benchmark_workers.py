@@ -50,6 +50,8 @@ def test_each_job_has_its_own_memory_and_limits() -> None:
     results = run_in_turns(jobs, rounds=2, limits=Limits(threads=1, max_seconds=3, max_gb=0.3))
     for name, megabytes in (("small", 40), ("large", 200)):
         assert len(results[name]["seconds"]) == 2
+        shares = zip(results[name]["host_seconds"], results[name]["seconds"], strict=True)
+        assert all(0 < host <= whole for host, whole in shares)
         assert results[name]["value"] == megabytes * 250_000
         assert results[name]["increment_mb"] == pytest.approx(megabytes, abs=8)
         assert results[name]["peak_mb"] > results[name]["increment_mb"]

@@ -8,10 +8,11 @@ Each --config is a model: YAML files of train.py, in which later files override 
 SummaryMixing or attention module of a layer; encoder, with its front end; model, the whole transducer with losses and
 optimiser, in training only. A training step of mixer or encoder is forward and backward. Weights and audio are random.
 
-Each measurement runs in a fresh process. Configurations take steps in turns; the first step is a warm-up. The peak is
-the memory of the process with its libraries; "of it step" is the part that steps add to weights, input and optimiser.
-If a step exceeds --max-seconds or --max-gb, it is stopped, and longer audio is left out. Notes on forward passes of the
-encoder give the rate of matrix products and convolutions, as a share of the machine's rate of matrix products.
+Each measurement runs in a fresh process. Configurations take steps in turns; the first step is a warm-up. "host" is the
+share of the time until Python has given out all work: near 100 %, a GPU waits for it. The peak is the memory of the
+process with its libraries; "of it step" is the part that steps add to weights, input and optimiser. If a step exceeds
+--max-seconds or --max-gb, it is stopped, and longer audio is left out. Notes on forward passes of the encoder give the
+rate of matrix products and convolutions, as a share of the machine's rate of matrix products.
 """
 
 import argparse
@@ -155,7 +156,7 @@ def tables(run: Run) -> list[Table]:
     settings = run["settings"]
     first = run["results"]["figures"][0]["config"]
     header = ["configuration", "audio s", "median s", "least s", "RTF", f"time : {first}", "time 4T/T"]
-    header += ["peak MB", "of it step", f"step : {first}", "step 4T/T"]
+    header += ["host", "peak MB", "of it step", f"step : {first}", "step 4T/T"]
     made = []
     for (part, kind, mode), results in group(run["results"]["figures"]).items():
         measured = {(r["config"], r["audio_seconds"]): r for r in results if "left_out" not in r}
@@ -202,7 +203,10 @@ def cells(
         growth = f"{seconds / median(quarter['seconds']):.2f}"
         memory_growth = f"{step / max(quarter['increment_mb'], 0.1):.2f}"
     times = [f"{seconds:.4f}", f"{min(result['seconds']):.4f}", f"{seconds / audio:.5f}", ratio, growth]
-    return [*times, f"{result['peak_mb']:.0f}", f"{step:.1f}", memory_ratio, memory_growth]
+    pairs = zip(result.get("host_seconds", []), result["seconds"], strict=False)  # unknown to older files
+    shares = [host / whole for host, whole in pairs]
+    host = f"{100 * median(shares):.0f} %" if shares else "–"
+    return [*times, host, f"{result['peak_mb']:.0f}", f"{step:.1f}", memory_ratio, memory_growth]
 
 
 def plots(run: Run) -> dict[str, Figure]:

@@ -48,10 +48,11 @@ def run_in_turns(jobs: dict[str, Job], rounds: int, limits: Limits) -> dict[str,
     measurements.
 
     Returns:
-        For each job ``seconds`` (a list), ``value`` (result of its last step), ``peak_mb`` of its process, and
+        For each job ``seconds`` and ``host_seconds`` (lists; until the step is done, and until its code has returned,
+        while a GPU may still compute), ``value`` (result of its last step), ``peak_mb`` of its process, and
         ``increment_mb``, the part of the peak that its steps have added; or, after a failure, ``left_out``.
     """
-    results: dict[str, dict[str, Any]] = {name: {"seconds": []} for name in jobs}
+    results: dict[str, dict[str, Any]] = {name: {"seconds": [], "host_seconds": []} for name in jobs}
     workers = {name: Worker(job, limits) for name, job in jobs.items()}
     try:
         for round_number in range(-1, rounds + 1):  # preparation, warm-up, timed rounds
@@ -60,9 +61,10 @@ def run_in_turns(jobs: dict[str, Job], rounds: int, limits: Limits) -> dict[str,
                     if round_number < 0:
                         worker.wait_until_ready()
                         continue
-                    seconds, results[name]["value"] = worker.step()
+                    seconds, host_seconds, results[name]["value"] = worker.step()
                     if round_number > 0:
                         results[name]["seconds"].append(seconds)
+                        results[name]["host_seconds"].append(host_seconds)
                 except LeftOut as reason:
                     results[name] = {"left_out": str(reason)}
                     workers.pop(name).kill()
@@ -99,8 +101,8 @@ class Worker:
         """
         self._receive(None)
 
-    def step(self) -> tuple[float, Any]:
-        """Take a step. Return its seconds and its result.
+    def step(self) -> tuple[float, float, Any]:
+        """Take a step. Return its seconds, those of the host, and its result.
 
         Raises:
             LeftOut: the step fails, or takes too long or too much memory.
@@ -152,6 +154,7 @@ def _work(pipe: Connection, job: Job, limits: Limits) -> None:
         start = time.perf_counter()
         try:
             value = step()
+            returned = time.perf_counter()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
         except Exception as error:
@@ -161,7 +164,7 @@ def _work(pipe: Connection, job: Job, limits: Limits) -> None:
             reason = next(iter(str(error).splitlines()), "")
             pipe.send(LeftOut(f"it failed with {type(error).__name__}: {reason}"))
             raise
-        pipe.send((time.perf_counter() - start, value))
+        pipe.send((time.perf_counter() - start, returned - start, value))
     peak = peak_memory(device)
     pipe.send({"peak_mb": peak / 1e6, "increment_mb": (peak - before) / 1e6})
 
