@@ -22,7 +22,9 @@ from summarymix.lm.hotwords import ContextGraph, read_hotwords
 from summarymix.model import Transducer
 
 RATE = 16000
-RING, SUM, WHOLE = ChunkConfig(8, 2), ChunkConfig(4, -1), ChunkConfig()
+RING, SUM, AHEAD, WHOLE = ChunkConfig(8, 2), ChunkConfig(4, -1), ChunkConfig(8, 2, 4), ChunkConfig()
+STREAMING = [("conformer", RING), ("conformer", SUM), ("conformer", AHEAD), ("zipformer", RING)]
+STREAMING += [("zipformer", ChunkConfig(8, 1, 4))]
 
 
 def recognizer(folder: Path, kind: str = "Online", int8: str = "", **options):
@@ -74,7 +76,7 @@ def simulate(model: Transducer, audio: np.ndarray, chunk: ChunkConfig, search: S
     features = FbankExtractor(FBANK).extract(audio)
     out, lengths = model.encoder(features[None], torch.tensor([len(features)]), chunk)
     if chunk.chunk_size is not None:
-        lengths = lengths // chunk.chunk_size * chunk.chunk_size
+        lengths = (lengths - chunk.lookahead).clamp(min=0) // chunk.chunk_size * chunk.chunk_size
     return search.decode(out, lengths)[0]
 
 
@@ -87,7 +89,7 @@ def assert_same(result, expected: Hypothesis, log_probs: str | None = "ys_probs"
         assert getattr(result, log_probs) == pytest.approx(expected.log_probs, abs=1e-4)
 
 
-@pytest.mark.parametrize(("encoder", "chunk"), [("conformer", RING), ("conformer", SUM), ("zipformer", RING)])
+@pytest.mark.parametrize(("encoder", "chunk"), STREAMING)
 def test_streams_side_by_side_in_any_blocks(exported, encoder: str, chunk: ChunkConfig) -> None:
     folder, model = exported(encoder, "onnx-streaming", chunk), make_model(encoder)
     audios = [make_audio(seconds, seed) for seed, seconds in enumerate([6.3, 1.1, 3.0])]
@@ -168,9 +170,9 @@ def test_the_readme_program_runs(exported, format: str, tmp_path: Path, monkeypa
 
 def test_the_tail_padding_reaches_the_last_frame() -> None:
     """Every whole frame of an audio is in a chunk that sherpa-onnx finds ready: T + 1 frames from its start."""
-    for chunk_size in (4, 16):
-        chunk = ChunkConfig(chunk_size)
-        size, shift = 4 * chunk_size + 3, 4 * chunk_size
+    for chunk in (ChunkConfig(4), ChunkConfig(16), ChunkConfig(8, -1, 6)):
+        chunk_size = chunk.chunk_size or 0
+        size, shift = 4 * (chunk_size + chunk.lookahead) + 3, 4 * chunk_size
         for samples in range(800, 60_000, 97):
             ready = FBANK.num_frames(samples + int(tail_seconds(chunk) * RATE))
             chunks = max((ready - size - 1) // shift + 1, 0)
