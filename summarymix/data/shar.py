@@ -110,9 +110,17 @@ def export_split(
     index.unlink(missing_ok=True)
     remove_own(out_dir / split, _FILES)
     work_dir.rename(out_dir / split)
-    shard_manifests = sorted(path.name for path in (out_dir / split).glob("cuts.*"))
+    shard_manifests = sorted((out_dir / split).glob("cuts.*"))
+    content = hashlib.blake2b(digest_size=8)
+    for path in shard_manifests:
+        content.update(path.read_bytes())
+    listed = {
+        "fields": sorted(fields),
+        "checksum": content.hexdigest(),
+        "cuts": [path.name for path in shard_manifests],
+    }
     with atomic_write(index) as file:
-        json.dump({"fields": sorted(fields), "fingerprint": fingerprint, "cuts": shard_manifests}, file, indent=1)
+        json.dump(listed, file, indent=1)
     with atomic_write(done) as file:
         file.write(fingerprint)
     for stale in out_dir.glob(f".{split}-{'?' * len(fingerprint)}.part"):
@@ -225,7 +233,7 @@ class SharCuts(CutSource):
     checksum: str
 
     def mark(self) -> str:
-        """A checksum of the index, which holds the fingerprint of what was exported."""
+        """A checksum of the index, which holds one of the shards' cuts."""
         return self.checksum
 
     def lines(self) -> Iterator[bytes]:
