@@ -49,7 +49,11 @@ class ChunkConfig:
                 or ``lookahead_ms`` is not a multiple, or is given without a chunk.
         """
         if lookahead_ms % FRAME_MS:
-            raise ValueError(f"--lookahead-ms {lookahead_ms} is not a multiple of the frame of {FRAME_MS} ms")
+            below = lookahead_ms // FRAME_MS * FRAME_MS
+            raise ValueError(
+                f"--lookahead-ms {lookahead_ms} is not a multiple of the encoder's frame of {FRAME_MS} ms; nearest: "
+                f"{below} or {below + FRAME_MS}"
+            )
         if chunk_ms is None:
             return cls(None, left_chunks, lookahead_ms // FRAME_MS)
         if chunk_ms < FRAME_MS or chunk_ms % FRAME_MS:

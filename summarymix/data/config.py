@@ -25,7 +25,7 @@ class CorpusConfig:
     prefix: str
     """Name of the corpus in the names of its manifests."""
     dir: str = "."
-    """Folder of its recipe, in which its relative paths begin."""
+    """Folder of its recipe, in which the paths of its manifests and Shar exports, and those in them, begin."""
     manifest_dir: str = "data/fbank"
     """Folder of the manifests {prefix}_cuts_{split}.jsonl.gz."""
     shar_dir: str | None = None

@@ -46,7 +46,9 @@ LARGE_HOURS = 1000
 """Hours of audio, without copies, from which a disk should not have a file for each cut."""
 
 # Files of a shard and of the cuts' copies, also those whose writing was interrupted.
-_SHARD_FILES = r"\.?(\d{5,}-[0-9a-f]{16}\.(jsonl\.gz|tsv)|cuts|[0-9a-f]{16}|\w+\.(jsonl|npy))(\.[0-9a-f]+\.part)?"
+_SHARD_FILES = (
+    r"\.?(\d{5,}-[0-9a-f]{16}\.(jsonl\.gz|tsv)|cuts|[0-9a-f]{16}|\w+\.(jsonl|npy)|options)(\.[0-9a-f]+\.part)?"
+)
 
 # Shards that wait for a worker, more than any cluster has workers.
 _SHARDS_AHEAD = 4000
@@ -204,7 +206,13 @@ def _extract(
             return SkippedItems.read(listing)
     done.unlink(missing_ok=True)
     # Shards of an interrupted run are only checked, and last, so that work on features begins at once.
-    written = {int(path.name.split("-")[0]) for path in shard_dir.glob("[0-9]*.jsonl.gz")}
+    made_with = shard_dir / ".options"
+    written: set[int] = set()
+    if made_with.exists() and made_with.read_text(encoding="utf-8") == repr(options):
+        written = {int(path.name.split("-")[0]) for path in shard_dir.glob("[0-9]*.jsonl.gz")}
+    else:
+        with atomic_write(made_with) as file:
+            file.write(repr(options))
     numbers = sorted(range(count), key=written.__contains__)
     seconds *= 1 + sum(1 / speed for speed in options.speeds)
     seconds *= sum(number not in written for number in numbers) / max(count, 1)

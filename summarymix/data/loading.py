@@ -146,16 +146,16 @@ def load_batches(
         # By default a DataLoader draws from the global generator, which training reseeds for each batch.
         generator=torch.Generator().manual_seed(0),
     )
-    listed = {item.id for item in unreadable.items}
+    listed = {(item.id, item.file) for item in unreadable.items}  # two corpora may have the same id
     num_read, num_failed = 0, 0
     loaded = iter(data_loader)
     try:
         for batch, failures in loaded:
             num_read += len(batch)
             num_failed += len(failures)
-            if new := [item for item in failures if item.id not in listed]:
+            if new := [item for item in failures if (item.id, item.file) not in listed]:
                 unreadable.extend(new)
-                listed.update(item.id for item in new)
+                listed.update((item.id, item.file) for item in new)
                 if listing is not None:
                     unreadable.write(listing)
             if num_read == 0 and num_failed >= min(FAILURES_THAT_ARE_FATAL, num_cuts):

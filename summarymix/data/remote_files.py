@@ -84,18 +84,28 @@ def _read(location: str, offset: int, size: int | None) -> bytes:
         return cast(bytes, files.cat_file(path, start=offset, end=end))
     # Without fsspec, which needs another package for http(s).
     headers = {} if end is None else {"Range": f"bytes={offset}-{end - 1}"}
+    connections = _connections(os.getpid(), _proxy(location))
     try:
-        response = _connections(os.getpid(), _proxy(location)).request("GET", location, headers=headers)
+        # The body is read below, as it is stored: a refusal may come with a whole archive.
+        response = connections.request("GET", location, headers=headers, preload_content=False, decode_content=False)
+        try:
+            if response.status >= 400:
+                raise _StatusError(
+                    response.status, f"{location}: the server answers {response.status} {response.reason}"
+                )
+            if end is not None and response.status != 206:
+                raise _NoRanges(
+                    f"The server of {location} does not support range requests: use another server (most support "
+                    "them), or copy the folder to disk"
+                )
+            content = response.read(decode_content=False)
+            response.release_conn()
+            return content
+        except BaseException:
+            response.close()  # with what has not been read of it
+            raise
     except HTTPError as error:
         raise OSError(f"{location}: the connection broke ({error.args[-1]})") from error
-    if response.status >= 400:
-        raise _StatusError(response.status, f"{location}: the server answers {response.status} {response.reason}")
-    if end is not None and response.status != 206:
-        raise _NoRanges(
-            f"The server of {location} does not support range requests: use another server (most support them), "
-            "or copy the folder to disk"
-        )
-    return response.data
 
 
 @cache

@@ -117,6 +117,9 @@ class TrainData:
             )
         for split in self._splits:
             config.check_features(self._index[int(split.cuts[0])], split.name)
+        per_epoch = sum(split.weight * len(split.cuts) for split in self._splits)
+        if per_epoch < 1:
+            raise ValueError(f"An epoch has {per_epoch:.2g} utterances: raise --data.weight, or the weights of corpora")
         self.num_cuts = len(self._cuts)
         self.seconds = {
             split.name: split.weight * float(self._index.values("seconds", split.cuts).sum()) for split in self._splits

@@ -183,20 +183,24 @@ def _settings(args: argparse.Namespace) -> list[DecodeSetting]:
     """Return every mode with every chunk size and left context, offline once; no setting for exported models."""
     modes = args.mode
     if args.onnx is not None:
-        if modes or args.compare or args.select or (args.epoch, args.avg) != (None, None):
+        if modes or args.compare or args.select or args.lookahead_ms != [0] or (args.epoch, args.avg) != (None, None):
             raise ValueError(
-                "--onnx uses the mode and the epoch of its files: leave out --mode, --epoch, --avg, --select, --compare"
+                "--onnx uses the mode and the epoch of its files: leave out --mode, --epoch, --avg, --select, "
+                "--compare, --lookahead-ms"
             )
         return []
     if args.int8:
         raise ValueError("--int8 only applies to exported models: pass --onnx DIR")
     if modes is None:
         modes = ["offline", "simulated"] if args.select else ["simulated", "streaming"] if args.compare else ["offline"]
+    if args.lookahead_ms != [0] and set(modes) == {"offline"}:
+        raise ValueError("--lookahead-ms is for chunks: add --mode simulated or streaming")
     if args.compare and not {"simulated", "streaming"} <= set(modes):
         raise ValueError("--compare needs both modes: --mode simulated streaming")
     chunks = [ChunkConfig.from_ms(*each) for each in product(args.chunk_ms, args.left_chunks, args.lookahead_ms)]
     settings = []
-    for mode in dict.fromkeys(modes):
+    # Offline first, because other results are compared with it.
+    for mode in sorted(dict.fromkeys(modes), key=lambda mode: mode != "offline"):
         settings += [DecodeSetting(mode, chunk) for chunk in ([ChunkConfig()] if mode == "offline" else chunks)]
     return settings
 

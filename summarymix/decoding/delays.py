@@ -35,8 +35,8 @@ class Delays:
         first_partial: from the first sample to the first partial result with a word; None without words.
         first_stable: from the first sample to the partial result since which the first word has not changed.
         final: from the last sample to the final result.
-        shown: words in partial results, each counted once at its position.
-        changed: those of them that are not in the final result at this position.
+        shown: words in partial results, each counted when it appears, with all behind it that are shown anew.
+        changed: those of them that did not stay.
     """
 
     first_partial: float | None
@@ -60,26 +60,28 @@ class PartialResults:
         # Of the next chunk's last sample; the same at all sample rates.
         self._arrival = (latency_ms(chunk, FbankOptions()) or 0.0) / 1000
         self._ready = 0.0  # time of the last result
-        self._results: list[tuple[float, list[str]]] = []
+        self._words: list[str] = []  # of the last result
+        self._shown = 0  # words so far, each counted when it appears at its position
+        self._first_partial: float | None = None
+        self._first_stable: float | None = None
 
     def add(self, words: list[str], computing: float) -> None:
         """Add the result of the next chunk, whose computing took this many seconds."""
         self._ready = max(min(self._arrival, self._duration), self._ready) + computing
         self._arrival += self._chunk
-        self._results.append((self._ready, words))
+        if words and self._first_partial is None:
+            self._first_partial = self._ready
+        if words[:1] != self._words[:1]:
+            self._first_stable = self._ready if words else None
+        same = next((i for i, pair in enumerate(zip(words, self._words, strict=False)) if pair[0] != pair[1]), None)
+        self._shown += len(words) - (min(len(words), len(self._words)) if same is None else same)
+        self._words = words
 
     def delays(self) -> Delays:
         """The delays of the utterance, after its last chunk."""
-        final = self._results[-1][1] if self._results else []
-        first_partial = next((time for time, words in self._results if words), None)
-        first_stable = None
-        for time, words in reversed(self._results):
-            if not final or words[:1] != final[:1]:
-                break
-            first_stable = time
-        shown = {(position, word) for _, words in self._results for position, word in enumerate(words)}
-        changed = len(shown - set(enumerate(final)))
-        return Delays(first_partial, first_stable, max(self._ready - self._duration, 0.0), len(shown), changed)
+        changed = self._shown - len(self._words)
+        final = max(self._ready - self._duration, 0.0)
+        return Delays(self._first_partial, self._first_stable, final, self._shown, changed)
 
 
 @dataclass(frozen=True)

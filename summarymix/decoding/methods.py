@@ -189,7 +189,7 @@ class SearchOptions:
             return GreedySearch(model, self.max_sym_per_frame, unk_id, record_margins, scaling)
         if self.method in NEED_MODEL:
             if not isinstance(model, Transducer):
-                raise ValueError(f"--method {self.method} needs the trained model: leave out --onnx")
+                raise ValueError(f"--method {self.method} needs the trained model, not an exported one")
             if self.method == "ctc_greedy_search":
                 return CTCGreedySearch(model, unk_id, record_margins, scaling)
             if self.method in FAST_BEAM:

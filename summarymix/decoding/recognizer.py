@@ -125,7 +125,8 @@ class Recognizer:
     def from_exported(cls, model: OnnxTransducer, folder: Path) -> "Recognizer":
         """Make a recogniser from exported files and the tokens in their folder."""
         extractor = FbankExtractor(FbankOptions(model.sample_rate, model.feature_dim))
-        return cls(model, Tokenizer.from_lang_dir(folder), extractor, model.chunk.left_chunks)
+        tokenizer = Tokenizer.from_lang_dir(folder)
+        return cls(model, tokenizer, extractor, model.chunk.left_chunks, rnnt_type=model.rnnt_type)
 
     def set_search(self, options: SearchOptions) -> None:
         """Set the search of later calls.
@@ -182,6 +183,8 @@ class Recognizer:
             return joined(segments, stream.seconds)
         if mode != "offline":
             raise ValueError(f"the mode must be streaming or offline, not {mode}")
+        if lookahead_ms:
+            raise ValueError(f"--lookahead-ms {lookahead_ms} is for chunks: offline, a window sees all of itself")
         self.model.encoder.check_chunk(ChunkConfig())
         windowed = WindowedRecognizer(self.search, self.tokenizer.tokens, window_seconds, overlap_seconds)
         counted = _Counted(blocks)
@@ -287,7 +290,8 @@ class LiveStream:
         self._stream.finish()
         segments = [*self._decode(), *self._end_segment()]
         self._recognizer.close(self._stream)
-        return segments
+        # An exported model recognises the silence behind the end too.
+        return [segment.until(self.seconds) for segment in segments if self._num_samples]
 
     def _decode(self) -> list[Transcript]:
         """Decode all whole chunks, with an endpoint check after each: results do not depend on the sizes of blocks."""

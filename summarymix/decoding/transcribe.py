@@ -143,7 +143,7 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
         "overlap_seconds",
         "reset_after_silence",
     )
-    return {name: getattr(args, name) for name in (*names, "overlap_seconds")}
+    return {name: getattr(args, name) for name in names}
 
 
 def _output(args: argparse.Namespace, file: str) -> Path:

@@ -5,7 +5,7 @@ import math
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -53,6 +53,12 @@ class Transcript:
     end: float
     tokens: list[Token]
     words: list[Word]
+
+    def until(self, seconds: float) -> "Transcript":
+        """This text with all times limited to ``seconds``."""
+        tokens = [replace(token, start=min(token.start, seconds)) for token in self.tokens]
+        words = [replace(word, start=min(word.start, seconds), end=min(word.end, seconds)) for word in self.words]
+        return Transcript(self.text, min(self.start, seconds), min(self.end, seconds), tokens, words)
 
 
 def make_transcript(

@@ -32,6 +32,7 @@ class Export:
         format: onnx-streaming and onnx for sherpa-onnx; torchscript for libtorch, streaming.
         chunk: chunk size and left context; full context for onnx.
         int8: also write ONNX files with int8 weights.
+        rnnt_type: lattice that the model was trained with.
 
     Raises:
         ValueError: options exclude each other.
@@ -46,6 +47,7 @@ class Export:
     format: Format
     chunk: ChunkConfig
     int8: bool = False
+    rnnt_type: str = "regular"
 
     def __post_init__(self) -> None:
         if self.int8 and self.format == "torchscript":
@@ -107,6 +109,7 @@ class Export:
             "avg": str(self.avg),
             "sample_rate": str(self.fbank.sample_rate),
             "feature_dim": str(self.fbank.num_mel_bins),
+            "rnnt_type": self.rnnt_type,
         }
         if self.format == "onnx":
             return offline_graphs(self.model, about)

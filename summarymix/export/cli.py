@@ -62,7 +62,8 @@ def main(recipe: str | None, argv: Sequence[str] | None = None, program: str = "
         data = info["config"]["data"]
         fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"])
         run = info["recipe"], info["epoch"], info["avg"]
-        export = Export(model, tokenizer, fbank, *run, args.format, chunk, args.int8)
+        rnnt_type = info["config"]["loss"]["rnnt_type"]
+        export = Export(model, tokenizer, fbank, *run, args.format, chunk, args.int8, rnnt_type)
         warnings = export.write(args.out)
     for warning in warnings:
         print(f"{name}: {warning}", file=sys.stderr)

@@ -39,6 +39,8 @@ class OnnxTransducer:
         self.chunk = self.encoder.chunk
         self.predictor = OnnxPredictor(paths["decoder"])
         self.joiner = OnnxJoiner(paths["joiner"])
+        # Of older files the lattice is unknown: at most one token per frame suits all.
+        self.rnnt_type = metadata.get("rnnt_type", "modified")
         self.feature_dim, self.sample_rate = int(metadata["feature_dim"]), int(metadata["sample_rate"])
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
@@ -68,6 +70,8 @@ class OnnxOfflineEncoder:
 class OnnxStreamingEncoder:
     """Encoder for chunks, with the joiner's encoder projection.
 
+    Silence fills an utterance's last chunk. A word that is emitted late may have its time in that silence.
+
     Args:
         path: the ONNX file.
         metadata: its metadata.
@@ -76,8 +80,8 @@ class OnnxStreamingEncoder:
     takes_whole_chunks = True  # the graph cannot mask padding
 
     def __init__(self, path: Path, metadata: dict[str, str]) -> None:
-        names = ("chunk_ms", "left_chunks", "lookahead_ms")  # older files have no look-ahead
-        self.chunk = ChunkConfig.from_ms(*(int(metadata.get(name, 0)) for name in names))
+        lookahead_ms = int(metadata.get("lookahead_ms", 0))  # older files have none
+        self.chunk = ChunkConfig.from_ms(int(metadata["chunk_ms"]), int(metadata["left_chunks"]), lookahead_ms)
         self._sizes = {"sum": int(metadata["d_model"]), "cache": int(metadata["rnn_hidden_size"])}  # as in state.KINDS
         self._run = load_onnx(path)
 

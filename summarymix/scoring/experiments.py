@@ -72,7 +72,8 @@ def collect(exp_dir: Path) -> Experiment:
         record = json.loads(line)
         lines.setdefault(record["kind"], []).append(record)
     last_epoch, last_cost = ((lines[kind] or [{}])[-1] for kind in ("epoch", "cost"))
-    dev_losses = [line["pruned"] for line in lines["valid"] if line["step"] == last_epoch.get("step")]
+    last = [line for line in lines["valid"] if line["step"] == last_epoch.get("step")]
+    dev_losses = [line["pruned"] for line in last if "@" not in line["setting"]]  # of all corpora together
     selection = read_selection(exp_dir)
     name = exp_dir.resolve().name
     return Experiment(

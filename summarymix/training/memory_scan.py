@@ -42,7 +42,8 @@ def scan_memory(
     room = [] if has_state else [torch.empty_like(p) for p in model.parameters() for _ in range(2)]
     multiple = model.encoder.chunk_multiple
     smallest = -(-config.chunk.min_chunk // multiple) * multiple
-    chunks = (ChunkConfig(), ChunkConfig(smallest, config.chunk.min_left))
+    ahead = smallest if config.chunk.lookahead_prob > 0 else 0
+    chunks = (ChunkConfig(), ChunkConfig(smallest, config.chunk.min_left, ahead))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for reason, batch in worst_batches:
             if device.type == "cuda":

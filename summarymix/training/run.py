@@ -556,7 +556,8 @@ def _per_frame(sums: dict[str, float]) -> dict[str, float]:
 
 
 def _mean_loss(valid: dict[str, dict[str, float]]) -> float:
-    return sum(losses["loss"] for losses in valid.values()) / len(valid)
+    whole = [losses["loss"] for name, losses in valid.items() if "@" not in name]  # of all corpora together
+    return sum(whole) / len(whole)
 
 
 def _report_left_out(log: TrainingLog, number: int, step: Step) -> None:

@@ -4,6 +4,7 @@ import itertools
 import math
 import os
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from summarymix.data.config import CorpusConfig, DataConfig
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.loading import Batch
 from summarymix.data.manifests import cuts_path, write_manifest
+from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
 from summarymix.data.training_data import TrainData
 from summarymix.encoder.subsampling import output_lengths
@@ -118,9 +120,20 @@ def test_splits_of_another_corpus_are_named_with_it(corpora: list, tokenizer: To
         config(0.0)
 
 
+def test_unreadable_cuts_of_the_same_id_are_both_listed(corpora: list, tokenizer: Tokenizer) -> None:
+    for i in (0, OWN):  # of the same id
+        features = corpora[i].features
+        Path(features.storage_path, features.storage_key).write_bytes(b"damaged")
+    assert sum(len(batch) for batch in training(1.0, tokenizer).epoch(1)) == OWN + OTHER - 2
+    items = SkippedItems.read(Path("exp/skipped-unreadable.tsv")).items
+    assert [item.id for item in items] == 2 * [corpora[0].id]
+
+
 def test_a_corpus_that_cannot_be_used_is_an_error(corpora: list, tokenizer: Tokenizer) -> None:
     with pytest.raises(ValueError, match=r"has features with 80 mel bins at 16000 Hz, the model needs 40 at 16000 Hz"):
         training(1.0, tokenizer, num_mel_bins=40)
+    with pytest.raises(ValueError, match=r"An epoch has 0\.24 utterances: raise --data\.weight"):
+        TrainData(replace(config(0.01), weight=0.01), tokenizer, output_lengths, 0, Path("exp/skipped.tsv"))
     unwritable = [fastcopy(cut, supervisions=[fastcopy(cut.supervisions[0], text="ÉLAN")]) for cut in corpora[OWN:]]
     write_manifest(unwritable, cuts_path("../two/data/fbank", "two", "train"))
     with pytest.raises(ValueError, match=r"No cut of \.\./two/\S+ is left .* skipped 14 of 24: 14 unknown"):

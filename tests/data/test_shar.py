@@ -1,3 +1,4 @@
+import gzip
 import json
 import multiprocessing
 import sys
@@ -211,6 +212,17 @@ def test_remote_files(tmp_path: Path, monkeypatch) -> None:
         with pytest.raises(OSError, match="does not support range requests: use another server"):
             remote_files.read_bytes(f"{server.url}/file", 3, 5)
         assert len(server.requests) == asked + 2
+        # A whole archive comes with the refusal. It is not read.
+        (tmp_path / "archive").write_bytes(bytes(50_000_000))
+        server.sent = 0
+        with pytest.raises(OSError, match="does not support range requests"):
+            remote_files.read_bytes(f"{server.url}/archive", 3, 5)
+        assert server.sent < 25_000_000
+        # Some servers name the encoding of stored .gz files, which browsers then unpack.
+        packed = gzip.compress(b"lines")
+        (tmp_path / "cuts.gz").write_bytes(packed)
+        server.encoding = "gzip"
+        assert remote_files.read_bytes(f"{server.url}/cuts.gz") == packed
     monkeypatch.setitem(sys.modules, "s3fs", None)
     with pytest.raises(ImportError, match="s3fs"):
         remote_files.read_bytes("s3://bucket/file")

@@ -27,8 +27,10 @@ def test_first_word_is_stable_from_its_last_change_on() -> None:
     found = delays(2.0, ("ON", 0.0), ("ONE", 0.0), ("", 0.0), ("ONE", 0.0), ("ONE SIX", 0.0))
     assert found.first_partial == pytest.approx(0.3575)
     assert found.first_stable == pytest.approx(0.3575 + 3 * 0.32)
-    assert (found.shown, found.changed) == (3, 1)
+    assert (found.shown, found.changed) == (4, 2)
     assert found.final == 0.0
+    found = delays(2.0, ("ONE TWO", 0.0), ("ONE SIX TWO", 0.0), ("ONE SIX TWO", 0.0))
+    assert (found.shown, found.changed) == (4, 1)  # TWO has moved
 
 
 def test_without_words_only_the_end_counts() -> None:

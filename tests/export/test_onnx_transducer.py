@@ -72,9 +72,15 @@ def test_recogniser_of_exported_files(exported, format: str, tmp_path: Path) -> 
     if format == "onnx-streaming":
         with pytest.raises(ValueError, match=r"offline: the model was exported with .* look-ahead 160 ms"):
             recognizer.transcribe(audio, mode="offline")
+        with pytest.raises(ValueError, match="--lookahead-ms 40 is for chunks"):
+            recognizer.transcribe(audio, mode="offline", lookahead_ms=40)
         stream = recognizer.stream()
         segments = [segment for block in np.split(audio, 11) for segment in stream.accept(block)] + stream.finish()
         assert " ".join(segment.text for segment in segments) == expected.text
+        assert recognizer.transcribe(np.zeros(0)).text == ""
+        for seconds in (0.5, 1.0, 1.5):
+            short = recognizer.transcribe(audio[: round(seconds * 16000)])
+            assert all(word.start <= word.end <= seconds for word in short.words)
         assert len(summarymix.load(folder, int8=True).transcribe(audio).words) > 0
     with pytest.raises(ValueError, match="is an exported model: epoch and avg are fixed"):
         summarymix.load(folder, epoch=1)

@@ -4,7 +4,7 @@ import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -20,6 +20,8 @@ class Server:
     cut_short: int | None = None  # bytes after which the connection breaks
     drops: int = 0  # number of next requests at which to close the connection without an answer
     delay: float = 0  # seconds before each answer
+    encoding: str | None = None  # content encoding to name
+    sent: int = 0  # bytes of bodies
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # path and range
     connections: int = 0
     in_flight: int = 0
@@ -82,8 +84,12 @@ def serve(folder: Path) -> Iterator[Server]:
             else:
                 self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
+            if server.encoding:
+                self.send_header("Content-Encoding", server.encoding)
             self.end_headers()
-            self.wfile.write(content[: server.cut_short])
+            for begin in range(0, len(content), 1 << 16):
+                with suppress(ConnectionError):
+                    server.sent += self.wfile.write(content[: server.cut_short][begin : begin + (1 << 16)])
             self.close_connection |= server.cut_short is not None
 
         def log_message(self, *args: object) -> None:
