@@ -67,10 +67,10 @@ def write_report(
     return "\n\n".join([heading, *(_section(experiment, metrics) for experiment in experiments), *sections]) + "\n"
 
 
-DELAYS = """Streaming, with 95 % intervals (bootstrap over utterances): error rate, difference from offline decoding in
-percentage points. Then median / 95th percentile in ms, with computing: from the beginning of an utterance to the first
-word, and to the result since which it has not changed; from the end to the final result. Last, the share of words in
-partial results that later changed."""
+INTERVALS = """Error rates and their differences from offline decoding, in percentage points, with 95 % intervals
+(bootstrap over utterances). Of streaming also delays, with computing, median / 95th percentile in ms: from the
+beginning of an utterance to the first word, and to the result since which it has not changed; from the end to the final
+result; and the share of words in partial results that later changed."""
 
 
 def pivot(results: Sequence[Result], metrics: Sequence[Metric], markdown: bool = True) -> str:
@@ -98,8 +98,8 @@ def pivot(results: Sequence[Result], metrics: Sequence[Metric], markdown: bool =
     return render_rows(header, cells, markdown)
 
 
-def delay_table(results: Sequence[Result], markdown: bool = True) -> str:
-    """A table of intervals and delays with a row for each result in chunks; empty without delays."""
+def interval_table(results: Sequence[Result], markdown: bool = True) -> str:
+    """A table of intervals and delays with a row for each result that has them; empty without."""
     rows = [
         [
             result.split,
@@ -111,7 +111,7 @@ def delay_table(results: Sequence[Result], markdown: bool = True) -> str:
             "–" if result.changed_words is None else f"{result.changed_words:.1f} %",
         ]
         for result in results
-        if result.final_ms is not None
+        if result.interval is not None or result.final_ms is not None
     ]
     header = ["split", "method", *SETTING_COLUMNS, "error rate", "against offline", "first word", "stable", "final"]
     return render_rows([*header, "changed words"], rows, markdown) if rows else ""
@@ -147,7 +147,7 @@ def _section(experiment: Experiment, metrics: Sequence[Metric]) -> str:
         *([done] if experiment.epochs else []),
         *_code(experiment.commands),
         pivot(experiment.results, metrics),
-        *([DELAYS, delays] if (delays := delay_table(experiment.results)) else []),
+        *([INTERVALS, table] if (table := interval_table(experiment.results)) else []),
         _surroundings(experiment.results),
     ]
     if choice:

@@ -7,7 +7,7 @@ from result_cases import make_result, write_experiment
 
 from summarymix.scoring.comparison import SeedComparison
 from summarymix.scoring.experiments import collect
-from summarymix.scoring.report import delay_table, pivot, write_report
+from summarymix.scoring.report import interval_table, pivot, write_report
 from summarymix.scoring.results import append_result
 
 
@@ -43,15 +43,15 @@ def test_streaming_results_have_a_table_of_intervals_and_delays() -> None:
         final_ms=(20.0, 30.0),
         changed_words=12.34,
     )
-    header, _, row = map(cells, delay_table([make_result(mode="simulated"), streamed]).splitlines())
+    header, _, row = map(cells, interval_table([make_result(mode="simulated"), streamed]).splitlines())
     assert row[2:] == [
         *("streaming", "640 ms", "2", "1.25 [0.75, 1.50]", "+0.25 [-0.12, +0.50]"),
         *("700 / 900", "800 / 1000", "20 / 30", "12.3 %"),
     ]
     assert header[-5:] == ["against offline", "first word", "stable", "final", "changed words"]
     silent = make_result(final_ms=(20.0, 30.0), wer=None)
-    assert cells(delay_table([silent]).splitlines()[-1])[5:] == ["–", "–", "–", "–", "20 / 30", "–"]
-    assert delay_table([make_result()]) == ""
+    assert cells(interval_table([silent]).splitlines()[-1])[5:] == ["–", "–", "–", "–", "20 / 30", "–"]
+    assert interval_table([make_result()]) == ""
 
 
 def bare_folder(exp_dir: Path, **changes: object) -> Path:
