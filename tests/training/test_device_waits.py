@@ -55,6 +55,7 @@ def test_a_step_waits_once_or_twice(encoder: str, views: int, tmp_path: Path) ->
         config.optim.name = "scaled_adam"
     if views == 2:
         config.scales.consistency = 0.2
+    config.chunk.lookahead_prob = 0.5
     counts = []
     with PretendGpu() as gpu:
         run = Run(config, toy_model(config), TOKENIZER, PinnedData(), {"dev": []}, World(GPU), "toy")
@@ -75,7 +76,7 @@ def test_validation_and_searches_keep_devices_apart(encoder: str, mode: str, tmp
     config.model.encoder, config.model.zipformer, config.model.mixing.mode = encoder, SMALL_ZIP, mode
     model, dev = toy_model(config).eval(), ToyData().dev()
     settings = [DecodeSetting("offline")]
-    settings += [DecodeSetting(kind, ChunkConfig(8, 2)) for kind in ("simulated", "streaming")]
+    settings += [DecodeSetting(kind, ChunkConfig(8, 2, 4)) for kind in ("simulated", "streaming")]
 
     def decode() -> list[list[list[int]]]:
         found = []
