@@ -2,7 +2,6 @@ import gzip
 import json
 import pickle
 import random
-import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from lhotse import Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 from manifest_cuts import load_cuts
+from memory import traced_peaks
 
 from summarymix.data.extraction import ExtractionOptions, extract_split
 from summarymix.data.manifests import manifest_path, write_manifest
@@ -86,16 +86,14 @@ def test_other_lines_are_named(line: str, tmp_path: Path) -> None:
 
 def test_memory_does_not_grow_with_the_corpus(tmp_path: Path) -> None:
     options = ExtractionOptions(storage="none", speeds=(0.9,), shard_size=100)
-    peaks = []
     with ThreadPoolExecutor(1) as executor:
-        for count in (800, 100, 800):  # the first fills caches
-            generate(tmp_path, count)
-            tracemalloc.start()
+
+        def work(count: int) -> None:
             extract_split(tmp_path, tmp_path / f"out{count}", "c", "train", options, executor)
-            peaks.append(tracemalloc.get_traced_memory()[1])
-            tracemalloc.stop()
             (tmp_path / f"out{count}" / ".c-train.done").unlink()
-    assert peaks[2] < 1.5 * peaks[1]
+
+        small, large = traced_peaks(lambda count: generate(tmp_path, count), work, 100, 800)
+    assert large < 1.5 * small
 
 
 def test_lines_that_lhotse_did_not_write(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@ import gzip
 import json
 import multiprocessing
 import sys
-import tracemalloc
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from batch_cases import assert_same, config_for, tiny_cuts, train_data
 from lhotse import CutSet
 from lhotse.shar import SharWriter
 from lhotse.utils import fastcopy
+from memory import traced_peaks
 from server import serve
 
 from summarymix.data import remote_files, shar
@@ -139,14 +139,12 @@ def test_memory_does_not_grow_with_the_corpus(prepare, tmp_path: Path, monkeypat
     fbank = prepare(count=1)
     manifest = cuts_path(fbank, "tiny", "train")
     (cut,) = tiny_cuts(fbank)
-    peaks = []
-    for count in (75, 75, 600):  # the first fills caches
+
+    def generate(count: int) -> None:
         write_manifest([fastcopy(cut, id=f"{cut.id}-{i}") for i in range(count)], manifest)
-        tracemalloc.start()
-        export(fbank, tmp_path / "shar", shard_size=25)
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert peaks[2] < 1.5 * peaks[1]
+
+    small, large = traced_peaks(generate, lambda _: export(fbank, tmp_path / "shar", shard_size=25), 75, 600)
+    assert large < 1.5 * small
 
 
 def test_unreadable_cuts_are_left_out_and_listed(prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -1,5 +1,4 @@
 import os
-import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +6,7 @@ import pytest
 import soundfile
 from lhotse import Recording
 from lhotse.utils import fastcopy
+from memory import traced_peaks
 
 from summarymix.data.audio_file import open_audio
 from summarymix.data.corpus import validate
@@ -155,11 +155,12 @@ def test_memory_does_not_grow_with_the_corpus(prepare, monkeypatch: pytest.Monke
     fbank = prepare(count=1)
     path = cuts_path(fbank, "tiny", "train")
     (cut,) = read_cuts(path)
-    peaks = []
-    for count in (200, 200, 1600):  # the first fills caches
+
+    def generate(count: int) -> None:
         write_manifest([fastcopy(cut, id=f"{cut.id}-{i}") for i in range(count)], path)
-        tracemalloc.start()
+
+    def work(count: int) -> None:
         assert len(validate_split(fbank, "tiny", "train").seconds) == count
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
-    assert peaks[2] - peaks[1] < 1400 * 100  # bytes a cut
+
+    small, large = traced_peaks(generate, work, 200, 1600)
+    assert large - small < 1400 * 100  # bytes a cut
