@@ -48,21 +48,8 @@ class ChunkConfig:
             ValueError: ``chunk_ms`` is not a positive multiple of the encoder's frame, the message names the nearest;
                 or ``lookahead_ms`` is not a multiple, or is given without a chunk.
         """
-        if lookahead_ms % FRAME_MS:
-            below = lookahead_ms // FRAME_MS * FRAME_MS
-            raise ValueError(
-                f"--lookahead-ms {lookahead_ms} is not a multiple of the encoder's frame of {FRAME_MS} ms; nearest: "
-                f"{below} or {below + FRAME_MS}"
-            )
-        if chunk_ms is None:
-            return cls(None, left_chunks, lookahead_ms // FRAME_MS)
-        if chunk_ms < FRAME_MS or chunk_ms % FRAME_MS:
-            below = max(chunk_ms // FRAME_MS, 1) * FRAME_MS
-            near = f"{below} or {below + FRAME_MS}" if chunk_ms > below else f"{below}"
-            raise ValueError(
-                f"--chunk-ms {chunk_ms} is not a multiple of the encoder's frame of {FRAME_MS} ms; nearest: {near}"
-            )
-        return cls(chunk_ms // FRAME_MS, left_chunks, lookahead_ms // FRAME_MS)
+        lookahead = _whole_frames("--lookahead-ms", lookahead_ms, 0)
+        return cls(None if chunk_ms is None else _whole_frames("--chunk-ms", chunk_ms, 1), left_chunks, lookahead)
 
     @property
     def lookahead_ms(self) -> int:
@@ -80,6 +67,16 @@ class ChunkConfig:
         left = "unlimited" if self.left_chunks < 0 else f"{self.left_chunks} chunks"
         ahead = f", look-ahead {self.lookahead_ms} ms" if self.lookahead else ""
         return f"chunk {self.chunk_ms} ms, left context {left}{ahead}"
+
+
+def _whole_frames(option: str, ms: int, least: int) -> int:
+    """Convert the milliseconds of an option to encoder frames, of which there are at least ``least``."""
+    frames, rest = divmod(ms, FRAME_MS)
+    if rest or frames < least:
+        below = max(frames, least) * FRAME_MS
+        near = f"{below} or {below + FRAME_MS}" if ms > below else f"{below}"
+        raise ValueError(f"{option} {ms} is not a multiple of the encoder's frame of {FRAME_MS} ms; nearest: {near}")
+    return frames
 
 
 @dataclass

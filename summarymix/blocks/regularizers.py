@@ -217,13 +217,13 @@ class Whiten(nn.Module):
             trace = covariance.trace()
             square = covariance.square().sum()
             exceeds = x.size(-1) * square > limit * trace.square()  # false for NaN
-            waits = x.device.type == "cpu"  # a GPU computes both cases, for the host would have to wait for the answer
-            if waits and not exceeds:
+            on_cpu = x.device.type == "cpu"  # a GPU computes both cases, for the host would have to wait for the answer
+            if on_cpu and not exceeds:
                 return grad
             covariance.diagonal().sub_(square / trace)
             penalty = (frames @ covariance).reshape(x.shape)
             scale = grad_scale * torch.linalg.vector_norm(grad) / torch.linalg.vector_norm(penalty).clamp(min=TINY)
             changed = torch.addcmul(grad, penalty, scale)
-            return changed if waits else torch.where(exceeds, changed, grad)
+            return changed if on_cpu else torch.where(exceeds, changed, grad)
 
         return _ChangeGradient.apply(x, change)
