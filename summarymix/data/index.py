@@ -88,7 +88,7 @@ class IndexedCuts:
             corpora: name of each split's corpus; the hashes of its cuts' ids depend on it unless it is empty.
         """
         self._splits = splits
-        self._salts = [np.int64(id_hash(name.encode()) if name else 0) for name in corpora]
+        self._salts = [np.int64(id_hash(name) if name else 0) for name in corpora]
         self.starts = [0, *np.cumsum([len(split) for split in splits]).tolist()]
         """Number of the first cut of each split, and of all cuts."""
 
@@ -248,7 +248,7 @@ def _measure_cut(cut: Cut, tokenizer: Tokenizer) -> tuple[float, ...]:
     needed = -1 if tokenizer.unk_id in tokens else ctc_frames_needed(tokens)
     ends = (tokens[0], tokens[-1]) if tokens else (-1, -1)
     sample_rate = cut.sampling_rate if cut.has_recording or cut.has_features else 0
-    return cut.duration, frames, sample_rate, id_hash(cut.id.encode()), count, needed, *ends
+    return cut.duration, frames, sample_rate, id_hash(cut.id), count, needed, *ends
 
 
 def _first_repeated(ids: NDArray[np.int64]) -> int | None:

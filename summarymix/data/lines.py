@@ -55,9 +55,10 @@ def write_lines(lines: Iterable[bytes], path: Path) -> None:
         np.save(file, np.concatenate(offsets))
 
 
-def id_hash(text: bytes) -> int:
-    """A 64-bit hash of an id or path, the same in every process, for a column of int64."""
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big", signed=True)
+def id_hash(text: str | bytes) -> int:
+    """A 64-bit hash of an id or path (or of its UTF-8), the same in every process, for a column of int64."""
+    content = text.encode() if isinstance(text, str) else text
+    return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "big", signed=True)
 
 
 def run_in_order(

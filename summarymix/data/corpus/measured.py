@@ -58,7 +58,7 @@ class MeasuredFiles:
 
     def get(self, path: str) -> Measured | None:
         """Return how preparation has found a file, or None."""
-        name = id_hash(path.encode())
+        name = id_hash(path)
         place = int(np.searchsorted(self._paths, name, side="right")) - 1
         return (
             Measured(*self._values[self._order[place]].tolist()) if place >= 0 and self._paths[place] == name else None
@@ -72,6 +72,6 @@ def read_measured(folder: Path) -> MeasuredFiles:
         with open(listing, encoding="utf-8") as file:
             for line in file:
                 path, *values = json.loads(line)
-                paths.append(id_hash(path.encode()))
+                paths.append(id_hash(path))
                 rows.extend(values)
     return MeasuredFiles(np.asarray(paths), np.asarray(rows).reshape(len(paths), len(Measured._fields)))

@@ -92,7 +92,7 @@ def validate_split(
             cuts.extend(block)
     bad = np.array(cuts.bad, bool)
     bad_files = _bad_files(source, cuts, num_jobs, measured)
-    bad[np.asarray(cuts.owners)[np.isin(cuts.files, [_hash(file) for file in bad_files])]] = True
+    bad[np.asarray(cuts.owners)[np.isin(cuts.files, [id_hash(file) for file in bad_files])]] = True
     ids = np.asarray(cuts.ids)
     repeated = _repeated(ids, bad)
     bad[list(repeated)] = True
@@ -114,8 +114,8 @@ def validate_split(
     listing = Path(manifest_dir) / f"skipped-{prefix}-{split}-validate.tsv"
     # Cuts removed by an earlier check stay listed, unless the manifest has been rewritten since.
     before = SkippedItems.read(listing).items if listing.exists() else []
-    back = {*ids[np.isin(ids, [_hash(item.id) for item in before])].tolist()}
-    skipped = SkippedItems([item for item in before if _hash(item.id) not in back] + found.items)
+    back = {*ids[np.isin(ids, [id_hash(item.id) for item in before])].tolist()}
+    skipped = SkippedItems([item for item in before if id_hash(item.id) not in back] + found.items)
     # The list is written first: if the program is killed in between, the next check finds the same cuts again.
     skipped.write(listing)
     if len(found):
@@ -137,10 +137,10 @@ class _Columns:
 
     def append(self, cut: Cut) -> None:
         files = _files(cut)
-        self.files.extend(_hash(file) for file in files)
+        self.files.extend(id_hash(file) for file in files)
         self.owners.extend([len(self.ids)] * len(files))
         self.derived.extend([bool(files and cut.recording.transforms)] * len(files))
-        self.ids.append(_hash(cut.id))
+        self.ids.append(id_hash(cut.id))
         self.seconds.append(cut.duration)
         self.bad.append(_problem(cut) is not None)
         self.speakers.update(_speakers(cut))
@@ -265,10 +265,6 @@ def duration_statistics(seconds: NDArray[np.float64]) -> str:
         for percent in (0, 5, 25, 50, 75, 95, 99, 100)
     )
     return f"{len(durations)} utterances, {durations.sum() / 3600:.2f} h; seconds {quantiles}"
-
-
-def _hash(text: str) -> int:
-    return id_hash(text.encode())
 
 
 def _speakers(cut: Cut) -> list[str]:
