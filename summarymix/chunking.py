@@ -11,7 +11,7 @@ Emformer, arXiv 2010.10759). So a layer sees R frames ahead, however deep the en
 """
 
 import random
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 FRAME_MS = 40  # an encoder frame: 10 ms feature frames, sub-sampled by 4
+CHUNK_MS = 640  # default chunk size of programs
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,11 @@ class ChunkConfig:
         left = "unlimited" if self.left_chunks < 0 else f"{self.left_chunks} chunks"
         ahead = f", look-ahead {self.lookahead_ms} ms" if self.lookahead else ""
         return f"chunk {self.chunk_ms} ms, left context {left}{ahead}"
+
+
+def default_chunk(chunks: Iterable[ChunkConfig]) -> ChunkConfig:
+    """Return the one of several settings that programs use by default: nearest to 640 ms, with the least look-ahead."""
+    return min(chunks, key=lambda chunk: (abs((chunk.chunk_ms or 0) - CHUNK_MS), chunk.lookahead))
 
 
 def _whole_frames(option: str, ms: int, least: int) -> int:

@@ -20,6 +20,9 @@ from lhotse.features.kaldi.layers import get_mel_banks
 from numpy.typing import NDArray
 from torch import Tensor
 
+from summarymix.chunking import ChunkConfig
+from summarymix.encoder.subsampling import features_needed
+
 IntOrArray = TypeVar("IntOrArray", int, NDArray[np.int64])
 
 FeatureBackend = Literal["lhotse", "kaldifeat", "kaldi-native-fbank"]
@@ -76,6 +79,19 @@ class FbankOptions:
     def num_frames(self, num_samples: IntOrArray) -> IntOrArray:
         """Number of frames for ``num_samples``: the duration in units of 10 ms, rounded half up."""
         return (num_samples + self.shift // 2) // self.shift
+
+
+def latency_ms(chunk: ChunkConfig, fbank: FbankOptions) -> float | None:
+    """Return the algorithmic latency, from a chunk's first sample to the last one that its result needs; None offline.
+
+    It consists of the chunk, its look-ahead, three more feature frames of the front end, and half a window.
+    """
+    if chunk.chunk_size is None:
+        return None
+    samples = (
+        (features_needed(chunk.chunk_size + chunk.lookahead) - 1) * fbank.shift + fbank.window - fbank.left_padding
+    )
+    return 1000 * samples / fbank.sample_rate
 
 
 # Cached, because with features on the fly such options are made for every cut.

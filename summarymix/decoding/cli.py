@@ -13,13 +13,14 @@ from typing import Any, NoReturn
 
 import torch
 
-from summarymix.chunking import ChunkConfig
+from summarymix.chunking import CHUNK_MS, ChunkConfig
 from summarymix.cli import add_epoch_options, clear_ends, clear_errors, dashed, progress_bar, say
 from summarymix.data.config import DataConfig
 from summarymix.data.evaluation_data import EvalData
+from summarymix.data.features import latency_ms
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
-from summarymix.decoding.delays import DelaySummary, latency_ms
+from summarymix.decoding.delays import DelaySummary
 from summarymix.decoding.evaluate import (
     TIE,
     Decoded,
@@ -29,6 +30,7 @@ from summarymix.decoding.evaluate import (
     evaluation_data,
     stream_state_bytes,
 )
+from summarymix.decoding.exported import describe_measured, exported_label, exported_settings
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.search import Search
 from summarymix.decoding.words import write_ctm, write_hyps
@@ -137,11 +139,9 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     option("--exp-dir", type=Path, default=Path("exp"), help="folder of the training run (exp)")
     add_epoch_options(parser)
     option("--mode", nargs="+", choices=modes, help="decoding modes (offline; see --select and --compare)")
-    option("--chunk-ms", nargs="+", type=int, default=[640], help="chunk sizes, multiples of 40 ms (640)")
-    option("--left-chunks", nargs="+", type=int, default=[-1], help="left contexts in chunks, -1: unlimited (-1)")
-    option(
-        "--lookahead-ms", nargs="+", type=int, default=[0], help="look-aheads behind a chunk, multiples of 40 ms (0)"
-    )
+    option("--chunk-ms", nargs="+", type=int, help=f"chunk sizes, multiples of 40 ms ({CHUNK_MS})")
+    option("--left-chunks", nargs="+", type=int, help="left contexts in chunks, -1: unlimited (-1)")
+    option("--lookahead-ms", nargs="+", type=int, help="look-aheads behind a chunk, multiples of 40 ms (0)")
     option(
         "--splits",
         nargs="+",
@@ -153,8 +153,13 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     option("--max-duration", type=float, default=200.0, help="maximum seconds of audio in a batch (200)")
     option("--num-streams", type=int, default=16, help="streaming: number of streams decoded in parallel (16)")
     option("--manifest-dir", help="folder of the manifests, if they have moved since training")
-    option("--onnx", type=Path, help="decode with the exported model in this folder (from export.py), in its mode")
+    option(
+        "--onnx",
+        type=Path,
+        help="decode with all encoders of this folder of export.py, and add the results to its README",
+    )
     option("--int8", action="store_true", help="with --onnx: use the files with int8 weights")
+    option("--fp16", action="store_true", help="with --onnx: use the files in float16")
     option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
     actions = parser.add_mutually_exclusive_group()
     actions.add_argument(
@@ -183,21 +188,25 @@ def _settings(args: argparse.Namespace) -> list[DecodeSetting]:
     """Return every mode with every chunk size and left context, offline once; no setting for exported models."""
     modes = args.mode
     if args.onnx is not None:
-        if modes or args.compare or args.select or args.lookahead_ms != [0] or (args.epoch, args.avg) != (None, None):
+        given = modes, args.epoch, args.avg, args.chunk_ms, args.left_chunks, args.lookahead_ms
+        if args.compare or args.select or given != (None,) * len(given):
             raise ValueError(
-                "--onnx uses the mode and the epoch of its files: leave out --mode, --epoch, --avg, --select, "
-                "--compare, --lookahead-ms"
+                "--onnx uses the modes and the epoch of its files: leave out --mode, --epoch, --avg, --select, "
+                "--compare, --chunk-ms, --left-chunks, --lookahead-ms"
             )
+        if args.int8 and args.fp16:
+            raise ValueError("--int8 and --fp16 are different files: decode twice")
         return []
-    if args.int8:
-        raise ValueError("--int8 only applies to exported models: pass --onnx DIR")
+    if args.int8 or args.fp16:
+        raise ValueError(f"--{'int8' if args.int8 else 'fp16'} only applies to exported models: pass --onnx DIR")
     if modes is None:
         modes = ["offline", "simulated"] if args.select else ["simulated", "streaming"] if args.compare else ["offline"]
-    if args.lookahead_ms != [0] and set(modes) == {"offline"}:
+    if args.lookahead_ms is not None and set(modes) == {"offline"}:
         raise ValueError("--lookahead-ms is for chunks: add --mode simulated or streaming")
     if args.compare and not {"simulated", "streaming"} <= set(modes):
         raise ValueError("--compare needs both modes: --mode simulated streaming")
-    chunks = [ChunkConfig.from_ms(*each) for each in product(args.chunk_ms, args.left_chunks, args.lookahead_ms)]
+    values = product(args.chunk_ms or [CHUNK_MS], args.left_chunks or [-1], args.lookahead_ms or [0])
+    chunks = [ChunkConfig.from_ms(*each) for each in values]
     settings = []
     # Offline first, because other results are compared with it.
     for mode in sorted(dict.fromkeys(modes), key=lambda mode: mode != "offline"):
@@ -249,10 +258,11 @@ def _load(
 
 def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
     with clear_errors("decode.py"):
-        exported = None if args.onnx is None else OnnxTransducer(args.onnx, args.int8, recipe)
-        if exported is not None:
+        exported = None
+        if args.onnx is not None:
+            exported = OnnxTransducer(args.onnx, "int8" if args.int8 else "fp16" if args.fp16 else "fp32", recipe)
             args.epoch, args.avg = exported.epoch, exported.avg
-            settings = [DecodeSetting("offline" if exported.chunk.chunk_size is None else "streaming", exported.chunk)]
+            settings = exported_settings(exported)
         epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
         job = _load(recipe, world, args, settings, epoch, avg, exported)
         splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
@@ -283,6 +293,9 @@ def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[
         print(render_table(results))
         for result in results:
             print(*(args.exp_dir / name for name in result.files))
+        if exported is not None:
+            with clear_errors("decode.py"):
+                print(describe_measured(exported, args.exp_dir / "results.jsonl"))
     if different:
         sys.exit(1)
 
@@ -316,7 +329,7 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
     device = job.search.model.device
     epoch, avg = job.info["epoch"], job.info["avg"]
     exp_dir, chunk = job.args.exp_dir, setting.chunk
-    method = job.args.method + ("" if job.args.onnx is None else "-onnx-int8" if job.args.int8 else "-onnx")
+    method = job.args.method + ("" if job.exported is None else exported_label(job.exported.precision))
     options = job.args.search.label
     name = f"{split}-{setting.name}-epoch-{epoch}-avg-{avg}{options and '-'}{options}"
     delays = DelaySummary.of(decoded.delays.values())

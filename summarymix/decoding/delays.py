@@ -10,21 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from summarymix.chunking import FRAME_MS, ChunkConfig
-from summarymix.data.features import FbankOptions
-from summarymix.encoder.subsampling import features_needed
-
-
-def latency_ms(chunk: ChunkConfig, fbank: FbankOptions) -> float | None:
-    """Return the algorithmic latency, from a chunk's first sample to the last one that its result needs; None offline.
-
-    It consists of the chunk, its look-ahead, three more feature frames of the front end, and half a window.
-    """
-    if chunk.chunk_size is None:
-        return None
-    samples = (
-        (features_needed(chunk.chunk_size + chunk.lookahead) - 1) * fbank.shift + fbank.window - fbank.left_padding
-    )
-    return 1000 * samples / fbank.sample_rate
+from summarymix.data.features import FbankOptions, latency_ms
 
 
 @dataclass(frozen=True)

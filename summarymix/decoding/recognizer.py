@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from summarymix.chunking import FRAME_MS, ChunkConfig, DynamicChunkConfig
+from summarymix.chunking import CHUNK_MS, FRAME_MS, ChunkConfig, DynamicChunkConfig, default_chunk
 from summarymix.data.audio import AudioReader, Resampler, to_mono
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.tokens import Tokenizer
@@ -34,13 +34,11 @@ from summarymix.decoding.search import Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.windows import WindowedRecognizer
 from summarymix.decoding.words import SPACE, Transcript, make_transcript, word_starts
-from summarymix.export.onnx_transducer import OnnxTransducer
+from summarymix.export.onnx_transducer import OnnxTransducer, encoder_files
 from summarymix.model import Transducer, TransducerParts
 from summarymix.runs import load_run_or_checkpoint
 
 TranscribeMode = Literal["streaming", "offline"]
-CHUNK_MS = 640  # default chunk size
-EXPORTED = "encoder.onnx"  # file in the folder of an exported model
 _FRAME = FRAME_MS / 1000
 
 
@@ -100,10 +98,10 @@ class Recognizer:
         int8: bool = False,
     ) -> "Recognizer":
         """See :func:`summarymix.load`."""
-        if (Path(path) / EXPORTED).is_file():
+        if encoder_files(Path(path)):
             if epoch is not None or avg is not None or device not in (None, "cpu"):
                 raise ValueError(f"{path} is an exported model: epoch and avg are fixed in it, and it runs on the CPU")
-            return cls.from_exported(OnnxTransducer(Path(path), int8), Path(path))
+            return cls.from_exported(OnnxTransducer(Path(path), "int8" if int8 else "fp32"), Path(path))
         if int8:
             raise ValueError(f"{path} is not an exported model, and others have no int8 weights")
         model, tokenizer, info = load_run_or_checkpoint(path, epoch, avg)
@@ -126,7 +124,7 @@ class Recognizer:
         """Make a recogniser from exported files and the tokens in their folder."""
         extractor = FbankExtractor(FbankOptions(model.sample_rate, model.feature_dim))
         tokenizer = Tokenizer.from_lang_dir(folder)
-        return cls(model, tokenizer, extractor, model.chunk.left_chunks, rnnt_type=model.rnnt_type)
+        return cls(model, tokenizer, extractor, model.encoder.chunks[0].left_chunks, rnnt_type=model.rnnt_type)
 
     def set_search(self, options: SearchOptions) -> None:
         """Set the search of later calls.
@@ -204,12 +202,12 @@ class Recognizer:
 
         Args:
             sample_rate: sampling rate of the samples in Hz; None for the model's.
-            chunk_ms: chunk size, a multiple of 40 ms; results come chunk by chunk. None: that of an exported model,
-                or 640.
+            chunk_ms: chunk size, a multiple of 40 ms; results come chunk by chunk. None: 640; of an exported
+                model that nearest to 640.
             left_chunks: left context in chunks; -1 for all since the stream's start, whose running mean hardly changes
                 after some minutes. None: :attr:`left_chunks`, limited for models trained with limited left context.
             lookahead_ms: audio behind a chunk that it waits for and sees, a multiple of 40 ms.
-                None: that of an exported model, or 0.
+                None: 0, or the least of an exported model.
             endpointing: rules that end segments; None for a single segment.
             reset_after_silence: after this many seconds, and at least one chunk, without a token, encoder and search
                 are reset as if a new stream began with the last chunk; a word that begins in this chunk stays whole.
@@ -221,14 +219,26 @@ class Recognizer:
         """
         if reset_after_silence is not None and reset_after_silence <= 0:
             raise ValueError(f"--reset-after-silence must be above 0, not {reset_after_silence:g}")
-        left = self.left_chunks if left_chunks is None else left_chunks
-        default = self.model.chunk if isinstance(self.model, OnnxTransducer) else ChunkConfig()
-        ahead = default.lookahead_ms if lookahead_ms is None else lookahead_ms
-        chunk = ChunkConfig.from_ms(chunk_ms or default.chunk_ms or CHUNK_MS, left, ahead)
+        chunk = self._chunk(chunk_ms, self.left_chunks if left_chunks is None else left_chunks, lookahead_ms)
         self.model.encoder.check_chunk(chunk)
         recognizer = StreamingRecognizer(self.search, chunk, extractor=self.extractor)
         sample_rate = sample_rate or self.extractor.options.sample_rate
         return LiveStream(recognizer, self.tokenizer, sample_rate, self.extractor, endpointing, reset_after_silence)
+
+    def _chunk(self, chunk_ms: int | None, left_chunks: int, lookahead_ms: int | None) -> ChunkConfig:
+        """Setting of a stream; None: of an exported model the default one of those with the other values."""
+        exported = self.model.encoder.chunks if isinstance(self.model, OnnxTransducer) else []
+        matching = [
+            chunk
+            for chunk in exported
+            if chunk.chunk_size is not None
+            and chunk_ms in (None, chunk.chunk_ms)
+            and left_chunks == chunk.left_chunks
+            and lookahead_ms in (None, chunk.lookahead_ms)
+        ]
+        if matching:
+            return default_chunk(matching)
+        return ChunkConfig.from_ms(CHUNK_MS if chunk_ms is None else chunk_ms, left_chunks, lookahead_ms or 0)
 
     def _features(self, blocks: Iterable[Tensor], sample_rate: int) -> Iterator[Tensor]:
         resampler = Resampler(sample_rate, self.extractor.options.sample_rate)

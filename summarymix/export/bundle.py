@@ -1,16 +1,18 @@
 """Folder of an exported model: everything that another program needs to recognise speech with it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from summarymix.chunking import ChunkConfig
+from summarymix.cli import progress_bar
 from summarymix.data.features import FbankOptions
 from summarymix.data.tokens import Tokenizer
-from summarymix.export.check import ExportCheck, Graphs
-from summarymix.export.graphs import Graph, StreamingEncoder, offline_graphs, streaming_graphs
-from summarymix.export.onnx import QUANTIZED, check_file, load_onnx, quantize, write_onnx
-from summarymix.export.readme import describe
+from summarymix.export.check import TOLERANCES, ExportCheck, Graphs
+from summarymix.export.graphs import Graph, OfflineEncoder, StreamingEncoder, offline_graphs, streaming_graphs
+from summarymix.export.onnx import ENDINGS, Precision, check_file, convert, load_onnx, write_onnx
+from summarymix.export.readme import About, EncoderFile, describe
 from summarymix.export.torchscript import load_torchscript, write_torchscript
 from summarymix.files import atomic_write, new_folder
 from summarymix.model import Transducer
@@ -30,8 +32,8 @@ class Export:
         epoch: last averaged epoch.
         avg: number of averaged epochs.
         format: onnx-streaming and onnx for sherpa-onnx; torchscript for libtorch, streaming.
-        chunk: chunk size and left context; full context for onnx.
-        int8: also write ONNX files with int8 weights.
+        chunks: chunk sizes and look-aheads with one left context, an encoder for each; full context for onnx.
+        precisions: precisions of ONNX files besides fp32.
         rnnt_type: lattice that the model was trained with.
 
     Raises:
@@ -45,17 +47,25 @@ class Export:
     epoch: int
     avg: int
     format: Format
-    chunk: ChunkConfig
-    int8: bool = False
+    chunks: Sequence[ChunkConfig]
+    precisions: Sequence[Precision] = ()
     rnnt_type: str = "regular"
 
     def __post_init__(self) -> None:
-        if self.int8 and self.format == "torchscript":
-            raise ValueError("--int8 only applies to ONNX: choose --format onnx or onnx-streaming")
-        if (self.chunk.chunk_size is None) != (self.format == "onnx"):
-            raise ValueError(
-                f"--format {self.format} does not allow {self.chunk}: onnx has full context, other formats have chunks"
-            )
+        if self.precisions and self.format == "torchscript":
+            raise ValueError(f"--{self.precisions[0]} only applies to ONNX: choose --format onnx or onnx-streaming")
+        for chunk in self.chunks:
+            if (chunk.chunk_size is None) != (self.format == "onnx"):
+                raise ValueError(
+                    f"--format {self.format} does not allow {chunk}: onnx has full context, other formats have chunks"
+                )
+            if chunk.chunk_size is not None and chunk.left_chunks < 0 and "fp16" in self.precisions:
+                raise ValueError(
+                    "--fp16 needs a limited left context, such as --left-chunks 4: the sums of a long stream exceed "
+                    "float16"
+                )
+        if len(set(self.chunks)) < len(self.chunks):
+            raise ValueError("--chunk-ms or --lookahead-ms has a value twice: give each once")
         if self.tokenizer.vocab_size != self.model.config.vocab_size:
             raise ValueError(
                 f"the checkpoint is damaged: its tokenizer has {self.tokenizer.vocab_size} tokens, "
@@ -84,22 +94,22 @@ class Export:
         """
         graphs = self.graphs()
         with new_folder(out) as folder:
-            for graph in graphs:
+            for graph in progress_bar(graphs, desc="export", bar_format="{desc} {n}/{total} |{bar:20}| {elapsed}"):
                 if self.format == "torchscript":
                     write_torchscript(graph, folder / f"{graph.name}.pt")
                 else:
-                    write_onnx(graph, folder / f"{graph.name}.onnx")
-                    if self.int8:
-                        names = f"{graph.name}.onnx", f"{graph.name}.int8.onnx"
-                        quantize(folder / names[0], folder / names[1], QUANTIZED[graph.name])
+                    source = folder / f"{graph.name}.onnx"
+                    write_onnx(graph, source)
+                    for precision in self.precisions:
+                        convert(source, folder / (graph.name + ENDINGS[precision]), precision)
             self.tokenizer.write(folder)
             with atomic_write(folder / "README.md") as file:
-                file.write(describe(self.name, self.format, self.chunk, self.fbank, self.int8))
+                file.write(describe(self.about(graphs)))
             self.check(folder, graphs)
         return [BYTES_WARNING] if taken_for_bytes(self.tokenizer.tokens) else []
 
     def graphs(self) -> list[Graph]:
-        """Graphs of encoder, decoder and joiner."""
+        """Graphs of encoders, decoder and joiner."""
         about = {
             "version": "1",
             "model_author": "summarymix",
@@ -113,7 +123,7 @@ class Export:
         }
         if self.format == "onnx":
             return offline_graphs(self.model, about)
-        return streaming_graphs(self.model, self.chunk, about)
+        return streaming_graphs(self.model, self.chunks, about)
 
     def check(self, folder: Path, graphs: list[Graph]) -> None:
         """Check the written files.
@@ -127,20 +137,32 @@ class Export:
         if self.format == "torchscript":
             self.compare(graphs, {graph.name: load_torchscript(folder / f"{graph.name}.pt") for graph in graphs})
             return
-        for ending in (".onnx", ".int8.onnx") if self.int8 else (".onnx",):
-            paths = {graph.name: folder / (graph.name + ending) for graph in graphs}
+        for precision in ("fp32", *self.precisions):
+            paths = {graph.name: folder / (graph.name + ENDINGS[precision]) for graph in graphs}
             for graph in graphs:
                 check_file(graph, paths[graph.name])
-            self.compare(graphs, {name: load_onnx(path) for name, path in paths.items()}, is_exact=ending == ".onnx")
+            self.compare(graphs, {name: load_onnx(path) for name, path in paths.items()}, precision)
 
-    def compare(self, graphs: list[Graph], functions: Graphs, is_exact: bool = True) -> None:
-        """Compare the outputs of the files with the model's; only their shapes unless ``is_exact``."""
-        comparison = ExportCheck(self.model, functions, **({} if is_exact else {"tolerance": float("inf")}))
-        encoder = graphs[0].module
-        if isinstance(encoder, StreamingEncoder):
-            comparison.streaming(self.chunk, (encoder.summary_size, encoder.convolution_size))
-        else:
-            comparison.offline()
+    def compare(self, graphs: list[Graph], functions: Graphs, precision: Precision = "fp32") -> None:
+        """Compare the outputs of the files with the model's."""
+        comparison = ExportCheck(self.model, functions, TOLERANCES[precision])
+        for graph in graphs:
+            encoder = graph.module
+            if isinstance(encoder, StreamingEncoder):
+                comparison.streaming(graph.name, encoder.chunk, (encoder.summary_size, encoder.convolution_size))
+            elif isinstance(encoder, OfflineEncoder):
+                comparison.offline(graph.name)
+        comparison.tokens()
+
+    def about(self, graphs: list[Graph]) -> About:
+        """Contents of the README."""
+        files = []
+        for graph in graphs:
+            if isinstance(graph.module, StreamingEncoder):
+                files.append(EncoderFile(graph.name, graph.module.chunk, graph.module.state_bytes))
+            elif isinstance(graph.module, OfflineEncoder):
+                files.append(EncoderFile(graph.name, ChunkConfig(), None))
+        return About(self.name, self.format, files, self.fbank, ("fp32", *self.precisions))
 
 
 BYTES_WARNING = (

@@ -7,13 +7,16 @@ from torch import Tensor
 
 from summarymix.chunking import ChunkConfig
 from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed
+from summarymix.export.onnx import Precision
 from summarymix.model import Transducer
 
-MAX_ERROR = 1e-4  # absolute for values up to one, relative to the largest value above
+# Largest errors: absolute for values up to one, relative to the largest value above. The loss of int8 depends on the
+# model: only shapes are checked.
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": float("inf")}
 NUM_CHUNKS = 5
 
 Graphs = dict[str, Callable[..., list[Tensor]]]
-"""Encoder, decoder and joiner of an export as functions, by name."""
+"""Encoders, decoder and joiner of an export as functions, by name."""
 
 
 class ExportCheck:
@@ -22,18 +25,18 @@ class ExportCheck:
     Args:
         model: the exported model, on the CPU.
         graphs: its exported graphs.
-        tolerance: largest error; with infinity only shapes are checked, as for int8.
+        tolerance: largest error, see :data:`TOLERANCES`.
     """
 
-    def __init__(self, model: Transducer, graphs: Graphs, tolerance: float = MAX_ERROR) -> None:
+    def __init__(self, model: Transducer, graphs: Graphs, tolerance: float = TOLERANCES["fp32"]) -> None:
         self.model = model
         self.graphs = graphs
         self.tolerance = tolerance
         self.generator = torch.Generator().manual_seed(0)
 
     @torch.inference_mode()
-    def streaming(self, chunk: ChunkConfig, state_sizes: tuple[int, int]) -> None:
-        """Check five chunks of one stream and of three streams against whole utterances under the chunk mask.
+    def streaming(self, name: str, chunk: ChunkConfig, state_sizes: tuple[int, int]) -> None:
+        """Check the encoder ``name``: five chunks, of one stream and of three, against utterances under the chunk mask.
 
         Raises:
             RuntimeError: the outputs differ.
@@ -49,21 +52,20 @@ class ExportCheck:
             frames = []
             for k in range(NUM_CHUNKS):
                 part = features[:, shift * k : shift * k + size].contiguous()
-                out, *states = self.graphs["encoder"](part, *states)
+                out, *states = self.graphs[name](part, *states)
                 frames.append(out)
-            self.compare("encoder", torch.cat(frames, dim=1), self.model.joiner.encoder_proj(expected[:, :total]))
-        self.tokens()
+            self.compare(name, torch.cat(frames, dim=1), self.model.joiner.encoder_proj(expected[:, :total]))
 
     @torch.inference_mode()
-    def offline(self) -> None:
-        """Check one utterance, and a batch of three with different lengths, against each utterance alone.
+    def offline(self, name: str) -> None:
+        """Check the encoder ``name``: one utterance, and a batch of three lengths, against each utterance alone.
 
         Raises:
             RuntimeError: the outputs differ.
         """
         for lengths in ([150], [98, 7, 333]):
             features = self.features(len(lengths), max(lengths))
-            out, frames = self.graphs["encoder"](features, torch.tensor(lengths))
+            out, frames = self.graphs[name](features, torch.tensor(lengths))
             for n, length in enumerate(lengths):
                 alone, num_frames = self.model.encoder(
                     features[n : n + 1, :length], torch.tensor([length]), ChunkConfig()
@@ -73,9 +75,9 @@ class ExportCheck:
                         f"the exported encoder gives {frames[n]} frames for {length} features, "
                         f"the model {int(num_frames)}"
                     )
-                self.compare("encoder", out[n, : int(num_frames)], self.model.joiner.encoder_proj(alone)[0])
-        self.tokens()
+                self.compare(name, out[n, : int(num_frames)], self.model.joiner.encoder_proj(alone)[0])
 
+    @torch.inference_mode()
     def tokens(self) -> None:
         """Check decoder and joiner against the model, token by token from the start of an utterance."""
         predictor, joiner = self.model.predictor, self.model.joiner

@@ -3,21 +3,23 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import get_args
 
-from summarymix.chunking import ChunkConfig
+from summarymix.chunking import CHUNK_MS, ChunkConfig
 from summarymix.cli import add_epoch_options, clear_errors, dashed
 from summarymix.data.features import FbankOptions
 from summarymix.export.bundle import Export, Format
+from summarymix.export.onnx import Precision
 from summarymix.runs import choose_epoch, load_model
 
 EPILOG = """examples:
-  {program} --format onnx-streaming --out exported/streaming-640 --chunk-ms 640 --left-chunks 4 --int8
+  {program} --format onnx-streaming --out exported/streaming --chunk-ms 320 640 1280 --left-chunks 4 --int8
   {program} --format onnx --out exported/offline
   {program} --format torchscript --out exported/torchscript"""
 
-DEFAULT_CHUNK_MS, DEFAULT_LEFT_CHUNKS = 640, 4
+DEFAULT_LEFT_CHUNKS = 4
 
 
 def main(recipe: str | None, argv: Sequence[str] | None = None, program: str = "./export.py") -> None:
@@ -45,13 +47,14 @@ def main(recipe: str | None, argv: Sequence[str] | None = None, program: str = "
     add_epoch_options(parser)
     option("--format", choices=get_args(Format), required=True, help="onnx: whole recordings; the others: streaming")
     option("--out", type=Path, required=True, help="folder to write; must not exist yet")
-    option("--chunk-ms", type=int, help=f"chunk size, a multiple of 40 ms ({DEFAULT_CHUNK_MS})")
+    option("--chunk-ms", nargs="+", type=int, help=f"chunk sizes, multiples of 40 ms ({CHUNK_MS})")
     option("--left-chunks", type=int, help=f"left context in chunks, -1: unlimited ({DEFAULT_LEFT_CHUNKS})")
-    option("--lookahead-ms", type=int, help="look-ahead, a multiple of 40 ms (0)")
+    option("--lookahead-ms", nargs="+", type=int, help="look-aheads, multiples of 40 ms, each with each chunk size (0)")
     option("--int8", action="store_true", help="also write ONNX files with int8 weights")
+    option("--fp16", action="store_true", help="also write ONNX files in float16")
     args = parser.parse_args([dashed(argument) for argument in (sys.argv[1:] if argv is None else argv)])
     try:
-        chunk = _chunk(args)
+        chunks = _chunks(args)
     except ValueError as error:
         parser.error(str(error))
     with clear_errors(name):
@@ -63,25 +66,27 @@ def main(recipe: str | None, argv: Sequence[str] | None = None, program: str = "
         fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"])
         run = info["recipe"], info["epoch"], info["avg"]
         rnnt_type = info["config"]["loss"]["rnnt_type"]
-        export = Export(model, tokenizer, fbank, *run, args.format, chunk, args.int8, rnnt_type)
+        precisions: list[Precision] = [name for name in ("int8", "fp16") if getattr(args, name)]
+        export = Export(model, tokenizer, fbank, *run, args.format, chunks, precisions, rnnt_type)
         warnings = export.write(args.out)
     for warning in warnings:
         print(f"{name}: {warning}", file=sys.stderr)
-    print(f"{args.out}: {export.name}, {args.format}, {chunk}; checked against the model. See {args.out}/README.md")
+    about = "; ".join(map(str, chunks))
+    print(f"{args.out}: {export.name}, {args.format}, {about}; checked against the model. See {args.out}/README.md")
 
 
-def _chunk(args: argparse.Namespace) -> ChunkConfig:
-    """Chunk configuration from the options.
+def _chunks(args: argparse.Namespace) -> list[ChunkConfig]:
+    """Chunk configurations from the options.
 
     Raises:
         ValueError: the format has no chunks, or the chunk size is impossible.
     """
     if args.format != "onnx":
         left_chunks = DEFAULT_LEFT_CHUNKS if args.left_chunks is None else args.left_chunks
-        chunk_ms = DEFAULT_CHUNK_MS if args.chunk_ms is None else args.chunk_ms
-        return ChunkConfig.from_ms(chunk_ms, left_chunks, args.lookahead_ms or 0)
+        pairs = product(args.chunk_ms or [CHUNK_MS], args.lookahead_ms or [0])
+        return [ChunkConfig.from_ms(chunk_ms, left_chunks, lookahead_ms) for chunk_ms, lookahead_ms in pairs]
     if (args.chunk_ms, args.left_chunks, args.lookahead_ms) != (None, None, None):
         raise ValueError(
             "--format onnx has full context: omit --chunk-ms, --left-chunks, --lookahead-ms, or choose another format"
         )
-    return ChunkConfig()
+    return [ChunkConfig()]

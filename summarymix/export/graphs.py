@@ -5,6 +5,7 @@ tensors that begin as zeros, stacks the states of several streams, and does not 
 ``lstm`` has two states of any size, (layers, N, a) and (layers, N, b), which hold this library's state as one layer.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +24,7 @@ class Graph:
     """A module with the names, shapes and metadata of its export.
 
     Args:
-        name: stem of the file name: encoder, decoder or joiner.
+        name: stem of the file name: encoder, encoder-640, decoder or joiner.
         module: in evaluation mode.
         inputs: example inputs with batch size two, by name, in order.
         outputs: names of the outputs, in order.
@@ -54,7 +55,7 @@ class StreamingEncoder(nn.Module):
         super().__init__()
         self.encoder = model.encoder
         self.projection = model.joiner.encoder_proj
-        self.lookahead = chunk.lookahead
+        self.chunk = chunk
         state = model.encoder.init_state(1, chunk)
         summaries = {name: tensor for name, tensor in state.items() if kind_of(name) != "convolutions"}
         self.state = summaries | state  # convolutions last
@@ -62,10 +63,15 @@ class StreamingEncoder(nn.Module):
         self.summary_size = max(sum(tensor.numel() for tensor in summaries.values()), 1)
         self.convolution_size = total - self.summary_size
 
+    @property
+    def state_bytes(self) -> int:
+        """Size of a stream's states."""
+        return 4 * (self.summary_size + self.convolution_size)
+
     def forward(self, x: Tensor, summary: Tensor, convolution: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x (N, 4·(C + R) + 3, F) and the states (1, N, a), (1, N, b) to (N, C, J) and the next states."""
         state = unpack_state(torch.cat([summary[0], convolution[0]], dim=1), self.state)
-        frames, following = self.encoder.step(x, state, lookahead=self.lookahead)  # (N, C, D)
+        frames, following = self.encoder.step(x, state, lookahead=self.chunk.lookahead)  # (N, C, D)
         packed = pack_state({name: following[name] for name in self.state})[None]  # (1, N, a + b)
         return self.projection(frames), packed[..., : self.summary_size], packed[..., self.summary_size :]
 
@@ -127,21 +133,34 @@ class Joiner(nn.Module):
         return self.joiner(encoder_out, decoder_out)
 
 
-def streaming_graphs(model: Transducer, chunk: ChunkConfig, about: dict[str, str]) -> list[Graph]:
-    """Graphs for streaming.
+def streaming_graphs(model: Transducer, chunks: Sequence[ChunkConfig], about: dict[str, str]) -> list[Graph]:
+    """Graphs for streaming: an encoder for each of ``chunks``, then decoder and joiner.
 
     Args:
         model: the model to export.
-        chunk: chunk size and left context.
+        chunks: chunk sizes and look-aheads, with one left context.
         about: further metadata.
 
     Raises:
         ValueError: the model cannot be exported, or not with this chunk size.
     """
-    if chunk.chunk_size is None:
-        raise ValueError("streaming needs a chunk size: give --chunk-ms, for instance 640")
     check_supported(model)
-    model.encoder.check_chunk(chunk)
+    for chunk in chunks:
+        model.encoder.check_chunk(chunk)
+    encoders = [encoder_graph(encoder_name(chunk, chunks), model, chunk, about) for chunk in chunks]
+    return [*encoders, *token_graphs(model, about)]
+
+
+def encoder_name(chunk: ChunkConfig, chunks: Sequence[ChunkConfig]) -> str:
+    """Stem of the encoder's file: ``encoder``; beside others ``encoder-480``, with look-ahead ``encoder-480-160``."""
+    if len(chunks) == 1:
+        return "encoder"
+    return f"encoder-{chunk.chunk_ms}" + (f"-{chunk.lookahead_ms}" if chunk.lookahead else "")
+
+
+def encoder_graph(name: str, model: Transducer, chunk: ChunkConfig, about: dict[str, str]) -> Graph:
+    """Graph of a streaming encoder; see :func:`streaming_graphs`."""
+    assert chunk.chunk_size is not None
     encoder = StreamingEncoder(model, chunk).eval()
     num_features = features_needed(chunk.chunk_size + chunk.lookahead)
     inputs = {
@@ -160,15 +179,14 @@ def streaming_graphs(model: Transducer, chunk: ChunkConfig, about: dict[str, str
         "left_chunks": chunk.left_chunks,
         "lookahead_ms": chunk.lookahead_ms,
     }
-    graph = Graph(
-        "encoder",
+    return Graph(
+        name,
         encoder,
         inputs,
         ("encoder_out", "new_summary", "new_convolution"),
         {"x": {0: "N"}, "summary": {1: "N"}, "convolution": {1: "N"}},
         {name: str(value) for name, value in metadata.items()} | about,
     )
-    return [graph, *token_graphs(model, about)]
 
 
 def offline_graphs(model: Transducer, about: dict[str, str]) -> list[Graph]:

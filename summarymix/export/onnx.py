@@ -1,4 +1,4 @@
-"""Export of graphs to ONNX files, in float32 and int8."""
+"""Export of graphs to ONNX files, in float32, float16 and int8."""
 
 import logging
 import warnings
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,8 +15,8 @@ from summarymix.export.graphs import Graph
 
 OPSET = 20  # torch's default; sherpa-onnx 2.0 reads up to 26
 LAST_IR_VERSION = 10  # sherpa-onnx 2.0 reads up to 13, older versions less
-# Operators with int8 weights. Convolutions and states stay in float32.
-QUANTIZED = {"encoder": ["MatMul"], "decoder": ["MatMul", "Gather"], "joiner": ["MatMul"]}
+Precision = Literal["fp32", "int8", "fp16"]
+ENDINGS: dict[Precision, str] = {"fp32": ".onnx", "int8": ".int8.onnx", "fp16": ".fp16.onnx"}
 
 
 def import_onnx() -> tuple[ModuleType, ModuleType]:
@@ -65,10 +66,31 @@ def _name_axes(value: "onnx.ValueInfoProto", graph: Graph) -> None:  # type: ign
             axis.dim_param = graph.dynamic.get(value.name, {}).get(i, f"{value.name}_{i}")
 
 
-def quantize(source: Path, target: Path, operators: list[str]) -> None:
-    """Write an ONNX file with the weights of ``operators`` in int8.
+def convert(source: Path, target: Path, precision: Precision) -> None:
+    """Write an ONNX file of another precision than float32. Inputs, outputs and states stay in float32."""
+    onnx, _ = import_onnx()
+    (_quantize if precision == "int8" else _halve)(source, target)
+    model = onnx.load(target)
+    onnx.helper.set_model_props(model, read_metadata(source))
+    onnx.save(model, target)
 
-    Activations are quantised dynamically, so no calibration is needed. States stay in float32.
+
+def _halve(source: Path, target: Path) -> None:
+    """Write an ONNX file that computes in float16."""
+    onnx, _ = import_onnx()
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+    from onnxruntime.transformers.onnx_model import OnnxModel
+
+    with _quiet():
+        model = OnnxModel(convert_float_to_float16(onnx.load(source), keep_io_types=True))
+        model.topological_sort()  # the converter appends the casts of inputs
+    onnx.save(model.model, target)
+
+
+def _quantize(source: Path, target: Path) -> None:
+    """Write an ONNX file with int8 weights of matrix products, and of embeddings.
+
+    Activations are quantised dynamically, so no calibration is needed. Convolutions stay in float32.
     """
     onnx, _ = import_onnx()
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -79,6 +101,7 @@ def quantize(source: Path, target: Path, operators: list[str]) -> None:
         with _quiet():
             # Only initializers are quantised: fold the halves of the combiner's matrix, which the graph computes.
             quant_pre_process(source, folded, skip_symbolic_shape=True)
+            operators = ["MatMul", "Gather"]
             quantize_dynamic(folded, target, weight_type=QuantType.QInt8, op_types_to_quantize=operators)
     finally:
         folded.unlink(missing_ok=True)
@@ -87,7 +110,6 @@ def quantize(source: Path, target: Path, operators: list[str]) -> None:
     versions = [version for version in model.opset_import if version.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(versions)  # older programs may not have the unused domains
-    onnx.helper.set_model_props(model, read_metadata(source))
     onnx.save(model, target)
 
 

@@ -1,8 +1,13 @@
 """README of an export: its files, and the commands to use them."""
 
-from summarymix.chunking import ChunkConfig
-from summarymix.data.features import FbankOptions
-from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from summarymix.chunking import ChunkConfig, default_chunk
+from summarymix.data.features import FbankOptions, latency_ms
+from summarymix.encoder.subsampling import features_needed
+from summarymix.export.onnx import ENDINGS, Precision
 
 FRAME_SECONDS = 0.01  # frame shift of the features
 
@@ -14,49 +19,129 @@ def tail_seconds(chunk: ChunkConfig) -> float:
     return FRAME_SECONDS * (features_needed(chunk.chunk_size + chunk.lookahead) + 1)
 
 
-def describe(name: str, format: str, chunk: ChunkConfig, fbank: FbankOptions, int8: bool) -> str:
-    """Compose the text of the README.
+@dataclass(frozen=True)
+class EncoderFile:
+    """An encoder of an export.
+
+    Args:
+        name: stem of its file name.
+        chunk: its chunk size, left context and look-ahead.
+        state_bytes: size of a stream's states; None offline.
+    """
+
+    name: str
+    chunk: ChunkConfig
+    state_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Results of an encoder with files of one precision.
+
+    Args:
+        rates: error rates in per cent, by the heading of their column, for instance ``WER % test``.
+        rtf: seconds of computing per second of audio, of one thread, features not included.
+    """
+
+    rates: dict[str, float | None]
+    rtf: float
+
+
+@dataclass(frozen=True)
+class About:
+    """What the README of an export describes.
 
     Args:
         name: name of the model.
         format: format of the files.
-        chunk: chunk size and left context.
+        encoders: the encoders.
         fbank: the features.
-        int8: describe int8 files, too.
+        precisions: precisions of the files.
     """
-    sections = [f"# {name}\n\nA SummaryMixing transducer, exported as {format}: {_about(chunk)}"]
-    if format == "torchscript":
-        sections.append(_TORCHSCRIPT)
-    else:
-        sections.append(_STREAMING if format == "onnx-streaming" else _OFFLINE)
-        if int8:
-            sections.append(_INT8)
+
+    name: str
+    format: str
+    encoders: Sequence[EncoderFile]
+    fbank: FbankOptions
+    precisions: Sequence[Precision]
+
+
+def describe(about: About, measured: Mapping[tuple[str, Precision], Measured] | None = None) -> str:
+    """Compose the text of the README.
+
+    Args:
+        about: the export.
+        measured: results, by name of the encoder and precision.
+    """
+    chunk = default_chunk(each.chunk for each in about.encoders)
+    sections = [f"# {about.name}\n\nA SummaryMixing transducer, exported as {about.format}: {_use(chunk)}"]
+    sections.append(_table(about, measured or {}))
+    sections.append({"torchscript": _TORCHSCRIPT, "onnx-streaming": _STREAMING, "onnx": _OFFLINE}[about.format])
+    if about.format != "torchscript":
+        sections += [_OTHER[precision] for precision in about.precisions if precision in _OTHER]
         sections.append(_HOTWORDS)
     sections.append(_FEATURES)
     text = "\n\n".join(sections) + "\n"
-    values = {"@RATE@": str(fbank.sample_rate), "@BINS@": str(fbank.num_mel_bins)}
+    values = {"@RATE@": str(about.fbank.sample_rate), "@BINS@": str(about.fbank.num_mel_bins)}
+    values["@ENCODER@"] = next(each.name for each in about.encoders if each.chunk == chunk)
     if chunk.chunk_size is not None:
-        values |= {
-            "@TAIL@": f"{tail_seconds(chunk):.2f}",
-            "@SIZE@": str(features_needed(chunk.chunk_size + chunk.lookahead)),
-            "@SHIFT@": str(FEATURES_PER_FRAME * chunk.chunk_size),
-            "@FRAMES@": str(chunk.chunk_size),
-            "@RESET@": _RESET if chunk.left_chunks < 0 else "",
-        }
+        values["@TAIL@"] = f"{max(tail_seconds(each.chunk) for each in about.encoders):.2f}"
+        values["@RESET@"] = _RESET if chunk.left_chunks < 0 else ""
     for mark, value in values.items():
         text = text.replace(mark, value)
     return text
 
 
-def _about(chunk: ChunkConfig) -> str:
+def _table(about: About, measured: Mapping[tuple[str, Precision], Measured]) -> str:
+    """Table of the encoders, with what has been measured of them."""
+    headings = list(dict.fromkeys(heading for result in measured.values() for heading in result.rates))
+    columns = ["encoder", "precision", "chunk", "look-ahead", "latency", "state"]
+    speed = ["RTF", "streams per core"] if about.format == "onnx-streaming" else ["RTF"]
+    rows = [columns + headings + (speed if measured else [])]
+    rows.append(["---"] * len(rows[0]))
+    encoders = sorted(about.encoders, key=lambda each: (each.chunk.chunk_size or 0, each.chunk.lookahead))
+    for encoder, precision in product(encoders, about.precisions):
+        row = [f"`{encoder.name}{ENDINGS[precision]}`" if about.format != "torchscript" else f"`{encoder.name}.pt`"]
+        row += [precision, *_setting(encoder, about.fbank)]
+        result = measured.get((encoder.name, precision))
+        for heading in headings:
+            rate = result.rates.get(heading) if result else None
+            row.append("–" if rate is None else f"{rate:.2f}")
+        if measured:
+            row += [f"{result.rtf:.4f}", f"{1 / result.rtf:.0f}"][: len(speed)] if result else ["–"] * len(speed)
+        rows.append(row)
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return table + ("" if about.format == "torchscript" else "\n\n" + (_MEASURED if measured else _UNMEASURED))
+
+
+def _setting(encoder: EncoderFile, fbank: FbankOptions) -> list[str]:
+    """Chunk, look-ahead, latency and state."""
+    chunk = encoder.chunk
+    latency = latency_ms(chunk, fbank)
+    if latency is None or encoder.state_bytes is None:
+        return ["whole recordings"] + ["–"] * 3
+    milliseconds = [f"{value:.0f} ms" for value in (chunk.chunk_ms or 0, chunk.lookahead_ms, latency)]
+    return [*milliseconds, f"{encoder.state_bytes / 1024:.0f} KiB"]
+
+
+def _use(chunk: ChunkConfig) -> str:
     if chunk.chunk_size is None:
         return "it recognises whole recordings."
-    return f"it recognises streams, {chunk}. These values are fixed in the files; export again to change them."
+    left = "an unlimited left context" if chunk.left_chunks < 0 else f"a left context of {chunk.left_chunks} chunks"
+    each = "Each encoder has one chunk size and look-ahead. Decoder and joiner serve all."
+    return f"it recognises streams, with {left}.\n{each}"
 
+
+_UNMEASURED = """`./decode.py --onnx DIR`, with `--int8` or `--fp16` for those files, measures error rates and speed and
+adds them to this table."""
+
+_MEASURED = """Latency is algorithmic: from the first sample of a chunk to the last one that its result needs. Error
+rates, RTF and streams per core (one divided by RTF) are those of `./decode.py --onnx`: greedy search, one thread, some
+streams side by side, features not included."""
 
 _STREAMING = """```bash
 pip install sherpa-onnx sherpa-onnx-bin
-sherpa-onnx --encoder=encoder.onnx --decoder=decoder.onnx --joiner=joiner.onnx --tokens=tokens.txt \\
+sherpa-onnx --encoder=@ENCODER@.onnx --decoder=decoder.onnx --joiner=joiner.onnx --tokens=tokens.txt \\
   --sample-rate=@RATE@ --feat-dim=@BINS@ audio.wav
 ```
 
@@ -66,7 +151,7 @@ import sherpa_onnx
 import soundfile
 
 recognizer = sherpa_onnx.OnlineRecognizer.from_transducer(
-    encoder="encoder.onnx", decoder="decoder.onnx", joiner="joiner.onnx", tokens="tokens.txt",
+    encoder="@ENCODER@.onnx", decoder="decoder.onnx", joiner="joiner.onnx", tokens="tokens.txt",
     sample_rate=@RATE@, feature_dim=@BINS@,
 )
 samples, rate = soundfile.read("audio.wav", dtype="float32")
@@ -93,7 +178,7 @@ create a stream for each utterance."""
 
 _OFFLINE = """```bash
 pip install sherpa-onnx sherpa-onnx-bin
-sherpa-onnx-offline --encoder=encoder.onnx --decoder=decoder.onnx --joiner=joiner.onnx --tokens=tokens.txt \\
+sherpa-onnx-offline --encoder=@ENCODER@.onnx --decoder=decoder.onnx --joiner=joiner.onnx --tokens=tokens.txt \\
   --sample-rate=@RATE@ --feat-dim=@BINS@ audio.wav
 ```
 
@@ -102,7 +187,7 @@ import sherpa_onnx
 import soundfile
 
 recognizer = sherpa_onnx.OfflineRecognizer.from_transducer(
-    encoder="encoder.onnx", decoder="decoder.onnx", joiner="joiner.onnx", tokens="tokens.txt",
+    encoder="@ENCODER@.onnx", decoder="decoder.onnx", joiner="joiner.onnx", tokens="tokens.txt",
     sample_rate=@RATE@, feature_dim=@BINS@,
 )
 samples, rate = soundfile.read("audio.wav", dtype="float32")
@@ -112,16 +197,21 @@ recognizer.decode_stream(stream)
 print(stream.result.text)
 ```"""
 
-_INT8 = """The `.int8.onnx` files have int8 weights. They can replace all or some of the other files. The loss of
-accuracy depends on the model: measure it."""
+_OTHER = {
+    "int8": """The `.int8.onnx` files have int8 weights. They can replace all or some of the other files. The loss of
+accuracy depends on the model: measure it.""",
+    "fp16": """The `.fp16.onnx` files compute in float16, with inputs, outputs and states in float32. They have half the
+size and are for GPUs: CPUs compute them slowly.""",
+}
 
 _HOTWORDS = """For hotwords, use `modified_beam_search` with the modelling unit `bpe` and `bpe.vocab`."""
 
-_TORCHSCRIPT = """`torch::jit::load` reads `encoder.pt`, `decoder.pt` and `joiner.pt`. They take any batch size N:
+_TORCHSCRIPT = """`torch::jit::load` reads `@ENCODER@.pt`, `decoder.pt` and `joiner.pt`. They take any batch size N:
 
-- encoder: features (N, @SIZE@, @BINS@) and two states (1, N, a), (1, N, b), initially zero, to frames (N, @FRAMES@, J)
-  and the next states. The features of the next call begin @SHIFT@ frames later. The extra files `d_model` and
-  `rnn_hidden_size` in `encoder.pt` have the state sizes a and b.
+- encoder, for chunks of C frames of 40 ms with R frames of look-ahead: features (N, 4·(C + R) + 3, @BINS@) and two
+  states (1, N, a), (1, N, b), initially zero, to frames (N, C, J) and the next states. The features of the next call
+  begin 4·C frames later. The extra files `T`, `decode_chunk_len`, `d_model` and `rnn_hidden_size` in the file have
+  4·(C + R) + 3, 4·C, a and b.
 - decoder: the last tokens (N, context_size), int64, to (N, J). A stream begins with -1, …, -1, 0.
 - joiner: a frame (N, J) and the decoder's output (N, J) to logits (N, V). Token 0 is blank.
 

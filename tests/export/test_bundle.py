@@ -14,7 +14,7 @@ from summarymix.export import bundle
 from summarymix.export.bundle import taken_for_bytes
 from summarymix.export.check import ExportCheck
 from summarymix.export.graphs import Graph, StreamingEncoder, offline_graphs, streaming_graphs
-from summarymix.export.onnx import check_file, load_onnx, read_metadata
+from summarymix.export.onnx import ENDINGS, check_file, load_onnx, read_metadata
 from summarymix.export.torchscript import load_torchscript
 from summarymix.state import pack_state
 
@@ -31,10 +31,10 @@ def run_stream(encoder, features: torch.Tensor, chunk: ChunkConfig, sizes: tuple
     """An encoder of files over (N, T, F), zeros behind the end: (N, frames of T features, J)."""
     total = output_lengths(features.size(1))
     states = [torch.zeros(1, len(features), size) for size in sizes]
-    frames = []
+    frames, size = [], features_needed(chunk.chunk_size + chunk.lookahead)
     for start in range(0, total, chunk.chunk_size):
-        part = features[:, 4 * start : 4 * start + features_needed(chunk.chunk_size)]
-        part = torch.nn.functional.pad(part, (0, 0, 0, features_needed(chunk.chunk_size) - part.size(1)))
+        part = features[:, 4 * start : 4 * start + size]
+        part = torch.nn.functional.pad(part, (0, 0, 0, size - part.size(1)))
         out, *states = encoder(part.contiguous(), *states)
         frames.append(out)
     return torch.cat(frames, dim=1)[:, :total]
@@ -95,8 +95,8 @@ def test_variants(variant: str, tmp_path: Path) -> None:
     """Their check against the model passes, and no state is without numbers."""
     encoder, changes, chunk = VARIANTS[variant]
     model = make_model(encoder, **changes)
-    export(model, "torchscript", chunk, tmp_path / "out")
-    [graph, *_] = streaming_graphs(model, chunk, ABOUT)
+    export(model, "torchscript", [chunk], tmp_path / "out")
+    [graph, *_] = streaming_graphs(model, [chunk], ABOUT)
     sizes = graph.inputs["summary"].size(2), graph.inputs["convolution"].size(2)
     assert min(sizes) > 0
     assert sum(sizes) == pack_state(model.encoder.init_state(1, chunk)).size(1)
@@ -121,13 +121,58 @@ def test_no_masks_in_a_streaming_graph_and_summaries_apart(exported) -> None:
 
 def test_the_folder_is_whole_and_small(exported) -> None:
     folder = exported("conformer", "onnx-streaming", RING)
-    graphs = [f"{name}{ending}" for name in ("encoder", "decoder", "joiner") for ending in (".onnx", ".int8.onnx")]
+    graphs = [f"{name}{ending}" for name in ("encoder", "decoder", "joiner") for ending in ENDINGS.values()]
     assert {path.name for path in folder.iterdir()} == {*graphs, "tokens.txt", "bpe.model", "bpe.vocab", "README.md"}
     assert "**0.36 s of silence**" in (folder / "README.md").read_text()
     quantized = onnx.load(folder / "encoder.int8.onnx")
     assert {node.op_type for node in quantized.graph.node} & {"MatMul", "Gemm"} == set()  # the combiner's as well
     assert [version.domain for version in quantized.opset_import] == [""]
     assert read_metadata(folder / "encoder.int8.onnx") == read_metadata(folder / "encoder.onnx")
+
+
+def test_one_folder_for_many_latencies(exported) -> None:
+    """Each encoder is exact; a table in the README has all of them; its commands use the one nearest to 640 ms."""
+    chunks = [ChunkConfig(8, 2), ChunkConfig(6, 2, 2), ChunkConfig(14, 2)]
+    folder, model = exported("conformer", "onnx-streaming", *chunks), make_model("conformer")
+    names = ["encoder-320", "encoder-240-80", "encoder-560"]
+    assert {path.name for path in folder.glob("encoder*.onnx") if path.name.count(".") == 1} == {
+        f"{name}.onnx" for name in names
+    }
+    audio = torch.stack([features(2.1).roll(7 * n, 0) for n in range(3)])  # (N, T, F)
+    for name, chunk in zip(names, chunks, strict=True):
+        module = StreamingEncoder(model, chunk)
+        streamed = run_stream(
+            load_onnx(folder / f"{name}.onnx"), audio, chunk, (module.summary_size, module.convolution_size)
+        )
+        whole = output_lengths(audio.size(1)) // chunk.chunk_size * chunk.chunk_size - chunk.chunk_size
+        with torch.inference_mode():
+            expected, _ = model.encoder(audio, torch.full((3,), audio.size(1)), chunk)
+            expected = model.joiner.encoder_proj(expected)
+        torch.testing.assert_close(streamed[:, :whole], expected[:, :whole], rtol=0, atol=1e-4)
+    text = (folder / "README.md").read_text()
+    rows = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith("| `encoder")]
+    assert [row[0].strip(" `") for row in rows] == [
+        f"{name}{ending}" for name in ("encoder-240-80", "encoder-320", "encoder-560") for ending in ENDINGS.values()
+    ]
+    state = f"{StreamingEncoder(model, chunks[1]).state_bytes / 1024:.0f} KiB"
+    assert [cell.strip() for cell in rows[0][1:]] == ["fp32", "240 ms", "80 ms", "358 ms", state]
+    assert "--encoder=encoder-560.onnx" in text
+    assert "**0.60 s of silence**" in text
+
+
+def test_float16_is_near_and_half_as_large(exported) -> None:
+    folder = exported("conformer", "onnx-streaming", RING)
+    audio = features(3.0)[None]
+    module = StreamingEncoder(make_model("conformer"), RING)
+    sizes = module.summary_size, module.convolution_size
+    endings = ENDINGS["fp32"], ENDINGS["fp16"]
+    exact, rounded = (run_stream(load_onnx(folder / f"encoder{end}"), audio, RING, sizes) for end in endings)
+    assert 0 < (exact - rounded).abs().max() / exact.abs().max() < 1e-2
+    weights = []
+    for end in endings:
+        tensors = onnx.load(folder / f"joiner{end}").graph.initializer
+        weights.append(sum(len(tensor.raw_data) for tensor in tensors))
+    assert weights[1] < 0.6 * weights[0]
 
 
 def test_torchscript_carries_the_metadata(exported) -> None:
@@ -137,22 +182,23 @@ def test_torchscript_carries_the_metadata(exported) -> None:
 
 
 def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
-    def refused(format: str, chunk: ChunkConfig, message: str, int8: bool = False, **changes) -> None:
+    def refused(format: str, chunk: ChunkConfig, message: str, *precisions: str, **changes) -> None:
         with pytest.raises((ValueError, FileExistsError), match=message):
-            export(make_model(**({"encoder": "conformer"} | changes)), format, chunk, tmp_path / "out", int8)
+            export(make_model(**({"encoder": "conformer"} | changes)), format, [chunk], tmp_path / "out", *precisions)
         assert not list(tmp_path.iterdir())
 
     for format, chunk in (("onnx-streaming", RING), ("onnx", WHOLE), ("torchscript", SUM)):
         refused(format, chunk, "predictor lstm cannot be exported.*--model.predictor stateless", predictor="lstm")
         refused(format, chunk, "self-attention cannot be exported", mode="attention")
-    refused("torchscript", RING, "--int8 only applies to ONNX", int8=True)
+    refused("torchscript", RING, "--int8 only applies to ONNX", "int8")
+    refused("onnx-streaming", SUM, "--fp16 needs a limited left context", "fp16")
     refused("onnx", RING, "does not allow")
     refused("onnx-streaming", WHOLE, "does not allow")
     refused("torchscript", ChunkConfig(3), "nearest: 80 ms or 160 ms", encoder="zipformer", downsampling=(1, 4))
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
     with pytest.raises(FileExistsError, match=r"out is there already: choose another folder"):
-        export(make_model("conformer"), "torchscript", RING, tmp_path / "out")
+        export(make_model("conformer"), "torchscript", [RING], tmp_path / "out")
     assert [path.name for path in tmp_path.rglob("*")] == ["out", "mine"]
 
 
@@ -172,14 +218,14 @@ def test_a_wrong_file_is_found_and_nothing_is_left(tmp_path: Path, monkeypatch: 
 
         monkeypatch.setattr(bundle, "write_torchscript", broken)
         with pytest.raises(RuntimeError, match=f"the exported {name} and the model differ by "):
-            export(model, "torchscript", RING, tmp_path / "out")
+            export(model, "torchscript", [RING], tmp_path / "out")
         assert not list(tmp_path.iterdir())
 
 
 def test_a_state_that_is_not_carried_is_found() -> None:
     """The check of a stream is one of its states, and of every stream of a batch."""
     model = make_model("conformer")
-    encoder, decoder, joiner = (graph.module for graph in streaming_graphs(model, RING, ABOUT))
+    encoder, decoder, joiner = (graph.module for graph in streaming_graphs(model, [RING], ABOUT))
 
     def comparison(change) -> ExportCheck:
         functions = {
@@ -190,7 +236,7 @@ def test_a_state_that_is_not_carried_is_found() -> None:
         return ExportCheck(model, functions)
 
     sizes = encoder.summary_size, encoder.convolution_size
-    comparison(lambda outputs: outputs).streaming(RING, sizes)
+    comparison(lambda outputs: outputs).streaming("encoder", RING, sizes)
     for changed in (1, 2):
 
         def forget(outputs: list[torch.Tensor], changed: int = changed) -> list[torch.Tensor]:
@@ -198,7 +244,7 @@ def test_a_state_that_is_not_carried_is_found() -> None:
             return outputs
 
         with pytest.raises(RuntimeError, match="the exported encoder and the model differ"):
-            comparison(forget).streaming(RING, sizes)
+            comparison(forget).streaming("encoder", RING, sizes)
 
 
 def test_inputs_outputs_and_metadata_of_files_are_checked(exported, tmp_path: Path) -> None:

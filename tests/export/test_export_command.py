@@ -41,7 +41,8 @@ def test_the_recipe_exports_what_was_selected(exp_dir: Path, tmp_path: Path, mon
         assert f"mini, {run}, torchscript, {chunk}; checked against the model" in said.out
         text = (out / "README.md").read_text()
         assert f"# mini, {run}\n" in text
-        assert chunk in text
+        assert ("left context of 4 chunks" in text) == ("4 chunks" in chunk)
+        assert f"| fp32 | {chunk.split()[1]} ms | 0 ms |" in text
         assert ("create a stream for each utterance" in text) == ("unlimited" in chunk)
         logits = torch.jit.load(out / "joiner.pt")(torch.zeros(1, 12), torch.zeros(1, 12))
         model, *_ = load_model(exp_dir, *map(int, re.findall(r"\d+", run)))
@@ -65,6 +66,8 @@ def test_offline_with_a_mean_that_decays(exp_dir: Path, tmp_path: Path) -> None:
         ("--format torchscript --chunk-ms 0", "--chunk-ms 0 is not a multiple"),
         ("--format torchscript --left-chunks -2", "left context is -1"),
         ("--format torchscript --int8", "--int8 only applies to ONNX"),
+        ("--format onnx-streaming --fp16 --left-chunks -1", "--fp16 needs a limited left context"),
+        ("--format torchscript --chunk-ms 320 320", "--chunk-ms or --lookahead-ms has a value twice"),
         ("--format torchscript --epoch 7", "epoch-7.pt; epochs in .*: 1, 2"),
         ("--format coreml", "invalid choice: 'coreml'"),
         ("--format torchscript --out exp", "exp is there already"),

@@ -1,6 +1,7 @@
 """Exported files in the place of the model."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +37,7 @@ def decode(model, features: list[torch.Tensor]) -> list[Hypothesis]:
 
 def test_streams_are_recognised_alike_with_a_tail_that_makes_whole_chunks(exported) -> None:
     files, model = OnnxTransducer(exported("conformer", "onnx-streaming", RING)), make_model("conformer")
-    assert files.chunk == RING
+    assert files.encoder.chunks == [RING]
     whole = FbankExtractor(FBANK).extract(make_audio(4.0))
     utterances = [whole[:length] for length in (0, 34, 35, 63, 64, 350)]
     found = decode(files, utterances)
@@ -86,6 +87,53 @@ def test_recogniser_of_exported_files(exported, format: str, tmp_path: Path) -> 
         summarymix.load(folder, epoch=1)
 
 
+def test_one_folder_for_many_latencies(exported, tmp_path: Path) -> None:
+    """Streams use the encoder that is asked for, else that nearest to 640 ms; the folder's README gets the figures."""
+    chunks = [ChunkConfig(8, 2), ChunkConfig(6, 2, 2), ChunkConfig(14, 2)]
+    folder = tmp_path / "exported"
+    shutil.copytree(exported("conformer", "onnx-streaming", *chunks), folder)
+    recognizer, model = summarymix.load(folder), make_model("conformer")
+    model.encoder.takes_whole_chunks = True
+    trained = Recognizer(model, TOKENIZER, FbankExtractor(FBANK))
+    audio = make_audio(3.3)
+    texts = []
+    for asked, chunk in (
+        ({"chunk_ms": 320}, chunks[0]),
+        ({"lookahead_ms": 80}, chunks[1]),
+        ({}, chunks[2]),
+        ({"chunk_ms": 240}, chunks[1]),
+    ):
+        values = {"chunk_ms": chunk.chunk_ms, "left_chunks": 2, "lookahead_ms": chunk.lookahead_ms}
+        texts.append(recognizer.transcribe(audio, **asked).text)
+        assert texts[-1] == trained.transcribe(audio, **values).text
+    assert len(set(texts)) == 3
+    with pytest.raises(ValueError, match=r"chunk 320 ms.*look-ahead 80 ms: the model was exported with .*560 ms"):
+        recognizer.transcribe(audio, chunk_ms=320, lookahead_ms=80)
+
+    cuts = [write_cut(tmp_path / f"{i}.wav", make_audio(2.5, seed=i), "ab cd") for i in range(2)]
+    for split in ("dev", "test"):
+        write_manifest(cuts, cuts_path(tmp_path, "mini", split))
+    save_run(model, DataConfig(manifest_dir=str(tmp_path), on_the_fly=True, num_mel_bins=16), tmp_path)
+    options = ["--exp-dir", str(tmp_path), "--onnx", str(folder), "--splits", "dev"]
+    main("mini", options)
+    main("mini", [*options, "test", "--fp16"])
+    results = read_results(tmp_path / "results.jsonl")
+    assert {(r.method, r.split, r.chunk_ms, r.lookahead_ms) for r in results} == {
+        (method, split, chunk.chunk_ms, chunk.lookahead_ms)
+        for method, split in (
+            ("greedy_search-onnx", "dev"),
+            ("greedy_search-onnx-fp16", "dev"),
+            ("greedy_search-onnx-fp16", "test"),
+        )
+        for chunk in chunks
+    }
+    [row] = [line for line in (folder / "README.md").read_text().splitlines() if "encoder-240-80.onnx" in line]
+    [result] = [r for r in results if r.method == "greedy_search-onnx" and r.lookahead_ms == 80]
+    *_, dev, test, rtf, streams = (cell.strip() for cell in row.split("|")[:-1])
+    assert (dev, test, rtf) == (f"{result.wer:.2f}", "–", f"{result.rtf:.4f}")
+    assert int(streams) == round(1 / result.rtf)
+
+
 def test_beam_search_ranks_them_alike(exported) -> None:
     model, files = make_model("conformer"), OnnxTransducer(exported("conformer", "onnx", WHOLE))
     features = FbankExtractor(FBANK).extract(make_audio(2.0))[None]  # (1, T, F)
@@ -132,9 +180,10 @@ def test_decode_command(exported, format: str, tmp_path: Path, capsys: pytest.Ca
     else:
         with pytest.raises(SystemExit, match=r"No .*encoder.int8.onnx: export with --int8"):
             main("mini", [*options, "--int8"])
-    with pytest.raises(SystemExit):
-        main("mini", [*options, "--mode", "streaming"])
-    assert "--onnx uses the mode and the epoch of its files" in capsys.readouterr().err
+    for more in (["--mode", "streaming"], ["--chunk-ms", "640"]):
+        with pytest.raises(SystemExit):
+            main("mini", [*options, *more])
+        assert "--onnx uses the modes and the epoch of its files" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main("mini", ["--int8"])
     assert "--int8 only applies to exported models" in capsys.readouterr().err

@@ -27,10 +27,10 @@ STREAMING = [("conformer", RING), ("conformer", SUM), ("conformer", AHEAD), ("zi
 STREAMING += [("zipformer", ChunkConfig(8, 1, 4))]
 
 
-def recognizer(folder: Path, kind: str = "Online", int8: str = "", **options):
-    """sherpa-onnx's recogniser of an export, its model type found by itself. ``int8``: the graphs that are."""
+def recognizer(folder: Path, kind: str = "Online", parts: str = "", ending: str = ".onnx", **options):
+    """sherpa-onnx's recogniser of an export, its model type found by itself. ``parts``: graphs with another ending."""
     files = {
-        name: str(folder / f"{name}{'.int8' if name in int8 else ''}.onnx") for name in ("encoder", "decoder", "joiner")
+        name: str(folder / (name + (ending if name in parts else ".onnx"))) for name in ("encoder", "decoder", "joiner")
     }
     if kind == "Offline":
         options["model_type"] = ""  # as in C++ and on Android
@@ -142,13 +142,20 @@ def test_beam_search_and_hotwords(exported, kind: str, hotwords: str, tmp_path: 
             assert "gad" in recognise(one, audios[:1], chunk)[0].text
 
 
-@pytest.mark.parametrize("int8", ["encoder", "decoder", "joiner", "encoder joiner", "encoder decoder joiner"])
-def test_int8_files_load_and_agree_mostly(exported, int8: str) -> None:
+@pytest.mark.parametrize(
+    ("parts", "ending", "share"),
+    [
+        *((name, ".int8.onnx", 0.6) for name in ("encoder", "decoder", "joiner", "encoder joiner")),
+        ("encoder decoder joiner", ".int8.onnx", 0.6),
+        ("encoder decoder joiner", ".fp16.onnx", 0.9),
+    ],
+)
+def test_files_of_other_precisions_load_and_agree_mostly(exported, parts: str, ending: str, share: float) -> None:
     folder, audio = exported("conformer", "onnx-streaming", RING), make_audio(6.0)
     [exact] = stream(recognizer(folder), [audio], RING)
-    [rounded] = stream(recognizer(folder, int8=int8), [audio], RING)
+    [rounded] = stream(recognizer(folder, "Online", parts, ending), [audio], RING)
     exact, rounded = (set(zip(result.tokens, result.timestamps, strict=True)) for result in (exact, rounded))
-    assert len(exact & rounded) > 0.6 * len(exact | rounded)
+    assert len(exact & rounded) > share * len(exact | rounded)
 
 
 @pytest.mark.parametrize("format", ["onnx-streaming", "onnx"])

@@ -1,6 +1,7 @@
 """Tiny transducers with random weights that emit tokens, and audio for them."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,6 @@ def save_run(model: Transducer, data: DataConfig, exp_dir: Path) -> None:
     (exp_dir / "selected.json").write_text(json.dumps({"epoch": 1, "avg": 0, "splits": ["dev"]}))
 
 
-def export(model: Transducer, format: str, chunk: ChunkConfig, folder: Path, int8: bool = False) -> Path:
-    Export(model, TOKENIZER, FBANK, "mini", 1, 0, format, chunk, int8).write(folder)  # type: ignore[arg-type]
+def export(model: Transducer, format: str, chunks: Sequence[ChunkConfig], folder: Path, *precisions: str) -> Path:
+    Export(model, TOKENIZER, FBANK, "mini", 1, 0, format, chunks, precisions).write(folder)  # type: ignore[arg-type]
     return folder

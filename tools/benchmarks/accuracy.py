@@ -28,7 +28,7 @@ from benchmarks.record import Run, Table, add_legend, add_machine_options, panel
 from summarymix.chunking import ChunkConfig
 from summarymix.cli import add_epoch_options
 from summarymix.data.evaluation_data import EvalData
-from summarymix.decoding.delays import latency_ms
+from summarymix.data.features import latency_ms
 from summarymix.decoding.evaluate import evaluation_data
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.encoder.subsampling import output_lengths

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from summarymix.chunking import FRAME_MS, ChunkConfig
-from summarymix.data.features import FbankOptions
+from summarymix.data.features import FbankOptions, latency_ms
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
-from summarymix.decoding.delays import latency_ms
 from summarymix.decoding.evaluate import decode_batch
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.words import words_of
