@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from benchmark_runs import run_benchmark
-from benchmarks import streaming, streams
+from benchmarks import accuracy, streaming, streams
 from noise_runs import decode, sparse, write_as_transcripts
+from result_cases import make_result
 
 from summarymix.runs import load_model
 from summarymix.scoring.results import read_recogs
@@ -26,7 +27,7 @@ def test_error_rates_and_delays(exp_dir: Path, tmp_path: Path, monkeypatch: pyte
         options = f"--avg 0 --method modified_beam_search --beam-size {beam} --manifest-dir {tmp_path}"
         results = decode(run_dir, options)
 
-    options = f"--manifest-dir {tmp_path} --chunk-ms 320 --avg 0 --samples 50 --device cpu --threads 1 --max-duration 4"
+    options = f"--manifest-dir {tmp_path} --chunk-ms 320 --avg 0 --device cpu --threads 1 --max-duration 4"
     run = run_benchmark(f"accuracy --exp-dir {run_dir} --splits test {options}", tmp_path, monkeypatch)
     rates, delays = run["results"]["wer"], run["results"]["delay"]
     assert [(r["mode"], r["wer"]) for r in rates] == [(r.mode, r.wer) for r in results]
@@ -34,7 +35,7 @@ def test_error_rates_and_delays(exp_dir: Path, tmp_path: Path, monkeypatch: pyte
     assert searches[-2:] == [f"modified_beam_search beam-size-{beam}" for beam in (2, 3)]
     assert all(f"| {search} " in (tmp_path / "page" / "README.md").read_text() for search in searches)
     for rate in rates:
-        assert rate["wer_low"] <= rate["wer"] <= rate["wer_high"]
+        assert rate["interval"][0] <= rate["wer"] <= rate["interval"][1]
 
     offline, chunked = delays
     by_mode = {r.mode: r for r in results if r.method == "greedy_search"}
@@ -54,6 +55,28 @@ def test_error_rates_and_delays(exp_dir: Path, tmp_path: Path, monkeypatch: pyte
             assert frame["count"] == available["count"] == number
             # Available within a chunk, and not before the end of the frame and what the front end looks ahead.
             assert 37.5 <= available["mean"] - frame["mean"] <= 320 - 40 + 37.5
+
+
+def test_map_of_chunks_and_left_contexts() -> None:
+    """Three values of both make a map, in the order of the numbers, with the unlimited context last."""
+    results = [
+        vars(make_result(chunk_ms=chunk, left_chunks=left, lookahead_ms=ahead, wer=chunk / 100 + left))
+        | {"search": "greedy_search", "interval": [0.0, 100.0]}
+        for chunk in (1280, 320, 640)
+        for left in (-1, 16, 2)
+        for ahead in (0, 160)
+        if (chunk, left) != (640, 2) and (ahead, left) != (160, 16)
+    ]
+    made = accuracy.maps(results)
+    assert list(made) == ["map-test-streaming-greedy_search"]  # two left contexts with look-ahead are too few
+    [axes] = made["map-test-streaming-greedy_search"].axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["320", "640", "1280"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["2", "16", "unlimited"]
+    texts = {text.get_position(): text.get_text() for text in axes.texts}
+    assert texts[0, 0] == "5.2"
+    assert texts[1, 0] == "nan"
+    assert texts[2, 1] == "28.8"
+    assert texts[0, 2] == "2.2"
 
 
 def test_streaming_takes_the_epoch_that_decode_would_take(exp_dir: Path) -> None:

@@ -5,7 +5,8 @@
     python ../../../tools/benchmark.py accuracy --exp-dir exp --splits test-clean --chunk-ms 320 640 1280
 
 Error rates come from EXP/results.jsonl, written by decode.py. Their 95 % intervals are bootstrap intervals over the
-utterances of its recogs files: they cover the choice of utterances, not the choice of the seed.
+utterances of its recogs files: they cover the choice of utterances, not the choice of the seed. If three chunk sizes and
+three left contexts were decoded, a map shows the error rate of each pair.
 
 With --splits, this program decodes these splits (greedy search, offline and in chunks), and compares correct words with
 an alignment of the transcript by the model's CTC head with full context. The delay begins at the end of the aligned
@@ -15,6 +16,7 @@ Delays are given for the first and last tokens of words, and of utterances in wh
 """
 
 import argparse
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.delay import PERCENTILES, collect
-from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
+from benchmarks.record import Run, Table, add_legend, add_machine_options, chunk_cells, panels
 from summarymix.chunking import ChunkConfig
 from summarymix.cli import add_epoch_options
 from summarymix.data.evaluation_data import EvalData
@@ -33,8 +35,8 @@ from summarymix.decoding.evaluate import evaluation_data
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.runs import load_run_or_checkpoint
-from summarymix.scoring.metrics import RATE_NAMES, Metric
-from summarymix.scoring.results import ScoredUtterance, count_errors, format_percent, read_recogs, read_results
+from summarymix.scoring.metrics import RATE_NAMES
+from summarymix.scoring.results import ErrorStats, format_percent, read_recogs, read_results
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -46,11 +48,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option(
         "--left-chunks", type=int, nargs="+", default=[-1], help="--splits: left contexts in chunks, -1: unlimited (-1)"
     )
+    option("--lookahead-ms", type=int, nargs="+", default=[0], help="--splits: look-aheads in ms (0)")
     add_epoch_options(parser)
     option("--manifest-dir", help="folder of the manifests, if they have moved since training")
     option("--max-duration", type=float, default=200.0, help="seconds of audio in a batch (200)")
-    option("--samples", type=int, default=2000, help="bootstrap samples for the confidence intervals (2000)")
-    option("--seed", type=int, default=0, help="seed of the bootstrap (0)")
     add_machine_options(parser, precision=False)
 
 
@@ -63,41 +64,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     path = args.exp_dir / "results.jsonl"
     if not path.is_file() and not args.splits:
         raise ValueError(f"no {path}, and no --splits: run decode.py first, or give --splits")
-    results: dict[str, Any] = {"wer": error_rates(path, args.samples, args.seed) if path.is_file() else []}
+    results: dict[str, Any] = {"wer": error_rates(path) if path.is_file() else []}
     results |= measure_delays(args) if args.splits else {"delay": [], "alignment": {}}
     return results
 
 
-def error_rates(path: Path, samples: int, seed: int) -> list[dict[str, Any]]:
-    """Results of a file, with confidence intervals of their error rates."""
+def error_rates(path: Path) -> list[dict[str, Any]]:
+    """Results of a file, with the 95 % intervals of their error rates as decode.py computes them."""
     rows = []
     for result in read_results(path):
-        metric = result.metric
-        low, high = rate_interval(read_recogs(path.parent / result.recogs), samples, seed, metric)
-        rows.append(vars(result) | {"search": result.search, f"{metric}_low": low, f"{metric}_high": high})
+        stats = ErrorStats.from_utterances(read_recogs(path.parent / result.recogs), result.metric)
+        rows.append(vars(result) | {"search": result.search, "interval": stats.interval()})
     return rows
-
-
-def rate_interval(
-    utterances: list[ScoredUtterance], samples: int, seed: int, metric: Metric = "wer"
-) -> tuple[float, float]:
-    """95 % bootstrap interval of the error rate over utterances, in per cent (percentile method).
-
-    NaN if a drawn sample has no reference words.
-    """
-    return bootstrap([count_errors(one.ref, one.hyp, metric) for one in utterances], samples, seed)
-
-
-def bootstrap(counts: list[tuple[int, int]], samples: int, seed: int) -> tuple[float, float]:
-    """95 % bootstrap interval of the error rate, in per cent, from (errors, units) of each utterance."""
-    both = np.array(counts).T  # (2, N)
-    rng = np.random.default_rng(seed)
-    rates = []
-    for _ in range(samples):
-        drawn, units = both[:, rng.integers(len(counts), size=len(counts))].sum(1)
-        rates.append(100 * drawn / units if units else np.nan)
-    low, high = np.percentile(rates, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def measure_delays(args: argparse.Namespace) -> dict[str, Any]:
@@ -106,7 +84,8 @@ def measure_delays(args: argparse.Namespace) -> dict[str, Any]:
     model, tokenizer, info = load_run_or_checkpoint(args.exp_dir, args.epoch, args.avg)
     model.to(args.device)
     data = evaluation_data(info["config"]["data"], args.manifest_dir)
-    chunks = [ChunkConfig(), *(ChunkConfig.from_ms(*pair) for pair in product(args.chunk_ms, args.left_chunks))]
+    settings = product(args.chunk_ms, args.left_chunks, args.lookahead_ms)
+    chunks = [ChunkConfig(), *(ChunkConfig.from_ms(*values) for values in settings)]
     for chunk in chunks:
         model.encoder.check_chunk(chunk)
     search = GreedySearch(model, unk_id=tokenizer.unk_id)
@@ -117,6 +96,7 @@ def measure_delays(args: argparse.Namespace) -> dict[str, Any]:
         alignment[split] = counts | {"skipped": len(batches.skipped_items)}
         for chunk, one in collected.items():
             key = {"split": split, "chunk_ms": chunk.chunk_ms, "left_chunks": chunk.left_chunks}
+            key |= {"lookahead_ms": chunk.lookahead_ms}
             key |= {"latency_ms": latency_ms(chunk, data.fbank_options()), "epoch": info["epoch"], "avg": info["avg"]}
             delay.append(key | one.figures())
     return {"delay": delay, "alignment": alignment}
@@ -124,9 +104,8 @@ def measure_delays(args: argparse.Namespace) -> dict[str, Any]:
 
 def rate_of(result: dict[str, Any]) -> tuple[float, float, float] | None:
     """Error rate of a result and the ends of its interval, in per cent; None without reference words."""
-    metric = result.get("metric", "wer")
-    rate = result[metric]
-    return None if rate is None else (rate, result[f"{metric}_low"], result[f"{metric}_high"])
+    rate = result[result.get("metric", "wer")]
+    return None if rate is None else (rate, *result["interval"])
 
 
 def titles(results: list[dict[str, Any]]) -> str:
@@ -144,8 +123,7 @@ def setting(result: dict[str, Any]) -> list[str]:
     """Cells of chunk, left context and latency."""
     if result["chunk_ms"] is None:
         return ["offline", "–", "–"]
-    left = "unlimited" if result["left_chunks"] < 0 else str(result["left_chunks"])
-    return [f"{result['chunk_ms']} ms", left, f"{result['latency_ms']:.0f} ms"]
+    return [*chunk_cells(result), f"{result['latency_ms']:.0f} ms"]
 
 
 def tables(run: Run) -> list[Table]:
@@ -196,13 +174,14 @@ def tables(run: Run) -> list[Table]:
 
 
 def plots(run: Run) -> dict[str, Figure]:
-    """Plots of error rate against latency, and of the delay distribution by both clocks."""
+    """Plots of error rate against latency, maps of it, and plots of the delay distribution by both clocks."""
     results, made = run["results"], {}
     lines: dict[tuple[str, ...], list[tuple[float, ...]]] = {}  # latency, error rate, ends of its interval
     for result in results["wer"]:
         if rates := rate_of(result):
             left = "" if result["chunk_ms"] is None else f"left context {setting(result)[1]}"
-            key = result["split"], result["mode"], result["search"], left
+            ahead = f"look-ahead {result['lookahead_ms']} ms" if result.get("lookahead_ms") else ""
+            key = result["split"], result["mode"], result["search"], left, ahead
             lines.setdefault(key, []).append((result["latency_ms"], *rates))
     if lines:
         made["wer"], (axes,) = panels(1, f"{names(results['wer'])} against algorithmic latency")
@@ -216,6 +195,7 @@ def plots(run: Run) -> dict[str, Figure]:
             axes.errorbar(latencies, ys, yerr=bars, fmt=".-", color=f"C{i}", capsize=3, label=name)
         axes.set(xlabel="latency, ms", ylabel=f"{titles(results['wer'])} %")
         add_legend(axes)
+    made |= maps(results["wer"])
     for split in dict.fromkeys(result["split"] for result in results["delay"]):
         made[f"delay-{split}"], both = panels(2, f"Delay of words recognised on {split}, last token")
         for axes, clock in zip(both, ("frame", "availability"), strict=True):
@@ -226,4 +206,34 @@ def plots(run: Run) -> dict[str, Figure]:
                         axes.plot(delay["percentiles"], PERCENTILES, color=f"C{i}", label=name)
             axes.set(xlabel=f"ms, by {clock}", ylabel="% of words")
             add_legend(axes)
+    return made
+
+
+def maps(results: list[dict[str, Any]]) -> dict[str, Figure]:
+    """Maps of the error rate by chunk size and left context, of each split, mode, search and look-ahead that has three
+    values of both."""
+    grids: dict[tuple[str, ...], dict[tuple[int, int], float]] = {}
+    for result in results:
+        if result["chunk_ms"] is not None and (rates := rate_of(result)):
+            ahead = f"look-ahead {result['lookahead_ms']} ms" if result.get("lookahead_ms") else ""
+            key = result["split"], result["mode"], result["search"], ahead
+            left = math.inf if result["left_chunks"] < 0 else result["left_chunks"]
+            grids.setdefault(key, {})[result["chunk_ms"], left] = rates[0]
+    made = {}
+    for key, grid in grids.items():
+        chunks, lefts = (sorted(set(values)) for values in zip(*grid, strict=True))
+        if min(len(chunks), len(lefts)) < 3:
+            continue
+        values = np.array([[grid.get((chunk, left), np.nan) for chunk in chunks] for left in lefts])  # (left, chunk)
+        figure = Figure(figsize=(2.5 + 0.55 * len(chunks), 2 + 0.4 * len(lefts)), layout="constrained")
+        axes = figure.add_subplot()
+        figure.suptitle(", ".join(part for part in (f"{titles(results)} %", *key) if part))
+        image = axes.imshow(values, cmap="viridis_r", aspect="auto")
+        for (row, column), rate in np.ndenumerate(values):
+            is_dark = image.norm(rate) > 0.5
+            axes.text(column, row, f"{rate:.1f}", ha="center", va="center", size=8, color="w" if is_dark else "k")
+        axes.set_xticks(range(len(chunks)), [str(chunk) for chunk in chunks])
+        axes.set_yticks(range(len(lefts)), ["unlimited" if left == math.inf else str(left) for left in lefts])
+        axes.set(xlabel="chunk, ms", ylabel="left context, chunks")
+        made["-".join(["map", *(part.replace(" ", "-") for part in key if part)])] = figure
     return made

@@ -27,8 +27,7 @@ from lhotse.cut import Cut
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.accuracy import bootstrap
-from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
+from benchmarks.record import Run, Table, add_legend, add_machine_options, chunk_cells, panels
 from summarymix.chunking import ChunkConfig
 from summarymix.cli import add_epoch_options
 from summarymix.data.cuts import transcript
@@ -37,6 +36,7 @@ from summarymix.decoding.evaluate import evaluation_data
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Recognizer
 from summarymix.runs import load_run_or_checkpoint
+from summarymix.scoring.intervals import rate_interval
 
 EDGES = (0, 1, 2, 5, 10, 30, 60)  # minutes at which bins of elapsed time begin
 
@@ -98,8 +98,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_epoch_options(parser)
     option("--manifest-dir", help="folder of the manifests, if they have moved since training")
-    option("--samples", type=int, default=2000, help="bootstrap samples for the confidence intervals (2000)")
-    option("--seed", type=int, default=0, help="seed of the order of utterances and of the bootstrap (0)")
+    option("--seed", type=int, default=0, help="seed of the order of utterances (0)")
     SearchOptions.add_to(parser)
     add_machine_options(parser, precision=False)
 
@@ -155,7 +154,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 print(f"gap {gap:g} s, recording {number + 1} of {minutes:.1f} min: {setting}", flush=True)
         for setting, (joined, alone) in counts.items():
             decay = recognizers[setting.model].model.config.mixing.decay_seconds
-            bins = list(rates(joined, alone, args.samples, args.seed))
+            bins = list(rates(joined, alone))
             results["rates"].append(
                 {"gap_seconds": gap, "decay_seconds": decay, "skipped": len(skipped), "bins": bins} | setting._asdict()
             )
@@ -232,7 +231,7 @@ def errors_of(refs: list[list[str]], hyp: list[str]) -> list[int]:
     return errors
 
 
-def rates(joined: list[Count], alone: list[Count], samples: int, seed: int) -> Iterator[dict[str, Any]]:
+def rates(joined: list[Count], alone: list[Count]) -> Iterator[dict[str, Any]]:
     """Yield error rates with intervals: alone, by elapsed minutes, and overall."""
     bins = {"alone": alone}
     for begin, end in zip(EDGES, (*EDGES[1:], math.inf), strict=True):
@@ -240,10 +239,10 @@ def rates(joined: list[Count], alone: list[Count], samples: int, seed: int) -> I
         bins[f"{name} min"] = [count for count in joined if 60 * begin <= count[0] < 60 * end]
     bins["all"] = joined
     for name, counts in bins.items():
-        errors, words = (sum(column) for column in list(zip(*counts, strict=True))[1:]) if counts else (0, 0)
-        if words:
-            low, high = bootstrap([count[1:] for count in counts], samples, seed)
-            figures = {"words": words, "errors": errors, "wer": 100 * errors / words, "wer_low": low, "wer_high": high}
+        errors, words = [count[1] for count in counts], [count[2] for count in counts]
+        if interval := rate_interval(errors, words):
+            rate = 100 * sum(errors) / sum(words)
+            figures = {"words": sum(words), "errors": sum(errors), "wer": rate, "interval": interval}
             yield {"bin": name, "utterances": len(counts)} | figures
 
 
@@ -251,12 +250,12 @@ def label(result: dict[str, Any]) -> list[str]:
     """Cells of model, chunk and left context."""
     if result["chunk_ms"] is None:
         return [result["model"], "offline, windows", "–"]
-    left = "unlimited" if result["left_chunks"] < 0 else str(result["left_chunks"])
+    chunk, left = chunk_cells(result)
     if result["decay_seconds"]:
         left += f", decay {result['decay_seconds']:g} s"
     if result["reset_after_silence"]:
         left += f", reset after {result['reset_after_silence']:g} s"
-    return [result["model"], f"{result['chunk_ms']} ms", left]
+    return [result["model"], chunk, left]
 
 
 def tables(run: Run) -> list[Table]:
@@ -268,7 +267,8 @@ def tables(run: Run) -> list[Table]:
         rows = []
         for result in chosen:
             cells = {
-                one["bin"]: f"{one['wer']:.2f} ({one['wer_low']:.2f}–{one['wer_high']:.2f})" for one in result["bins"]
+                one["bin"]: f"{one['wer']:.2f} ({one['interval'][0]:.2f}–{one['interval'][1]:.2f})"
+                for one in result["bins"]
             }
             rows.append([*label(result), *(cells.get(name, "n/a") for name in names)])
         recordings = [one for one in results["recordings"] if one["gap_seconds"] == gap]
@@ -297,8 +297,8 @@ def plots(run: Run) -> dict[str, Figure]:
         for i, result in enumerate(chosen):
             points = [point for point in result["bins"] if point["bin"] != "all"]
             ys = [point["wer"] for point in points]
-            bars = [[y - p["wer_low"] for p, y in zip(points, ys, strict=True)]]
-            bars += [[p["wer_high"] - y for p, y in zip(points, ys, strict=True)]]
+            bars = [[y - p["interval"][0] for p, y in zip(points, ys, strict=True)]]
+            bars += [[p["interval"][1] - y for p, y in zip(points, ys, strict=True)]]
             xs = [k + 0.5 * i / len(chosen) for k in range(len(points))]  # shifted, so that bars do not overlap
             one.errorbar(xs, ys, yerr=bars, fmt=".-", capsize=2, label=", ".join(label(result)))
             one.set_xticks(range(len(points)), [point["bin"] for point in points], rotation=30)

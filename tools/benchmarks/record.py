@@ -8,6 +8,7 @@ import platform
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,13 @@ def panels(count: int, title: str) -> tuple[Figure, list[Axes]]:
     for one in axes:
         one.grid(alpha=0.3)
     return figure, axes
+
+
+def chunk_cells(result: Mapping[str, Any]) -> list[str]:
+    """Cells of a result's chunk with its look-ahead, and of its left context."""
+    left = "unlimited" if result["left_chunks"] < 0 else str(result["left_chunks"])
+    ahead = f" + {result['lookahead_ms']}" if result.get("lookahead_ms") else ""  # unknown to older files
+    return [f"{result['chunk_ms']}{ahead} ms", left]
 
 
 def add_legend(axes: Axes) -> None:

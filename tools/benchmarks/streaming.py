@@ -29,7 +29,7 @@ from matplotlib.ticker import NullFormatter
 
 from benchmarks.pacing import in_time, most
 from benchmarks.parts import add_config_option
-from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
+from benchmarks.record import Run, Table, add_legend, add_machine_options, chunk_cells, panels
 from benchmarks.streams import (
     Audio,
     Model,
@@ -162,9 +162,7 @@ def count_streams(model: Model, setting: StreamSetting, args: argparse.Namespace
 
 def label(result: dict[str, Any]) -> list[str]:
     """Cells of configuration, chunk with its look-ahead, and left context."""
-    left = "unlimited" if result["left_chunks"] < 0 else str(result["left_chunks"])
-    ahead = f" + {result['lookahead_ms']}" if result.get("lookahead_ms") else ""  # unknown to older files
-    return [result["config"], f"{result['chunk_ms']}{ahead} ms", left]
+    return [result["config"], *chunk_cells(result)]
 
 
 LABEL = ["configuration", "chunk", "left context"]
