@@ -5,8 +5,8 @@
     python ../../../tools/benchmark.py accuracy --exp-dir exp --splits test-clean --chunk-ms 320 640 1280
 
 Error rates come from EXP/results.jsonl, written by decode.py. Their 95 % intervals are bootstrap intervals over the
-utterances of its recogs files: they cover the choice of utterances, not the choice of the seed. If three chunk sizes and
-three left contexts were decoded, a map shows the error rate of each pair.
+utterances of its recogs files: they cover the choice of utterances, not the choice of the seed. If three chunk sizes
+and three left contexts were decoded, a map shows the error rate of each pair.
 
 With --splits, this program decodes these splits (greedy search, offline and in chunks), and compares correct words with
 an alignment of the transcript by the model's CTC head with full context. The delay begins at the end of the aligned
