@@ -1,0 +1,315 @@
+/* The page: results and charts, then a split's utterances as a list, and the chosen one with its audio. */
+
+const content = JSON.parse(document.getElementById("content").textContent);
+const [PIXELS_A_SECOND, ROW] = [100, 26];
+const $ = (id) => document.getElementById(id);
+
+for (const one of content.experiments) {
+  $("results").append(make("div", { className: "experiment" },
+    make("h2", {}, one.name),
+    make("div", { className: "soft" }, one.facts.join(" · ")),
+    ...one.tables.flatMap((table) => [makeTable(table.rows, table.title), ...(table.note ? [make("p", { className: "note" }, table.note)] : [])]),
+    make("p", { className: "note" }, one.surroundings),
+    make("details", {}, make("summary", {}, "Commands"), make("pre", {}, one.commands.join("\n")))));
+}
+$("results").append(...content.notes.map((note) => make("p", { className: "note warning" }, note)));
+$("plots").append(...content.plots.map(makeChart));
+
+/* State of the list. `active` is the setting whose errors it shows; `shown` are the settings beside each other. */
+let split, active, shown, order, chosen;
+let sorting = { key: "errors", descending: true };
+
+const units = (text) => (split.metric === "cer" ? Array.from(text) : text.split(" ").filter(Boolean));
+const percent = (rate) => (rate === null ? "–" : rate.toFixed(2) + " %");
+
+/* Name of a setting, with the parts of its model that the settings `among` do not share. */
+function settingName(number, among = [...split.settings.keys()]) {
+  const { name, model } = split.settings[number];
+  const differing = model.filter((part, i) => among.some((other) => split.settings[other].model[i] !== part));
+  return [name, ...differing].join(" · ");
+}
+
+/* Units and alignment of a hypothesis; null if the utterance was not decoded. */
+function hypothesis(setting, utterance) {
+  const found = split.hypotheses[setting][utterance];
+  const reference = units(split.references[utterance]);
+  if (found === null) return null;
+  return found === 0 ? { units: reference, letters: "=".repeat(reference.length) } : { units: units(found[0]), letters: found[1] };
+}
+
+function countErrors(setting, utterance) {
+  const found = split.hypotheses[setting][utterance];
+  return found === null ? null : found === 0 ? 0 : found[1].replaceAll("=", "").length;
+}
+
+/* Columns of the list: heading, explanation, value to sort by, text to show. */
+const COLUMNS = [
+  { key: "heard", name: "♪", hint: "has audio", value: (u) => (u in split.audio ? 1 : 0), text: (u) => (u in split.audio ? "♪" : "") },
+  { key: "id", name: "id", hint: "id", value: (u) => split.ids[u], text: (u) => split.ids[u] },
+  { key: "speaker", name: "speaker", hint: "speaker", value: (u) => split.speakers[u], text: (u) => split.speakers[u] },
+  { key: "seconds", name: "s", hint: "duration in seconds", number: true, value: (u) => split.seconds[u], text: (u) => split.seconds[u]?.toFixed(1) ?? "–" },
+  { key: "errors", name: "errors", hint: "number of errors", number: true, value: (u) => countErrors(active, u), text: (u) => countErrors(active, u) ?? "–" },
+  { key: "rate", name: "%", hint: "error rate", number: true, value: rate, text: (u) => rate(u)?.toFixed(0) ?? "–" },
+  { key: "more", name: "±", hint: "", number: true, value: more, text: (u) => signed(more(u)) },
+  { key: "text", name: "reference", hint: "reference", value: (u) => split.references[u], text: (u) => split.references[u] },
+];
+
+function rate(utterance) {
+  const [errors, length] = [countErrors(active, utterance), units(split.references[utterance]).length];
+  return errors === null || !length ? null : 100 * errors / length;
+}
+
+function more(utterance) {
+  const [errors, baseline] = [countErrors(active, utterance), countErrors(0, utterance)];
+  return errors === null || baseline === null ? null : errors - baseline;
+}
+
+const signed = (number) => (number > 0 ? `+${number}` : number < 0 ? `−${-number}` : "");
+
+function openSplit(number) {
+  split = content.splits[number];
+  active = 0;
+  shown = new Set(split.settings.slice(0, 6).keys());
+  $("setting").replaceChildren(...split.settings.map((setting, i) => make("option", { value: i }, `${settingName(i)}: ${percent(setting.rate)}`)));
+  chosen = undefined;
+  openSetting(0);
+}
+
+function openSetting(number) {
+  active = number;
+  shown.add(number);
+  $("setting").value = number;
+  arrange();
+  showUtterance();
+}
+
+/* Filter and sort the list, and keep the chosen utterance in it. */
+function arrange() {
+  const query = $("query").value.trim().toLowerCase();
+  const matches = (u) => [split.ids[u], split.speakers[u], split.references[u], split.hypotheses[active][u]?.[0] ?? ""]
+    .some((text) => text.toLowerCase().includes(query));
+  const { value } = COLUMNS.find((column) => column.key === sorting.key);
+  const values = split.ids.map((_, u) => value(u));
+  const compare = (a, b) => (typeof values[a] === "string" ? values[a].localeCompare(values[b]) : values[a] - values[b]);
+  const sign = sorting.descending ? -1 : 1;
+  order = [...split.ids.keys()].filter((u) => (!query || matches(u)) && (!$("heard").checked || u in split.audio));
+  order.sort((a, b) => (values[a] === null) - (values[b] === null) || sign * compare(a, b) || a - b);
+  $("count").textContent = `${order.length} of ${split.ids.length} utterances`;
+  $("columns").replaceChildren(...COLUMNS.map((column) => {
+    const pressed = column.key === sorting.key;
+    const hint = column.key === "more" ? `errors more than with ${settingName(0)}` : column.hint;
+    const arrow = pressed ? (sorting.descending ? " ↓" : " ↑") : "";
+    const button = make("button", { type: "button", title: `sort by ${hint}`, className: column.number ? "number" : "", "aria-pressed": pressed }, column.name + arrow);
+    button.onclick = () => {
+      sorting = { key: column.key, descending: pressed ? !sorting.descending : column.number || column.key === "heard" };
+      arrange();
+    };
+    return button;
+  }));
+  $("list").scrollTop = 0;
+  choose(order.includes(chosen) ? chosen : order[0]);
+}
+
+/* Only the rows in view are in the document, so that thousands of utterances are no burden. */
+function drawRows() {
+  const first = Math.max(0, Math.floor($("list").scrollTop / ROW) - 10);
+  const last = first + Math.ceil($("list").clientHeight / ROW) + 20;
+  $("rows").style.height = `${order.length * ROW}px`;
+  $("rows").replaceChildren(...order.slice(first, last).map((u, i) => {
+    const row = make("div", {
+      id: `row-${u}`, className: "row", role: "option", style: `top: ${(first + i) * ROW}px`,
+      "aria-selected": u === chosen, "aria-posinset": first + i + 1, "aria-setsize": order.length,
+    }, ...COLUMNS.map((column) => make("span", { className: column.number ? "number" : column.key, dir: "auto" }, column.text(u))));
+    row.onclick = () => choose(u);
+    return row;
+  }));
+  $("list").setAttribute("aria-activedescendant", chosen === undefined ? "" : `row-${chosen}`);
+}
+
+function choose(utterance) {
+  chosen = utterance;
+  const place = order.indexOf(utterance) * ROW;
+  const list = $("list");
+  if (place < list.scrollTop) list.scrollTop = place;
+  if (place + ROW > list.scrollTop + list.clientHeight) list.scrollTop = place + ROW - list.clientHeight;
+  drawRows();
+  showUtterance();
+}
+
+let drawn; // what the pane on the right shows
+function showUtterance() {
+  const state = [split.name, active, chosen].join(" ");
+  if (state === drawn) return;
+  drawn = state;
+  if (chosen === undefined) return $("utterance").replaceChildren(make("p", { className: "soft" }, "No utterance matches the filter."));
+  const facts = [split.speakers[chosen], split.seconds[chosen] === null ? "" : `${split.seconds[chosen].toFixed(2)} s`];
+  $("utterance").replaceChildren(
+    make("h2", { dir: "auto" }, split.ids[chosen]),
+    make("div", { className: "soft", dir: "auto" }, facts.filter(Boolean).join(" · ")),
+    chosen in split.audio ? makePlayer(split.audio[chosen]) : make("p", { className: "note" },
+      `No audio here: the page has that of ${content.audio} utterances with the most errors in all settings together, and of ` +
+      `${content.audio} others at random, up to ${content.longest} s long. tools/report.py --html … --audio ${Math.max(100, content.audio * 10)} embeds more.`),
+    make("div", { id: "alignment" }),
+    make("div", { className: "key" }, make("mark", {}, "substituted"), make("del", {}, "deleted"), make("ins", {}, "inserted"),
+      " ↑ ↓ choose, space plays; a click on a word or the spectrogram plays from there"),
+    makeChoices());
+  drawAlignment();
+}
+
+/* Spectrogram with the words of the active setting, audio, and a cursor over both. */
+function makePlayer({ ogg, words }) {
+  const seconds = split.seconds[chosen];
+  const at = (time) => `${100 * time / seconds}%`;
+  const audio = make("audio", { controls: true, src: `data:audio/ogg;base64,${ogg}` });
+  const canvas = make("canvas", { role: "img", "aria-label": "spectrogram, 0 to 8 kHz" });
+  const cursor = make("div", { className: "cursor", hidden: true });
+  const strip = make("div", { className: "strip", style: `min-width: ${Math.ceil(seconds * PIXELS_A_SECOND)}px` }, canvas, cursor);
+  for (const tick of roundTicks(0, seconds, Math.min(40, Math.max(4, seconds * 2))).slice(1)) {
+    strip.append(make("span", { className: "tick", style: `left: ${at(tick)}` }, `${tick} s`));
+  }
+  const play = (time) => { audio.currentTime = Math.max(0, time); audio.play(); };
+  const ends = [0, 0, 0]; // in pixels, of the last word on each line of words
+  const letters = hypothesis(active, chosen)?.letters.replaceAll("D", "") ?? "";
+  (words[active] ?? []).forEach(([word, start, end, confidence], i, all) => {
+    const left = start * PIXELS_A_SECOND;
+    const line = Math.max(0, ends.findIndex((taken) => taken <= left));
+    ends[line] = left + 34 + 7 * word.length;
+    const tag = { S: "mark", I: "ins" }[all.length === letters.length ? letters[i] : "="] ?? "span";
+    const button = make("button", {
+      type: "button", className: confidence < 0.5 ? "word unsure" : "word", style: `left: ${at(start)}; top: ${line * 18}px`,
+      title: `${word}: ${start.toFixed(2)} to ${end.toFixed(2)} s, confidence ${confidence.toFixed(2)}`,
+    }, make(tag, { dir: "auto" }, word), make("small", {}, confidence.toFixed(2)));
+    button.onclick = () => play(start - 0.1);
+    strip.append(make("div", { className: "band", style: `left: ${at(start)}; width: ${at(Math.min(end, seconds) - start)}; --confidence: ${confidence}` }), button);
+  });
+  canvas.onclick = (event) => play(seconds * event.offsetX / canvas.clientWidth);
+  const follow = () => {
+    cursor.hidden = false;
+    cursor.style.left = at(Math.min(audio.currentTime, seconds));
+    if (!audio.paused && audio.isConnected) requestAnimationFrame(follow);
+  };
+  audio.onplay = audio.onseeked = follow;
+  decodeAudio(ogg).then((samples) => {
+    canvas.levels = levels(samples);
+    if (canvas.isConnected) drawSpectrogram(canvas, canvas.levels);
+  });
+  return make("div", { className: "player" }, make("div", { className: "sound", tabIndex: -1 }, strip), audio);
+}
+
+/* A table for each line of text: the reference, and under it the hypotheses that are aligned with it. */
+function drawAlignment() {
+  if (chosen === undefined) return;
+  const reference = units(split.references[chosen]);
+  const settings = [...shown].sort((a, b) => a - b);
+  const rows = settings.map((setting) => alignedCells(reference, hypothesis(setting, chosen)));
+  const texts = [reference.map((unit) => ({ "=": unit })), ...rows];
+  const width = ([kind, text]) => Array.from(text).reduce((sum, c) => sum + (c > "\u1100" ? 2 : 1), kind === "I" ? 2 : 1);
+  const columns = []; // pairs of a place in the reference and a kind of cell, "I" for what is inserted before it
+  for (let place = 0; place <= reference.length; place++) {
+    if (rows.some((row) => row[place]?.I)) columns.push([place, "I"]);
+    if (place < reference.length) columns.push([place, ""]);
+  }
+  const names = settings.map((setting) => settingName(setting, settings));
+  const taken = 80 + 7.6 * Math.max(9, ...names.map((name) => name.length)); // pixels of the first columns
+  const room = Math.max(20, ($("utterance").clientWidth - taken) / 8.1); // in characters
+  const lines = [[]];
+  let used = 0;
+  for (const column of columns) {
+    const needed = Math.max(...texts.map((row) => width(cellOf(row, column))));
+    if (used + needed > room && lines.at(-1).length) {
+      lines.push([]);
+      used = 0;
+    }
+    lines.at(-1).push(column);
+    used += needed;
+  }
+  const rightToLeft = /[\u0590-\u08ff\ufb1d-\ufefc]/.test(split.references[chosen]);
+  $("alignment").replaceChildren(...lines.map((line) => make("table", { className: `aligned ${split.metric}`, dir: rightToLeft ? "rtl" : "ltr" },
+    makeRow("reference", "", texts[0], line),
+    ...settings.map((setting, i) => {
+      const errors = countErrors(setting, chosen);
+      const label = make("button", { type: "button", title: "show the words of this setting over the spectrogram", "aria-pressed": setting === active },
+        names[i]);
+      label.onclick = () => openSetting(setting);
+      const row = makeRow(label, errors ?? "not decoded", rows[i], line);
+      row.classList.toggle("active", setting === active);
+      return row;
+    }))));
+}
+
+function makeRow(label, count, cells, line) {
+  return make("tr", {}, make("th", { scope: "row" }, label), make("td", { className: "count" }, count), ...line.map((column) => {
+    const [letter, text] = cellOf(cells, column);
+    return make("td", {}, text ? make({ S: "mark", D: "del", I: "ins" }[letter] ?? "span", { dir: "auto" }, text.replaceAll(" ", split.metric === "cer" ? "␣" : " ")) : "");
+  }));
+}
+
+/* Kind and text of a cell. */
+function cellOf(cells, [place, kind]) {
+  const { I: inserted = "", ...aligned } = cells[place] ?? {};
+  return kind === "I" ? ["I", inserted] : Object.entries(aligned)[0] ?? ["=", ""];
+}
+
+/* For each place in the reference its unit as it was recognized, by kind, and what was inserted before it. */
+function alignedCells(reference, hypothesis) {
+  const cells = Array.from({ length: reference.length + 1 }, () => ({}));
+  let [place, next] = [0, 0];
+  for (const letter of hypothesis?.letters ?? "") {
+    if (letter === "I") {
+      const before = cells[place].I === undefined ? "" : cells[place].I + (split.metric === "cer" ? "" : " ");
+      cells[place].I = before + hypothesis.units[next++];
+    } else {
+      cells[place][letter] = letter === "D" ? reference[place] : hypothesis.units[next++];
+      place++;
+    }
+  }
+  return cells;
+}
+
+function makeChoices() {
+  const count = () => `Settings: ${shown.size} of ${split.settings.length} beside each other`;
+  const summary = make("summary", {}, count());
+  const boxes = split.settings.map((setting, i) => {
+    const box = make("input", { type: "checkbox", checked: shown.has(i) });
+    box.onchange = () => {
+      box.checked ? shown.add(i) : shown.delete(i);
+      summary.textContent = count();
+      drawAlignment();
+    };
+    return make("label", {}, box, ` ${settingName(i)}: ${percent(setting.rate)}`);
+  });
+  const choices = make("details", { className: "note", open: choicesOpen }, summary, make("div", { className: "choices" }, ...boxes));
+  choices.ontoggle = () => { choicesOpen = choices.open; };
+  return choices;
+}
+let choicesOpen = false;
+
+function onKey(event) {
+  const tag = event.target.tagName;
+  const steps = { ArrowDown: 1, ArrowUp: -1, PageDown: 20, PageUp: -20, Home: -Infinity, End: Infinity };
+  if (["INPUT", "SELECT", "AUDIO"].includes(tag) || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key in steps && order.length) {
+    choose(order[Math.min(order.length - 1, Math.max(0, order.indexOf(chosen) + steps[event.key]))]);
+  } else if (event.key === " " && !["BUTTON", "SUMMARY"].includes(tag)) {
+    const audio = document.querySelector("#utterance audio");
+    if (audio) audio.paused ? audio.play() : audio.pause();
+  } else return;
+  event.preventDefault();
+}
+
+if (content.splits.length) {
+  $("split").append(...content.splits.map((one, i) => make("option", { value: i }, one.name)));
+  $("split-label").hidden = content.splits.length < 2;
+  $("split").onchange = () => openSplit(+$("split").value);
+  $("setting").onchange = () => openSetting(+$("setting").value);
+  $("query").oninput = $("heard").onchange = arrange;
+  $("controls").onsubmit = (event) => event.preventDefault();
+  $("list").onscroll = drawRows;
+  $("errors").onkeydown = onKey;
+  addEventListener("resize", () => { drawRows(); drawAlignment(); });
+  matchMedia("(prefers-color-scheme: dark)").onchange = () => {
+    const canvas = document.querySelector("canvas");
+    if (canvas?.levels) drawSpectrogram(canvas, canvas.levels);
+  };
+  openSplit(0);
+} else $("errors").replaceChildren();
