@@ -16,6 +16,7 @@ from summarymix.scoring.report import INTERVALS, interval_table, pivot, surround
 from summarymix.scoring.results import ErrorStats, Result, ScoredUtterance, read_recogs, setting_cells, shown_metrics
 
 MODES = ("offline", "streaming", "simulated")
+REMEDY = "Run this command in the recipe's folder, or give --manifest-dir"
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class Decoding:
     def model(self) -> tuple[str, str, str]:
         """Names of the experiment, the search and the checkpoint."""
         return self.experiment.name, self.result.search, f"epoch {self.result.epoch}, avg {self.result.avg}"
+
+    @property
+    def is_chosen(self) -> bool:
+        """True for the checkpoint that ``decode.py --select`` chose; without a choice, for the newest result's."""
+        chosen = self.experiment.selection or vars(self.experiment.results[-1])
+        return (self.result.epoch, self.result.avg) == (chosen["epoch"], chosen["avg"])
 
     @property
     def setting(self) -> str:
@@ -63,13 +70,15 @@ def make_content(
     if unknown := sorted({*(splits or ())} - {*decoded}):
         raise ValueError(f"No results of {', '.join(unknown)}; decoded were {', '.join(decoded)}: correct --splits")
     logs = {one.name: exp_dir / "log.jsonl" for exp_dir, one in experiments.items()}
-    plots, shown, notes = learning_curves(logs), [], []
+    plots, shown = learning_curves(logs), []
+    notes: list[str] = []
     for split in splits or decoded:
         ordered = [one for one in in_order if one.result.split == split]
-        plots += latency_plot(split, [(_differing(one.model, ordered), one.result) for one in ordered])
-        content, problems = _split_content(split, ordered, num_audio, manifest_dir)
-        shown += [content] if content["ids"] else []
-        notes += problems
+        chosen = [one for one in ordered if one.is_chosen]
+        plots += latency_plot(split, [(_differing(one.model, chosen), one.result) for one in chosen])
+        scored = _read_hypotheses(ordered, notes)
+        if scored:
+            shown.append(_split_content(split, scored, num_audio, manifest_dir, notes))
     return {
         "recipe": recipes[0],
         "experiments": [
@@ -80,7 +89,7 @@ def make_content(
         "splits": shown,
         "audio": num_audio,
         "longest": LONGEST,
-        "notes": list(dict.fromkeys(notes)),
+        "notes": notes,
     }
 
 
@@ -114,11 +123,9 @@ def _in_order(decodings: list[Decoding]) -> list[Decoding]:
 
     def key(one: Decoding) -> tuple[Any, ...]:
         result = one.result
-        chosen = one.experiment.selection or vars(one.experiment.results[-1])
-        is_chosen = (result.epoch, result.avg) == (chosen["epoch"], chosen["avg"])
-        search = searches.index(result.search)
         chunk = result.lookahead_ms, -(result.chunk_ms or 0), result.left_chunks
-        return not is_chosen, result.epoch, result.avg, search, MODES.index(result.mode), *chunk
+        search, mode = searches.index(result.search), MODES.index(result.mode)
+        return not one.is_chosen, search, mode, *chunk, result.epoch, result.avg
 
     return sorted(decodings, key=key)
 
@@ -129,63 +136,80 @@ def _differing(parts: tuple[str, ...], decodings: Iterable[Decoding]) -> str:
     return ", ".join(part for part, column in columns if len(set(column)) > 1)
 
 
-def _split_content(
-    split: str, decodings: list[Decoding], num_audio: int, manifest_dir: str | None
-) -> tuple[dict[str, Any], list[str]]:
-    """Collect the utterances of a split, and the problems on the way, as sentences."""
-    metric, problems = decodings[0].result.metric, []
+Scored = list[tuple[Decoding, list[ScoredUtterance]]]
+
+
+def _read_hypotheses(decodings: list[Decoding], notes: list[str]) -> Scored:
+    """Read the utterances of each result of a split. Results that do not fit the first ones get a note instead."""
     references: dict[str, list[str]] = {}
-    scored: list[tuple[Decoding, dict[str, ScoredUtterance]]] = []
+    scored = []
     for one in decodings:
         path = one.exp_dir / one.result.recogs
+        utterances = read_recogs(path) if path.is_file() else []
         if not path.is_file():
-            problems.append(f"{path} is gone, so the utterances of {split}, {one.setting} are not shown: decode again")
-            continue
-        utterances = {utterance.cut_id: utterance for utterance in read_recogs(path)}
-        if any(references.setdefault(cut_id, u.ref) != u.ref for cut_id, u in utterances.items()):
-            problems.append(f"{path} has other references than the results before it, and is not shown: decode again")
-            continue
-        scored.append((one, utterances))
+            notes.append(f"{path} is gone, so its utterances are not shown: decode again")
+        elif any(references.get(utterance.cut_id, utterance.ref) != utterance.ref for utterance in utterances):
+            notes.append(f"{path} has other references than the results before it, and is not shown: decode again")
+        else:
+            references |= {utterance.cut_id: utterance.ref for utterance in utterances}
+            scored.append((one, utterances))
+    return scored
+
+
+def _split_content(
+    split: str, scored: Scored, num_audio: int, manifest_dir: str | None, notes: list[str]
+) -> dict[str, Any]:
+    """Collect the utterances of a split."""
+    metric = scored[0][0].result.metric
+    separator = "" if metric == "cer" else " "
+    references = {utterance.cut_id: utterance.ref for _, utterances in scored for utterance in utterances}
     ids = sorted(references)
-    stats = [ErrorStats.from_utterances(utterances.values(), metric) for _, utterances in scored]
-    counts = [one.by_utterance() for one in stats]
-    errors = {cut_id: sum(one[cut_id][0] for one in counts if cut_id in one) for cut_id in ids}
+    stats = [ErrorStats.from_utterances(utterances, metric) for _, utterances in scored]
+    errors = dict.fromkeys(ids, 0)  # in all settings together
+    for one in stats:
+        for cut_id, (count, _) in one.by_utterance().items():
+            errors[cut_id] += count
     cuts: dict[str, Cut] = {}
     try:
-        cuts = open_cuts(decodings[0].exp_dir, split, manifest_dir)
+        cuts = open_cuts(scored[0][0].exp_dir, split, manifest_dir)
     except (OSError, ValueError) as error:
-        problems.append(f"{split}: no audio, speakers and durations ({error})")
-    audio, unreadable = {}, []
-    for cut_id in choose(errors, cuts, num_audio):
-        try:
-            audio[cut_id] = encode(cuts[cut_id])
-        except Exception as error:  # the type depends on format and library
-            unreadable.append(f"{cut_id}: {error}")
-    if unreadable:
-        problems.append(f"{split}: the audio of {len(unreadable)} utterances cannot be read, of {unreadable[0]}")
-    hyps = [one.exp_dir / one.result.hyps for one, _ in scored]
+        notes.append(f"{split}: no audio, speakers and durations ({error}). {REMEDY}")
+    audio = _encode(split, [cuts[cut_id] for cut_id in choose(errors, cuts, num_audio)], notes)
+    hyps = [decoding.exp_dir / decoding.result.hyps for decoding, _ in scored]
     if untimed := sum(not path.is_file() for path in hyps):
-        problems.append(f"{split}: {untimed} of {len(hyps)} settings have no file of word times: decode again")
+        notes.append(f"{split}: {untimed} of {len(hyps)} settings have no file of word times: decode again")
     words = [_words(path, audio) for path in hyps]
-    separator = "" if metric == "cer" else " "
     return {
         "name": split,
         "unit": UNIT_NAMES[metric],
         "metric": metric,
         "settings": [
-            {"model": one.model, "name": one.setting, "rate": stat.rate}
-            for (one, _), stat in zip(scored, stats, strict=True)
+            {"model": decoding.model, "name": decoding.setting, "rate": one.rate}
+            for (decoding, _), one in zip(scored, stats, strict=True)
         ],
         "ids": ids,
         "references": [separator.join(split_units(references[cut_id], metric)) for cut_id in ids],
         "seconds": [round(cuts[cut_id].duration, 2) if cut_id in cuts else None for cut_id in ids],
         "speakers": [_speakers(cuts[cut_id]) if cut_id in cuts else "" for cut_id in ids],
-        "hypotheses": [_hypotheses(ids, stat, separator) for stat in stats],
+        "hypotheses": [_hypotheses(ids, one, separator) for one in stats],
         "audio": {
             ids.index(cut_id): {"ogg": ogg, "words": [one.get(cut_id) for one in words]}
             for cut_id, ogg in audio.items()
         },
-    }, problems
+    }
+
+
+def _encode(split: str, cuts: Iterable[Cut], notes: list[str]) -> dict[str, str]:
+    """Encode the audio of cuts, by id. Unreadable ones are left out, with a note."""
+    audio, unreadable = {}, []
+    for cut in cuts:
+        try:
+            audio[cut.id] = encode(cut)
+        except Exception as error:  # the type depends on format and library
+            unreadable.append(f"{cut.id}: {error}")
+    if unreadable:
+        notes.append(f"{split}: the audio of {len(unreadable)} utterances is missing, of {unreadable[0]}. {REMEDY}")
+    return audio
 
 
 def _hypotheses(ids: list[str], stats: ErrorStats, separator: str) -> list[list[str] | int | None]:

@@ -69,13 +69,14 @@ def latency_plot(split: str, results: Sequence[tuple[str, Result]]) -> list[Plot
         results: results in order, each with the name of its model and search. Those that differ in chunk size form a
             line; offline decoding is a horizontal one beside it.
     """
-    rate_name = RATE_NAMES[results[0][1].metric]
     models = list(dict.fromkeys(model for model, result in results if result.latency_ms))
     latencies = sorted({result.latency_ms for _, result in results if result.latency_ms})
+    if len(latencies) < 2:
+        return []
     curves: dict[tuple[str, str], dict[float, list[float]]] = {}
     for model, result in results:
         rate, interval = result.rate, result.interval or ()
-        if rate is None or len(latencies) < 2 or model not in models:
+        if rate is None or model not in models:
             continue
         if result.mode == "offline":
             curves[model, "offline"] = {latency: [rate] for latency in (latencies[0], latencies[-1])}
@@ -93,5 +94,6 @@ def latency_plot(split: str, results: Sequence[tuple[str, Result]]) -> list[Plot
         )
         for (model, name), points in curves.items()
     ]
+    rate_name = RATE_NAMES[results[0][1].metric]
     title = f"{split}: {rate_name} against latency"
     return [{"title": title, "x": "latency, ms", "y": f"{rate_name}, %", "log": True, "lines": lines}] if lines else []

@@ -17,6 +17,7 @@ $("plots").append(...content.plots.map(makeChart));
 
 /* State of the list. `active` is the setting whose errors it shows; `shown` are the settings beside each other. */
 let split, active, shown, order, chosen;
+let totals; // errors of each utterance in all settings together
 let sorting = { key: "errors", descending: true };
 
 const units = (text) => (split.metric === "cer" ? Array.from(text) : text.split(" ").filter(Boolean));
@@ -68,6 +69,7 @@ const signed = (number) => (number > 0 ? `+${number}` : number < 0 ? `−${-numb
 
 function openSplit(number) {
   split = content.splits[number];
+  totals = split.ids.map((_, u) => split.settings.reduce((sum, _, setting) => sum + countErrors(setting, u), 0));
   active = 0;
   shown = new Set(split.settings.slice(0, 6).keys());
   $("setting").replaceChildren(...split.settings.map((setting, i) => make("option", { value: i }, `${settingName(i)}: ${percent(setting.rate)}`)));
@@ -83,7 +85,7 @@ function openSetting(number) {
   showUtterance();
 }
 
-/* Filter and sort the list, and keep the chosen utterance in it. */
+/* Filter and sort the list, and keep the chosen utterance, or choose the first. */
 function arrange() {
   const query = $("query").value.trim().toLowerCase();
   const matches = (u) => [split.ids[u], split.speakers[u], split.references[u], split.hypotheses[active][u]?.[0] ?? ""]
@@ -93,7 +95,7 @@ function arrange() {
   const compare = (a, b) => (typeof values[a] === "string" ? values[a].localeCompare(values[b]) : values[a] - values[b]);
   const sign = sorting.descending ? -1 : 1;
   order = [...split.ids.keys()].filter((u) => (!query || matches(u)) && (!$("heard").checked || u in split.audio));
-  order.sort((a, b) => (values[a] === null) - (values[b] === null) || sign * compare(a, b) || a - b);
+  order.sort((a, b) => (values[a] === null) - (values[b] === null) || sign * compare(a, b) || totals[b] - totals[a] || a - b);
   $("count").textContent = `${order.length} of ${split.ids.length} utterances`;
   $("columns").replaceChildren(...COLUMNS.map((column) => {
     const pressed = column.key === sorting.key;
@@ -102,6 +104,7 @@ function arrange() {
     const button = make("button", { type: "button", title: `sort by ${hint}`, className: column.number ? "number" : "", "aria-pressed": pressed }, column.name + arrow);
     button.onclick = () => {
       sorting = { key: column.key, descending: pressed ? !sorting.descending : column.number || column.key === "heard" };
+      chosen = undefined;
       arrange();
     };
     return button;
@@ -146,7 +149,7 @@ function showUtterance() {
   $("utterance").replaceChildren(
     make("h2", { dir: "auto" }, split.ids[chosen]),
     make("div", { className: "soft", dir: "auto" }, facts.filter(Boolean).join(" · ")),
-    chosen in split.audio ? makePlayer(split.audio[chosen]) : make("p", { className: "note" },
+    chosen in split.audio ? makePlayer(split.audio[chosen]) : make("p", { className: "note player" },
       `No audio here: the page has that of ${content.audio} utterances with the most errors in all settings together, and of ` +
       `${content.audio} others at random, up to ${content.longest} s long. tools/report.py --html … --audio ${Math.max(100, content.audio * 10)} embeds more.`),
     make("div", { id: "alignment" }),
@@ -168,10 +171,11 @@ function makePlayer({ ogg, words }) {
     strip.append(make("span", { className: "tick", style: `left: ${at(tick)}` }, `${tick} s`));
   }
   const play = (time) => { audio.currentTime = Math.max(0, time); audio.play(); };
+  const scale = Math.max(PIXELS_A_SECOND, $("utterance").clientWidth / seconds);
   const ends = [0, 0, 0]; // in pixels, of the last word on each line of words
   const letters = hypothesis(active, chosen)?.letters.replaceAll("D", "") ?? "";
   (words[active] ?? []).forEach(([word, start, end, confidence], i, all) => {
-    const left = start * PIXELS_A_SECOND;
+    const left = start * scale;
     const line = Math.max(0, ends.findIndex((taken) => taken <= left));
     ends[line] = left + 34 + 7 * word.length;
     const tag = { S: "mark", I: "ins" }[all.length === letters.length ? letters[i] : "="] ?? "span";
