@@ -69,6 +69,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     exp_dir = folder / "exp"
     exp_dir.mkdir()
     write_experiment(exp_dir, [])
+    with open(exp_dir / "log.jsonl", "a") as log:  # one point is a curve too
+        log.write(json.dumps({"kind": "valid", "step": 70, "setting": "offline", "wer": 50.0, "ctc_wer": 50.0}) + "\n")
     config = {"seed": 42, "data": plain(DataConfig(manifest_dir="data"))}
     (exp_dir / "config.yaml").write_text(yaml.safe_dump(config))
     add_result(exp_dir, STREAMING)
@@ -281,6 +283,7 @@ def test_texts_are_shown_as_they_are(driver: Any) -> None:
     assert {*texts(driver, ".row .text")} == {*REFERENCES.values()}
     assert texts(driver, "img") == []
     assert len(texts(driver, "#results .results")) == 1
+    assert texts(driver, "figure h3") == ["Dev word error rate in training"]
 
 
 def test_errors_are_marked_in_more_than_color(driver: Any) -> None:

@@ -43,7 +43,8 @@ function makeChart({ title, x, y, log, lines }) {
   const warp = log ? Math.log : (value) => value;
   let [low, high] = [Math.min(...ys), Math.max(...ys)];
   if (low < high / 2) low = 0; // otherwise zero would waste more than half of the chart
-  [low, high] = [low && low - (high - low) * 0.08, high + (high - low) * 0.08 || 1];
+  const margin = (high - low) * 0.08 || 1;
+  [low, high] = [low && low - margin, high + margin];
   const [first, last] = [warp(Math.min(...xs)), warp(Math.max(...xs))];
   const atX = (value) => left + 8 + (width - left - right - 16) * (last > first ? (warp(value) - first) / (last - first) : 0.5);
   const atY = (value) => top + (height - top - bottom) * (high - value) / (high - low);

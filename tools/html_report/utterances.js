@@ -17,7 +17,9 @@ $("plots").append(...content.plots.map(makeChart));
 
 /* State of the list. `active` is the setting whose errors it shows; `shown` are the settings beside each other. */
 let split, active, shown, order, chosen;
-let totals; // errors of each utterance in all settings together
+let errors; // of each setting and utterance; null if it was not decoded
+let lengths, totals; // of each utterance: units of the reference, errors in all settings together
+const { compare } = new Intl.Collator();
 let sorting = { key: "errors", descending: true };
 
 const units = (text) => (split.metric === "cer" ? Array.from(text) : text.split(" ").filter(Boolean));
@@ -38,10 +40,7 @@ function hypothesis(setting, utterance) {
   return found === 0 ? { units: reference, letters: "=".repeat(reference.length) } : { units: units(found[0]), letters: found[1] };
 }
 
-function countErrors(setting, utterance) {
-  const found = split.hypotheses[setting][utterance];
-  return found === null ? null : found === 0 ? 0 : found[1].replaceAll("=", "").length;
-}
+const countErrors = (found) => (found === null ? null : found === 0 ? 0 : found[1].replaceAll("=", "").length);
 
 /* Columns of the list: heading, explanation, value to sort by, text to show. */
 const COLUMNS = [
@@ -49,27 +48,29 @@ const COLUMNS = [
   { key: "id", name: "id", hint: "id", value: (u) => split.ids[u], text: (u) => split.ids[u] },
   { key: "speaker", name: "speaker", hint: "speaker", value: (u) => split.speakers[u], text: (u) => split.speakers[u] },
   { key: "seconds", name: "s", hint: "duration in seconds", number: true, value: (u) => split.seconds[u], text: (u) => split.seconds[u]?.toFixed(1) ?? "–" },
-  { key: "errors", name: "errors", hint: "number of errors", number: true, value: (u) => countErrors(active, u), text: (u) => countErrors(active, u) ?? "–" },
+  { key: "errors", name: "errors", hint: "number of errors", number: true, value: (u) => errors[active][u], text: (u) => errors[active][u] ?? "–" },
   { key: "rate", name: "%", hint: "error rate", number: true, value: rate, text: (u) => rate(u)?.toFixed(0) ?? "–" },
   { key: "more", name: "±", hint: "", number: true, value: more, text: (u) => signed(more(u)) },
   { key: "text", name: "reference", hint: "reference", value: (u) => split.references[u], text: (u) => split.references[u] },
 ];
 
 function rate(utterance) {
-  const [errors, length] = [countErrors(active, utterance), units(split.references[utterance]).length];
-  return errors === null || !length ? null : 100 * errors / length;
+  const count = errors[active][utterance];
+  return count === null || !lengths[utterance] ? null : 100 * count / lengths[utterance];
 }
 
 function more(utterance) {
-  const [errors, baseline] = [countErrors(active, utterance), countErrors(0, utterance)];
-  return errors === null || baseline === null ? null : errors - baseline;
+  const [count, baseline] = [errors[active][utterance], errors[0][utterance]];
+  return count === null || baseline === null ? null : count - baseline;
 }
 
 const signed = (number) => (number > 0 ? `+${number}` : number < 0 ? `−${-number}` : "");
 
 function openSplit(number) {
   split = content.splits[number];
-  totals = split.ids.map((_, u) => split.settings.reduce((sum, _, setting) => sum + countErrors(setting, u), 0));
+  lengths = split.references.map((reference) => units(reference).length);
+  errors = split.hypotheses.map((ofSetting) => ofSetting.map(countErrors));
+  totals = split.ids.map((_, u) => errors.reduce((sum, ofSetting) => sum + ofSetting[u], 0));
   active = 0;
   shown = new Set(split.settings.slice(0, 6).keys());
   $("setting").replaceChildren(...split.settings.map((setting, i) => make("option", { value: i }, `${settingName(i)}: ${percent(setting.rate)}`)));
@@ -92,10 +93,10 @@ function arrange() {
     .some((text) => text.toLowerCase().includes(query));
   const { value } = COLUMNS.find((column) => column.key === sorting.key);
   const values = split.ids.map((_, u) => value(u));
-  const compare = (a, b) => (typeof values[a] === "string" ? values[a].localeCompare(values[b]) : values[a] - values[b]);
+  const difference = (a, b) => (typeof values[a] === "string" ? compare(values[a], values[b]) : values[a] - values[b]);
   const sign = sorting.descending ? -1 : 1;
   order = [...split.ids.keys()].filter((u) => (!query || matches(u)) && (!$("heard").checked || u in split.audio));
-  order.sort((a, b) => (values[a] === null) - (values[b] === null) || sign * compare(a, b) || totals[b] - totals[a] || a - b);
+  order.sort((a, b) => (values[a] === null) - (values[b] === null) || sign * difference(a, b) || totals[b] - totals[a] || a - b);
   $("count").textContent = `${order.length} of ${split.ids.length} utterances`;
   $("columns").replaceChildren(...COLUMNS.map((column) => {
     const pressed = column.key === sorting.key;
@@ -231,11 +232,10 @@ function drawAlignment() {
   $("alignment").replaceChildren(...lines.map((line) => make("table", { className: `aligned ${split.metric}`, dir: rightToLeft ? "rtl" : "ltr" },
     makeRow("reference", "", texts[0], line),
     ...settings.map((setting, i) => {
-      const errors = countErrors(setting, chosen);
       const label = make("button", { type: "button", title: "show the words of this setting over the spectrogram", "aria-pressed": setting === active },
         names[i]);
       label.onclick = () => openSetting(setting);
-      const row = makeRow(label, errors ?? "not decoded", rows[i], line);
+      const row = makeRow(label, errors[setting][chosen] ?? "not decoded", rows[i], line);
       row.classList.toggle("active", setting === active);
       return row;
     }))));
