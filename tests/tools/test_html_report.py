@@ -201,7 +201,7 @@ def test_latency_plot_joins_chunk_sizes() -> None:
     assert lines == {
         "greedy, offline": [[677.5, 1.0], [1317.5, 1.0]],
         "greedy, left context 2": [[677.5, 2.0], [1317.5, 1.5, 1.25, 1.75]],
-        "greedy, left context 2, look-ahead": [[677.5, 1.75]],
+        "greedy, left context 2, look-ahead 160 ms": [[677.5, 1.75]],
     }
     assert latency_plot("test", named[:2]) == latency_plot("test", []) == []
 

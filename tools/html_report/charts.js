@@ -31,7 +31,7 @@ function roundTicks(low, high, count) {
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough);
   const ticks = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(+(i * step).toPrecision(12));
+  for (let i = Math.ceil(low / step - 1e-9); i <= high / step + 1e-9; i++) ticks.push(+(i * step).toPrecision(12));
   return ticks;
 }
 
@@ -46,7 +46,8 @@ function makeChart({ title, x, y, log, lines }) {
   const margin = (high - low) * 0.08 || 1;
   [low, high] = [low && low - margin, high + margin];
   const [first, last] = [warp(Math.min(...xs)), warp(Math.max(...xs))];
-  const atX = (value) => left + 8 + (width - left - right - 16) * (last > first ? (warp(value) - first) / (last - first) : 0.5);
+  const share = (value) => (last > first ? (warp(value) - first) / (last - first) : 0.5);
+  const atX = (value) => left + 8 + (width - left - right - 16) * share(value);
   const atY = (value) => top + (height - top - bottom) * (high - value) / (high - low);
 
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": title });
@@ -70,9 +71,11 @@ function makeChart({ title, x, y, log, lines }) {
     const style = { stroke: `var(--c${line.color % 8})`, "stroke-width": 1.6, fill: "none" };
     const marked = line.style === "markers";
     if (line.style === "dashed") style["stroke-dasharray"] = "4 3";
-    drawing.append(svg("polyline", { ...style, points: line.points.map(([px, py]) => `${atX(px)},${atY(py)}`).join(" ") }));
+    const path = line.points.map(([px, py]) => `${atX(px)},${atY(py)}`).join(" ");
+    drawing.append(svg("polyline", { ...style, points: path }));
     for (const [px, py, lower, upper] of line.points) {
-      if (lower !== undefined) drawing.append(svg("line", { ...style, x1: atX(px), x2: atX(px), y1: atY(lower), y2: atY(upper) }));
+      const ends = { x1: atX(px), x2: atX(px), y1: atY(lower), y2: atY(upper) };
+      if (lower !== undefined) drawing.append(svg("line", { ...style, ...ends }));
       if (marked) drawing.append(marker(atX(px), atY(py), i, style, `${line.name}: ${py} at ${px}`));
     }
     const sample = svg("svg", { viewBox: "0 0 26 10" }, svg("line", { ...style, x1: 0, x2: 26, y1: 5, y2: 5 }));
@@ -83,11 +86,19 @@ function makeChart({ title, x, y, log, lines }) {
 }
 
 /* Circle, square, diamond or triangle, so that lines differ in more than color. */
-function marker(x, y, shape, style, title) {
-  const r = 3.2;
-  const corners = [null, [[-r, -r], [r, -r], [r, r], [-r, r]], [[0, -4], [4, 0], [0, 4], [-4, 0]], [[0, -4], [4, 3], [-4, 3]]][shape % 4];
+const CORNERS = [
+  null,
+  [[-3, -3], [3, -3], [3, 3], [-3, 3]],
+  [[0, -4], [4, 0], [0, 4], [-4, 0]],
+  [[0, -4], [4, 3], [-4, 3]],
+];
+
+function marker(x, y, number, style, title) {
   const look = { ...style, fill: "var(--paper)", "stroke-dasharray": "" };
-  return corners
-    ? svg("polygon", { ...look, points: corners.map(([dx, dy]) => `${x + dx},${y + dy}`).join(" ") }, svg("title", {}, title))
-    : svg("circle", { ...look, cx: x, cy: y, r }, svg("title", {}, title));
+  const corners = CORNERS[number % CORNERS.length];
+  const shape = corners
+    ? svg("polygon", { ...look, points: corners.map(([dx, dy]) => `${x + dx},${y + dy}`).join(" ") })
+    : svg("circle", { ...look, cx: x, cy: y, r: 3.2 });
+  shape.append(svg("title", {}, title));
+  return shape;
 }

@@ -66,8 +66,8 @@ def latency_plot(split: str, results: Sequence[tuple[str, Result]]) -> list[Plot
 
     Args:
         split: its name.
-        results: results in order, each with the name of its model and search. Those that differ in chunk size form a
-            line; offline decoding is a horizontal one beside it.
+        results: results in order, each with the name of its model and search. Those that only differ in chunk
+            size form a line; offline decoding is a horizontal one beside it.
     """
     models = list(dict.fromkeys(model for model, result in results if result.latency_ms))
     latencies = sorted({result.latency_ms for _, result in results if result.latency_ms})
@@ -82,7 +82,7 @@ def latency_plot(split: str, results: Sequence[tuple[str, Result]]) -> list[Plot
             curves[model, "offline"] = {latency: [rate] for latency in (latencies[0], latencies[-1])}
         elif result.latency_ms is not None:
             left = "unlimited left context" if result.left_chunks < 0 else f"left context {result.left_chunks}"
-            name = left + ", look-ahead" * bool(result.lookahead_ms)
+            name = f"{left}, look-ahead {result.lookahead_ms} ms" if result.lookahead_ms else left
             # Simulated and streaming decoding have the same results.
             curves.setdefault((model, name), {}).setdefault(result.latency_ms, [rate, *interval])
     lines = [

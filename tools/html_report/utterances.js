@@ -2,13 +2,14 @@
 
 const content = JSON.parse(document.getElementById("content").textContent);
 const [PIXELS_A_SECOND, ROW] = [100, 26];
+const TAGS = { S: "mark", D: "del", I: "ins" };
 const $ = (id) => document.getElementById(id);
 
 for (const one of content.experiments) {
   $("results").append(make("div", { className: "experiment" },
     make("h2", {}, one.name),
     make("div", { className: "soft" }, one.facts.join(" · ")),
-    ...one.tables.flatMap((table) => [makeTable(table.rows, table.title), ...(table.note ? [make("p", { className: "note" }, table.note)] : [])]),
+    ...one.tables.flatMap(({ rows, title, note }) => [makeTable(rows, title), make("p", { className: "note" }, note)]),
     make("p", { className: "note" }, one.surroundings),
     make("details", {}, make("summary", {}, "Commands"), make("pre", {}, one.commands.join("\n")))));
 }
@@ -21,6 +22,8 @@ let errors; // of each setting and utterance; null if it was not decoded
 let lengths, totals; // of each utterance: units of the reference, errors in all settings together
 const { compare } = new Intl.Collator();
 let sorting = { key: "errors", descending: true };
+let drawn; // what the pane on the right shows
+let choicesOpen = false;
 
 const units = (text) => (split.metric === "cer" ? Array.from(text) : text.split(" ").filter(Boolean));
 const percent = (rate) => (rate === null ? "–" : rate.toFixed(2) + " %");
@@ -32,27 +35,34 @@ function settingName(number, among = [...split.settings.keys()]) {
   return [name, ...differing].join(" · ");
 }
 
+const settingTitle = (number) => `${settingName(number)}: ${percent(split.settings[number].rate)}`;
+
 /* Units and alignment of a hypothesis; null if the utterance was not decoded. */
 function hypothesis(setting, utterance) {
   const found = split.hypotheses[setting][utterance];
   const reference = units(split.references[utterance]);
   if (found === null) return null;
-  return found === 0 ? { units: reference, letters: "=".repeat(reference.length) } : { units: units(found[0]), letters: found[1] };
+  if (found === 0) return { units: reference, letters: "=".repeat(reference.length) };
+  return { units: units(found[0]), letters: found[1] };
 }
 
 const countErrors = (found) => (found === null ? null : found === 0 ? 0 : found[1].replaceAll("=", "").length);
 
-/* Columns of the list: heading, explanation, value to sort by, text to show. */
+/* Columns of the list: heading, explanation, value to sort by, and how to show it if not as it is. */
 const COLUMNS = [
-  { key: "heard", name: "♪", hint: "has audio", value: (u) => (u in split.audio ? 1 : 0), text: (u) => (u in split.audio ? "♪" : "") },
-  { key: "id", name: "id", hint: "id", value: (u) => split.ids[u], text: (u) => split.ids[u] },
-  { key: "speaker", name: "speaker", hint: "speaker", value: (u) => split.speakers[u], text: (u) => split.speakers[u] },
-  { key: "seconds", name: "s", hint: "duration in seconds", number: true, value: (u) => split.seconds[u], text: (u) => split.seconds[u]?.toFixed(1) ?? "–" },
-  { key: "errors", name: "errors", hint: "number of errors", number: true, value: (u) => errors[active][u], text: (u) => errors[active][u] ?? "–" },
-  { key: "rate", name: "%", hint: "error rate", number: true, value: rate, text: (u) => rate(u)?.toFixed(0) ?? "–" },
-  { key: "more", name: "±", hint: "", number: true, value: more, text: (u) => signed(more(u)) },
-  { key: "text", name: "reference", hint: "reference", value: (u) => split.references[u], text: (u) => split.references[u] },
+  { key: "heard", name: "♪", hint: "audio", value: (u) => +(u in split.audio), show: (heard) => "♪".repeat(heard) },
+  { key: "id", name: "id", hint: "id", value: (u) => split.ids[u] },
+  { key: "speaker", name: "speaker", hint: "speaker", value: (u) => split.speakers[u] },
+  { key: "seconds", name: "s", hint: "length", number: true, value: (u) => split.seconds[u], show: tenths },
+  { key: "errors", name: "errors", hint: "number of errors", number: true, value: (u) => errors[active][u] },
+  { key: "rate", name: "%", hint: "error rate", number: true, value: rate, show: (percents) => percents.toFixed(0) },
+  { key: "more", name: "±", hint: "", number: true, value: more, show: signed },
+  { key: "text", name: "reference", hint: "reference", value: (u) => split.references[u] },
 ];
+
+function tenths(number) {
+  return number.toFixed(1);
+}
 
 function rate(utterance) {
   const count = errors[active][utterance];
@@ -64,7 +74,9 @@ function more(utterance) {
   return count === null || baseline === null ? null : count - baseline;
 }
 
-const signed = (number) => (number > 0 ? `+${number}` : number < 0 ? `−${-number}` : "");
+function signed(number) {
+  return number > 0 ? `+${number}` : number < 0 ? `−${-number}` : "";
+}
 
 function openSplit(number) {
   split = content.splits[number];
@@ -73,7 +85,7 @@ function openSplit(number) {
   totals = split.ids.map((_, u) => errors.reduce((sum, ofSetting) => sum + ofSetting[u], 0));
   active = 0;
   shown = new Set(split.settings.slice(0, 6).keys());
-  $("setting").replaceChildren(...split.settings.map((setting, i) => make("option", { value: i }, `${settingName(i)}: ${percent(setting.rate)}`)));
+  $("setting").replaceChildren(...split.settings.map((_, i) => make("option", { value: i }, settingTitle(i))));
   chosen = undefined;
   openSetting(0);
 }
@@ -89,22 +101,25 @@ function openSetting(number) {
 /* Filter and sort the list, and keep the chosen utterance, or choose the first. */
 function arrange() {
   const query = $("query").value.trim().toLowerCase();
-  const matches = (u) => [split.ids[u], split.speakers[u], split.references[u], split.hypotheses[active][u]?.[0] ?? ""]
-    .some((text) => text.toLowerCase().includes(query));
+  const texts = (u) => [split.ids[u], split.speakers[u], split.references[u], split.hypotheses[active][u]?.[0] ?? ""];
+  const matches = (u) => texts(u).some((text) => text.toLowerCase().includes(query));
   const { value } = COLUMNS.find((column) => column.key === sorting.key);
   const values = split.ids.map((_, u) => value(u));
   const difference = (a, b) => (typeof values[a] === "string" ? compare(values[a], values[b]) : values[a] - values[b]);
   const sign = sorting.descending ? -1 : 1;
   order = [...split.ids.keys()].filter((u) => (!query || matches(u)) && (!$("heard").checked || u in split.audio));
-  order.sort((a, b) => (values[a] === null) - (values[b] === null) || sign * difference(a, b) || totals[b] - totals[a] || a - b);
+  const unknownLast = (a, b) => (values[a] === null) - (values[b] === null);
+  order.sort((a, b) => unknownLast(a, b) || sign * difference(a, b) || totals[b] - totals[a] || a - b);
   $("count").textContent = `${order.length} of ${split.ids.length} utterances`;
   $("columns").replaceChildren(...COLUMNS.map((column) => {
     const pressed = column.key === sorting.key;
     const hint = column.key === "more" ? `errors more than with ${settingName(0)}` : column.hint;
     const arrow = pressed ? (sorting.descending ? " ↓" : " ↑") : "";
-    const button = make("button", { type: "button", title: `sort by ${hint}`, className: column.number ? "number" : "", "aria-pressed": pressed }, column.name + arrow);
+    const look = { title: `sort by ${hint}`, className: column.number ? "number" : "", "aria-pressed": pressed };
+    const button = make("button", { type: "button", ...look }, column.name + arrow);
     button.onclick = () => {
-      sorting = { key: column.key, descending: pressed ? !sorting.descending : column.number || column.key === "heard" };
+      const falling = column.number || column.key === "heard";
+      sorting = { key: column.key, descending: pressed ? !sorting.descending : falling };
       chosen = undefined;
       arrange();
     };
@@ -123,11 +138,15 @@ function drawRows() {
     const row = make("div", {
       id: `row-${u}`, className: "row", role: "option", style: `top: ${(first + i) * ROW}px`,
       "aria-selected": u === chosen, "aria-posinset": first + i + 1, "aria-setsize": order.length,
-    }, ...COLUMNS.map((column) => make("span", { className: column.number ? "number" : column.key, dir: "auto" }, column.text(u))));
+    }, ...COLUMNS.map((column) => makeCell(column, column.value(u))));
     row.onclick = () => choose(u);
     return row;
   }));
   $("list").setAttribute("aria-activedescendant", chosen === undefined ? "" : `row-${chosen}`);
+}
+
+function makeCell({ key, number, show = String }, value) {
+  return make("span", { className: number ? "number" : key, dir: "auto" }, value === null ? "–" : show(value));
 }
 
 function choose(utterance) {
@@ -140,24 +159,32 @@ function choose(utterance) {
   showUtterance();
 }
 
-let drawn; // what the pane on the right shows
 function showUtterance() {
   const state = [split.name, active, chosen].join(" ");
   if (state === drawn) return;
   drawn = state;
-  if (chosen === undefined) return $("utterance").replaceChildren(make("p", { className: "soft" }, "No utterance matches the filter."));
+  if (chosen === undefined) {
+    $("utterance").replaceChildren(make("p", { className: "soft" }, "No utterance matches the filter."));
+    return;
+  }
   const facts = [split.speakers[chosen], split.seconds[chosen] === null ? "" : `${split.seconds[chosen].toFixed(2)} s`];
   $("utterance").replaceChildren(
     make("h2", { dir: "auto" }, split.ids[chosen]),
     make("div", { className: "soft", dir: "auto" }, facts.filter(Boolean).join(" · ")),
-    chosen in split.audio ? makePlayer(split.audio[chosen]) : make("p", { className: "note player" },
-      `No audio here: the page has that of ${content.audio} utterances with the most errors in all settings together, and of ` +
-      `${content.audio} others at random, up to ${content.longest} s long. tools/report.py --html … --audio ${Math.max(100, content.audio * 10)} embeds more.`),
+    chosen in split.audio ? makePlayer(split.audio[chosen]) : make("p", { className: "note player" }, noAudio()),
     make("div", { id: "alignment" }),
-    make("div", { className: "key" }, make("mark", {}, "substituted"), make("del", {}, "deleted"), make("ins", {}, "inserted"),
+    make("div", { className: "key" },
+      make("mark", {}, "substituted"), make("del", {}, "deleted"), make("ins", {}, "inserted"),
       " ↑ ↓ choose, space plays; a click on a word or the spectrogram plays from there"),
     makeChoices());
   drawAlignment();
+}
+
+function noAudio() {
+  const { audio, longest } = content;
+  return `No audio here: the page has that of ${audio} utterances with the most errors in all settings together, ` +
+    `and of ${audio} others at random, up to ${longest} s long. ` +
+    `tools/report.py --html … --audio ${Math.max(100, audio * 10)} embeds more.`;
 }
 
 /* Spectrogram with the words of the active setting, audio, and a cursor over both. */
@@ -167,7 +194,8 @@ function makePlayer({ ogg, words }) {
   const audio = make("audio", { controls: true, src: `data:audio/ogg;base64,${ogg}` });
   const canvas = make("canvas", { role: "img", "aria-label": "spectrogram, 0 to 8 kHz" });
   const cursor = make("div", { className: "cursor", hidden: true });
-  const strip = make("div", { className: "strip", style: `min-width: ${Math.ceil(seconds * PIXELS_A_SECOND)}px` }, canvas, cursor);
+  const width = `min-width: ${Math.ceil(seconds * PIXELS_A_SECOND)}px`;
+  const strip = make("div", { className: "strip", style: width }, canvas, cursor);
   for (const tick of roundTicks(0, seconds, Math.min(40, Math.max(4, seconds * 2))).slice(1)) {
     strip.append(make("span", { className: "tick", style: `left: ${at(tick)}` }, `${tick} s`));
   }
@@ -179,18 +207,23 @@ function makePlayer({ ogg, words }) {
     const left = start * scale;
     const line = Math.max(0, ends.findIndex((taken) => taken <= left));
     ends[line] = left + 34 + 7 * word.length;
-    const tag = { S: "mark", I: "ins" }[all.length === letters.length ? letters[i] : "="] ?? "span";
+    const tag = (all.length === letters.length && TAGS[letters[i]]) || "span";
     const button = make("button", {
-      type: "button", className: confidence < 0.5 ? "word unsure" : "word", style: `left: ${at(start)}; top: ${line * 18}px`,
+      type: "button",
+      className: confidence < 0.5 ? "word unsure" : "word",
+      style: `left: ${at(start)}; top: ${line * 18}px`,
       title: `${word}: ${start.toFixed(2)} to ${end.toFixed(2)} s, confidence ${confidence.toFixed(2)}`,
     }, make(tag, { dir: "auto" }, word), make("small", {}, confidence.toFixed(2)));
     button.onclick = () => play(start - 0.1);
-    strip.append(make("div", { className: "band", style: `left: ${at(start)}; width: ${at(Math.min(end, seconds) - start)}; --confidence: ${confidence}` }), button);
+    const band = `left: ${at(start)}; width: ${at(Math.min(end, seconds) - start)}; --confidence: ${confidence}`;
+    strip.append(make("div", { className: "band", style: band }), button);
   });
   canvas.onclick = (event) => play(seconds * event.offsetX / canvas.clientWidth);
   const follow = () => {
     cursor.hidden = false;
     cursor.style.left = at(Math.min(audio.currentTime, seconds));
+    const [sound, place] = [strip.parentElement, cursor.offsetLeft];
+    if (place < sound.scrollLeft || place > sound.scrollLeft + sound.clientWidth) sound.scrollLeft = place - 40;
     if (!audio.paused && audio.isConnected) requestAnimationFrame(follow);
   };
   audio.onplay = audio.onseeked = follow;
@@ -208,7 +241,8 @@ function drawAlignment() {
   const settings = [...shown].sort((a, b) => a - b);
   const rows = settings.map((setting) => alignedCells(reference, hypothesis(setting, chosen)));
   const texts = [reference.map((unit) => ({ "=": unit })), ...rows];
-  const width = ([kind, text]) => Array.from(text).reduce((sum, c) => sum + (c > "\u1100" ? 2 : 1), kind === "I" ? 2 : 1);
+  const wide = (character) => (character > "\u1100" ? 2 : 1);
+  const width = ([kind, text]) => Array.from(text).reduce((sum, c) => sum + wide(c), kind === "I" ? 2 : 1);
   const columns = []; // pairs of a place in the reference and a kind of cell, "I" for what is inserted before it
   for (let place = 0; place <= reference.length; place++) {
     if (rows.some((row) => row[place]?.I)) columns.push([place, "I"]);
@@ -228,12 +262,12 @@ function drawAlignment() {
     lines.at(-1).push(column);
     used += needed;
   }
-  const rightToLeft = /[\u0590-\u08ff\ufb1d-\ufefc]/.test(split.references[chosen]);
-  $("alignment").replaceChildren(...lines.map((line) => make("table", { className: `aligned ${split.metric}`, dir: rightToLeft ? "rtl" : "ltr" },
+  const dir = /[\u0590-\u08ff\ufb1d-\ufefc]/.test(split.references[chosen]) ? "rtl" : "ltr";
+  const title = "show the words of this setting over the spectrogram";
+  $("alignment").replaceChildren(...lines.map((line) => make("table", { className: `aligned ${split.metric}`, dir },
     makeRow("reference", "", texts[0], line),
     ...settings.map((setting, i) => {
-      const label = make("button", { type: "button", title: "show the words of this setting over the spectrogram", "aria-pressed": setting === active },
-        names[i]);
+      const label = make("button", { type: "button", title, "aria-pressed": setting === active }, names[i]);
       label.onclick = () => openSetting(setting);
       const row = makeRow(label, errors[setting][chosen] ?? "not decoded", rows[i], line);
       row.classList.toggle("active", setting === active);
@@ -242,9 +276,11 @@ function drawAlignment() {
 }
 
 function makeRow(label, count, cells, line) {
-  return make("tr", {}, make("th", { scope: "row" }, label), make("td", { className: "count" }, count), ...line.map((column) => {
+  const heads = [make("th", { scope: "row" }, label), make("td", { className: "count" }, count)];
+  return make("tr", {}, ...heads, ...line.map((column) => {
     const [letter, text] = cellOf(cells, column);
-    return make("td", {}, text ? make({ S: "mark", D: "del", I: "ins" }[letter] ?? "span", { dir: "auto" }, text.replaceAll(" ", split.metric === "cer" ? "␣" : " ")) : "");
+    const visible = split.metric === "cer" ? text.replaceAll(" ", "␣") : text;
+    return make("td", {}, text ? make(TAGS[letter] ?? "span", { dir: "auto" }, visible) : "");
   }));
 }
 
@@ -273,20 +309,20 @@ function alignedCells(reference, hypothesis) {
 function makeChoices() {
   const count = () => `Settings: ${shown.size} of ${split.settings.length} beside each other`;
   const summary = make("summary", {}, count());
-  const boxes = split.settings.map((setting, i) => {
+  const boxes = split.settings.map((_, i) => {
     const box = make("input", { type: "checkbox", checked: shown.has(i) });
     box.onchange = () => {
       box.checked ? shown.add(i) : shown.delete(i);
       summary.textContent = count();
       drawAlignment();
     };
-    return make("label", {}, box, ` ${settingName(i)}: ${percent(setting.rate)}`);
+    return make("label", {}, box, ` ${settingTitle(i)}`);
   });
-  const choices = make("details", { className: "note", open: choicesOpen }, summary, make("div", { className: "choices" }, ...boxes));
+  const list = make("div", { className: "choices" }, ...boxes);
+  const choices = make("details", { className: "note", open: choicesOpen }, summary, list);
   choices.ontoggle = () => { choicesOpen = choices.open; };
   return choices;
 }
-let choicesOpen = false;
 
 function onKey(event) {
   const tag = event.target.tagName;
