@@ -69,7 +69,7 @@ def latency_plot(split: str, results: Sequence[tuple[str, Result]]) -> list[Plot
         results: results in order, each with the name of its model and search. Those that only differ in chunk
             size form a line; offline decoding is a horizontal one beside it.
     """
-    models = list(dict.fromkeys(model for model, result in results if result.latency_ms))
+    models = {model for model, result in results if result.latency_ms}
     latencies = sorted({result.latency_ms for _, result in results if result.latency_ms})
     if len(latencies) < 2:
         return []
@@ -89,10 +89,10 @@ def latency_plot(split: str, results: Sequence[tuple[str, Result]]) -> list[Plot
         line(
             ", ".join(filter(None, (model, name))),
             [[latency, *(round(value, 3) for value in values)] for latency, values in sorted(points.items())],
-            models.index(model),
+            color,
             "dashed" if name == "offline" else "markers",
         )
-        for (model, name), points in curves.items()
+        for color, ((model, name), points) in enumerate(curves.items())
     ]
     rate_name = RATE_NAMES[results[0][1].metric]
     title = f"{split}: {rate_name} against latency"
