@@ -206,7 +206,8 @@ def _encode(split: str, cuts: Iterable[Cut], notes: list[str]) -> dict[str, str]
         try:
             audio[cut.id] = encode(cut)
         except Exception as error:  # the type depends on format and library
-            unreadable.append(f"{cut.id}: {error}")
+            # lhotse appends the failed call with all its arguments.
+            unreadable.append(f"{cut.id} ({' '.join(str(error).split('[extra info]')[0].split())})")
     if unreadable:
         notes.append(f"{split}: the audio of {len(unreadable)} utterances is missing, of {unreadable[0]}. {REMEDY}")
     return audio
