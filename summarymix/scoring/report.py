@@ -53,7 +53,7 @@ def write_report(
         parts = [
             comparison.section(),
             *plot,
-            _surroundings([result for experiment in compared for result in experiment.results]),
+            surroundings([result for experiment in compared for result in experiment.results]),
             "Training commands for the first seed of each model:",
             *_code([command for experiment in first for command in experiment.commands]),
         ]
@@ -73,8 +73,8 @@ beginning of an utterance to the first word, and to the result since which it ha
 result; and the share of words in partial results that later changed."""
 
 
-def pivot(results: Sequence[Result], metrics: Sequence[Metric], markdown: bool = True) -> str:
-    """A table with a row for each decoding setting and a column of error rates for each split."""
+def pivot(results: Sequence[Result], metrics: Sequence[Metric]) -> list[list[str]]:
+    """Cells of a table: a header, and a row for each decoding setting with its error rates on each split."""
     splits = sorted({result.split for result in results})
     rows: dict[tuple[Any, ...], dict[str, Result]] = {}
     for result in results:
@@ -94,12 +94,11 @@ def pivot(results: Sequence[Result], metrics: Sequence[Metric], markdown: bool =
                 f"{one.epoch}-{one.avg}",
             ]
         )
-    header = ["method", *SETTING_COLUMNS, *splits, "RTF", *STREAM_COLUMNS, "epoch-avg"]
-    return render_rows(header, cells, markdown)
+    return [["method", *SETTING_COLUMNS, *splits, "RTF", *STREAM_COLUMNS, "epoch-avg"], *cells]
 
 
-def interval_table(results: Sequence[Result], markdown: bool = True) -> str:
-    """A table of intervals and delays with a row for each result that has them; empty without."""
+def interval_table(results: Sequence[Result]) -> list[list[str]]:
+    """Cells of a table of intervals and delays: a header, and a row for each result that has them; or nothing."""
     rows = [
         [
             result.split,
@@ -114,7 +113,12 @@ def interval_table(results: Sequence[Result], markdown: bool = True) -> str:
         if result.interval is not None or result.final_ms is not None
     ]
     header = ["split", "method", *SETTING_COLUMNS, "error rate", "against offline", "first word", "stable", "final"]
-    return render_rows([*header, "changed words"], rows, markdown) if rows else ""
+    return [[*header, "changed words"], *rows] if rows else []
+
+
+def _markdown(table: list[list[str]]) -> str:
+    header, *rows = table
+    return render_rows(header, rows, markdown=True)
 
 
 def _with_interval(values: Sequence[float], form: str) -> str:
@@ -146,9 +150,9 @@ def _section(experiment: Experiment, metrics: Sequence[Metric]) -> str:
         *(f"Number of parameters: {size}, i.e., {size / 1e6:.2f} M." for size in experiment.parameters),
         *([done] if experiment.epochs else []),
         *_code(experiment.commands),
-        pivot(experiment.results, metrics),
-        *([INTERVALS, table] if (table := interval_table(experiment.results)) else []),
-        _surroundings(experiment.results),
+        _markdown(pivot(experiment.results, metrics)),
+        *([INTERVALS, _markdown(table)] if (table := interval_table(experiment.results)) else []),
+        surroundings(experiment.results),
     ]
     if choice:
         commands.insert(0, choice.get("command", ""))
@@ -159,7 +163,7 @@ def _section(experiment: Experiment, metrics: Sequence[Metric]) -> str:
     return "\n\n".join([*parts, *_code(commands)])
 
 
-def _surroundings(results: Iterable[Result]) -> str:
+def surroundings(results: Iterable[Result]) -> str:
     """Devices, commits and test sets of the results, as text."""
     machines, commits, sets = set(), set(), {}
     for result in results:
