@@ -43,7 +43,7 @@ class Bypass(nn.Module):
         skip_rate = float(self.skip_rate)
         if self.training and skip_rate > 0:
             scale = scale * keep_mask(x, skip_rate)
-        return original + (x - original) * scale
+        return torch.addcmul(original, x - original, scale)
 
 
 def keep_mask(x: Tensor, skip_rate: float) -> Tensor:
