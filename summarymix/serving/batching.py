@@ -55,8 +55,9 @@ class _Outcome(NamedTuple):
 
     feed: "Feed"
     finals: list[Message]
-    partial: Message | None  # None: the stream is closed
+    partial: Message | None
     missing_seconds: float
+    closed: bool
 
 
 class Feed:
@@ -75,7 +76,7 @@ class Feed:
         self._ends = self._ended = False  # the client has ended the input; so has the stream
         self._finals: deque[Message] = deque()
         self._partial: Message | None = None
-        self._shown = ""  # the partial text that was yielded last
+        self._shown: str | None = None  # the partial text that was yielded last
         self._closed = False
         self._news = asyncio.Event()
 
@@ -100,7 +101,10 @@ class Feed:
             self._batcher.drop(self)
 
     async def messages(self) -> AsyncIterator[Message]:
-        """Yield each final segment, and the partial text if it has changed since the reader last asked."""
+        """Yield each final segment, and the partial text if it has changed since the reader last asked.
+
+        There is at least one message, as clients of sherpa-onnx expect: without any word, an empty partial text.
+        """
         while not self._closed or self._finals:
             await self._news.wait()
             self._news.clear()
@@ -128,7 +132,7 @@ class Feed:
         """Take the results of a round."""
         self._finals += outcome.finals
         self._partial = outcome.partial
-        self._closed |= outcome.partial is None
+        self._closed |= outcome.closed
         self._missing_seconds = outcome.missing_seconds
         self._news.set()
 
@@ -178,7 +182,7 @@ class Batcher:
                 await self._rounds(thread)
             finally:
                 for feed in self._feeds:
-                    feed.deliver(_Outcome(feed, [], None, 0.0))
+                    feed.deliver(_Outcome(feed, [], None, 0.0, True))
 
     async def _rounds(self, thread: ThreadPoolExecutor) -> None:
         loop = asyncio.get_running_loop()
@@ -195,7 +199,7 @@ class Batcher:
             for outcome in outcomes:
                 if outcome.feed in self._feeds:  # not dropped meanwhile
                     outcome.feed.deliver(outcome)
-                    if outcome.partial is None:
+                    if outcome.closed:
                         self._feeds.remove(outcome.feed)
 
     def _compute(self, dropped: list[Feed], jobs: list[_Job]) -> tuple[list[_Outcome], float]:
@@ -229,5 +233,5 @@ class Batcher:
         stream = feed.stream
         assert stream is not None
         finals = [Message(segment, True, stream.seconds) for segment in stream.take()]
-        partial = None if stream.closed else Message(stream.segment(), False, stream.seconds)
-        return _Outcome(feed, finals, partial, stream.missing_seconds)
+        partial = Message(stream.segment(), False, stream.seconds)
+        return _Outcome(feed, finals, partial, stream.missing_seconds, stream.closed)

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None, program: str = "summarymix serve") -
         settings = offered_settings(recognizer, args.chunk_ms, args.lookahead_ms, rules)
         batcher = Batcher(recognizer, limits.max_clients, rules)
         rate = recognizer.extractor.options.sample_rate
-        server = Server(batcher, settings, rate, limits, str(args.model))
+        server = Server(batcher, settings, rate, limits, str(args.model), args.public_host)
         asyncio.run(server.run(args.host, args.port, partial(print, "listening on", flush=True)))
     print(f"{program}: stopped", file=sys.stderr)
 
@@ -94,6 +94,7 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
     option("model", type=Path, help="folder of a training run, a checkpoint, or a folder that export.py wrote")
     option("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
     option("--port", type=int, default=6006, help="port, 0 for a free one (6006)")
+    option("--public-host", metavar="HOST", help="host, or host:port, under which a proxy serves the page")
     option("--max-clients", type=int, default=64, help="clients at a time (64)")
     option("--max-minutes", type=float, default=60.0, help="length of a stream in minutes (60)")
     option("--idle-seconds", type=float, default=30.0, help="seconds after which a silent connection ends (30)")

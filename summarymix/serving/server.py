@@ -67,18 +67,29 @@ class Server:
         sample_rate: the model's sampling rate in Hz.
         limits: limits of clients.
         name: name of the model, for the page.
+        public_host: host, or host:port, under which a proxy serves the page.
     """
 
-    def __init__(self, batcher: Batcher, settings: list[Setting], sample_rate: int, limits: Limits, name: str) -> None:
+    def __init__(
+        self,
+        batcher: Batcher,
+        settings: list[Setting],
+        sample_rate: int,
+        limits: Limits,
+        name: str,
+        public_host: str | None = None,
+    ) -> None:
         self.batcher = batcher
         self.settings = settings
         self.sample_rate = sample_rate
         self.limits = limits
         self._name = name
+        self._public_host = public_host and public_host.lower()
         self._begin = monotonic()
         self._loopback = True
         self._readers: set[asyncio.Task[None]] = set()  # one for each client
         self._app = web.Application(middlewares=[self._check_origin])
+        self._app.on_shutdown.append(self._say_goodbye)
         self._app.router.add_get("/", self._root)
         self._app.router.add_get("/status", self._status)
         self._app.router.add_get(f"/{{name:{'|'.join(PAGE)}}}", self._file)
@@ -114,12 +125,14 @@ class Server:
             if computing.done():
                 computing.result()  # raises: without its recogniser a server is useless
         finally:
-            for reader in self._readers:
-                reader.cancel()
-            await runner.cleanup()  # handlers get GOODBYE_SECONDS
+            await runner.cleanup()  # calls _say_goodbye, and gives handlers GOODBYE_SECONDS
             for task in (computing, stopping):
                 task.cancel()
             await asyncio.gather(computing, stopping, return_exceptions=True)
+
+    async def _say_goodbye(self, app: web.Application) -> None:
+        for reader in self._readers:
+            reader.cancel()
 
     @web.middleware
     async def _check_origin(
@@ -128,12 +141,12 @@ class Server:
         """Refuse pages of other sites, also those whose names have been made to point here (DNS rebinding)."""
         host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
         try:
-            foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
-            foreign |= self._loopback and not _is_loopback(urlsplit(f"//{host}").hostname or "")
-        except ValueError:  # neither is a host
-            foreign = True
-        if foreign:
-            raise web.HTTPForbidden(text="This server is for its own page, and for programs on its own machine.\n")
+            known = not self._loopback or _is_loopback(urlsplit(f"//{host}").hostname or "")
+            own = origin is None or urlsplit(origin).netloc.lower() in (host.lower(), self._public_host)
+        except ValueError:  # one of them is no address
+            known = own = False
+        if not (own and (known or host.lower() == self._public_host)):
+            raise web.HTTPForbidden(text="This server is for its own page and for programs; see --public-host.\n")
         return await handler(request)
 
     async def _root(self, request: web.Request) -> web.StreamResponse:

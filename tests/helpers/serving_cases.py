@@ -25,7 +25,7 @@ async def running_server(recognizer: Recognizer, **limits: Any) -> AsyncIterator
     """A server on a free port, with its URL as ``server.url`` and its task as ``server.running``."""
     bounds = Limits(**limits)
     batcher = Batcher(recognizer, bounds.max_clients, RULES)
-    server = Server(batcher, SETTINGS, recognizer.extractor.options.sample_rate, bounds, "a model")
+    server = Server(batcher, SETTINGS, recognizer.extractor.options.sample_rate, bounds, "a model", "asr.example.org")
     started = asyncio.get_running_loop().create_future()
     running = server.running = asyncio.create_task(server.run("127.0.0.1", 0, started.set_result))
     await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)
