@@ -306,10 +306,9 @@ class LiveStreams:
             These streams. Those whose input has ended and is decoded are closed.
         """
         ready = [stream for stream in self._streams if stream.missing_seconds <= 0]
-        rest = [not self.recognizer.done(stream._stream) for stream in ready]  # False: ended between two chunks
         self.recognizer.step()
-        for stream, has_chunk in zip(ready, rest, strict=True):
-            stream._advance(has_chunk)
+        for stream in ready:
+            stream._advance()
         return ready
 
     def discard(self, stream: "LiveStream") -> None:
@@ -402,12 +401,12 @@ class LiveStream:
             pass
         return self.take()
 
-    def _advance(self, has_chunk: bool) -> None:
+    def _advance(self) -> None:
         """Collect the segments that ended with the last chunk, and close the stream if that was all.
 
-        The endpoint is checked once after every chunk, so results do not depend on the sizes of blocks.
+        The endpoint is checked after every chunk, so results do not depend on the sizes of blocks.
         """
-        segments = self._check_endpoint() if has_chunk else []
+        segments = self._check_endpoint()
         if self._recognizer.done(self._stream):
             segments += self._end_segment()
             self._streams.discard(self)
