@@ -82,6 +82,8 @@ class Feed:
 
     async def put(self, samples: np.ndarray) -> None:
         """Add samples (n,), and wait while more than two chunks and a second of audio have not been taken."""
+        if not len(samples):
+            return  # empty blocks would gather without end
         self._blocks.append(samples)
         self._num_samples += len(samples)
         self._batcher.wake()

@@ -47,6 +47,18 @@ def test_samples_go_on_in_whole_chunks(batcher: Batcher) -> None:
     in_loop(run)
 
 
+def test_empty_blocks_take_no_memory(batcher: Batcher) -> None:
+    async def run() -> None:
+        feed = batcher.open(Setting(320, 0), 16_000)
+        for _ in range(10):
+            await feed.put(SECOND[:0])
+        assert not feed._blocks
+        feed.end()
+        assert compute(batcher, feed) == 1
+
+    in_loop(run)
+
+
 def test_a_client_waits_for_more_than_two_chunks_and_a_second(batcher: Batcher) -> None:
     async def run() -> None:
         feed = batcher.open(Setting(320, 0), 16_000)
