@@ -1,10 +1,11 @@
-"""The command ``summarymix``: transcribe with a model, or export it, from any folder."""
+"""The command ``summarymix``: transcribe with a model, serve or export it, from any folder."""
 
 import sys
 from collections.abc import Sequence
 
 USAGE = """usage: summarymix transcribe MODEL FILE...   transcribe audio files
        summarymix stream MODEL              transcribe raw audio from standard input, live
+       summarymix serve MODEL               serve a page and a WebSocket that transcribe live
        summarymix export [options]          export a model for sherpa-onnx, or for C++ programs with libtorch
 
 Each subcommand has --help. MODEL is the folder of a training run, a checkpoint, or an exported
@@ -26,6 +27,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         from summarymix.decoding.transcribe import main as transcribe
 
         transcribe([*rest, "--stdin"] if subcommand == "stream" else rest, f"summarymix {subcommand}")
+    elif subcommand == "serve":
+        from summarymix.serving.cli import main as serve
+
+        serve(rest)
     elif subcommand == "export":
         from summarymix.export.cli import main as export
 

@@ -1,16 +1,21 @@
-"""Shared fixtures: tiny models, a corpus of noise with a training run, and calls of scripts."""
+"""Shared fixtures: tiny models and exports, a corpus of noise with a training run, and calls of scripts."""
 
+import os
 import runpy
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import hypothesis
 import pytest
+from export_cases import export
+from export_cases import make_model as make_exported
+from filelock import FileLock
 from noise_runs import make_corpus, make_run
 from talking_models import make_model
 
+from summarymix.chunking import ChunkConfig
 from summarymix.model import Transducer
 
 ROOT = Path(__file__).parents[1]
@@ -81,3 +86,28 @@ def run(monkeypatch, capsys, tmp_path: Path):
         return Result(1, out, err + status) if isinstance(status, str) else Result(status or 0, out, err)
 
     return call
+
+
+Exported = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """(encoder, format, *chunks) to the folder of such an export of ``export_cases.make_model(encoder)``. Making one takes seconds.
+
+    Of streaming Conformers with a limited left context there are files in all precisions.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # whose folder is one of its own in that of all workers
+        shared = shared.parent
+
+    def make(encoder: str, format: str, *chunks: ChunkConfig) -> Path:
+        sizes = "-".join(f"{chunk.chunk_size}_{chunk.left_chunks}_{chunk.lookahead}" for chunk in chunks)
+        folder = shared / f"exported-{encoder}-{format}-{sizes}"
+        with FileLock(f"{folder}.lock"):
+            if not folder.exists():
+                has_all = (encoder, format) == ("conformer", "onnx-streaming") and chunks[0].left_chunks >= 0
+                export(make_exported(encoder), format, chunks, folder, *(("int8", "fp16") if has_all else ()))
+        return folder
+
+    return make

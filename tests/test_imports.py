@@ -24,8 +24,9 @@ ALLOWED = {
     "export": MODEL | {"data", "runs"},
     "decoding": MODEL | {"data", "runs", "lm", "scoring", "export"},
     "training": MODEL | {"data", "runs", "lm", "scoring", "decoding"},
+    "serving": BASE | {"decoding", "export"},
     "__init__": {"decoding"},
-    "command": {"decoding", "export"},
+    "command": {"decoding", "export", "serving"},
 }
 """What each module or package may import beside itself. Decoding takes exported models, and training decodes for
 its validation; never the reverse."""

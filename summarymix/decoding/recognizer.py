@@ -34,12 +34,14 @@ from summarymix.decoding.search import Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.windows import WindowedRecognizer
 from summarymix.decoding.words import SPACE, Transcript, make_transcript, word_starts
+from summarymix.encoder.subsampling import FEATURES_PER_FRAME
 from summarymix.export.onnx_transducer import OnnxTransducer, encoder_files
 from summarymix.model import Transducer, TransducerParts
 from summarymix.runs import load_run_or_checkpoint
 
 TranscribeMode = Literal["streaming", "offline"]
 _FRAME = FRAME_MS / 1000
+FEATURE_SECONDS = _FRAME / FEATURES_PER_FRAME  # from one feature frame to the next
 
 
 @dataclass(frozen=True)
@@ -217,13 +219,29 @@ class Recognizer:
         Raises:
             ValueError: the model cannot stream with these values.
         """
-        if reset_after_silence is not None and reset_after_silence <= 0:
-            raise ValueError(f"--reset-after-silence must be above 0, not {reset_after_silence:g}")
+        return self.streams(1, chunk_ms, left_chunks, lookahead_ms).open(sample_rate, endpointing, reset_after_silence)
+
+    def streams(
+        self,
+        num_streams: int,
+        chunk_ms: int | None = None,
+        left_chunks: int | None = None,
+        lookahead_ms: int | None = None,
+    ) -> "LiveStreams":
+        """Make room for streams that are decoded together, a chunk of each at a time.
+
+        Args:
+            num_streams: largest number of streams at a time.
+            chunk_ms: see :meth:`stream`.
+            left_chunks: see :meth:`stream`.
+            lookahead_ms: see :meth:`stream`.
+
+        Raises:
+            ValueError: the model cannot stream with these values.
+        """
         chunk = self._chunk(chunk_ms, self.left_chunks if left_chunks is None else left_chunks, lookahead_ms)
         self.model.encoder.check_chunk(chunk)
-        recognizer = StreamingRecognizer(self.search, chunk, extractor=self.extractor)
-        sample_rate = sample_rate or self.extractor.options.sample_rate
-        return LiveStream(recognizer, self.tokenizer, sample_rate, self.extractor, endpointing, reset_after_silence)
+        return LiveStreams(StreamingRecognizer(self.search, chunk, num_streams, self.extractor), self.tokenizer)
 
     def _chunk(self, chunk_ms: int | None, left_chunks: int, lookahead_ms: int | None) -> ChunkConfig:
         """Setting of a stream; None: of an exported model the default one of those with the other values."""
@@ -249,26 +267,92 @@ class Recognizer:
         yield online.finish()
 
 
+class LiveStreams:
+    """Recordings that are recognised together while they arrive, made by :meth:`Recognizer.streams`.
+
+        streams = recognizer.streams(50)
+        stream = streams.open()
+        stream.push(block)
+        for stream in streams.step():
+            print([segment.text for segment in stream.take()], stream.partial)
+
+    Each stream gets the text that it would get alone.
+    """
+
+    def __init__(self, recognizer: StreamingRecognizer, tokenizer: Tokenizer) -> None:
+        assert recognizer.extractor is not None
+        self.recognizer = recognizer
+        self.tokenizer = tokenizer
+        self.sample_rate = recognizer.extractor.options.sample_rate
+        """The model's sampling rate in Hz."""
+        self._streams: list[LiveStream] = []
+
+    def __len__(self) -> int:
+        """Number of open streams."""
+        return len(self._streams)
+
+    def open(
+        self,
+        sample_rate: int | None = None,
+        endpointing: Endpointing | None = Endpointing(),
+        reset_after_silence: float | None = None,
+    ) -> "LiveStream":
+        """Open a stream; for the arguments see :meth:`Recognizer.stream`.
+
+        Raises:
+            RuntimeError: as many streams are open as there is room for.
+            ValueError: ``reset_after_silence`` or the sampling rate is not positive.
+        """
+        if reset_after_silence is not None and reset_after_silence <= 0:
+            raise ValueError(f"--reset-after-silence must be above 0, not {reset_after_silence:g}")
+        stream = LiveStream(self, sample_rate or self.sample_rate, endpointing, reset_after_silence)
+        self._streams.append(stream)
+        return stream
+
+    def step(self) -> list["LiveStream"]:
+        """Decode a chunk of every stream that has a whole one, or has ended.
+
+        Returns:
+            These streams. Those whose input has ended and is decoded are closed.
+        """
+        ready = [stream for stream in self._streams if stream.missing_seconds <= 0]
+        self.recognizer.step()
+        for stream in ready:
+            stream._advance()
+        return ready
+
+    def discard(self, stream: "LiveStream") -> None:
+        """Close a stream, decoded or not: its place is free for another."""
+        self._streams.remove(stream)
+        self.recognizer.close(stream._stream)
+
+
 class LiveStream:
-    """A recording that is recognised while it arrives, made by :meth:`Recognizer.stream`."""
+    """A recording that is recognised while it arrives, made by :meth:`Recognizer.stream` or :meth:`LiveStreams.open`.
+
+    A stream of its own is fed by :meth:`accept` and :meth:`finish`. A stream among others is fed by :meth:`push` and
+    :meth:`end`, and decoded by :meth:`LiveStreams.step`.
+    """
 
     def __init__(
         self,
-        recognizer: StreamingRecognizer,
-        tokenizer: Tokenizer,
+        streams: LiveStreams,
         sample_rate: int,
-        extractor: FbankExtractor,
         endpointing: Endpointing | None,
         reset_after_silence: float | None,
     ) -> None:
-        self._recognizer = recognizer
-        self._tokenizer = tokenizer
-        self._stream = recognizer.open()
+        self._streams = streams
+        self._recognizer = streams.recognizer
+        self._tokenizer = streams.tokenizer
+        self._resampler = Resampler(sample_rate, streams.sample_rate)
+        self._stream = streams.recognizer.open()
+        self.closed = False
+        """True if the input has ended and all of it is decoded."""
         self._sample_rate = sample_rate
-        self._resampler = Resampler(sample_rate, extractor.options.sample_rate)
         self._endpointing = endpointing
         self._reset_after_silence = reset_after_silence
         self._num_samples = 0
+        self._segments: list[Transcript] = []  # ended, not taken yet
         self._offset = 0  # encoder frames before the hypothesis
         self._begin = 0  # first frame of the segment, counted in the hypothesis
 
@@ -278,9 +362,14 @@ class LiveStream:
         return self._num_samples / self._sample_rate
 
     @property
+    def missing_seconds(self) -> float:
+        """Seconds of audio that the next chunk needs at least; 0 or less if it is complete, or the input has ended."""
+        return 0.0 if self._stream.finished else self._recognizer.missing_frames(self._stream) * FEATURE_SECONDS
+
+    @property
     def partial(self) -> str:
         """Text of the current segment so far."""
-        return self._segment().text
+        return self.segment().text
 
     def accept(self, samples: Tensor | np.ndarray) -> list[Transcript]:
         """Add samples (n,) or (n, channels), in [-1, 1] or integers, and return the segments that end with them.
@@ -289,26 +378,53 @@ class LiveStream:
             RuntimeError: the stream has been finished.
             ValueError: some samples are not finite.
         """
-        mono = to_mono(samples)
-        self._num_samples += len(mono)
-        self._stream.accept_samples(self._resampler.accept(mono))
+        self.push(samples)
         return self._decode()
 
     def finish(self) -> list[Transcript]:
         """End the input and return the last segments."""
+        self.end()
+        return self._decode()
+
+    def push(self, samples: Tensor | np.ndarray) -> None:
+        """Add samples without decoding them; see :meth:`accept`."""
+        mono = to_mono(samples)
+        self._num_samples += len(mono)
+        self._stream.accept_samples(self._resampler.accept(mono))
+
+    def end(self) -> None:
+        """End the input without decoding the rest of it.
+
+        Raises:
+            RuntimeError: the stream has been finished.
+        """
         self._stream.accept_samples(self._resampler.finish())
         self._stream.finish()
-        segments = [*self._decode(), *self._end_segment()]
-        self._recognizer.close(self._stream)
-        # An exported model recognises the silence behind the end too.
-        return [segment.until(self.seconds) for segment in segments if self._num_samples]
+
+    def take(self) -> list[Transcript]:
+        """Return the segments that have ended since the last call."""
+        segments, self._segments = self._segments, []
+        return segments
 
     def _decode(self) -> list[Transcript]:
-        """Decode all whole chunks, with an endpoint check after each: results do not depend on the sizes of blocks."""
-        segments = []
-        while self._recognizer.step():
-            segments += self._check_endpoint()
-        return segments
+        while self._streams.step():
+            pass
+        return self.take()
+
+    def _advance(self) -> None:
+        """Collect the segments that ended with the last chunk, and close the stream if that was all.
+
+        The endpoint is checked after every chunk, so results do not depend on the sizes of blocks.
+        """
+        segments = self._check_endpoint()
+        if self._recognizer.done(self._stream):
+            segments += self._end_segment()
+            self._streams.discard(self)
+            self.closed = True
+        if self._stream.finished:
+            # An exported model recognises the silence behind the end too.
+            segments = [segment.until(self.seconds) for segment in segments if self._num_samples]
+        self._segments += segments
 
     def _check_endpoint(self) -> list[Transcript]:
         hypothesis = self._stream.hypothesis
@@ -348,13 +464,14 @@ class LiveStream:
 
     def _end_segment(self, end: int | None = None) -> list[Transcript]:
         """End the segment before frame ``end``, or at the last one, and return it. A segment without text continues."""
-        segment = self._segment(end)
+        segment = self.segment(end)
         if not segment.text:
             return []
         self._begin = self._stream.hypothesis.num_frames if end is None else end
         return [segment]
 
-    def _segment(self, end: int | None = None) -> Transcript:
+    def segment(self, end: int | None = None) -> Transcript:
+        """The current segment so far, or before frame ``end``."""
         return make_transcript(self._stream.hypothesis, self._tokenizer, self._begin, end, self._offset)
 
 

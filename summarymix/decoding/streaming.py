@@ -206,6 +206,10 @@ class StreamingRecognizer:
         """True if the stream's input has ended and all of it has been decoded."""
         return stream.finished and self._frames_ready(stream) == 0
 
+    def missing_frames(self, stream: Stream) -> int:
+        """Feature frames that the stream's next whole chunk lacks; 0 or less if it has come."""
+        return self._chunk_features - stream.queue.num_frames
+
     @torch.inference_mode()
     def step(self) -> int:
         """Decode one chunk of every ready stream, and return the number of ready streams.

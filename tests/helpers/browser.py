@@ -1,5 +1,6 @@
 """Pages in a headless Chromium, for tests that look at them as people do."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,27 +8,24 @@ from typing import Any
 
 import pytest
 
-ALWAYS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--window-size=1400,1000")
-"""Options of Chromium: it may run as root, in a container with little shared memory."""
-
 
 @contextmanager
 def open_browser(*arguments: str) -> Iterator[Any]:
-    """Start Chromium and yield its selenium driver; skip the test if one of them is not installed.
+    """Start Chromium with further command-line arguments, and yield selenium's driver.
 
-    Args:
-        arguments: more options of Chromium.
+    Skips the test if Chromium or selenium is missing.
     """
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install selenium")
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     chromedriver = shutil.which("chromedriver")
-    if chromium is None or chromedriver is None:
-        pytest.skip("chromium and chromedriver are not installed")
+    if browser is None or chromedriver is None:
+        pytest.skip("Chromium is not installed: apt install chromium chromium-driver")
     options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in (*ALWAYS, *arguments):
-        options.add_argument(argument)
+    options.binary_location = browser
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    for argument in ("--headless=new", "--disable-dev-shm-usage", "--window-size=1400,1000", *sandbox, *arguments):
+        options.add_argument(argument)
     driver = webdriver.Chrome(options, webdriver.ChromeService(chromedriver))
     try:
         yield driver

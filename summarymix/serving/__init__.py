@@ -1,0 +1,1 @@
+"""A server that recognises the audio of many clients while it arrives, and a page to try it; see README.md."""

@@ -1,0 +1,133 @@
+"""The command ``summarymix serve``: a server with a page to try a model."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import summarymix
+from summarymix.chunking import FRAME_MS, ChunkConfig, default_chunk
+from summarymix.cli import add_epoch_options, clear_errors, dashed
+from summarymix.decoding.methods import SearchOptions
+from summarymix.decoding.recognizer import Endpointing, Recognizer
+from summarymix.export.onnx_transducer import OnnxTransducer
+from summarymix.model import TransducerParts
+from summarymix.serving.batching import Batcher, Rules, Setting
+
+CHUNKS_MS, LOOKAHEADS_MS = (640, 320, 160, 1280), (0, 160, 320)
+
+
+def main(argv: Sequence[str] | None = None, program: str = "summarymix serve") -> None:
+    """Run ``summarymix serve``.
+
+    Args:
+        argv: arguments without the program's name; None for ``sys.argv``.
+        program: name of the command.
+
+    Raises:
+        SystemExit: 2 on a wrong option, 1 if the model cannot be read or the address is taken.
+    """
+    parser = _make_parser(program)
+    args = parser.parse_args([dashed(argument) for argument in (sys.argv[1:] if argv is None else argv)])
+    try:
+        search = SearchOptions.from_args(args)
+        rules = Rules(
+            args.left_chunks, Endpointing(args.endpoint_silence, args.max_segment_seconds), args.reset_after_silence
+        )
+    except ValueError as error:
+        parser.error(str(error))
+    with clear_errors(program):
+        from summarymix.serving.server import Limits, Server  # needs aiohttp
+
+        limits = Limits(args.max_clients, args.max_minutes, args.idle_seconds)
+        recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device, args.int8)
+        recognizer.set_search(search)
+        settings = offered_settings(recognizer, args.chunk_ms, args.lookahead_ms, rules)
+        batcher = Batcher(recognizer, limits.max_clients, rules)
+        rate = recognizer.extractor.options.sample_rate
+        server = Server(batcher, settings, rate, limits, str(args.model), args.public_host)
+        asyncio.run(server.run(args.host, args.port, partial(print, "listening on", flush=True)))
+    print(f"{program}: stopped", file=sys.stderr)
+
+
+def offered_settings(
+    recognizer: Recognizer, chunks_ms: list[int] | None, lookaheads_ms: list[int] | None, rules: Rules
+) -> list[Setting]:
+    """Return the settings that clients may choose, the default first.
+
+    Args:
+        recognizer: the model.
+        chunks_ms: chunk sizes; None for usual ones that the model allows.
+        lookaheads_ms: look-aheads, each offered with chunks that are not shorter; None for usual ones.
+        rules: options of all streams.
+
+    Raises:
+        ValueError: the model cannot stream with one of the given values.
+    """
+    settings = usual_settings(recognizer.model)
+    if chunks_ms or lookaheads_ms:
+        usual_chunks, usual_lookaheads = (list(dict.fromkeys(values)) for values in zip(*settings, strict=True))
+        pairs = product(chunks_ms or usual_chunks, lookaheads_ms or usual_lookaheads)
+        settings = [Setting(*pair) for pair in pairs if pair[1] <= pair[0]]
+    if not settings:
+        raise ValueError("no look-ahead is as short as a chunk: give a smaller --lookahead-ms")
+    for setting in settings:
+        streams = recognizer.streams(1, setting.chunk_ms, rules.left_chunks, setting.lookahead_ms)
+        streams.open(None, rules.endpointing, rules.reset_after_silence)
+    return settings
+
+
+def usual_settings(model: TransducerParts) -> list[Setting]:
+    """Return the settings that are offered of a model unless others are asked for: those of an export."""
+    if isinstance(model, OnnxTransducer):
+        # An export for whole recordings has none: the recogniser will say so of the usual one.
+        chunks = [chunk for chunk in model.encoder.chunks if chunk.chunk_size] or [ChunkConfig.from_ms(CHUNKS_MS[0])]
+        default = default_chunk(chunks)
+        chunks.sort(key=lambda chunk: chunk != default)
+        return [Setting(chunk.chunk_ms or 0, chunk.lookahead_ms) for chunk in chunks]
+    frame = FRAME_MS * model.encoder.chunk_multiple
+    chunks_ms = [ms for ms in CHUNKS_MS if ms % frame == 0] or [frame]
+    lookaheads_ms = [ms for ms in LOOKAHEADS_MS if ms % frame == 0]
+    return [Setting(*pair) for pair in product(chunks_ms, lookaheads_ms) if pair[1] <= pair[0]]
+
+
+def _make_parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description="Serve a model: a page that transcribes a microphone or a file, and a WebSocket for programs.",
+        allow_abbrev=False,
+    )
+    option = parser.add_argument
+    option("model", type=Path, help="folder of a training run, a checkpoint, or a folder that export.py wrote")
+    option("--host", default="127.0.0.1", help="address to listen on (127.0.0.1: this machine only)")
+    option("--port", type=int, default=6006, help="port, 0 for a free one (6006)")
+    option("--public-host", metavar="HOST", help="host, or host:port, under which a proxy serves the page")
+    option("--max-clients", type=int, default=64, help="clients at a time (64)")
+    option("--max-minutes", type=float, default=60.0, help="length of a stream in minutes (60)")
+    option("--idle-seconds", type=float, default=30.0, help="seconds after which a silent connection ends (30)")
+    add_epoch_options(parser)
+    option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
+    option("--int8", action="store_true", help="exported model: use the files with int8 weights")
+    option(
+        "--chunk-ms",
+        type=int,
+        nargs="+",
+        help="chunk sizes to offer, the default first (640 320 160 1280; the export's)",
+    )
+    option(
+        "--lookahead-ms", type=int, nargs="+", help="look-aheads to offer, the default first (0 160 320; the export's)"
+    )
+    option("--left-chunks", type=int, help="left context in chunks, -1 for unlimited (the largest one in training)")
+    option(
+        "--reset-after-silence",
+        type=float,
+        metavar="SECONDS",
+        help="reset encoder and search after SECONDS without a word (never)",
+    )
+    option("--endpoint-silence", type=float, default=1.2, help="seconds without a word to end a segment (1.2)")
+    option("--max-segment-seconds", type=float, default=20.0, help="maximum seconds of a segment (20)")
+    SearchOptions.add_to(parser)
+    return parser
