@@ -93,9 +93,9 @@ Exported = Callable[..., Path]
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """(encoder, format, *chunks) to the folder of such an export of ``export_cases.make_model(encoder)``. Making one takes seconds.
+    """(encoder, format, *chunks) to the folder of such an export of ``export_cases.make_model(encoder)``.
 
-    Of streaming Conformers with a limited left context there are files in all precisions.
+    Making one takes seconds. Of streaming Conformers with a limited left context there are files in all precisions.
     """
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # whose folder is one of its own in that of all workers

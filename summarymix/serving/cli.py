@@ -14,7 +14,6 @@ from summarymix.cli import add_epoch_options, clear_errors, dashed
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Endpointing, Recognizer
 from summarymix.export.onnx_transducer import OnnxTransducer
-from summarymix.model import TransducerParts
 from summarymix.serving.batching import Batcher, Rules, Setting
 
 CHUNKS_MS, LOOKAHEADS_MS = (640, 320, 160, 1280), (0, 160, 320)
@@ -67,7 +66,7 @@ def offered_settings(
     Raises:
         ValueError: the model cannot stream with one of the given values.
     """
-    settings = usual_settings(recognizer.model)
+    settings = usual_settings(recognizer)
     if chunks_ms or lookaheads_ms:
         usual_chunks, usual_lookaheads = (list(dict.fromkeys(values)) for values in zip(*settings, strict=True))
         pairs = product(chunks_ms or usual_chunks, lookaheads_ms or usual_lookaheads)
@@ -80,8 +79,9 @@ def offered_settings(
     return settings
 
 
-def usual_settings(model: TransducerParts) -> list[Setting]:
+def usual_settings(recognizer: Recognizer) -> list[Setting]:
     """Return the settings that are offered of a model unless others are asked for: those of an export."""
+    model = recognizer.model
     if isinstance(model, OnnxTransducer):
         # An export for whole recordings has none: the recogniser will say so of the usual one.
         chunks = [chunk for chunk in model.encoder.chunks if chunk.chunk_size] or [ChunkConfig.from_ms(CHUNKS_MS[0])]

@@ -57,7 +57,7 @@ def test_settings_of_an_export_begin_with_its_default(exported) -> None:
     assert usual[0] == (560, 0)
     assert sorted(usual) == [(240, 80), (320, 0), (560, 0)]
     assert offered_settings(recognizer, [240], [80], Rules()) == [Setting(240, 80)]
-    with pytest.raises(ValueError, match="chunk 400 ms.*: the model was exported with"):
+    with pytest.raises(ValueError, match=r"chunk 400 ms.*: the model was exported with"):
         offered_settings(recognizer, [400], [0], Rules())
     offline = summarymix.load(exported("conformer", "onnx", ChunkConfig()))
     with pytest.raises(ValueError, match="the model was exported with offline"):
