@@ -86,7 +86,7 @@ def usual_settings(recognizer: Recognizer) -> list[Setting]:
         # An export for whole recordings has none: the recogniser will say so of the usual one.
         chunks = [chunk for chunk in model.encoder.chunks if chunk.chunk_size] or [ChunkConfig.from_ms(CHUNKS_MS[0])]
         default = default_chunk(chunks)
-        chunks.sort(key=lambda chunk: chunk != default)
+        chunks.sort(key=lambda chunk: (chunk != default, chunk.chunk_size, chunk.lookahead))
         return [Setting(chunk.chunk_ms or 0, chunk.lookahead_ms) for chunk in chunks]
     frame = FRAME_MS * model.encoder.chunk_multiple
     chunks_ms = [ms for ms in CHUNKS_MS if ms % frame == 0] or [frame]
