@@ -201,7 +201,7 @@ def _settings(args: argparse.Namespace) -> list[DecodeSetting]:
         raise ValueError(f"--{'int8' if args.int8 else 'fp16'} only applies to exported models: pass --onnx DIR")
     if modes is None:
         modes = ["offline", "simulated"] if args.select else ["simulated", "streaming"] if args.compare else ["offline"]
-    if args.lookahead_ms is not None and set(modes) == {"offline"}:
+    if any(args.lookahead_ms or []) and set(modes) == {"offline"}:
         raise ValueError("--lookahead-ms is for chunks: add --mode simulated or streaming")
     if args.compare and not {"simulated", "streaming"} <= set(modes):
         raise ValueError("--compare needs both modes: --mode simulated streaming")

@@ -5,7 +5,7 @@ from pathlib import Path
 from summarymix.decoding.evaluate import DecodeSetting
 from summarymix.export.onnx import Precision
 from summarymix.export.onnx_transducer import OnnxTransducer
-from summarymix.export.readme import Measured, describe
+from summarymix.export.readme import BEGIN, END, Measured, table
 from summarymix.files import atomic_write
 from summarymix.scoring.results import read_results
 
@@ -17,29 +17,34 @@ def exported_settings(model: OnnxTransducer) -> list[DecodeSetting]:
 
 
 def exported_label(precision: Precision) -> str:
-    """What names of methods end with in results of exported files."""
+    """Ending of the names of methods in results of exported files."""
     return "-onnx" if precision == "fp32" else f"-onnx-{precision}"
 
 
-def describe_measured(model: OnnxTransducer, results: Path) -> Path:
-    """Write the README of an exported model anew, with the results of greedy search in ``results``, a results.jsonl.
+def describe_measured(model: OnnxTransducer, results: Path) -> str:
+    """Write the results of greedy search in ``results``, a results.jsonl, into the table of an export's README.
 
     Returns:
-        The README.
+        The README's path, or a sentence that says why it was left as it is.
     """
     about = model.about()
     measured: dict[tuple[str, Precision], Measured] = {}
-    methods = {"greedy_search" + exported_label(precision): precision for precision in about.precisions}
     for result in read_results(results):
-        if result.search not in methods or (result.epoch, result.avg) != (model.epoch, model.avg):
-            continue
-        values = result.chunk_ms, result.left_chunks, result.lookahead_ms
         for encoder in about.encoders:
-            if values == (encoder.chunk.chunk_ms, encoder.chunk.left_chunks, encoder.chunk.lookahead_ms):
-                earlier = measured.get((encoder.name, methods[result.search]))
+            chunk = encoder.chunk
+            key = result.search, result.epoch, result.avg, result.chunk_ms, result.left_chunks, result.lookahead_ms
+            method = "greedy_search" + exported_label(encoder.precision)
+            if key == (method, model.epoch, model.avg, chunk.chunk_ms, chunk.left_chunks, chunk.lookahead_ms):
+                earlier = measured.get((encoder.name, encoder.precision))
                 rates = (earlier.rates if earlier else {}) | {f"{result.metric.upper()} % {result.split}": result.rate}
-                measured[encoder.name, methods[result.search]] = Measured(rates, result.rtf * result.threads)
+                rtf = result.rtf if result.threads == 1 else None
+                measured[encoder.name, encoder.precision] = Measured(rates, rtf)
     readme = model.folder / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        return f"{readme} has no table of encoders, so it is left as it is"
     with atomic_write(readme) as file:
-        file.write(describe(about, measured))
-    return readme
+        file.write(before + table(about, measured) + after)
+    return str(readme)

@@ -35,7 +35,7 @@ from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.windows import WindowedRecognizer
 from summarymix.decoding.words import SPACE, Transcript, make_transcript, word_starts
 from summarymix.encoder.subsampling import FEATURES_PER_FRAME
-from summarymix.export.onnx_transducer import OnnxTransducer, encoder_files
+from summarymix.export.onnx_transducer import OnnxTransducer, encoder_stems
 from summarymix.model import Transducer, TransducerParts
 from summarymix.runs import load_run_or_checkpoint
 
@@ -58,8 +58,9 @@ class Endpointing:
     max_seconds: float = 20.0
 
     def __post_init__(self) -> None:
-        if min(self.silence, self.max_seconds) <= 0:
-            raise ValueError(f"endpointing needs more than 0 seconds, not {min(self.silence, self.max_seconds):g}")
+        for seconds in (self.silence, self.max_seconds):
+            if not seconds > 0:
+                raise ValueError(f"endpointing needs more than 0 seconds, not {seconds:g}")
 
 
 class Recognizer:
@@ -100,7 +101,7 @@ class Recognizer:
         int8: bool = False,
     ) -> "Recognizer":
         """See :func:`summarymix.load`."""
-        if encoder_files(Path(path)):
+        if encoder_stems(Path(path)):
             if epoch is not None or avg is not None or device not in (None, "cpu"):
                 raise ValueError(f"{path} is an exported model: epoch and avg are fixed in it, and it runs on the CPU")
             return cls.from_exported(OnnxTransducer(Path(path), "int8" if int8 else "fp32"), Path(path))
@@ -303,7 +304,7 @@ class LiveStreams:
             RuntimeError: as many streams are open as there is room for.
             ValueError: ``reset_after_silence`` or the sampling rate is not positive.
         """
-        if reset_after_silence is not None and reset_after_silence <= 0:
+        if reset_after_silence is not None and not reset_after_silence > 0:
             raise ValueError(f"--reset-after-silence must be above 0, not {reset_after_silence:g}")
         stream = LiveStream(self, sample_rate or self.sample_rate, endpointing, reset_after_silence)
         self._streams.append(stream)
@@ -316,6 +317,8 @@ class LiveStreams:
             These streams. Those whose input has ended and is decoded are closed.
         """
         ready = [stream for stream in self._streams if stream.missing_seconds <= 0]
+        for stream in ready:
+            stream._finish_input()
         self.recognizer.step()
         for stream in ready:
             stream._advance()
@@ -348,6 +351,7 @@ class LiveStream:
         self._stream = streams.recognizer.open()
         self.closed = False
         """True if the input has ended and all of it is decoded."""
+        self._ends = False
         self._sample_rate = sample_rate
         self._endpointing = endpointing
         self._reset_after_silence = reset_after_silence
@@ -364,7 +368,7 @@ class LiveStream:
     @property
     def missing_seconds(self) -> float:
         """Seconds of audio that the next chunk needs at least; 0 or less if it is complete, or the input has ended."""
-        return 0.0 if self._stream.finished else self._recognizer.missing_frames(self._stream) * FEATURE_SECONDS
+        return 0.0 if self._ends else self._recognizer.missing_frames(self._stream) * FEATURE_SECONDS
 
     @property
     def partial(self) -> str:
@@ -388,6 +392,7 @@ class LiveStream:
 
     def push(self, samples: Tensor | np.ndarray) -> None:
         """Add samples without decoding them; see :meth:`accept`."""
+        self._check_open()
         mono = to_mono(samples)
         self._num_samples += len(mono)
         self._stream.accept_samples(self._resampler.accept(mono))
@@ -398,8 +403,18 @@ class LiveStream:
         Raises:
             RuntimeError: the stream has been finished.
         """
-        self._stream.accept_samples(self._resampler.finish())
-        self._stream.finish()
+        self._check_open()
+        self._ends = True
+
+    def _check_open(self) -> None:
+        if self._ends:
+            raise RuntimeError("this stream has been finished: open another one for further input")
+
+    def _finish_input(self) -> None:
+        """Finish an input that has ended, once its whole chunks are decoded: they do not depend on when it ended."""
+        if self._ends and not self._stream.finished and self._recognizer.missing_frames(self._stream) > 0:
+            self._stream.accept_samples(self._resampler.finish())
+            self._stream.finish()
 
     def take(self) -> list[Transcript]:
         """Return the segments that have ended since the last call."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Literal
 
@@ -157,12 +158,13 @@ class Export:
     def about(self, graphs: list[Graph]) -> About:
         """Contents of the README."""
         files = []
-        for graph in graphs:
+        precisions: tuple[Precision, ...] = ("fp32", *self.precisions)
+        for graph, precision in product(graphs, precisions):
             if isinstance(graph.module, StreamingEncoder):
-                files.append(EncoderFile(graph.name, graph.module.chunk, graph.module.state_bytes))
+                files.append(EncoderFile(graph.name, precision, graph.module.chunk, graph.module.state_bytes))
             elif isinstance(graph.module, OfflineEncoder):
-                files.append(EncoderFile(graph.name, ChunkConfig(), None))
-        return About(self.name, self.format, files, self.fbank, ("fp32", *self.precisions))
+                files.append(EncoderFile(graph.name, precision, ChunkConfig(), None))
+        return About(self.name, self.format, files, self.fbank)
 
 
 BYTES_WARNING = (

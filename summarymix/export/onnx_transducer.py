@@ -1,7 +1,7 @@
 """Exported ONNX files with the interface of the model, for decoding and scoring them with this library."""
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -29,24 +29,21 @@ class OnnxTransducer:
 
     def __init__(self, folder: Path, precision: Precision = "fp32", recipe: str | None = None) -> None:
         ending = ENDINGS[precision]
-        encoders = encoder_files(folder, precision)
-        decoder, joiner = (folder / (name + ending) for name in ("decoder", "joiner"))
-        for path in (*(encoders or [folder / f"encoder{ending}"]), decoder, joiner):
+        stems = encoder_stems(folder) or ["encoder"]
+        *encoders, decoder, joiner = (folder / (stem + ending) for stem in (*stems, "decoder", "joiner"))
+        for path in (*encoders, decoder, joiner):
             if not path.is_file():
-                remedy = (
-                    "make the folder with ./export.py --format onnx-streaming"
-                    if precision == "fp32"
-                    else f"export with --{precision}"
-                )
-                raise FileNotFoundError(f"No {path}: {remedy}, or correct the folder")
-        self.folder = folder
-        self.precision: Precision = precision
-        metadata = read_metadata(encoders[0])
+                remedy = "./export.py --format onnx-streaming" + ("" if precision == "fp32" else f" --{precision}")
+                raise FileNotFoundError(f"No {path}: make the whole folder with {remedy}, or correct the folder")
+        self.folder, self.precision = folder, precision
+        files = {path: read_metadata(path) for path in encoders}
+        _check_alike(files)
+        metadata = files[encoders[0]]
         if recipe not in (None, metadata["recipe"]):
             raise ValueError(f"{folder} was exported from the recipe {metadata['recipe']}, this is {recipe}")
         self.recipe, self.epoch, self.avg = metadata["recipe"], int(metadata["epoch"]), int(metadata["avg"])
         self.encoder: OnnxStreamingEncoder | OnnxOfflineEncoder
-        self.encoder = OnnxStreamingEncoder(encoders) if "T" in metadata else OnnxOfflineEncoder(encoders[0])
+        self.encoder = OnnxStreamingEncoder(files) if "T" in metadata else OnnxOfflineEncoder(encoders[0])
         self.predictor = OnnxPredictor(decoder)
         self.joiner = OnnxJoiner(joiner)
         # Of older files the lattice is unknown: at most one token per frame suits all.
@@ -55,22 +52,45 @@ class OnnxTransducer:
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
     def about(self) -> About:
-        """What the README of the folder describes."""
-        format = "onnx"
-        files = [EncoderFile("encoder", ChunkConfig(), None)]
-        if isinstance(self.encoder, OnnxStreamingEncoder):
-            format = "onnx-streaming"
-            files = self.encoder.files
+        """Contents of the folder's README."""
+        precisions = {name: ending for name, ending in ENDINGS.items() if (self.folder / f"decoder{ending}").is_file()}
+        files = [
+            EncoderFile(stem, precision, chunk, size)
+            for stem, chunk, size in self.encoder.files()
+            for precision, ending in precisions.items()
+            if (self.folder / (stem + ending)).is_file()
+        ]
         title = f"{self.recipe}, epoch {self.epoch}, avg {self.avg}"
-        fbank = FbankOptions(self.sample_rate, self.feature_dim)
-        precisions = [precision for precision in ENDINGS if encoder_files(self.folder, precision)]
-        return About(title, format, files, fbank, precisions)
+        format = "onnx-streaming" if isinstance(self.encoder, OnnxStreamingEncoder) else "onnx"
+        return About(title, format, files, FbankOptions(self.sample_rate, self.feature_dim))
 
 
-def encoder_files(folder: Path, precision: Precision = "fp32") -> list[Path]:
-    """Encoders of one precision in the folder of an exported model, by name; none in other folders."""
-    name = re.compile(r"encoder(-\d+)*" + re.escape(ENDINGS[precision]))
-    return sorted(path for path in folder.glob("encoder*") if name.fullmatch(path.name))
+def encoder_stems(folder: Path) -> list[str]:
+    """Names of the encoders in the folder of an exported model, without endings; none in other folders."""
+    endings = "|".join(map(re.escape, ENDINGS.values()))
+    found = (re.fullmatch(rf"(encoder(?:-\d+)*)(?:{endings})", path.name) for path in folder.glob("encoder*"))
+    return sorted({match[1] for match in found if match})
+
+
+def _check_alike(files: dict[Path, dict[str, str]]) -> None:
+    """Check that encoders come from one export.
+
+    Raises:
+        ValueError: they do not; the message names two files.
+    """
+    first, *others = files
+    seen = {_setting(files[first]): first}
+    for path in others:
+        for key in ("recipe", "epoch", "avg", "left_chunks", "T"):
+            one, other = files[first].get(key), files[path].get(key)
+            if one != other and (key != "T" or None in (one, other)):
+                raise ValueError(f"{first} and {path.name} come from different exports: remove one of them")
+        if (same := seen.setdefault(_setting(files[path]), path)) != path:
+            raise ValueError(f"{same} and {path.name} have the same chunk and look-ahead: remove one of them")
+
+
+def _setting(metadata: dict[str, str]) -> tuple[str | None, str | None]:
+    return metadata.get("chunk_ms"), metadata.get("lookahead_ms")
 
 
 class OnnxOfflineEncoder:
@@ -83,6 +103,10 @@ class OnnxOfflineEncoder:
     def __init__(self, path: Path) -> None:
         self.chunks = [ChunkConfig()]
         self._run = load_onnx(path)
+
+    def files(self) -> list[tuple[str, ChunkConfig, int | None]]:
+        """Name, setting and size of a stream's state, for a README."""
+        return [("encoder", ChunkConfig(), None)]
 
     def check_chunk(self, chunk: ChunkConfig) -> None:
         """See :meth:`summarymix.encoder.base.Encoder.check_chunk`."""
@@ -100,14 +124,13 @@ class OnnxStreamingEncoder:
     Silence fills an utterance's last chunk. A word that is emitted late may have its time in that silence.
 
     Args:
-        paths: the ONNX files, one for each chunk size and look-ahead.
+        files: metadata of the ONNX files, one for each chunk size and look-ahead.
     """
 
     takes_whole_chunks = True  # the graph cannot mask padding
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        contents = [(path, read_metadata(path)) for path in paths]
-        self._files = {chunk_of(metadata): (path, metadata) for path, metadata in contents}
+    def __init__(self, files: dict[Path, dict[str, str]]) -> None:
+        self._files = {chunk_of(metadata): (path, metadata) for path, metadata in files.items()}
         self.chunks = list(self._files)
         self._loaded: dict[tuple[int, int], Callable[..., list[Tensor]]] = {}  # by numbers of features and look-ahead
 
@@ -124,11 +147,10 @@ class OnnxStreamingEncoder:
         sizes = {"sum": int(metadata["d_model"]), "cache": int(metadata["rnn_hidden_size"])}  # as in state.KINDS
         return {name: torch.zeros(batch_size, size) for name, size in sizes.items()}
 
-    @property
-    def files(self) -> list[EncoderFile]:
-        """The files, for a README."""
+    def files(self) -> list[tuple[str, ChunkConfig, int | None]]:
+        """Names, settings and sizes of a stream's state, for a README."""
         return [
-            EncoderFile(path.name.split(".")[0], chunk, state_bytes(self.init_state(1, chunk)))
+            (path.name.split(".")[0], chunk, state_bytes(self.init_state(1, chunk)))
             for chunk, (path, _) in self._files.items()
         ]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 from summarymix.chunking import ChunkConfig, default_chunk
 from summarymix.data.features import FbankOptions, latency_ms
@@ -10,6 +9,7 @@ from summarymix.encoder.subsampling import features_needed
 from summarymix.export.onnx import ENDINGS, Precision
 
 FRAME_SECONDS = 0.01  # frame shift of the features
+BEGIN, END = "<!-- encoders -->", "<!-- end of encoders -->"  # marks around the table, which decode.py --onnx rewrites
 
 
 def tail_seconds(chunk: ChunkConfig) -> float:
@@ -25,11 +25,13 @@ class EncoderFile:
 
     Args:
         name: stem of its file name.
+        precision: precision of the file.
         chunk: its chunk size, left context and look-ahead.
         state_bytes: size of a stream's states; None offline.
     """
 
     name: str
+    precision: Precision
     chunk: ChunkConfig
     state_bytes: int | None
 
@@ -40,30 +42,28 @@ class Measured:
 
     Args:
         rates: error rates in per cent, by the heading of their column, for instance ``WER % test``.
-        rtf: seconds of computing per second of audio, of one thread, features not included.
+        rtf: seconds of computing per second of audio, by one thread, features not included; None if not measured so.
     """
 
     rates: dict[str, float | None]
-    rtf: float
+    rtf: float | None
 
 
 @dataclass(frozen=True)
 class About:
-    """What the README of an export describes.
+    """An export, as its README describes it.
 
     Args:
         name: name of the model.
         format: format of the files.
         encoders: the encoders.
         fbank: the features.
-        precisions: precisions of the files.
     """
 
     name: str
     format: str
     encoders: Sequence[EncoderFile]
     fbank: FbankOptions
-    precisions: Sequence[Precision]
 
 
 def describe(about: About, measured: Mapping[tuple[str, Precision], Measured] | None = None) -> str:
@@ -75,10 +75,11 @@ def describe(about: About, measured: Mapping[tuple[str, Precision], Measured] | 
     """
     chunk = default_chunk(each.chunk for each in about.encoders)
     sections = [f"# {about.name}\n\nA SummaryMixing transducer, exported as {about.format}: {_use(chunk)}"]
-    sections.append(_table(about, measured or {}))
+    sections.append(table(about, measured or {}))
     sections.append({"torchscript": _TORCHSCRIPT, "onnx-streaming": _STREAMING, "onnx": _OFFLINE}[about.format])
     if about.format != "torchscript":
-        sections += [_OTHER[precision] for precision in about.precisions if precision in _OTHER]
+        precisions = dict.fromkeys(each.precision for each in about.encoders)
+        sections += [_OTHER[precision] for precision in precisions if precision in _OTHER]
         sections.append(_HOTWORDS)
     sections.append(_FEATURES)
     text = "\n\n".join(sections) + "\n"
@@ -92,26 +93,28 @@ def describe(about: About, measured: Mapping[tuple[str, Precision], Measured] | 
     return text
 
 
-def _table(about: About, measured: Mapping[tuple[str, Precision], Measured]) -> str:
-    """Table of the encoders, with what has been measured of them."""
+def table(about: About, measured: Mapping[tuple[str, Precision], Measured]) -> str:
+    """Compose the table of the encoders with their measured figures, between two marks."""
     headings = list(dict.fromkeys(heading for result in measured.values() for heading in result.rates))
     columns = ["encoder", "precision", "chunk", "look-ahead", "latency", "state"]
     speed = ["RTF", "streams per core"] if about.format == "onnx-streaming" else ["RTF"]
     rows = [columns + headings + (speed if measured else [])]
     rows.append(["---"] * len(rows[0]))
-    encoders = sorted(about.encoders, key=lambda each: (each.chunk.chunk_size or 0, each.chunk.lookahead))
-    for encoder, precision in product(encoders, about.precisions):
-        row = [f"`{encoder.name}{ENDINGS[precision]}`" if about.format != "torchscript" else f"`{encoder.name}.pt`"]
-        row += [precision, *_setting(encoder, about.fbank)]
-        result = measured.get((encoder.name, precision))
+    for encoder in sorted(about.encoders, key=lambda each: (each.chunk.chunk_size or 0, each.chunk.lookahead)):
+        ending = ".pt" if about.format == "torchscript" else ENDINGS[encoder.precision]
+        row = [f"`{encoder.name}{ending}`", encoder.precision, *_setting(encoder, about.fbank)]
+        result = measured.get((encoder.name, encoder.precision))
         for heading in headings:
             rate = result.rates.get(heading) if result else None
             row.append("–" if rate is None else f"{rate:.2f}")
         if measured:
-            row += [f"{result.rtf:.4f}", f"{1 / result.rtf:.0f}"][: len(speed)] if result else ["–"] * len(speed)
+            rtf = result.rtf if result else None
+            row += ["–"] * len(speed) if rtf is None else [f"{rtf:.4f}", f"{1 / rtf:.0f}"][: len(speed)]
         rows.append(row)
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return table + ("" if about.format == "torchscript" else "\n\n" + (_MEASURED if measured else _UNMEASURED))
+    text = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    if about.format != "torchscript":
+        text += "\n\n" + (_MEASURED if measured else _UNMEASURED)
+    return f"{BEGIN}\n{text}\n{END}"
 
 
 def _setting(encoder: EncoderFile, fbank: FbankOptions) -> list[str]:
@@ -136,8 +139,8 @@ _UNMEASURED = """`./decode.py --onnx DIR`, with `--int8` or `--fp16` for those f
 adds them to this table."""
 
 _MEASURED = """Latency is algorithmic: from the first sample of a chunk to the last one that its result needs. Error
-rates, RTF and streams per core (one divided by RTF) are those of `./decode.py --onnx`: greedy search, one thread, some
-streams side by side, features not included."""
+rates, RTF and streams per core (one divided by RTF) are those of `./decode.py --onnx`: greedy search, some streams side
+by side, features not included. RTF is shown if one thread computed (`OMP_NUM_THREADS=1 ./decode.py …`)."""
 
 _STREAMING = """```bash
 pip install sherpa-onnx sherpa-onnx-bin

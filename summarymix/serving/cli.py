@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None, program: str = "summarymix serve") -
         )
     except ValueError as error:
         parser.error(str(error))
+    if not 0 <= args.port <= 65535:
+        parser.error(f"--port {args.port} is not between 0 and 65535")
     with clear_errors(program):
         from summarymix.serving.server import Limits, Server  # needs aiohttp
 
@@ -58,40 +60,42 @@ def offered_settings(
     """Return the settings that clients may choose, the default first.
 
     Args:
-        recognizer: the model.
+        recognizer: the model. An exported model has the settings of its files.
         chunks_ms: chunk sizes; None for usual ones that the model allows.
-        lookaheads_ms: look-aheads, each offered with chunks that are not shorter; None for usual ones.
+        lookaheads_ms: look-aheads, offered with each chunk size; None for usual ones, none longer than its chunk.
         rules: options of all streams.
 
     Raises:
         ValueError: the model cannot stream with one of the given values.
     """
-    settings = usual_settings(recognizer)
-    if chunks_ms or lookaheads_ms:
-        usual_chunks, usual_lookaheads = (list(dict.fromkeys(values)) for values in zip(*settings, strict=True))
-        pairs = product(chunks_ms or usual_chunks, lookaheads_ms or usual_lookaheads)
-        settings = [Setting(*pair) for pair in pairs if pair[1] <= pair[0]]
-    if not settings:
-        raise ValueError("no look-ahead is as short as a chunk: give a smaller --lookahead-ms")
+    model = recognizer.model
+    if isinstance(model, OnnxTransducer):
+        # An export for whole recordings has no chunks: the recogniser will say so of the usual one.
+        chunks = [chunk for chunk in model.encoder.chunks if chunk.chunk_size] or [ChunkConfig.from_ms(CHUNKS_MS[0])]
+        default = default_chunk(chunks)
+        chunks.sort(key=lambda chunk: (chunk != default, chunk.chunk_size, chunk.lookahead))
+        exported = [Setting(chunk.chunk_ms or 0, chunk.lookahead_ms) for chunk in chunks]
+        settings = [
+            one
+            for one in exported
+            if one.chunk_ms in (chunks_ms or [one.chunk_ms])
+            and one.lookahead_ms in (lookaheads_ms or [one.lookahead_ms])
+        ]
+        for name, asked, i in (("--chunk-ms", chunks_ms, 0), ("--lookahead-ms", lookaheads_ms, 1)):
+            for value in asked or []:
+                if value not in [one[i] for one in settings]:
+                    known = "; ".join(f"{one.chunk_ms} + {one.lookahead_ms}" for one in exported)
+                    raise ValueError(f"{name} {value}: chunks and look-aheads of the exported model are {known}")
+    else:
+        frame = FRAME_MS * model.encoder.chunk_multiple
+        usual_chunks = [ms for ms in CHUNKS_MS if ms % frame == 0] or [frame]
+        usual_lookaheads = [ms for ms in LOOKAHEADS_MS if ms % frame == 0]
+        pairs = product(dict.fromkeys(chunks_ms or usual_chunks), dict.fromkeys(lookaheads_ms or usual_lookaheads))
+        settings = [Setting(*pair) for pair in pairs if lookaheads_ms or pair[1] <= pair[0]]
     for setting in settings:
         streams = recognizer.streams(1, setting.chunk_ms, rules.left_chunks, setting.lookahead_ms)
         streams.open(None, rules.endpointing, rules.reset_after_silence)
     return settings
-
-
-def usual_settings(recognizer: Recognizer) -> list[Setting]:
-    """Return the settings that are offered of a model unless others are asked for: those of an export."""
-    model = recognizer.model
-    if isinstance(model, OnnxTransducer):
-        # An export for whole recordings has none: the recogniser will say so of the usual one.
-        chunks = [chunk for chunk in model.encoder.chunks if chunk.chunk_size] or [ChunkConfig.from_ms(CHUNKS_MS[0])]
-        default = default_chunk(chunks)
-        chunks.sort(key=lambda chunk: (chunk != default, chunk.chunk_size, chunk.lookahead))
-        return [Setting(chunk.chunk_ms or 0, chunk.lookahead_ms) for chunk in chunks]
-    frame = FRAME_MS * model.encoder.chunk_multiple
-    chunks_ms = [ms for ms in CHUNKS_MS if ms % frame == 0] or [frame]
-    lookaheads_ms = [ms for ms in LOOKAHEADS_MS if ms % frame == 0]
-    return [Setting(*pair) for pair in product(chunks_ms, lookaheads_ms) if pair[1] <= pair[0]]
 
 
 def _make_parser(program: str) -> argparse.ArgumentParser:

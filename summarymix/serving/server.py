@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -46,8 +47,8 @@ class Limits:
     """Seconds in which a client sends nothing, or takes no result."""
 
     def __post_init__(self) -> None:
-        if min(self.max_clients, self.max_minutes, self.idle_seconds) <= 0:
-            raise ValueError("--max-clients, --max-minutes and --idle-seconds must be above 0")
+        if not all(0 < limit < math.inf for limit in (self.max_clients, self.max_minutes, self.idle_seconds)):
+            raise ValueError("--max-clients, --max-minutes and --idle-seconds must be above 0, and finite")
 
 
 class Refused(Exception):

@@ -35,8 +35,7 @@ def test_settings_are_those_that_the_model_allows() -> None:
     assert offered_settings(recognizer, [400, 80], [80], Rules()) == [Setting(400, 80), Setting(80, 80)]
     with pytest.raises(ValueError, match="nearest: 640 or 680"):
         offered_settings(recognizer, [650], None, Rules())
-    with pytest.raises(ValueError, match="smaller --lookahead-ms"):
-        offered_settings(recognizer, [80], [160], Rules())
+    assert offered_settings(recognizer, [80, 400, 80], [160], Rules()) == [Setting(80, 160), Setting(400, 160)]
     with pytest.raises(ValueError, match="--reset-after-silence must be above 0"):
         offered_settings(recognizer, None, None, Rules(reset_after_silence=0))
 
@@ -56,7 +55,10 @@ def test_settings_of_an_export_begin_with_its_default(exported) -> None:
     usual = offered_settings(recognizer, None, None, Rules())
     assert usual == [(560, 0), (240, 80), (320, 0)]
     assert offered_settings(recognizer, [240], [80], Rules()) == [Setting(240, 80)]
-    with pytest.raises(ValueError, match=r"chunk 400 ms.*: the model was exported with"):
+    assert offered_settings(recognizer, [320, 560], None, Rules()) == [Setting(560, 0), Setting(320, 0)]
+    with pytest.raises(
+        ValueError, match="--chunk-ms 400: chunks and look-aheads of the exported model are 560"
+    ):
         offered_settings(recognizer, [400], [0], Rules())
     offline = summarymix.load(exported("conformer", "onnx", ChunkConfig()))
     with pytest.raises(ValueError, match="the model was exported with offline"):
@@ -66,12 +68,13 @@ def test_settings_of_an_export_begin_with_its_default(exported) -> None:
 def test_errors_name_the_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="no-model"):
         main(["no-model"])
-    with pytest.raises(SystemExit, match="--max-clients, --max-minutes and --idle-seconds must be above 0"):
-        main(["no-model", "--max-clients", "0"])
-    with pytest.raises(SystemExit) as wrong:
-        main(["no-model", "--endpoint-silence", "0"])
-    assert wrong.value.code == 2
-    assert "endpointing" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="--max-clients, --max-minutes and --idle-seconds must be above 0, and finite"):
+        main(["no-model", "--max-minutes", "inf"])
+    for option, value, message in (("--endpoint-silence", "nan", "endpointing"), ("--port", "70000", "--port 70000")):
+        with pytest.raises(SystemExit) as wrong:
+            main(["no-model", option, value])
+        assert wrong.value.code == 2
+        assert message in capsys.readouterr().err
     monkeypatch.delitem(sys.modules, "summarymix.serving.server", raising=False)
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(SystemExit, match="pip install aiohttp"):

@@ -70,11 +70,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def error_rates(path: Path) -> list[dict[str, Any]]:
-    """Results of a file, with the 95 % intervals of their error rates as decode.py computes them."""
+    """Results of a file with the 95 % intervals of their error rates, which decode.py has written."""
     rows = []
     for result in read_results(path):
-        stats = ErrorStats.from_utterances(read_recogs(path.parent / result.recogs), result.metric)
-        rows.append(vars(result) | {"search": result.search, "interval": stats.interval()})
+        recogs = path.parent / result.recogs
+        if result.interval is None and recogs.is_file():  # an older result
+            result.interval = ErrorStats.from_utterances(read_recogs(recogs), result.metric).interval()
+        rows.append(vars(result) | {"search": result.search})
     return rows
 
 
@@ -105,7 +107,7 @@ def measure_delays(args: argparse.Namespace) -> dict[str, Any]:
 def rate_of(result: dict[str, Any]) -> tuple[float, float, float] | None:
     """Error rate of a result and the ends of its interval, in per cent; None without reference words."""
     rate = result[result.get("metric", "wer")]
-    return None if rate is None else (rate, *result["interval"])
+    return None if rate is None else (rate, *(result["interval"] or (math.nan, math.nan)))
 
 
 def titles(results: list[dict[str, Any]]) -> str:

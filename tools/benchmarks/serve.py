@@ -1,7 +1,7 @@
 """A server of ``summarymix serve`` with many clients that speak in real time: latency, load and memory.
 
     cd egs/mini/ASR
-    python ../../../tools/benchmark.py serve --model exp --audio download/mini/test/*.wav --clients 50 --minutes 2
+    python ../../../tools/benchmark.py serve --model exp --audio download/mini/test/*/*.flac --clients 50 --minutes 2
 
 Each client sends one recording after another, each in a connection of its own, as fast as it was spoken. The latency is
 the time from the end of the audio to the end of the results. Every text is compared with that of a stream alone.

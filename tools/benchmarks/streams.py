@@ -15,7 +15,7 @@ from summarymix.data.check_features import generated_audio
 from summarymix.data.features import FbankExtractor, FbankOptions, latency_ms
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.streaming import StreamingRecognizer
-from summarymix.export.onnx_transducer import encoder_files
+from summarymix.export.onnx_transducer import encoder_stems
 from summarymix.model import Transducer, TransducerParts
 from summarymix.runs import load_run_or_checkpoint
 from summarymix.state import State, kind_of, state_bytes
@@ -37,7 +37,7 @@ def load_models(args: argparse.Namespace) -> dict[str, Model]:
     """
     models = {}
     for exp_dir in args.exp_dir:
-        if encoder_files(exp_dir):
+        if encoder_stems(exp_dir):
             recognizer = summarymix.load(exp_dir)
             models[str(exp_dir)] = Model(recognizer.model, recognizer.tokenizer.unk_id, recognizer.extractor.options)
             continue

@@ -22,7 +22,7 @@ def render(title: str, content: dict[str, Any]) -> str:
         "title": html.escape(title),
         "style": _read("page.css"),
         "script": "\n".join(map(_read, SCRIPTS)),
-        "content": json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("<", r"\u003c"),
+        "content": json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c"),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _read("page.html"))
 

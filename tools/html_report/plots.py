@@ -1,6 +1,7 @@
 """Plots of the page as data, which its script draws."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,28 @@ def line(
     return {"name": name, "points": points, "color": color, "style": style}
 
 
+def _read_log(path: Path) -> list[dict[str, Any]]:
+    """The records of a ``log.jsonl``. A killed run may have left half of the last line, which is skipped.
+
+    Raises:
+        ValueError: another line is not a record; the message names it.
+    """
+    *lines, last = path.read_text(encoding="utf-8").split("\n")
+    records = []
+    for number, text in enumerate([*lines, *filter(str.strip, [last])], 1):
+        try:
+            records.append(json.loads(text))
+        except ValueError as error:
+            if text is not last:
+                raise ValueError(f"{path}, line {number} is not a record ({error}): delete that line") from error
+    return records
+
+
+def _points(values: Mapping[int, float], digits: int) -> list[tuple[int, float]]:
+    """Finite values by step: a curve has a gap where training diverged."""
+    return [(step, round(value, digits)) for step, value in values.items() if math.isfinite(value)]
+
+
 def learning_curves(logs: Mapping[str, Path]) -> list[Plot]:
     """Dev error rates and training losses over the updates.
 
@@ -37,8 +60,7 @@ def learning_curves(logs: Mapping[str, Path]) -> list[Plot]:
     rates, losses = [], []
     rate_name = "error rate"
     for number, (name, path) in enumerate(logs.items()):
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        records = [json.loads(text) for text in lines]
+        records = _read_log(path) if path.is_file() else []
         valid = [r for r in records if r["kind"] == "valid" and "@" not in r["setting"] and metric_of(r) in r]
         settings = list(dict.fromkeys(record["setting"] for record in valid))
         for i, setting in enumerate(settings[:1] if len(logs) > 1 else settings):
@@ -46,13 +68,13 @@ def learning_curves(logs: Mapping[str, Path]) -> list[Plot]:
             rate_name = RATE_NAMES[metric]
             by_step = {record["step"]: record for record in valid if record["setting"] == setting}
             label = f"{name}, {setting}" if len(logs) > 1 else setting
-            rates.append(line(label, [(step, round(r[metric], 2)) for step, r in by_step.items()], number + i))
+            rates.append(line(label, _points({step: r[metric] for step, r in by_step.items()}, 2), number + i))
             if i == 0:
-                ctc = [(step, round(r[f"ctc_{metric}"], 2)) for step, r in by_step.items()]
+                ctc = _points({step: r[f"ctc_{metric}"] for step, r in by_step.items()}, 2)
                 rates.append(line(f"{label}, CTC head", ctc, number, "dashed"))
-        loss = {record["step"]: round(record["loss"], 4) for record in records if record["kind"] == "train"}
+        loss = _points({record["step"]: record["loss"] for record in records if record["kind"] == "train"}, 4)
         if loss:
-            thinned = list(loss.items())[:: 1 + len(loss) // MOST_POINTS]
+            thinned = loss[:: 1 + len(loss) // MOST_POINTS]
             losses.append(line(name if len(logs) > 1 else "training", thinned, number, "plain"))
     plots = [
         {"title": f"Dev {rate_name} in training", "y": f"{rate_name}, %", "lines": rates},
