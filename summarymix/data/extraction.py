@@ -163,6 +163,11 @@ def extract_noise(
     return _extract(open_cuts, out_dir, prefix, None, options, executor)
 
 
+def done_path(out_dir: Path, prefix: str, split: str | None) -> Path:
+    """The file that lists the shards of a finished split."""
+    return out_dir / f".{prefix}-{split or 'cuts'}.done"
+
+
 def _extract(
     open_cuts: Callable[[Path], tuple[Cuts, float]],
     out_dir: Path,
@@ -182,7 +187,7 @@ def _extract(
     listing = out_dir / f"skipped-{prefix}{f'-{split}' if split else ''}-audio.tsv"
     suffix = f"_{split}" if split else ""
     shard_dir, feature_dir = out_dir / f"{prefix}_shards{suffix}", out_dir / f"{prefix}_feats{suffix}"
-    done = out_dir / f".{prefix}-{split or 'cuts'}.done"
+    done = done_path(out_dir, prefix, split)
     check_own(shard_dir, _SHARD_FILES)
     shard_dir.mkdir(parents=True, exist_ok=True)
     cuts, seconds = open_cuts(shard_dir / "cuts")

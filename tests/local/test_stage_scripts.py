@@ -56,6 +56,14 @@ def test_table_to_tokens(run, table: Path, tmp_path: Path) -> None:
     assert "train: 7 cuts indexed in data/fbank/p_cuts_train.index" in result.out
 
 
+def test_features_of_unfinished_splits_come_first(run, table: Path, tmp_path: Path) -> None:
+    run("local/prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")
+    run("local/compute_fbank.py", "--prefix", "p", "--splits", "train")
+    result = run("local/compute_fbank.py", "--prefix", "p", "--splits", "train", "dev")
+    assert result.code == 0, result.err
+    assert result.out.index("dev: skipped 0") < result.out.index("train: skipped 0")
+
+
 def test_speakers_in_two_splits_are_refused_if_asked(run, table: Path, tmp_path: Path) -> None:
     table.write_text(table.read_text().replace("s3", "s2"))
     run("local/prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")

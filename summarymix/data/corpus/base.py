@@ -27,7 +27,7 @@ Problem = tuple[str, str, str]
 _KINDS = ("train", "dev", "test")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Row:
     """One utterance as the corpus lists it, before its audio is opened."""
 
@@ -51,7 +51,7 @@ class Row:
     """File and line, for human-readable lists."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Utterance:
     """One usable utterance."""
 
@@ -159,7 +159,7 @@ def gather(
     """Check rows against their recordings and each other. What cannot be used is listed, the rest is kept.
 
     Args:
-        rows: the utterances, and rows that their reader has left out.
+        rows: the utterances, and rows that their reader has left out. They are iterated over twice, and not kept.
         recordings: recording, or its problem, by the rows' ``audio``, without those that cannot be paths. Duplicate ids
             get a number appended.
         findings: what was found about the recordings.
@@ -168,15 +168,15 @@ def gather(
         punctuation: "remove" takes it out of the transcripts.
         keep_empty: an empty transcript means that the recording has no speech; otherwise the row is left out.
     """
-    rows = list(rows)
     names = _Names()
     recordings = {key: _renamed(recording, names.unique(recording.id)) for key, recording in recordings.items()}
     names = _Names(row.id for row in rows if isinstance(row, Row) and row.id)
     seen = _Seen()
     originals = findings.originals
-    corpus = Corpus([], SkippedItems(), len(rows), findings)
+    corpus = Corpus([], SkippedItems(), 0, findings)
     corpus.punctuation.removed = punctuation == "remove"
     for row in rows:
+        corpus.num_rows += 1
         if isinstance(row, Skipped):
             corpus.skipped.add(row)
             continue
@@ -200,10 +200,11 @@ def gather(
             corpus.skipped.add(_left_out(row, id_, originals.get(file, file), found))
             continue
         assert isinstance(recording, Recording)
-        seen.add(row, id_, split)
         corpus.punctuation.add(normalize_text(given, text_case), text_case)
         custom = NO_SPEECH if no_speech else None
-        corpus.utterances.append(Utterance(recording, replace(found, id=id_, text=text, custom=custom), split))
+        utterance = Utterance(recording, replace(found, id=id_, text=text, custom=custom), split)
+        seen.add(row, utterance)
+        corpus.utterances.append(utterance)
     return corpus
 
 
@@ -252,30 +253,31 @@ def _left_out(row: Row, id_: str, file: str, problem: Problem) -> Skipped:
 
 
 class _Seen:
-    """Ids and audio of the rows that are kept.
+    """Ids and audio of the rows that are kept, by their hashes.
 
     All training data are one set. Evaluation sets of a kind may share ids and audio, as parts and versions of a test
     set do.
     """
 
     def __init__(self) -> None:
-        self._ids: set[tuple[str, str]] = set()
-        self._audio: dict[tuple[str, float, float | None, int | None], dict[str, str]] = {}
+        self._ids: set[int] = set()
+        self._audio: dict[int, tuple[Utterance, ...]] = {}
 
-    def add(self, row: Row, id_: str, split: str) -> None:
+    def add(self, row: Row, utterance: Utterance) -> None:
         """Add a row that is kept."""
-        self._ids.add((_set_of(split), id_))
-        self._audio.setdefault(_audio_of(row), {})[_set_of(split)] = id_
+        self._ids.add(hash((_set_of(utterance.split), utterance.supervision.id)))
+        audio = _audio_of(row)
+        self._audio[audio] = (*self._audio.get(audio, ()), utterance)
 
     def has_id(self, id_: str, split: str) -> bool:
         """True if a row of the same set has the id."""
-        return (_set_of(split), id_) in self._ids
+        return hash((_set_of(split), id_)) in self._ids
 
     def same_audio(self, row: Row, split: str) -> str | None:
         """Id of a row with the same audio that must not be beside ``row``; None if there is none."""
-        for other, id_ in self._audio.get(_audio_of(row), {}).items():
-            if other == _set_of(split) or kind_of(other) != kind_of(split):
-                return id_
+        for other in self._audio.get(_audio_of(row), ()):
+            if _set_of(other.split) == _set_of(split) or kind_of(other.split) != kind_of(split):
+                return other.supervision.id
         return None
 
 
@@ -283,8 +285,8 @@ def _set_of(split: str) -> str:
     return "train" if kind_of(split) == "train" else split
 
 
-def _audio_of(row: Row) -> tuple[str, float, float | None, int | None]:
-    return row.audio, row.start, row.duration, row.channel
+def _audio_of(row: Row) -> int:
+    return hash((row.audio, row.start, row.duration, row.channel))
 
 
 def name_of(path: str | Path) -> str:
@@ -342,18 +344,18 @@ def _generated_id(row: Row, recording: Recording | Skipped) -> str:
 
 
 class _Names:
-    """Set of names in use."""
+    """Set of names in use, by their hashes."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
-        self._taken = set(taken)
+        self._taken = {hash(name) for name in taken}
 
     def unique(self, name: str) -> str:
         """Add and return ``name``, with -2, -3, … appended if it is in use."""
         candidate, number = name, 1
-        while candidate in self._taken:
+        while hash(candidate) in self._taken:
             number += 1
             candidate = f"{name}-{number}"
-        self._taken.add(candidate)
+        self._taken.add(hash(candidate))
         return candidate
 
 

@@ -7,6 +7,7 @@ would clip.
 
 import errno
 import hashlib
+import itertools
 import math
 import os
 import re
@@ -28,6 +29,7 @@ from summarymix.data.audio import Resampler, has_small_filter
 from summarymix.data.audio_file import REMEDY, AudioFile, open_audio
 from summarymix.data.corpus.commands import TIMEOUT, run_command
 from summarymix.data.corpus.measured import Measured, write_measured
+from summarymix.data.lines import run_in_order
 from summarymix.data.skipped import Skipped
 from summarymix.files import atomic_write, check_disk_space
 
@@ -51,6 +53,8 @@ _AUDIO_SUFFIXES = {
 # Names of copies, and of those whose writing was interrupted
 _COPY = re.compile(r"[0-9a-f]{24}\.(flac|wav)|\.[0-9a-f]{24}\.(flac|wav)\.[0-9a-f]{8}\.part")
 _FULL_SCALE = 1.0
+# Files that wait for each job, or for a slow one before them
+_FILES_AHEAD = 100
 _USUAL_RATES = (8000, 16000, 22050, 24000, 32000, 44100, 48000)
 # Rates of features, and speeds of perturbed copies
 _FEATURE_RATES, _SPEEDS = (8000, 16000), (0.9, 1.1)
@@ -154,15 +158,17 @@ def unnamed_audio(folder: Path, named: Iterable[str], findings: AudioFindings) -
         named: paths in the corpus.
         findings: findings about its audio.
     """
-    known = {os.path.realpath(path) for path in named}
+    known = {hash(os.path.realpath(path)) for path in named}
     copies = findings.folder.resolve()
-    return [
-        path
-        for path in sorted(Path(folder).rglob("*"))
-        if path.suffix.lower() in _AUDIO_SUFFIXES
-        and os.path.realpath(path) not in known
-        and copies not in path.resolve().parents
-    ]
+    # Not kept as paths, each of which takes 2 kB
+    entries = (os.path.join(parent, name) for parent, *names in os.walk(folder) for name in itertools.chain(*names))
+    return sorted(
+        Path(path)
+        for path in entries
+        if Path(path).suffix.lower() in _AUDIO_SUFFIXES
+        and hash(os.path.realpath(path)) not in known
+        and copies not in Path(path).resolve().parents
+    )
 
 
 def command_in(folder: Path, command: str) -> str:
@@ -186,16 +192,18 @@ def _open_all(
             raise
 
     # Threads suffice: libraries and other programs do the work.
+    recordings: dict[str, Recording | Skipped] = {}
     with ThreadPoolExecutor(num_jobs) as executor:
-        opened = dict(zip(names, executor.map(open_, names.items()), strict=True))
-    for source, one in opened.items():
-        if one.converted:
-            findings.converted.append(one.converted)
-        if one.truncated is not None:
-            findings.truncated[source] = one.truncated
-        if one.measured is not None and isinstance(one.recording, Recording):
-            findings.measured[one.recording.sources[0].source] = one.measured
-    return {source: one.recording for source, one in opened.items()}
+        opened = run_in_order(executor, open_, names.items(), _FILES_AHEAD * num_jobs)
+        for source, one in zip(names, opened, strict=True):
+            recordings[source] = one.recording
+            if one.converted:
+                findings.converted.append(one.converted)
+            if one.truncated is not None:
+                findings.truncated[source] = one.truncated
+            if one.measured is not None and isinstance(one.recording, Recording):
+                findings.measured[one.recording.sources[0].source] = one.measured
+    return recordings
 
 
 def _open_file(path: str, name: str, folder: Path) -> _Opened:

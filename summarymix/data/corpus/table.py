@@ -6,6 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,17 @@ NUMBERS = ("start", "duration", "channel")
 COLUMNS = (*NEEDED_COLUMNS, "id", "speaker", "split", *NUMBERS, "language")
 # A longer line is no utterance: its quotation marks or its line end are lost.
 MAX_LINE = 1 << 17
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a table, which each iteration reads again, because those of a large corpus take much memory."""
+
+    table: Path
+    audio_dir: Path
+
+    def __iter__(self) -> Iterator[Row | Skipped]:
+        return read_table(self.table, self.audio_dir)
 
 
 class _Malformed(Exception):
@@ -202,8 +214,8 @@ def read_table_corpus(
     table: Path, audio_dir: Path, findings: AudioFindings, num_jobs: int = 1, **options: Any
 ) -> Corpus:
     """Read the corpus in a table; ``options`` are passed to :func:`summarymix.data.corpus.base.gather`."""
-    rows = list(read_table(table, audio_dir))
-    paths = [row.audio for row in rows if isinstance(row, Row) and is_path(row.audio)]
+    rows = _Rows(table, audio_dir)
+    paths = dict.fromkeys(row.audio for row in rows if isinstance(row, Row) and is_path(row.audio))
     names = {path: name_of(os.path.relpath(path, audio_dir)) for path in paths}
     corpus = gather(rows, open_files(names, findings, num_jobs), findings, **options)
     corpus.unnamed_audio = unnamed_audio(audio_dir, names, findings)

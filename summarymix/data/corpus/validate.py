@@ -231,11 +231,12 @@ def audio_problem(recording: Recording, measured: MeasuredBefore = NOTHING_MEASU
             return audio.libsndfile_problem
         if recording.transforms is None and audio.sample_rate != recording.sampling_rate:
             return f"sample rate {audio.sample_rate} Hz instead of {recording.sampling_rate} Hz"
-        promised, found = _original_num_samples(recording), audio.libsndfile_samples()
+        found = audio.libsndfile_samples()
         if found is None:
             return "libsndfile cannot read it to its end: truncated, or not to be jumped in"
-        if promised is not None and found != promised:
-            return f"{found} samples instead of {promised}: truncated or replaced"
+        # A perturbed copy has only the perturbed number.
+        if not recording.transforms and found != recording.num_samples:
+            return f"{found} samples instead of {recording.num_samples}: truncated or replaced"
     return None
 
 
@@ -269,11 +270,6 @@ def duration_statistics(seconds: NDArray[np.float64]) -> str:
 
 def _speakers(cut: Cut) -> list[str]:
     return [supervision.speaker for supervision in cut.supervisions if supervision.speaker]
-
-
-def _original_num_samples(recording: Recording) -> int | None:
-    # A perturbed copy has only the perturbed number.
-    return None if recording.transforms else recording.num_samples
 
 
 def _files(cut: Cut) -> list[str]:

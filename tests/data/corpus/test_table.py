@@ -1,5 +1,7 @@
 import json
+import os
 import re
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ from lhotse import RecordingSet, SupervisionSet
 from tables import prepare_table
 
 from summarymix.data.corpus.base import Row
-from summarymix.data.corpus.recordings import AudioFindings
+from summarymix.data.corpus.recordings import AudioFindings, unnamed_audio
 from summarymix.data.corpus.table import read_table, read_table_corpus
 from summarymix.data.skipped import Skipped, SkippedItems
 
@@ -234,3 +236,33 @@ def test_manifests_of_splits_that_are_gone_are_removed(tmp_path: Path) -> None:
         "c_recordings_train.jsonl.gz",
         "c_supervisions_train.jsonl.gz",
     ]
+
+
+def test_unnamed_audio_in_the_order_of_folders_with_any_names(tmp_path: Path) -> None:
+    """Links to named files are named, links to folders are not followed, and names need not be in UTF-8."""
+    write_audio(tmp_path, "a/named.wav")
+    for name in ("a-b.wav", "a/2.wav", "a/..wav", "a/.wav", "a/text.txt", "copies/0.wav"):
+        write_audio(tmp_path, str(Path(name).parent / "other.wav"))
+        os.renames(tmp_path / Path(name).parent / "other.wav", tmp_path / name)
+    (tmp_path / os.fsdecode(b"\xff.wav")).touch()
+    (tmp_path / "link.wav").symlink_to("a/named.wav")
+    (tmp_path / "folder").symlink_to("a")
+    found = unnamed_audio(tmp_path, [str(tmp_path / "a/named.wav")], AudioFindings(tmp_path / "copies"))
+    names = [os.fsencode(path.relative_to(tmp_path)) for path in found]
+    assert names == [b"a/..wav", b"a/2.wav", b"a-b.wav", b"\xff.wav"]
+
+
+def test_memory_of_a_row(tmp_path: Path) -> None:
+    """Rows are not kept beside the utterances that they become."""
+    write_audio(tmp_path, "0.wav")
+    lines = (f"0.wav\tA FEW WORDS {i}\tid-{i}\t{i / 1e5:.5f}\t0.05\n" for i in range(2000))
+    table = tmp_path / "t.tsv"
+    table.write_text("audio\ttext\tid\tstart\tduration\n" + "".join(lines))
+    tracemalloc.start()
+    try:
+        corpus = read_table_corpus(table, tmp_path, AudioFindings(tmp_path / "copies"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(corpus.utterances) == 2000
+    assert peak / 2000 < 1000, "bytes"
