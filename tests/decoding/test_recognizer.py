@@ -83,20 +83,20 @@ def test_block_sizes_and_endpoints_change_no_token(recognizer: Recognizer, seed:
     assert all(one.end <= other.start for one, other in pairwise(segments))
 
 
-@settings(max_examples=6)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 100))
 def test_streams_together_get_what_each_gets_alone(recognizer: Recognizer, seed: int) -> None:
     """Streams of different lengths and rates, which come, go and break off at any time, in blocks of any size."""
     rng = random.Random(seed)
     lookahead_ms = rng.choice([0, 160])
     streams = recognizer.streams(3, chunk_ms=320, lookahead_ms=lookahead_ms)
-    rules = Endpointing(0.3, 2)
+    rules, reset = Endpointing(0.3, 2), rng.choice([None, 0.2])
     waiting = [(make_audio(rng.uniform(0, 6), seed + i), rng.choice([8000, 16000])) for i in range(7)]
     running, checked = {}, 0
     while waiting or running:
         while waiting and len(streams) < 3:
             audio, rate = waiting.pop()
-            running[streams.open(rate, rules)] = (audio, rate, [0, []])
+            running[streams.open(rate, rules, reset)] = (audio, rate, [0, []])
         for stream, (audio, _, progress) in running.items():
             if progress[0] < len(audio):
                 size = rng.choice([0, 100, 5000, 40_000])
@@ -109,7 +109,7 @@ def test_streams_together_get_what_each_gets_alone(recognizer: Recognizer, seed:
         for stream, (audio, rate, progress) in list(running.items()):
             progress[1] += stream.take()
             if stream.closed:
-                alone = recognizer.stream(rate, 320, None, lookahead_ms, rules)
+                alone = recognizer.stream(rate, 320, None, lookahead_ms, rules, reset)
                 expected = alone.accept(audio) + alone.finish()
                 assert [(s.text, s.start, s.end) for s in progress[1]] == [(s.text, s.start, s.end) for s in expected]
                 assert emissions(*progress[1]) == emissions(*expected)

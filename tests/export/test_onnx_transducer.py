@@ -20,6 +20,7 @@ from summarymix.data.silence import SILENCE
 from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import decode_batch
+from summarymix.decoding.exported import describe_measured
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.recognizer import Recognizer
 from summarymix.decoding.streaming import StreamingRecognizer
@@ -130,8 +131,46 @@ def test_one_folder_for_many_latencies(exported, tmp_path: Path) -> None:
     [row] = [line for line in (folder / "README.md").read_text().splitlines() if "encoder-240-80.onnx" in line]
     [result] = [r for r in results if r.method == "greedy_search-onnx" and r.lookahead_ms == 80]
     *_, dev, test, rtf, streams = (cell.strip() for cell in row.split("|")[:-1])
-    assert (dev, test, rtf) == (f"{result.wer:.2f}", "–", f"{result.rtf:.4f}")
-    assert int(streams) == round(1 / result.rtf)
+    assert (dev, test) == (f"{result.wer:.2f}", "–")
+    if result.threads == 1:
+        assert (rtf, int(streams)) == (f"{result.rtf:.4f}", round(1 / result.rtf))
+    else:
+        assert (rtf, streams) == ("–", "–")
+    (folder / "README.md").write_text("# My model\n")
+    assert "left as it is" in describe_measured(OnnxTransducer(folder), tmp_path / "results.jsonl")
+    assert (folder / "README.md").read_text() == "# My model\n"
+
+
+def test_folders_must_be_whole_and_of_one_export(exported, tmp_path: Path) -> None:
+    chunks = [ChunkConfig(8, 2), ChunkConfig(6, 2, 2), ChunkConfig(14, 2)]
+    source = exported("conformer", "onnx-streaming", *chunks)
+
+    def folder(name: str, *without: str) -> Path:
+        shutil.copytree(source, tmp_path / name)
+        for pattern in without:
+            for path in (tmp_path / name).glob(pattern):
+                path.unlink()
+        return tmp_path / name
+
+    for missing in ("encoder-320.int8.onnx", "joiner.int8.onnx"):
+        partial = folder(missing, missing)
+        with pytest.raises(FileNotFoundError, match=f"No .*{missing}: .* --int8"):
+            OnnxTransducer(partial, "int8")
+        listed = [(each.name, each.precision) for each in OnnxTransducer(partial).about().encoders]
+        assert ("encoder-320", "fp32") in listed
+        assert len(listed) == 9 - missing.startswith("encoder")
+    small = folder("int8 alone", "*r.onnx", "*0.onnx", "*.fp16.onnx")
+    assert summarymix.load(small, int8=True).transcribe(make_audio(2.0), chunk_ms=320).text
+    with pytest.raises(FileNotFoundError, match=r"No .*encoder-240-80.onnx"):
+        summarymix.load(small)
+    mixed = folder("same setting")
+    shutil.copy(mixed / "encoder-320.onnx", mixed / "encoder.onnx")
+    with pytest.raises(ValueError, match=r"encoder.onnx and encoder-320.onnx have the same chunk and look-ahead"):
+        OnnxTransducer(mixed)
+    for other in (exported("conformer", "onnx-streaming", ChunkConfig(4, -1)), exported("conformer", "onnx", WHOLE)):
+        shutil.copy(other / "encoder.onnx", mixed)
+        with pytest.raises(ValueError, match=r"encoder.onnx and encoder-240-80.onnx come from different exports"):
+            OnnxTransducer(mixed)
 
 
 def test_beam_search_ranks_them_alike(exported) -> None:

@@ -56,9 +56,7 @@ def test_settings_of_an_export_begin_with_its_default(exported) -> None:
     assert usual == [(560, 0), (240, 80), (320, 0)]
     assert offered_settings(recognizer, [240], [80], Rules()) == [Setting(240, 80)]
     assert offered_settings(recognizer, [320, 560], None, Rules()) == [Setting(560, 0), Setting(320, 0)]
-    with pytest.raises(
-        ValueError, match="--chunk-ms 400: chunks and look-aheads of the exported model are 560"
-    ):
+    with pytest.raises(ValueError, match="--chunk-ms 400: chunks and look-aheads of the exported model are 560"):
         offered_settings(recognizer, [400], [0], Rules())
     offline = summarymix.load(exported("conformer", "onnx", ChunkConfig()))
     with pytest.raises(ValueError, match="the model was exported with offline"):

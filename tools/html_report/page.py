@@ -18,11 +18,12 @@ def render(title: str, content: dict[str, Any]) -> str:
         content: from :func:`html_report.content.make_content`. In HTML a script ends at ``</script``, whatever is
             around it, so ``<`` is escaped.
     """
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     parts = {
         "title": html.escape(title),
         "style": _read("page.css"),
         "script": "\n".join(map(_read, SCRIPTS)),
-        "content": json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c"),
+        "content": text.replace("<", r"\u003c"),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], _read("page.html"))
 
