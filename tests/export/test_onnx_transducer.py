@@ -217,7 +217,7 @@ def test_decode_command(exported, format: str, tmp_path: Path, capsys: pytest.Ca
         main("mini", [*options, "--int8"])
         assert [result.method for result in read_results(tmp_path / "results.jsonl")][1] == "greedy_search-onnx-int8"
     else:
-        with pytest.raises(SystemExit, match=r"No .*encoder.int8.onnx: export with --int8"):
+        with pytest.raises(SystemExit, match=r"No .*encoder.int8.onnx: .* --int8"):
             main("mini", [*options, "--int8"])
     for more in (["--mode", "streaming"], ["--chunk-ms", "640"]):
         with pytest.raises(SystemExit):

@@ -231,7 +231,7 @@ def test_learning_curves_have_a_line_for_each_setting(tmp_path: Path) -> None:
     assert [line["name"] for line in several["lines"] if "CTC" not in line["name"]] == ["a, offline", "b, offline"]
     assert learning_curves({"exp": tmp_path / "none"}) == []
     text = log.read_text()
-    log.write_text(text + '{"kind": "train", "step": 990, "loss": NaN}\n{"kind": "tr')  # diverged, and killed
+    log.write_text(text + '{"kind": "train", "step": 99990, "loss": NaN}\n{"kind": "tr')  # diverged, and killed
     assert learning_curves({"exp": log}) == [rate_plot, loss_plot]
     log.write_text("half\n" + text)
     with pytest.raises(ValueError, match=r"log.jsonl, line 1 is not a record"):
