@@ -41,3 +41,12 @@ def test_differences_are_paired_by_utterance() -> None:
     assert one.interval(other) == rate_interval([1, 1, -1], [4, 2, 3])
     assert one.interval() == rate_interval([1, 1, 0], [4, 2, 3])
     assert one.interval(one) == (0.0, 0.0)
+
+
+def test_equal_utterances_make_a_point_and_long_ones_count_for_more() -> None:
+    assert rate_interval(7 * [1], 7 * [4]) == (25.0, 25.0)
+    # Two utterances drawn anew: both twice, or one of each.
+    assert rate_interval([0, 5], [5, 5]) == (0.0, 100.0)
+    assert rate_interval([0, 10], [1, 10]) == (0.0, 100.0)
+    # Two words in each utterance, right or wrong together, are worth no more than one.
+    assert rate_interval(100 * [2] + 300 * [0], 400 * [2]) == rate_interval(100 * [1] + 300 * [0], 400 * [1])

@@ -4,12 +4,10 @@ from itertools import groupby, product
 
 import pytest
 import torch
-from benchmarks.accuracy import rate_interval
 from benchmarks.delay import Emission, Span, align, delays_of, describe, emissions
 
 from summarymix.chunking import ChunkConfig
 from summarymix.decoding.greedy import Hypothesis
-from summarymix.scoring.results import ScoredUtterance
 
 
 class Pieces:
@@ -86,39 +84,3 @@ def test_delays_by_both_clocks() -> None:
 def test_statistics_of_delays() -> None:
     figures = describe([float(x) for x in range(101)])
     assert figures == {"count": 101, "mean": 50.0, "percentiles": pytest.approx(list(range(1, 100)))}
-
-
-def utterances(*errors_and_words: tuple[int, int]) -> list[ScoredUtterance]:
-    return [
-        ScoredUtterance(str(i), ["a"] * w, ["b"] * e + ["a"] * (w - e)) for i, (e, w) in enumerate(errors_and_words)
-    ]
-
-
-def test_interval_of_equal_utterances_is_a_point() -> None:
-    assert rate_interval(utterances(*[(1, 4)] * 7), 100, seed=0) == (25.0, 25.0)
-
-
-def test_interval_of_two_utterances() -> None:
-    """Drawn anew they give both twice, or one of each: 0, 50 or 100 %, with probabilities 1/4, 1/2, 1/4."""
-    assert rate_interval(utterances((0, 5), (5, 5)), 1000, seed=0) == (0.0, 100.0)
-    # Long utterances count for more: 0, 10/11 or all of the words.
-    low, high = rate_interval(utterances((0, 1), (10, 10)), 1000, seed=0)
-    assert (low, high) == (0.0, 100.0)
-
-
-def test_interval_of_many_utterances_is_that_of_their_mean() -> None:
-    """400 words, each an utterance, of which a quarter is wrong: 25 ± 1.96·√(0.25·0.75 / 400) %."""
-    low, high = rate_interval(utterances(*[(1, 1)] * 100, *[(0, 1)] * 300), 4000, seed=1)
-    assert (low, high) == (pytest.approx(25 - 4.24, abs=0.4), pytest.approx(25 + 4.24, abs=0.4))
-    # Two words in each utterance, right or wrong together, are worth no more than one.
-    double = rate_interval(utterances(*[(2, 2)] * 100, *[(0, 2)] * 300), 4000, seed=1)
-    assert double == (low, high)
-
-
-def test_insertions_and_deletions_are_errors() -> None:
-    rows = [
-        ScoredUtterance("a", ["x"], ["x", "y"]),
-        ScoredUtterance("b", ["x"], []),
-        ScoredUtterance("c", ["x"], ["y"]),
-    ]
-    assert rate_interval(rows, 50, seed=0) == (100.0, 100.0)
