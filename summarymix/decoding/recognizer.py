@@ -14,6 +14,7 @@
 ``microphone`` yields blocks of samples, and ``show`` displays a line that may still change.
 """
 
+import argparse
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -61,6 +62,28 @@ class Endpointing:
         for seconds in (self.silence, self.max_seconds):
             if not seconds > 0:
                 raise ValueError(f"endpointing needs more than 0 seconds, not {seconds:g}")
+
+    @classmethod
+    def add_to(cls, parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+        """Add an option for each rule to a command line."""
+        option = parser.add_argument
+        option(
+            "--endpoint-silence",
+            type=float,
+            default=cls.silence,
+            help=f"seconds without a word to end a segment ({cls.silence:g})",
+        )
+        option(
+            "--max-segment-seconds",
+            type=float,
+            default=cls.max_seconds,
+            help=f"maximum seconds of a segment ({cls.max_seconds:g})",
+        )
+
+    @classmethod
+    def from_args(cls, args: argparse.Namespace) -> "Endpointing":
+        """Make the rules from the options of :meth:`add_to`."""
+        return cls(args.endpoint_silence, args.max_segment_seconds)
 
 
 class Recognizer:

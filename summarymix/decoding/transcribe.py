@@ -102,10 +102,7 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
     live = parser.add_argument_group("live")
     live.add_argument("--stdin", action="store_true", help="transcribe raw 16-bit mono PCM as it arrives")
     live.add_argument("--sample-rate", type=int, help="sampling rate of --stdin, in Hz (the model's)")
-    live.add_argument(
-        "--endpoint-silence", type=float, default=1.2, help="seconds without a word to end a segment (1.2)"
-    )
-    live.add_argument("--max-segment-seconds", type=float, default=20.0, help="maximum seconds of a segment (20)")
+    Endpointing.add_to(live)
     return parser
 
 
@@ -192,7 +189,7 @@ def _transcribe_live(recognizer: Recognizer, args: argparse.Namespace) -> None:
         args.chunk_ms,
         args.left_chunks,
         args.lookahead_ms,
-        Endpointing(args.endpoint_silence, args.max_segment_seconds),
+        Endpointing.from_args(args),
         args.reset_after_silence,
     )
     partial = _Partial(sys.stderr)

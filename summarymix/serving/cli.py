@@ -33,9 +33,7 @@ def main(argv: Sequence[str] | None = None, program: str = "summarymix serve") -
     args = parser.parse_args([dashed(argument) for argument in (sys.argv[1:] if argv is None else argv)])
     try:
         search = SearchOptions.from_args(args)
-        rules = Rules(
-            args.left_chunks, Endpointing(args.endpoint_silence, args.max_segment_seconds), args.reset_after_silence
-        )
+        rules = Rules(args.left_chunks, Endpointing.from_args(args), args.reset_after_silence)
     except ValueError as error:
         parser.error(str(error))
     if not 0 <= args.port <= 65535:
@@ -131,7 +129,6 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="reset encoder and search after SECONDS without a word (never)",
     )
-    option("--endpoint-silence", type=float, default=1.2, help="seconds without a word to end a segment (1.2)")
-    option("--max-segment-seconds", type=float, default=20.0, help="maximum seconds of a segment (20)")
+    Endpointing.add_to(parser)
     SearchOptions.add_to(parser)
     return parser
