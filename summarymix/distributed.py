@@ -1,6 +1,9 @@
 """The processes of torchrun, which train one model or decode one split together."""
 
+import hashlib
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,6 +93,25 @@ def join_world(device_name: str | None = None) -> Iterator[World]:
     if size == 1:
         yield World(device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    yield World(device, dist.get_rank(), dist.get_world_size())
+    store, rank, size = next(dist.rendezvous("env://"))
+    store = dist.PrefixStore(_agree_on_name(store, rank, size), store)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=size)
+    yield World(device, rank, size)
     dist.destroy_process_group()
+
+
+def _agree_on_name(store: dist.Store, rank: int, size: int) -> str:
+    """Agree on a name that differs from restart to restart.
+
+    ``torchrun --max-restarts`` starts all processes again with the store of the first start, in which they would find
+    the addresses of killed processes (pytorch#135712). The number of restarts cannot be the name, because machines
+    count differently. So each process draws a number and reads the numbers of all, until all have read the same ones.
+    """
+    store.set(f"drawn/{rank}", uuid.uuid4().hex)
+    while True:
+        drawn = store.multi_get([f"drawn/{other}" for other in range(size)])  # waits until all have drawn
+        name = hashlib.sha256(b"".join(drawn)).hexdigest()
+        store.set(f"read/{rank}", name)
+        if set(store.multi_get([f"read/{other}" for other in range(size)])) == {name.encode()}:
+            return name
+        time.sleep(0.01)  # a number from before the restart was read

@@ -39,7 +39,7 @@ main("toy", sys.argv[1:])
 """
 
 
-def torchrun(*nodes: list[str]) -> tuple[bool, str]:
+def torchrun(*nodes: list[str], max_restarts: int = 0) -> tuple[bool, str]:
     """Start a program with its arguments on one machine in two processes, or on two "machines" in one process each.
 
     Returns:
@@ -56,7 +56,7 @@ def torchrun(*nodes: list[str]) -> tuple[bool, str]:
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     agents = [
         subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", *options, *node],
+            [sys.executable, "-m", "torch.distributed.run", f"--max-restarts={max_restarts}", *options, *node],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
@@ -68,12 +68,10 @@ def torchrun(*nodes: list[str]) -> tuple[bool, str]:
     return all(agent.returncode == 0 for agent in agents), "".join(said)
 
 
-def test_two_nodes_equal_one_process(tmp_path: Path) -> None:
-    went_well, said = torchrun(*[[PROGRAM, str(tmp_path / "two")]] * 2)
-    assert went_well, said
-    assert "Grad strides" not in said
-    run(toy_config(tmp_path / "one", accumulate=2))
-    a, b = (read_checkpoint(tmp_path / name / "epoch-2.pt") for name in ("one", "two"))
+def check_equals_one_process(exp_dir: Path) -> None:
+    """Compare the toy training in ``exp_dir`` with that of one process."""
+    run(toy_config(exp_dir / "one", accumulate=2))
+    a, b = (read_checkpoint(folder / "epoch-2.pt") for folder in (exp_dir / "one", exp_dir))
     assert a["progress"]["step"] == b["progress"]["step"] == 8
     for name, value in a["model"].items():
         torch.testing.assert_close(value, b["model"][name], rtol=1e-6, atol=1e-6)
@@ -81,6 +79,23 @@ def test_two_nodes_equal_one_process(tmp_path: Path) -> None:
         assert one["train"]["loss"] == pytest.approx(other["train"]["loss"], rel=1e-4)
         for setting in one["valid"]:
             assert one["valid"][setting] == pytest.approx(other["valid"][setting], rel=1e-4)
+
+
+def test_two_nodes_equal_one_process(tmp_path: Path) -> None:
+    went_well, said = torchrun(*[[PROGRAM, str(tmp_path)]] * 2)
+    assert went_well, said
+    assert "Grad strides" not in said
+    check_equals_one_process(tmp_path)
+
+
+def test_restarts_after_a_kill_end_as_undisturbed(tmp_path: Path) -> None:
+    """The second process is killed in step 6; after the restart there are fewer steps, so it is not killed again."""
+    kill = [f"--send={int(signal.SIGKILL)}", "--send-in-step=6", "--save_every_steps=5"]
+    went_well, said = torchrun(*[[PROGRAM, str(tmp_path), *kill]] * 2, max_restarts=1)
+    assert went_well, said
+    assert said.count("exitcode: -9") == 1
+    assert f"Resuming from {tmp_path}/checkpoint-5.pt: epoch 2, step 5" in said
+    check_equals_one_process(tmp_path)
 
 
 def test_two_nodes_share_a_corpus(recipe: Path) -> None:
