@@ -70,32 +70,44 @@ class ChunkConvolution(nn.Module):
 
 
 def depthwise(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Correlate each channel of x (N, T, D) with its row of ``weight`` (D, k): (N, T - k + 1, D).
-
-    It runs as a 2-d convolution of height 1 in channels-last layout, which x already has: no transposition, and on CPU
-    about 20 times faster than conv1d.
-    """
-    if x.device.type == "cpu" and weight.requires_grad and torch.is_grad_enabled():
+    """Correlate each channel of x (N, T, D) with its row of ``weight`` (D, k): (N, T - k + 1, D)."""
+    if x.device.type != "cpu":
+        return correlate_rows(x, weight, bias)
+    if weight.requires_grad and torch.is_grad_enabled():
         out: Tensor = _Depthwise.apply(x, weight, bias)
         return out
-    return _correlate(x, weight, bias)
+    return correlate_image(x, weight, bias)
 
 
-def _correlate(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor:
+def correlate_image(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int = 0) -> Tensor:
+    """Compute :func:`depthwise` as a 2-d convolution of height 1 in channels-last layout, which x already has.
+
+    There is no transposition, and on CPU it is about 20 times faster than conv1d. On CUDA PyTorch would pass this
+    layout to cuDNN, whose depthwise kernels are for float16 and up to five taps.
+    """
     image = x.transpose(1, 2).unsqueeze(2)  # (N, D, 1, T), strides of channels-last
     out = F.conv2d(image, weight[:, None, None], bias, padding=(0, padding), groups=weight.size(0))
     return out.squeeze(2).transpose(1, 2)
 
 
+def correlate_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute :func:`depthwise` as a 1-d convolution: on CUDA PyTorch's own depthwise kernel, between two copies.
+
+    Other toolkits' Conformers take this path; ``tools/benchmark.py depthwise`` compares both.
+    """
+    out = F.conv1d(x.transpose(1, 2), weight[:, None], bias, groups=weight.size(0))  # (N, D, T - k + 1)
+    return out.transpose(1, 2).contiguous()
+
+
 class _Depthwise(torch.autograd.Function):
-    """:func:`_correlate` with a custom backward pass: on CPU torch's gradient of the kernel costs about 50 forward
+    """:func:`correlate_image` with a custom backward pass: on CPU torch's gradient of the kernel costs about 50 forward
     passes, k dot products about 10."""
 
     @staticmethod
     @torch.amp.custom_fwd(device_type="cpu")
     def forward(ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _correlate(x, weight, bias)
+        return correlate_image(x, weight, bias)
 
     @staticmethod
     @torch.amp.custom_bwd(device_type="cpu")
@@ -103,7 +115,7 @@ class _Depthwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         needs_x, _, needs_bias = ctx.needs_input_grad
         size, num_frames = weight.size(1), grad.size(1)
-        grad_x = _correlate(grad, weight.flip(1), None, size - 1) if needs_x else None
+        grad_x = correlate_image(grad, weight.flip(1), None, size - 1) if needs_x else None
         products = [(x[:, j : j + num_frames] * grad).sum((0, 1)) for j in range(size)]  # k times (D,)
         return grad_x, torch.stack(products, dim=1), grad.sum((0, 1)) if needs_bias else None
 

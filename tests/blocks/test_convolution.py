@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from reference import chunk_configs, dependencies, places
 from small_pieces import piece_sizes, pieces_of
 
-from summarymix.blocks.convolution import ChunkConvolution, ConvolutionModule
+from summarymix.blocks.convolution import ChunkConvolution, ConvolutionModule, correlate_rows, depthwise
 from summarymix.chunking import ChunkConfig, ChunkGrid
 
 DIM = 3
@@ -48,6 +48,17 @@ def test_equals_the_definition(lengths, chunk, kernel):
     got = whole(convolution, u, grid)
     expected = by_definition(convolution, u, lengths, ChunkConfig(grid.own_size, -1, chunk.lookahead))
     torch.testing.assert_close(got[grid.valid], expected[grid.valid], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("taps", [1, 8])
+def test_the_form_for_gpus_equals_the_form_for_cpus(taps):
+    inputs = [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in ((2, 20, 6), (6, taps), (6,))]
+    expected, got = depthwise(*inputs), correlate_rows(*inputs)
+    assert got.is_contiguous()
+    torch.testing.assert_close(got, expected, rtol=0, atol=1e-12)
+    upstream = torch.randn_like(got)
+    for a, b in zip(*(torch.autograd.grad(y, inputs, upstream) for y in (got, expected)), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("kernel", [3, 9])

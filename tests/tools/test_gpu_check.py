@@ -20,7 +20,13 @@ def test_the_script_writes_a_page_of_all_measurements(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "FAIL" not in done.stdout
     page = (tmp_path / "out" / "README.md").read_text()
-    for part in ("training-short: encoder", "training-long: encoder", "loss: loss", "streaming: streaming"):
+    for part in (
+        "training-short: encoder",
+        "training-long: encoder",
+        "loss: loss",
+        "depthwise: depthwise",
+        "streaming: streaming",
+    ):
         assert f"## {part}" in page
     assert "conformer + attention" in page
 
