@@ -107,6 +107,7 @@ def plots(run: Run) -> dict[str, Figure]:
         for axes, (name, results) in zip(panel_axes, settings.items(), strict=True):
             draw(axes, results, clock)
             axes.set(title=name, xlabel=f"mean delay of words by {clock}, ms", ylabel="WER %")
+            axes.margins(x=0.15)  # for the labels
             axes.set_ylim(bottom=0)
     return made
 
