@@ -147,6 +147,7 @@ def test_options_that_do_not_go_together_end_with_a_message(capsys: pytest.Captu
         (["--model.mixing.decay_seconds", "5", "--model.mixing.mode", "local"], "does not apply to mixing.mode local"),
         (["--num_epochs", "0"], "--num_epochs 0 must be at least 1"),
         (["--loss.prune_range", "1"], "--loss.prune_range 1 must be 2 or more in this lattice"),
+        (["--loss.fastemit", "-0.1"], "--loss.fastemit -0.1 must not be negative"),
     ):
         with pytest.raises(SystemExit) as exit_:
             parse_config(TrainConfig, line)

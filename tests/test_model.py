@@ -97,6 +97,26 @@ def divergence_by_hand(first, second):
     return total
 
 
+@pytest.mark.parametrize("option", ["delay_penalty", "fastemit"])
+def test_early_emission_is_encouraged_in_both_transducer_losses(option):
+    model = make()
+    features, lengths = batch([60, 43])
+
+    def losses_and_gradients(**changes):
+        losses = model([View(features, ChunkConfig())], lengths, [[1, 2, 3], [5]], LossConfig(**changes))
+        return losses[:3], [torch.autograd.grad(part.sum(), weight, retain_graph=True)[0] for part in losses[:3]]
+
+    weight = model.encoder.layers[0].convolution.depthwise.weight
+    plain, without = losses_and_gradients(backend="native")
+    changed, gradients = losses_and_gradients(backend="native", **{option: 0.1})
+    if option == "fastemit":
+        assert all(torch.equal(a, b) for a, b in zip(plain, changed, strict=True))
+    equal = [
+        all(torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in zip(without, gradients, strict=True)
+    ]
+    assert equal == [False, False, True]  # CTC has none
+
+
 def test_losses_of_two_views_are_means_and_the_consistency_loss_compares_them():
     """Against plain formulas for each utterance alone: so padding does not count, nor do neighbours (L5)."""
     model = make()

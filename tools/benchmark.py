@@ -11,7 +11,7 @@ command to the file, and its plots to the same folder. tools/report.py makes a p
 import argparse
 from pathlib import Path
 
-from benchmarks import accuracy, data, depthwise, encoder, features, long, loss, serve, shar, streaming
+from benchmarks import accuracy, data, delay_curve, depthwise, encoder, features, long, loss, serve, shar, streaming
 from benchmarks.record import describe, make_run, write_plots, write_run
 
 from summarymix.cli import clear_errors
@@ -22,6 +22,7 @@ SUBCOMMANDS = {
     "depthwise": depthwise,
     "streaming": streaming,
     "accuracy": accuracy,
+    "delay": delay_curve,
     "long": long,
     "features": features,
     "data": data,

@@ -21,6 +21,8 @@ All functions share these arguments:
         ``"constrained"``: as modified, with the blank of the next context at the same frame added.
     delay_penalty: in nats, added per frame that a symbol comes early and subtracted per frame that it comes
         late, relative to the middle of the utterance (arXiv 2211.00490); 0 is off.
+    fastemit: λ of FastEmit (arXiv 2010.11148), which k2 does not have: the gradient in the log-probabilities of
+        symbols is multiplied by 1 + λ, so that symbols come early. Losses and occupations do not change; 0 is off.
     reduction: ``"none"`` gives ``(B,)``, ``"mean"`` and ``"sum"`` are over utterances, not divided by length.
     return_grad: also return the occupations ``(px_grad, py_grad)``: the probability that a path emits
         symbol s (blank) at frame t. ``(B, S, T+1)`` and ``(B, S+1, T)`` in the regular lattice, px_grad
@@ -42,19 +44,21 @@ BACKENDS = ("auto", "native", "k2")
 RNNT_TYPES = ("regular", "modified", "constrained")
 
 
-def loss_backend(backend: str = "auto", device: torch.device | str = "cpu") -> str:
+def loss_backend(backend: str = "auto", device: torch.device | str = "cpu", fastemit: float = 0.0) -> str:
     """Resolve ``backend`` for tensors on ``device`` to an implementation: ``"native"`` or ``"k2"``.
 
-    ``"auto"`` is k2 if it can be imported and was built for this kind of device, else native. Both give
-    the same results.
+    ``"auto"`` is k2 if it can be imported, was built for this kind of device and can do what is asked, else native.
+    Both give the same results.
 
     Raises:
-        ValueError: unknown backend.
+        ValueError: unknown backend, or k2 is to compute FastEmit.
         ImportError: ``"k2"`` was requested and cannot be used.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}; got {backend!r}")
-    if backend == "native":
+    if backend == "k2" and fastemit:
+        raise ValueError(f"k2 has no FastEmit (fastemit is {fastemit}): choose the backend 'native' or 'auto'")
+    if backend == "native" or fastemit:
         return "native"
     device = torch.device(device)
     if optional_k2.supports(device):
@@ -81,6 +85,7 @@ def rnnt_loss_simple(
     reduction: str = "mean",
     return_grad: bool = False,
     *,
+    fastemit: float = 0.0,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
     """Compute the loss of an additive joiner, logits[b, t, s] = lm[b, s] + am[b, t], in B·S·T memory.
@@ -102,6 +107,7 @@ def rnnt_loss_simple(
         delay_penalty,
         reduction,
         return_grad,
+        fastemit=fastemit,
         backend=backend,
     )
 
@@ -119,6 +125,7 @@ def rnnt_loss_smoothed(
     reduction: str = "mean",
     return_grad: bool = False,
     *,
+    fastemit: float = 0.0,
     backend: str = "auto",
 ) -> Tensor | tuple[Tensor, tuple[Tensor, Tensor]]:
     """Compute the simple loss, interpolated with log-probabilities from lm alone and am alone (section 3.3).
@@ -138,9 +145,9 @@ def rnnt_loss_smoothed(
     if lm.ndim != 3 or am.ndim != 3 or lm.shape[0] != am.shape[0] or lm.shape[2] != am.shape[2]:
         raise ValueError(f"expected lm (B, S+1, C) and am (B, T, C), got {tuple(lm.shape)} and {tuple(am.shape)}")
     S, T = lm.shape[1] - 1, am.shape[1]
-    boundary = _check(symbols, boundary, am, S, T, rnnt_type, delay_penalty, reduction)
+    boundary = _check(symbols, boundary, am, S, T, rnnt_type, delay_penalty, fastemit, reduction)
     dtype = torch.promote_types(torch.promote_types(lm.dtype, am.dtype), torch.float32)
-    implementation = _implementation(backend, am)
+    implementation = _implementation(backend, am, fastemit)
     with torch.autocast(am.device.type, enabled=False):
         loss, px_grad, py_grad = implementation.smoothed_loss(
             lm.to(dtype),
@@ -152,6 +159,7 @@ def rnnt_loss_smoothed(
             boundary,
             rnnt_type,
             delay_penalty,
+            fastemit,
             return_grad,
         )
     loss = _reduce(loss, reduction)
@@ -167,6 +175,7 @@ def rnnt_loss(
     delay_penalty: float = 0.0,
     reduction: str = "mean",
     *,
+    fastemit: float = 0.0,
     backend: str = "auto",
 ) -> Tensor:
     """Compute the full transducer loss (Graves 2012, arXiv 1211.3711) of any joiner.
@@ -178,11 +187,11 @@ def rnnt_loss(
     S = symbols.shape[-1]
     if logits.ndim != 4 or logits.shape[2] != S + 1:
         raise ValueError(f"expected logits (B, T, S+1, C) with S = {S}, got {tuple(logits.shape)}")
-    boundary = _check(symbols, boundary, logits, S, logits.shape[1], rnnt_type, delay_penalty, reduction)
-    implementation = _implementation(backend, logits)
+    boundary = _check(symbols, boundary, logits, S, logits.shape[1], rnnt_type, delay_penalty, fastemit, reduction)
+    implementation = _implementation(backend, logits, fastemit)
     with torch.autocast(logits.device.type, enabled=False):
         loss = implementation.joint_loss(
-            logits, symbols, None, termination_symbol, boundary, rnnt_type, delay_penalty, False
+            logits, symbols, None, termination_symbol, boundary, rnnt_type, delay_penalty, fastemit, False
         )
     return _reduce(loss, reduction)
 
@@ -198,6 +207,7 @@ def rnnt_loss_pruned(
     reduction: str = "mean",
     use_hat_loss: bool = False,
     *,
+    fastemit: float = 0.0,
     backend: str = "auto",
 ) -> Tensor:
     """Compute the transducer loss over the paths within ``ranges``; it is at least the full loss.
@@ -219,11 +229,11 @@ def rnnt_loss_pruned(
     if rnnt_type == "constrained" and S > 0 and ranges.shape[2] < 2:
         # Unlike the ranges, the type is known here only.
         raise ValueError("s_range must be at least 2 in the constrained lattice or no path survives the pruning; got 1")
-    boundary = _check(symbols, boundary, logits, S, T, rnnt_type, delay_penalty, reduction)
-    implementation = _implementation(backend, logits)
+    boundary = _check(symbols, boundary, logits, S, T, rnnt_type, delay_penalty, fastemit, reduction)
+    implementation = _implementation(backend, logits, fastemit)
     with torch.autocast(logits.device.type, enabled=False):
         loss = implementation.joint_loss(
-            logits, symbols, ranges, termination_symbol, boundary, rnnt_type, delay_penalty, use_hat_loss
+            logits, symbols, ranges, termination_symbol, boundary, rnnt_type, delay_penalty, fastemit, use_hat_loss
         )
     return _reduce(loss, reduction)
 
@@ -267,8 +277,8 @@ def do_rnnt_pruning(am: Tensor, lm: Tensor, ranges: Tensor, *, backend: str = "a
     return pruning.prune(am, lm, ranges)
 
 
-def _implementation(backend: str, tensor: Tensor):  # type: ignore[no-untyped-def]  # a module
-    return k2 if loss_backend(backend, tensor.device) == "k2" else native
+def _implementation(backend: str, tensor: Tensor, fastemit: float):  # type: ignore[no-untyped-def]  # a module
+    return k2 if loss_backend(backend, tensor.device, fastemit) == "k2" else native
 
 
 def _reduce(loss: Tensor, reduction: str) -> Tensor:
@@ -285,6 +295,7 @@ def _check(
     T: int,
     rnnt_type: str,
     delay_penalty: float,
+    fastemit: float,
     reduction: str,
 ) -> Tensor:
     """Check the arguments; return the boundary, with None replaced by the default."""
@@ -295,6 +306,8 @@ def _check(
         raise ValueError(f"reduction must be 'none', 'mean' or 'sum'; got {reduction!r}")
     if delay_penalty < 0:
         raise ValueError(f"delay_penalty must not be negative; got {delay_penalty}")
+    if fastemit < 0:
+        raise ValueError(f"fastemit must not be negative; got {fastemit}")
     if symbols.shape != (B, S) or symbols.dtype != torch.int64:
         raise ValueError(f"symbols must be int64 of shape {(B, S)}; got {symbols.dtype} {tuple(symbols.shape)}")
     if boundary is None:

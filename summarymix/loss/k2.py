@@ -1,4 +1,7 @@
-"""Transducer losses computed by k2 (https://github.com/k2-fsa/k2), with the interface of ``summarymix.loss.native``."""
+"""Transducer losses computed by k2 (https://github.com/k2-fsa/k2), with the interface of ``summarymix.loss.native``.
+
+``fastemit`` is always 0: `summarymix.loss.loss_backend` does not choose k2 for other values.
+"""
 
 import torch
 from torch import Tensor
@@ -16,6 +19,7 @@ def smoothed_loss(
     boundary: Tensor,
     rnnt_type: str,
     delay_penalty: float,
+    fastemit: float,
     return_grad: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     k2, _ = optional_k2.load()
@@ -38,6 +42,7 @@ def joint_loss(
     boundary: Tensor,
     rnnt_type: str,
     delay_penalty: float,
+    fastemit: float,
     hat: bool,
 ) -> Tensor:
     k2, _ = optional_k2.load()

@@ -17,11 +17,12 @@ def smoothed_loss(
     boundary: Tensor,
     rnnt_type: str,
     delay_penalty: float,
+    fastemit: float,
     return_grad: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Compute the loss ``(B,)`` and, with ``return_grad``, the occupations of px and py."""
     px, py = additive_log_probs(lm, am, symbols, blank, lm_only_scale, am_only_scale)
-    loss, px_grad, py_grad = _loss(px, py, boundary, rnnt_type, delay_penalty, return_grad)
+    loss, px_grad, py_grad = _loss(px, py, boundary, rnnt_type, delay_penalty, fastemit, return_grad)
     if px_grad is not None and rnnt_type == "regular":
         # k2's px has a column for symbols after the last frame, which are never emitted.
         px_grad = torch.nn.functional.pad(px_grad, (0, 1))  # (B, S, T+1)
@@ -36,16 +37,25 @@ def joint_loss(
     boundary: Tensor,
     rnnt_type: str,
     delay_penalty: float,
+    fastemit: float,
     hat: bool,
 ) -> Tensor:
     """Compute the loss ``(B,)`` of a joiner's output for all contexts or for the contexts in ``ranges``."""
     px, py = joint_log_probs(logits, symbols, ranges, blank, hat)
-    return _loss(px, py, boundary, rnnt_type, delay_penalty, return_grad=False)[0]
+    return _loss(px, py, boundary, rnnt_type, delay_penalty, fastemit, return_grad=False)[0]
 
 
 def _loss(
-    px: Tensor, py: Tensor, boundary: Tensor, rnnt_type: str, delay_penalty: float, return_grad: bool
+    px: Tensor,
+    py: Tensor,
+    boundary: Tensor,
+    rnnt_type: str,
+    delay_penalty: float,
+    fastemit: float,
+    return_grad: bool,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    if fastemit and px.requires_grad:
+        px.register_hook(lambda grad: (1.0 + fastemit) * grad)
     if rnnt_type == "constrained":
         px = px + py[:, 1:]  # a symbol's frame is consumed by blank in the next context
     if delay_penalty:

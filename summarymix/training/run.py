@@ -45,7 +45,7 @@ from summarymix.training.log import TrainingLog
 from summarymix.training.memory_scan import explain_out_of_memory, scan_memory
 from summarymix.training.optim import clip_factor, make_optimizer, restore_optimizer
 from summarymix.training.precision import autocast, set_tf32
-from summarymix.training.schedule import learning_rate, loss_scales
+from summarymix.training.schedule import learning_rate, loss_options, loss_scales
 from summarymix.training.stopping import StopRequest
 from summarymix.training.usage import Stopwatch, peak_memory
 from summarymix.training.validation import metric_of, plateau_notice, validate
@@ -299,6 +299,7 @@ class Run:
         """Compute the gradient of a step's summed losses in the parameters, averaged over processes."""
         config, progress, world = self.config, self.progress, self.world
         scales = loss_scales(progress.step, config.scales)
+        options = loss_options(progress.step, config.loss, config.scales)
         set_progress(self.scheduled, progress.seconds / config.model.zipformer.ref_duration)
         # Skipped steps count, so that the next step draws other random numbers.
         first_number = (progress.step + progress.skipped) * config.accumulate * world.size
@@ -322,7 +323,7 @@ class Run:
             synchronised = nullcontext() if is_last or self.ddp is None else self.ddp.no_sync()
             with explain_out_of_memory(given, config), synchronised:
                 with autocast(world.device, config.precision):
-                    losses = (self.ddp or self.model)(views, given.feature_lengths, given.tokens, config.loss)
+                    losses = (self.ddp or self.model)(views, given.feature_lengths, given.tokens, options)
                 terms = torch.stack([losses.simple, losses.pruned, losses.ctc, losses.consistency])  # (4, N)
                 loss = to_device(torch.tensor(scales, dtype=terms.dtype), world.device) @ terms  # (N,)
                 total = 0.0 * loss.sum() if is_empty else loss.sum()

@@ -1,8 +1,10 @@
 """Schedules of the learning rate and the loss weights, as pure functions."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
+
+from summarymix.model import LossConfig
 
 EDEN_WARMUP_START = 0.1
 OPTIONS_OF = {
@@ -156,3 +158,8 @@ def loss_scales(step: int, config: LossScales) -> tuple[float, float, float, flo
     """
     done = min(1.0, step / max(config.warmup_steps, 1))
     return 1.0 - done * (1.0 - config.simple), config.pruned * (0.1 + 0.9 * done), config.ctc, config.consistency
+
+
+def loss_options(step: int, options: LossConfig, scales: LossScales) -> LossConfig:
+    """Options of the transducer loss at a step: without the delay penalty until twice the warm-up."""
+    return options if step >= 2 * scales.warmup_steps else replace(options, delay_penalty=0.0)

@@ -1,5 +1,6 @@
 """Random problems for the tests of the loss."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -45,3 +46,17 @@ def random_problem(
         torch.tensor([[0, 0, s, t] for s, t in lengths]),
         (2 * torch.randn(C, C, generator=generator, dtype=torch.float64)).to(dtype),
     )
+
+
+def paths(node: tuple[int, int], end: tuple[int, int], regular: bool) -> Iterator[list[tuple[str, int, int]]]:
+    """All paths from node (s, t) to end as lists of arcs ("x" or "y", s, t)."""
+    s, t = node
+    if node == end:
+        yield []
+        return
+    if t < end[1]:
+        for rest in paths((s, t + 1), end, regular):
+            yield [("y", s, t), *rest]
+    if s < end[0] and t < end[1]:
+        for rest in paths((s + 1, t if regular else t + 1), end, regular):
+            yield [("x", s, t), *rest]

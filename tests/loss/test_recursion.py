@@ -6,25 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loss_cases import paths
 from torch import Tensor
 
 from summarymix.loss.recursion import sum_over_paths
 
 INF = float("inf")
-
-
-def paths(node, end, regular):
-    """All paths from node (s, t) to end as lists of arcs ("x" or "y", s, t)."""
-    s, t = node
-    if node == end:
-        yield []
-        return
-    if t < end[1]:
-        for rest in paths((s, t + 1), end, regular):
-            yield [("y", s, t), *rest]
-    if s < end[0] and t < end[1]:
-        for rest in paths((s + 1, t if regular else t + 1), end, regular):
-            yield [("x", s, t), *rest]
 
 
 def enumerate_paths(px: Tensor, py: Tensor, boundary: list[int], regular: bool):

@@ -13,21 +13,24 @@ from summarymix import optional_k2
 from summarymix.distributed import World
 from summarymix.training.environment import environment
 
+K2 = (SimpleNamespace(__version__="1.24.4", with_cuda=False), "")
+
 
 @pytest.mark.parametrize(
-    ("asked", "found", "words"),
+    ("asked", "fastemit", "found", "words"),
     [
-        ("auto", (None, "it is not installed"), "native, because k2 cannot be used: it is not installed"),
-        ("auto", (SimpleNamespace(__version__="1.24.4", with_cuda=False), ""), "k2 1.24.4"),
-        ("native", (SimpleNamespace(__version__="1.24.4", with_cuda=False), ""), "native, as requested"),
+        ("auto", 0.0, (None, "it is not installed"), "native, because k2 cannot be used: it is not installed"),
+        ("auto", 0.0, K2, "k2 1.24.4"),
+        ("auto", 0.01, K2, "native, because k2 has no FastEmit"),
+        ("native", 0.01, K2, "native, as requested"),
     ],
 )
 def test_loss_backend_and_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, found: Any, words: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Any, fastemit: float, found: Any, words: str
 ) -> None:
     monkeypatch.setattr(optional_k2, "load", lambda: found)
     config = toy_config(tmp_path)
-    config.loss.backend = asked
+    config.loss.backend, config.loss.fastemit = asked, fastemit
     assert environment(config, World(torch.device("cpu")))["loss"] == words
 
 

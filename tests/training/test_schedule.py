@@ -5,7 +5,8 @@ from itertools import pairwise
 
 import pytest
 
-from summarymix.training.schedule import OPTIONS_OF, LossScales, OptimConfig, eden_factor, loss_scales
+from summarymix.model import LossConfig
+from summarymix.training.schedule import OPTIONS_OF, LossScales, OptimConfig, eden_factor, loss_options, loss_scales
 from summarymix.training.schedule import learning_rate as learning_rate_of
 
 CONFIG = OptimConfig(lr=0.1, warmup_steps=10, final_lr_factor=0.02)
@@ -75,6 +76,12 @@ def test_loss_scales_move_linearly_to_their_values() -> None:
     assert loss_scales(1000, scales) == pytest.approx((0.75, 0.55, 0.2, 0.1))
     assert loss_scales(2000, scales) == pytest.approx((0.5, 1.0, 0.2, 0.1))
     assert loss_scales(10**6, scales) == pytest.approx((0.5, 1.0, 0.2, 0.1))
+
+
+def test_delay_penalty_begins_after_twice_the_warm_up() -> None:
+    options, scales = LossConfig(delay_penalty=0.01, fastemit=0.02), LossScales(warmup_steps=300)
+    assert loss_options(599, options, scales) == LossConfig(fastemit=0.02)
+    assert loss_options(600, options, scales) == options
 
 
 def test_options_of_another_optimiser_or_schedule_are_told() -> None:

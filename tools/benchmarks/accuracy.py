@@ -31,9 +31,11 @@ from summarymix.chunking import ChunkConfig
 from summarymix.cli import add_epoch_options
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.features import latency_ms
+from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import evaluation_data
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.encoder.subsampling import output_lengths
+from summarymix.model import Transducer
 from summarymix.runs import load_run_or_checkpoint
 from summarymix.scoring.metrics import RATE_NAMES
 from summarymix.scoring.results import ErrorStats, format_percent, read_recogs, read_results
@@ -44,11 +46,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--exp-dir", type=Path, required=True, help="folder of the training run")
     option("--splits", nargs="+", default=[], help="splits to measure emission delays on (none)")
-    option("--chunk-ms", type=int, nargs="+", default=[640], help="--splits: chunk sizes in ms (640)")
-    option(
-        "--left-chunks", type=int, nargs="+", default=[-1], help="--splits: left contexts in chunks, -1: unlimited (-1)"
-    )
-    option("--lookahead-ms", type=int, nargs="+", default=[0], help="--splits: look-aheads in ms (0)")
+    add_delay_options(parser)
+
+
+def add_delay_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of measuring emission delays, other than experiments and splits."""
+    option = parser.add_argument
+    option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes in ms to measure delays with (640)")
+    option("--left-chunks", type=int, nargs="+", default=[-1], help="left contexts in chunks, -1: unlimited (-1)")
+    option("--lookahead-ms", type=int, nargs="+", default=[0], help="look-aheads in ms (0)")
     add_epoch_options(parser)
     option("--manifest-dir", help="folder of the manifests, if they have moved since training")
     option("--max-duration", type=float, default=200.0, help="seconds of audio in a batch (200)")
@@ -65,8 +71,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if not path.is_file() and not args.splits:
         raise ValueError(f"no {path}, and no --splits: run decode.py first, or give --splits")
     results: dict[str, Any] = {"wer": error_rates(path) if path.is_file() else []}
-    results |= measure_delays(args) if args.splits else {"delay": [], "alignment": {}}
-    return results
+    if not args.splits:
+        return results | {"delay": [], "alignment": {}}
+    model, tokenizer, info = load_run_or_checkpoint(args.exp_dir, args.epoch, args.avg)
+    return results | measure_delays(args, model, tokenizer, info, aligner=model)
 
 
 def error_rates(path: Path) -> list[dict[str, Any]]:
@@ -80,11 +88,13 @@ def error_rates(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def measure_delays(args: argparse.Namespace) -> dict[str, Any]:
-    """Decode and align the splits, and measure emission delays."""
+def measure_delays(
+    args: argparse.Namespace, model: Transducer, tokenizer: Tokenizer, info: dict[str, Any], aligner: Transducer
+) -> dict[str, Any]:
+    """Decode the splits with a model, align them with a model of the same tokens, and measure emission delays."""
     torch.set_num_threads(args.threads)
-    model, tokenizer, info = load_run_or_checkpoint(args.exp_dir, args.epoch, args.avg)
     model.to(args.device)
+    aligner.to(args.device)
     data = evaluation_data(info["config"]["data"], args.manifest_dir)
     settings = product(args.chunk_ms, args.left_chunks, args.lookahead_ms)
     chunks = [ChunkConfig(), *(ChunkConfig.from_ms(*values) for values in settings)]
@@ -94,7 +104,7 @@ def measure_delays(args: argparse.Namespace) -> dict[str, Any]:
     delay, alignment = [], {}
     for split in args.splits:
         batches = EvalData(data, tokenizer, split, output_lengths, max_duration=args.max_duration)
-        collected, counts = collect(model, tokenizer, search, chunks, data.fbank_options(), batches)
+        collected, counts = collect(aligner, tokenizer, search, chunks, data.fbank_options(), batches)
         alignment[split] = counts | {"skipped": len(batches.skipped_items)}
         for chunk, one in collected.items():
             key = {"split": split, "chunk_ms": chunk.chunk_ms, "left_chunks": chunk.left_chunks}

@@ -47,10 +47,11 @@ class Collected:
     utterances: list[ScoredUtterance] = field(default_factory=list)
 
     def figures(self) -> dict[str, Any]:
-        """Error rate, numbers of words and delay statistics, for the JSON file."""
+        """Error rate with its 95 % interval, numbers of words and delay statistics, for the JSON file."""
         stats = ErrorStats.from_utterances(self.utterances)
         delays = [{"what": what, "clock": clock} | describe(values) for (what, clock), values in self.delays.items()]
-        return {"wer": stats.rate, "words": stats.units, "correct": stats.correct, "delays": delays}
+        counts = {"wer": stats.rate, "interval": stats.interval(), "words": stats.units, "correct": stats.correct}
+        return counts | {"delays": delays}
 
 
 def describe(values: list[float]) -> dict[str, Any]:
@@ -127,7 +128,7 @@ def delays_of(emission: Emission, chunk: ChunkConfig, lookahead_ms: float) -> di
 
 @torch.inference_mode()
 def collect(
-    model: Transducer,
+    aligner: Transducer,
     tokenizer: Tokenizer,
     search: GreedySearch,
     chunks: list[ChunkConfig],
@@ -138,16 +139,24 @@ def collect(
 
     Whole utterances under chunk masks give the same tokens as streaming, and decode faster.
 
+    Args:
+        aligner: model whose CTC head aligns the transcripts.
+        tokenizer: tokenizer of both models.
+        search: search with the model that is measured.
+        chunks: chunk configurations to decode with.
+        fbank: options of the features.
+        batches: batches of the split.
+
     Returns:
         The delays, and the numbers of utterances with and without an alignment.
     """
     collected = {chunk: Collected() for chunk in chunks}
     counts: Counter[str] = Counter(aligned=0, not_aligned=0)
     for batch in batches:
-        encoder_out, lengths = model.encoder(
-            batch.features.to(model.device), batch.feature_lengths.to(model.device), ChunkConfig()
+        encoder_out, lengths = aligner.encoder(
+            batch.features.to(aligner.device), batch.feature_lengths.to(aligner.device), ChunkConfig()
         )
-        log_probs = model.ctc_log_probs(encoder_out)  # (N, T, V)
+        log_probs = aligner.ctc_log_probs(encoder_out)  # (N, T, V)
         spans = [align(p[:n], t) for p, n, t in zip(log_probs, lengths.tolist(), batch.tokens, strict=True)]
         counts.update("not_aligned" if one is None else "aligned" for one in spans)
         for chunk, into in collected.items():
