@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from summarymix.decoding.backend import Backend
     from summarymix.decoding.recognizer import Recognizer
 
 
@@ -13,6 +14,7 @@ def load(
     avg: int | None = None,
     device: str | None = None,
     int8: bool = False,
+    backend: "Backend | None" = None,
 ) -> "Recognizer":
     """Load a trained or exported model for recognition.
 
@@ -26,6 +28,9 @@ def load(
         avg: number of epochs to average.
         device: cpu, cuda, cuda:1, …; None for a GPU if available.
         int8: of an exported model, use the files with int8 weights.
+        backend: ``onnx`` computes streams of a trained model by ONNX Runtime, in half the CPU time for few streams. The
+            model is exported at the first use of a chunk size, some seconds of work, and kept in ``onnx-cache`` in
+            its folder; a line on stderr says so. ``auto``: where that is possible; else, and by default, PyTorch.
 
     Raises:
         FileNotFoundError, ValueError: the model is missing or damaged.
@@ -33,4 +38,4 @@ def load(
     # Imported late: at the top it would load the whole library with any of its modules.
     from summarymix.decoding.recognizer import Recognizer
 
-    return Recognizer.load(model, epoch, avg, device, int8)
+    return Recognizer.load(model, epoch, avg, device, int8, backend)

@@ -29,6 +29,7 @@ from summarymix.chunking import CHUNK_MS, FRAME_MS, ChunkConfig, DynamicChunkCon
 from summarymix.data.audio import AudioReader, Resampler, to_mono
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.tokens import Tokenizer
+from summarymix.decoding.backend import Backend, StreamBackend
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.search import Search
@@ -36,6 +37,7 @@ from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.windows import WindowedRecognizer
 from summarymix.decoding.words import SPACE, Transcript, make_transcript, word_starts
 from summarymix.encoder.subsampling import FEATURES_PER_FRAME
+from summarymix.export.onnx_step import OnnxCache
 from summarymix.export.onnx_transducer import OnnxTransducer, encoder_stems
 from summarymix.model import Transducer, TransducerParts
 from summarymix.runs import load_run_or_checkpoint
@@ -96,6 +98,7 @@ class Recognizer:
         left_chunks: default left context of streams, -1 for unlimited.
         search: search with the model; by default greedy search with one symbol per frame.
         rnnt_type: lattice that the model was trained with.
+        backend: what computes streams; None: the model itself.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class Recognizer:
         left_chunks: int = -1,
         search: Search | None = None,
         rnnt_type: str = "regular",
+        backend: StreamBackend | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
@@ -113,6 +117,7 @@ class Recognizer:
         self.left_chunks = left_chunks
         self.search: Search = search or GreedySearch(model, unk_id=tokenizer.unk_id)
         self.rnnt_type = rnnt_type
+        self.backend = backend
 
     @classmethod
     def load(
@@ -122,16 +127,24 @@ class Recognizer:
         avg: int | None = None,
         device: str | None = None,
         int8: bool = False,
+        backend: Backend | None = None,
     ) -> "Recognizer":
         """See :func:`summarymix.load`."""
-        if encoder_stems(Path(path)):
+        path = Path(path)
+        if encoder_stems(path):
             if epoch is not None or avg is not None or device not in (None, "cpu"):
                 raise ValueError(f"{path} is an exported model: epoch and avg are fixed in it, and it runs on the CPU")
-            return cls.from_exported(OnnxTransducer(Path(path), "int8" if int8 else "fp32"), Path(path))
+            if backend == "torch":
+                raise ValueError(f"{path} is an exported model, which only ONNX Runtime computes: give the trained one")
+            return cls.from_exported(OnnxTransducer(path, "int8" if int8 else "fp32"), path)
         if int8:
             raise ValueError(f"{path} is not an exported model, and others have no int8 weights")
         model, tokenizer, info = load_run_or_checkpoint(path, epoch, avg)
-        return cls.from_run(model, tokenizer, info["config"], device)
+        recognizer = cls.from_run(model, tokenizer, info["config"], device)
+        if backend in ("auto", "onnx"):
+            cache = OnnxCache(path if path.is_dir() else path.parent, model, tokenizer, info)
+            recognizer.backend = StreamBackend(backend, cache)
+        return recognizer
 
     @classmethod
     def from_run(
@@ -265,7 +278,8 @@ class Recognizer:
         """
         chunk = self._chunk(chunk_ms, self.left_chunks if left_chunks is None else left_chunks, lookahead_ms)
         self.model.encoder.check_chunk(chunk)
-        return LiveStreams(StreamingRecognizer(self.search, chunk, num_streams, self.extractor), self.tokenizer)
+        search = self.search if self.backend is None else self.backend.prepare(self.search, chunk)
+        return LiveStreams(StreamingRecognizer(search, chunk, num_streams, self.extractor), self.tokenizer)
 
     def _chunk(self, chunk_ms: int | None, left_chunks: int, lookahead_ms: int | None) -> ChunkConfig:
         """Setting of a stream; None: of an exported model the default one of those with the other values."""

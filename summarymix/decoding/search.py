@@ -9,8 +9,9 @@ drift apart.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -206,6 +207,12 @@ class TransducerSearch(Search):
     """A search with predictor and joiner. Its state is the predictor's state and ``predictor_proj``, the predictor's
     last output projected for the joiner.
     """
+
+    def with_model(self, model: TransducerParts) -> Self:
+        """Return this search with another form of its model, such as an export of it."""
+        other = copy(self)
+        other.model = model
+        return other
 
     @torch.inference_mode()
     def init_state(self, batch_size: int, device: torch.device | str = "cpu") -> State:

@@ -14,6 +14,7 @@ import numpy as np
 import summarymix
 from summarymix.cli import add_epoch_options, clear_ends, clear_errors, dashed
 from summarymix.data.names import is_encodable, printable
+from summarymix.decoding.backend import add_backend_option
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Endpointing, Recognizer
 from summarymix.decoding.subtitles import make_cues, srt, vtt
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None, program: str = "./transcribe.py") ->
     except ValueError as error:
         parser.error(str(error))
     with clear_errors(args.program):
-        recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device, args.int8)
+        recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device, args.int8, args.backend)
         recognizer.set_search(search)
         if args.stdin:
             _transcribe_live(recognizer, args)
@@ -72,6 +73,7 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
     option("files", nargs="*", help="audio files")
     add_epoch_options(parser)
     option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
+    add_backend_option(parser)
     option("--int8", action="store_true", help="exported model: use the files with int8 weights")
     option("--mode", choices=["streaming", "offline"], default="streaming", help="decoding mode (streaming)")
     option("--chunk-ms", type=int, help="streaming: chunk size, a multiple of 40 ms (640, or that of the export)")

@@ -68,10 +68,15 @@ class StreamingEncoder(nn.Module):
         """Size of a stream's states."""
         return 4 * (self.summary_size + self.convolution_size)
 
-    def forward(self, x: Tensor, summary: Tensor, convolution: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (N, 4·(C + R) + 3, F) and the states (1, N, a), (1, N, b) to (N, C, J) and the next states."""
+    def forward(
+        self, x: Tensor, summary: Tensor, convolution: Tensor, lengths: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """x (N, 4·(C + R) + 3, F) and the states (1, N, a), (1, N, b) to (N, C, J) and the next states.
+
+        Exported graphs have no ``lengths`` (N,), the valid frames of partial chunks.
+        """
         state = unpack_state(torch.cat([summary[0], convolution[0]], dim=1), self.state)
-        frames, following = self.encoder.step(x, state, lookahead=self.chunk.lookahead)  # (N, C, D)
+        frames, following = self.encoder.step(x, state, lengths, self.chunk.lookahead)  # (N, C, D)
         packed = pack_state({name: following[name] for name in self.state})[None]  # (1, N, a + b)
         return self.projection(frames), packed[..., : self.summary_size], packed[..., self.summary_size :]
 

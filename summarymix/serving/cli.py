@@ -11,6 +11,7 @@ from pathlib import Path
 import summarymix
 from summarymix.chunking import FRAME_MS, ChunkConfig, default_chunk
 from summarymix.cli import add_epoch_options, clear_errors, dashed
+from summarymix.decoding.backend import add_backend_option
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Endpointing, Recognizer
 from summarymix.export.onnx_transducer import OnnxTransducer
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None, program: str = "summarymix serve") -
         from summarymix.serving.server import Limits, Server  # needs aiohttp
 
         limits = Limits(args.max_clients, args.max_minutes, args.idle_seconds)
-        recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device, args.int8)
+        recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device, args.int8, args.backend)
         recognizer.set_search(search)
         settings = offered_settings(recognizer, args.chunk_ms, args.lookahead_ms, rules)
         batcher = Batcher(recognizer, limits.max_clients, rules)
@@ -112,6 +113,7 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
     option("--idle-seconds", type=float, default=30.0, help="seconds after which a silent connection ends (30)")
     add_epoch_options(parser)
     option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
+    add_backend_option(parser)
     option("--int8", action="store_true", help="exported model: use the files with int8 weights")
     option(
         "--chunk-ms",

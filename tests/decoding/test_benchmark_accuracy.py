@@ -82,11 +82,13 @@ def test_map_of_chunks_and_left_contexts() -> None:
 def test_streaming_takes_the_epoch_that_decode_would_take(exp_dir: Path) -> None:
     parser = argparse.ArgumentParser()
     streaming.add_options(parser)
-    args = parser.parse_args(["--exp-dir", str(exp_dir), "--device", "cpu"])
+    args = parser.parse_args(["--exp-dir", str(exp_dir), "--device", "cpu", "--backend", "torch", "onnx"])
     selected = exp_dir / "selected.json"
     for epoch, avg in ((2, 1), (1, 0)):  # without a selection, and with one
-        [(name, model)] = streams.load_models(args).items()
+        [(name, model), (other, exported)] = streams.load_models(args).items()
         assert name == f"{exp_dir}, epoch {epoch}, avg {avg}"
+        assert other == f"{name}, ONNX Runtime"
+        assert (model.cache is None, exported.cache is None) == (True, False)
         weights = load_model(exp_dir, epoch, avg)[0].state_dict()
         assert all(torch.equal(tensor, weights[key]) for key, tensor in model.model.state_dict().items())
         selected.write_text(json.dumps({"epoch": 1, "avg": 0, "splits": ["dev"]}))

@@ -1,7 +1,8 @@
 """Streaming: chunk time against the age of the stream, state size, and number of streams that a machine holds.
 
     cd egs/librispeech/ASR
-    python ../../../tools/benchmark.py streaming --exp-dir exp --chunk-ms 320 640 --json benchmark/streaming.json
+    python ../../../tools/benchmark.py streaming --exp-dir exp --backend torch onnx --chunk-ms 320 640 \\
+        --json benchmark/streaming.json
     python ../../../tools/benchmark.py streaming --config conf/conformer.yaml --left-chunks -1 16 \\
         --config conf/conformer.yaml conf/attention.yaml
 
@@ -71,6 +72,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--exp-dir", type=Path, action="append", default=[], help="folder of a training run or of export.py; repeatable"
     )
     add_epoch_options(parser)
+    option(
+        "--backend",
+        nargs="+",
+        choices=["torch", "onnx"],
+        default=["torch"],
+        help="trained models: PyTorch, ONNX Runtime on the CPU, or both (torch)",
+    )
     option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes in ms (640)")
     option("--left-chunks", type=int, nargs="+", default=[-1], help="left contexts in chunks, -1: unlimited (-1)")
     option("--lookahead-ms", type=int, nargs="+", default=[0], help="look-aheads in ms (0)")

@@ -15,6 +15,7 @@ from summarymix.data.check_features import generated_audio
 from summarymix.data.features import FbankExtractor, FbankOptions, latency_ms
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.streaming import StreamingRecognizer
+from summarymix.export.onnx_step import OnnxCache
 from summarymix.export.onnx_transducer import encoder_stems
 from summarymix.model import Transducer, TransducerParts
 from summarymix.runs import load_run_or_checkpoint
@@ -22,11 +23,12 @@ from summarymix.state import State, kind_of, state_bytes
 
 
 class Model(NamedTuple):
-    """A model with its <unk> token and its features."""
+    """A model with its <unk> token and its features; a trained model computed by PyTorch or by ONNX Runtime."""
 
     model: TransducerParts
     unk_id: int | None
     fbank: FbankOptions
+    cache: OnnxCache | None = None  # its exports, if ONNX Runtime computes it
 
 
 def load_models(args: argparse.Namespace) -> dict[str, Model]:
@@ -45,7 +47,12 @@ def load_models(args: argparse.Namespace) -> dict[str, Model]:
         data = info["config"]["data"]
         fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"], data["feature_backend"])
         name = f"{exp_dir}, epoch {info['epoch']}, avg {info['avg']}"
-        models[name] = Model(model.to(args.device), tokenizer.unk_id, fbank)
+        for backend in args.backend:
+            if backend == "torch":
+                models[name] = Model(model.to(args.device), tokenizer.unk_id, fbank)
+            else:
+                cache = OnnxCache(exp_dir if exp_dir.is_dir() else exp_dir.parent, model, tokenizer, info)
+                models[f"{name}, ONNX Runtime"] = Model(model, tokenizer.unk_id, fbank, cache)
     for name, config in read_configs(args.config or []).items():
         torch.manual_seed(0)
         model = Transducer(config.model).eval().to(args.device)
@@ -63,6 +70,8 @@ def make_recognizer(model: Model, chunk: ChunkConfig, num_streams: int) -> Strea
     """
     model.model.encoder.check_chunk(chunk)
     search = GreedySearch(model.model, unk_id=model.unk_id)
+    if model.cache is not None:
+        search = search.with_model(model.cache.get(chunk).model)
     return StreamingRecognizer(search, chunk, num_streams, FbankExtractor(model.fbank))
 
 

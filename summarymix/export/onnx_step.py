@@ -1,0 +1,146 @@
+"""The streaming step of a trained model in ONNX Runtime: exported once, and kept in the folder of the run."""
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from summarymix.chunking import ChunkConfig
+from summarymix.configs import plain
+from summarymix.data.features import FbankOptions
+from summarymix.data.tokens import Tokenizer
+from summarymix.export.bundle import Export
+from summarymix.export.graphs import StreamingEncoder
+from summarymix.export.onnx import import_onnx
+from summarymix.export.onnx_transducer import OnnxTransducer
+from summarymix.model import Transducer
+from summarymix.state import State, select_slots
+
+CACHE = "onnx-cache"
+"""Folder of the exports, in the folder of the run. It may be deleted at any time."""
+SOURCES = ("*.py", "blocks/*.py", "encoder/*.py", "export/*.py")
+"""Files of this library that determine the graphs."""
+
+
+class OnnxStep:
+    """A trained model for streams of one setting, with ONNX Runtime in the place of PyTorch.
+
+    Unlike exported files alone it recognises an input that ends within a chunk as the model does: PyTorch computes this
+    last chunk, which the graph cannot mask.
+
+    Args:
+        model: the trained model, on the CPU.
+        files: its export for ``chunk``.
+        chunk: chunk size, left context and look-ahead.
+    """
+
+    def __init__(self, model: Transducer, files: OnnxTransducer, chunk: ChunkConfig) -> None:
+        self.encoder = _Encoder(model, files, chunk)
+        self.predictor, self.joiner = files.predictor, files.joiner
+        self.feature_dim, self.device, self.dtype = files.feature_dim, files.device, files.dtype
+
+
+class _Encoder:
+    """Encoder with the joiner's encoder projection; see :class:`OnnxStep`. Its state is that of the export."""
+
+    takes_whole_chunks = False
+
+    def __init__(self, model: Transducer, files: OnnxTransducer, chunk: ChunkConfig) -> None:
+        self._files = files.encoder
+        self._module = StreamingEncoder(model, chunk).eval()
+        self.check_chunk, self.init_state = files.encoder.check_chunk, files.encoder.init_state
+
+    def step(
+        self, features: Tensor, state: State, lengths: Tensor | None = None, lookahead: int = 0
+    ) -> tuple[Tensor, State]:
+        """See :meth:`summarymix.encoder.base.Encoder.step`."""
+        if lengths is None:
+            return self._files.step(features, state, None, lookahead)
+        partial = lengths < self._module.chunk.chunk_size + lookahead  # (N,)
+        rows = [torch.nonzero(chosen).flatten() for chosen in (partial, ~partial)]
+        parts = [self._masked(features[rows[0]], select_slots(state, rows[0]), lengths[rows[0]])]
+        if len(rows[1]):
+            parts.append(self._files.step(features[rows[1]], select_slots(state, rows[1]), None, lookahead))
+        order = torch.cat(rows).argsort()
+        frames = torch.cat([out for out, _ in parts])[order]  # (N, C, J)
+        return frames, {name: torch.cat([following[name] for _, following in parts])[order] for name in state}
+
+    def _masked(self, features: Tensor, state: State, lengths: Tensor) -> tuple[Tensor, State]:
+        """Compute partial chunks with PyTorch."""
+        out, summary, convolution = self._module(features, state["sum"][None], state["cache"][None], lengths)
+        return out, {"sum": summary[0], "cache": convolution[0]}
+
+
+class Found(NamedTuple):
+    """A model for streams, its folder, and true if this call exported it."""
+
+    model: OnnxStep
+    folder: Path
+    is_new: bool
+
+
+class OnnxCache:
+    """Exports of a trained model, one for each setting of streams, made at the first use of a setting.
+
+    Their names tell what they were made from: weights, tokens, setting, and the code of the exporter. So a model that
+    has been trained further gets new ones. Several processes may share the folder.
+
+    Args:
+        folder: folder of the run; the exports lie in ``onnx-cache`` in it.
+        model: in evaluation mode, on the CPU.
+        tokenizer: the model's tokenizer.
+        info: see :func:`summarymix.runs.load_model`.
+    """
+
+    def __init__(self, folder: Path, model: Transducer, tokenizer: Tokenizer, info: dict[str, Any]) -> None:
+        self.folder = folder / CACHE
+        self._model, self._tokenizer, self._info = model, tokenizer, info
+        self._loaded: dict[ChunkConfig, OnnxStep] = {}
+
+    def get(self, chunk: ChunkConfig) -> Found:
+        """Return the model for streams of this setting.
+
+        Raises:
+            ImportError, ValueError, OSError, RuntimeError: it cannot be exported, see :meth:`Export.write`.
+        """
+        import_onnx()
+        folder = self.folder / self._name(chunk)
+        is_new = not folder.is_dir()
+        if is_new:
+            try:
+                self._export(chunk).write(folder)
+            except OSError:
+                if not folder.is_dir():  # no other process was faster
+                    raise
+        if chunk not in self._loaded:
+            self._loaded[chunk] = OnnxStep(self._model, OnnxTransducer(folder), chunk)
+        return Found(self._loaded[chunk], folder, is_new)
+
+    def _export(self, chunk: ChunkConfig) -> Export:
+        info, data = self._info, self._info["config"]["data"]
+        fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"])
+        run = info["recipe"], info["epoch"], info["avg"]
+        rnnt_type = info["config"]["loss"]["rnnt_type"]
+        return Export(self._model, self._tokenizer, fbank, *run, "onnx-streaming", [chunk], (), rnnt_type)
+
+    def _name(self, chunk: ChunkConfig) -> str:
+        left = "all" if chunk.left_chunks < 0 else str(chunk.left_chunks)
+        run = f"epoch-{self._info['epoch']}-avg-{self._info['avg']}"
+        return f"{run}-chunk-{chunk.chunk_ms}-lookahead-{chunk.lookahead_ms}-left-{left}-{self._digest}"
+
+    @cached_property
+    def _digest(self) -> str:
+        """Digest of the model, its tokens, and the code that exports it."""
+        digest = hashlib.blake2b(digest_size=6)
+        package = Path(__file__).parents[1]
+        for path in sorted(path for pattern in SOURCES for path in package.glob(pattern)):
+            digest.update(path.read_bytes())
+        export = self._export(ChunkConfig(1))
+        about = torch.__version__, plain(self._model.config), self._tokenizer.state(), export.fbank, export.rnnt_type
+        digest.update(repr(about).encode())
+        for name, tensor in self._model.state_dict().items():
+            digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+        return digest.hexdigest()
