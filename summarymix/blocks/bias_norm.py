@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from summarymix.blocks.fusion import fused, rows
 from summarymix.blocks.regularizers import limit_value
 
 LOG_SCALE_LIMIT = 1.5
@@ -51,21 +52,35 @@ def _factors(x: Tensor, bias: Tensor, log_scale: Tensor) -> Tensor:
     return ((x - bias).square().mean(-1, keepdim=True) + FLOOR).rsqrt() * log_scale.exp()
 
 
+def _normalize(x: Tensor, bias: Tensor, log_scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute y (M, D) and the scale factors (M, 1) of the frames x (M, D)."""
+    factors = _factors(x, bias, log_scale)
+    return (x * factors).to(x.dtype), factors
+
+
+def _gradients(
+    x: Tensor, bias: Tensor, log_scale: Tensor, factors: Tensor, grad: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the gradients for x (M, D), bias and log_scale from the gradient for y (M, D)."""
+    # Per frame, ρ² = mean (x - b)² + floor, s = exp(γ)/ρ, a = s·(g·x) and k = a / (ρ²·D). The gradients are
+    # s·g - k·(x - b) for x and, summed over frames, k·(x - b) for b and a for γ.
+    scaled = grad * factors  # (M, D), float32 or wider
+    a = (scaled * x).sum(-1, keepdim=True)  # (M, 1)
+    k = a * (factors / log_scale.exp()).square() / x.size(-1)
+    by_bias = (x - bias) * k  # (M, D)
+    return (scaled - by_bias).to(x.dtype), by_bias.sum(0), a.sum()
+
+
 class _BiasNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor, log_scale: Tensor) -> Tensor:
-        factors = _factors(x, bias, log_scale)  # (…, 1)
+        y, factors = fused(_normalize)(rows(x), bias, log_scale)
         ctx.save_for_backward(x, bias, log_scale, factors)
-        return (x * factors).to(x.dtype)
+        return y.view(x.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # Per frame, ρ² = mean (x - b)² + floor, s = exp(γ)/ρ, a = s·(g·x) and k = a / (ρ²·D). The gradients are
-        # s·g - k·(x - b) for x and, summed over frames, k·(x - b) for b and a for γ.
         x, bias, log_scale, factors = ctx.saved_tensors
-        scaled = grad * factors  # (…, D), float32 or wider
-        a = (scaled * x).sum(-1, keepdim=True)  # (…, 1)
-        k = a * (factors / log_scale.exp()).square() / x.size(-1)
-        by_bias = (x - bias) * k  # (…, D)
-        return (scaled - by_bias).to(x.dtype), by_bias.flatten(0, -2).sum(0), a.sum()
+        by_x, by_bias, by_log_scale = fused(_gradients)(rows(x), bias, log_scale, factors, rows(grad))
+        return by_x.view(x.shape), by_bias, by_log_scale

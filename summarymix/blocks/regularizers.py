@@ -27,7 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from summarymix.blocks.fusion import fused, rows
 from summarymix.blocks.scheduled import Schedulable, Scheduled
+from summarymix.chunking import to_device
 
 TINY = 1e-20  # floor of divisors
 
@@ -129,28 +131,42 @@ class Balancer(nn.Module):
         ratios = _ratio(float(self.min_positive)), _ratio(float(self.max_positive))
         to_rms = math.sqrt(math.pi / 2)
         sizes = to_rms * float(self.min_abs), to_rms * float(self.max_abs)
-        grad_scale = float(self.grad_scale)
+        limits = to_device(torch.tensor([*ratios, *sizes, float(self.grad_scale)], dtype=torch.float64), x.device)
+        frames = None if valid is None else valid.flatten()
 
         def change(x: Tensor, grad: Tensor) -> Tensor:
-            mean, centred, count = _centred(x, valid)  # (D,), like x
-            variance = centred.square().flatten(0, -2).sum(0) / count  # (D,)
-            square = variance + mean.square()
-            rms = square.clamp(min=TINY).sqrt()
-            # The floor keeps the rounding noise of a constant channel from being amplified.
-            sigma = variance.clamp(min=TINY).maximum(1e-6 * square).sqrt()
-            ratio = mean / sigma
-            # 1 where a value is above its range, -1 where it is below.
-            ratio_sign = (ratio - ratio.clamp(*ratios)).sign()
-            size_sign = (rms - rms.clamp(*sizes)).sign()
-            # The derivative with respect to x, times σ·frames, is level + slope·(x - μ)/σ.
-            relative = size_sign * sigma / rms.square()
-            level = ratio_sign + relative * mean
-            slope = relative * sigma - ratio_sign * ratio
-            size = (level.square() + slope.square() * (variance / sigma.square())).clamp(min=TINY).sqrt()
-            direction = torch.addcmul(level / size, centred, slope / (size * sigma))
-            return torch.addcmul(grad, _zero_others(grad.abs(), valid), direction, value=grad_scale)
+            return fused(_balance)(rows(x), rows(grad), frames, limits).view(x.shape)
 
         return _ChangeGradient.apply(x, change)
+
+
+def _balance(x: Tensor, grad: Tensor, valid: Tensor | None, limits: Tensor) -> Tensor:
+    """Add the term of a :class:`Balancer` to the gradient.
+
+    Args:
+        x: input of the balancer, (M, D).
+        grad: gradient of its output, (M, D).
+        valid: mask of the frames, (M,), or None.
+        limits: lowest and highest μ/σ, lowest and highest r, size of the term: (5,).
+    """
+    min_ratio, max_ratio, min_rms, max_rms, grad_scale = limits.to(x.dtype).unbind()
+    mean, centred, count = _centred(x, valid)  # (D,), like x
+    variance = centred.square().flatten(0, -2).sum(0) / count  # (D,)
+    square = variance + mean.square()
+    rms = square.clamp(min=TINY).sqrt()
+    # The floor keeps the rounding noise of a constant channel from being amplified.
+    sigma = variance.clamp(min=TINY).maximum(1e-6 * square).sqrt()
+    ratio = mean / sigma
+    # 1 where a value is above its range, -1 where it is below.
+    ratio_sign = (ratio - ratio.clamp(min_ratio, max_ratio)).sign()
+    size_sign = (rms - rms.clamp(min_rms, max_rms)).sign()
+    # The derivative with respect to x, times σ·frames, is level + slope·(x - μ)/σ.
+    relative = size_sign * sigma / rms.square()
+    level = ratio_sign + relative * mean
+    slope = relative * sigma - ratio_sign * ratio
+    size = (level.square() + slope.square() * (variance / sigma.square())).clamp(min=TINY).sqrt()
+    direction = torch.addcmul(grad_scale * level / size, centred, grad_scale * slope / (size * sigma))
+    return torch.addcmul(grad, _zero_others(grad.abs(), valid), direction)
 
 
 def _ratio(share: float) -> float:

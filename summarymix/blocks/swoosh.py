@@ -13,6 +13,7 @@ operations would keep x - 4 in float32 and take 13 ms for both passes over 2 mil
 against 9 ms here; in bfloat16 both take 14 ms.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,18 +22,19 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from summarymix import optional_k2
+from summarymix.blocks.fusion import fused, rows
 
 SLOPE = 0.08  # descent on the far left
 
 
 def swoosh_l(x: Tensor) -> Tensor:
     """Apply SwooshL to each element, in the dtype of ``x``."""
-    return optional_k2.load()[0].swoosh_l(x).to(x.dtype) if _suits_k2(x) else _swoosh(x, 4.0, 0.035)
+    return optional_k2.load()[0].swoosh_l(x).to(x.dtype) if _suits_k2(x) else _swoosh(x, _left, _left_gradient)
 
 
 def swoosh_r(x: Tensor) -> Tensor:
     """Apply SwooshR to each element, in the dtype of ``x``."""
-    return optional_k2.load()[0].swoosh_r(x).to(x.dtype) if _suits_k2(x) else _swoosh(x, 1.0, 0.313261687)
+    return optional_k2.load()[0].swoosh_r(x).to(x.dtype) if _suits_k2(x) else _swoosh(x, _right, _right_gradient)
 
 
 def _suits_k2(x: Tensor) -> bool:
@@ -46,10 +48,26 @@ def _suits_k2(x: Tensor) -> bool:
     return x.is_cuda and x.requires_grad and x.dtype != torch.float64 and optional_k2.supports(x.device)
 
 
-def _swoosh(x: Tensor, bend: float, offset: float) -> Tensor:
+def _left(x: Tensor) -> Tensor:
+    return _formula(x, 4.0, 0.035)
+
+
+def _left_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    return _gradient(x, grad, 4.0)
+
+
+def _right(x: Tensor) -> Tensor:
+    return _formula(x, 1.0, 0.313261687)
+
+
+def _right_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    return _gradient(x, grad, 1.0)
+
+
+def _swoosh(x: Tensor, formula: Callable[[Tensor], Tensor], gradient: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     # Tracing does not support custom autograd functions.
     is_learning = x.requires_grad and not torch.jit.is_tracing()
-    return _Swoosh.apply(x, bend, offset) if is_learning else _formula(x, bend, offset)
+    return _Swoosh.apply(x, formula, gradient) if is_learning else formula(x)
 
 
 def _formula(x: Tensor, bend: float, offset: float) -> Tensor:
@@ -60,19 +78,29 @@ def _formula(x: Tensor, bend: float, offset: float) -> Tensor:
     return y.to(x.dtype)
 
 
+def _gradient(x: Tensor, grad: Tensor, bend: float) -> Tensor:
+    return (torch.sigmoid(_wide(x) - bend).sub_(SLOPE) * grad).to(x.dtype)
+
+
 def _wide(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def _rows(x: Tensor) -> Tensor:
+    return x if x.dim() == 4 else rows(x)  # images, in channels-last layout, stay as they are
+
+
 class _Swoosh(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, bend: float, offset: float) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, formula: Callable[[Tensor], Tensor], gradient: Callable[[Tensor, Tensor], Tensor]
+    ) -> Tensor:
         ctx.save_for_backward(x)
-        ctx.bend = bend
-        return _formula(x, bend, offset)
+        ctx.gradient = gradient
+        return fused(formula)(_rows(x)).view(x.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (x,) = ctx.saved_tensors
-        return (torch.sigmoid(_wide(x) - ctx.bend).sub_(SLOPE) * grad).to(x.dtype), None, None
+        return fused(ctx.gradient)(_rows(x), _rows(grad)).view(x.shape), None, None

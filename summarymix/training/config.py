@@ -33,6 +33,9 @@ class TrainConfig:
     precision: Precision = "fp32"
     """Precision of the model; the loss is always computed in float32. tf32 is float32 whose products have ten bits of
     mantissa; tf32 and fp16 need a GPU."""
+    compile: bool = False
+    """Fuse the many small operations of the zip-style encoder's activations, norms and regularisers into a few kernels,
+    with torch.compile: for GPUs, which otherwise wait for launches. Needs Triton, or a C++ compiler on a CPU."""
     accumulate: int = 1
     """Batches whose gradients are summed before a step, on each process."""
     scan_memory: bool | None = None
@@ -81,6 +84,10 @@ class TrainConfig:
         if self.optim.name == "auto":
             is_zipformer = self.model.encoder == "zipformer"
             self.optim = replace(self.optim, name="scaled_adam" if is_zipformer else "muon")
+        if self.compile and self.model.encoder != "zipformer":
+            raise ValueError(
+                "--compile fuses operations of the zip-style encoder, and a Conformer has none of them: leave it out"
+            )
         if self.reinit_vocab and self.init_from is None:
             raise ValueError("--reinit_vocab only applies to fine-tuning: give --init_from as well")
         if not self.validation or not self.data.dev_splits():

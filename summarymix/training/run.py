@@ -18,6 +18,7 @@ import yaml
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from summarymix.blocks.fusion import check_fusion, set_fusion
 from summarymix.blocks.scheduled import find_scheduled, set_progress
 from summarymix.chunking import ChunkConfig, to_device
 from summarymix.configs import config_differences, plain
@@ -141,6 +142,9 @@ class Run:
         # Check the configuration before anything is written.
         autocast(world.device, config.precision)
         set_tf32(config.precision)
+        set_fusion(config.compile)
+        if config.compile:
+            check_fusion(world.device)
         surroundings = environment(config, world)
         config.chunk.check(model.encoder.chunk_multiple)
         for setting in config.validation:
