@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -208,7 +208,7 @@ class TransducerSearch(Search):
     last output projected for the joiner.
     """
 
-    def with_model(self, model: TransducerParts) -> Self:
+    def with_model(self, model: TransducerParts) -> "TransducerSearch":
         """Return this search with another form of its model, such as an export of it."""
         other = copy(self)
         other.model = model

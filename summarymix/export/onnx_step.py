@@ -12,10 +12,11 @@ from summarymix.chunking import ChunkConfig
 from summarymix.configs import plain
 from summarymix.data.features import FbankOptions
 from summarymix.data.tokens import Tokenizer
+from summarymix.encoder.subsampling import output_lengths
 from summarymix.export.bundle import Export
 from summarymix.export.graphs import StreamingEncoder
 from summarymix.export.onnx import import_onnx
-from summarymix.export.onnx_transducer import OnnxTransducer
+from summarymix.export.onnx_transducer import OnnxStreamingEncoder, OnnxTransducer
 from summarymix.model import Transducer
 from summarymix.state import State, select_slots
 
@@ -49,9 +50,10 @@ class _Encoder:
     takes_whole_chunks = False
 
     def __init__(self, model: Transducer, files: OnnxTransducer, chunk: ChunkConfig) -> None:
+        assert isinstance(files.encoder, OnnxStreamingEncoder)
         self._files = files.encoder
         self._module = StreamingEncoder(model, chunk).eval()
-        self.check_chunk, self.init_state = files.encoder.check_chunk, files.encoder.init_state
+        self.check_chunk, self.init_state = self._files.check_chunk, self._files.init_state
 
     def step(
         self, features: Tensor, state: State, lengths: Tensor | None = None, lookahead: int = 0
@@ -59,7 +61,7 @@ class _Encoder:
         """See :meth:`summarymix.encoder.base.Encoder.step`."""
         if lengths is None:
             return self._files.step(features, state, None, lookahead)
-        partial = lengths < self._module.chunk.chunk_size + lookahead  # (N,)
+        partial = lengths < output_lengths(features.size(1))  # (N,)
         rows = [torch.nonzero(chosen).flatten() for chosen in (partial, ~partial)]
         parts = [self._masked(features[rows[0]], select_slots(state, rows[0]), lengths[rows[0]])]
         if len(rows[1]):
