@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +19,6 @@ from torch import Tensor
 from summarymix.lm.scorers import Scorers, TokenScorer
 from summarymix.model import BLANK, TransducerParts
 from summarymix.state import State, flatten
-
-SearchT = TypeVar("SearchT", bound="TransducerSearch")
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -210,7 +208,7 @@ class TransducerSearch(Search):
     last output projected for the joiner.
     """
 
-    def with_model(self: SearchT, model: TransducerParts) -> SearchT:
+    def with_model(self, model: TransducerParts) -> "TransducerSearch":
         """Return this search with another form of its model, such as an export of it."""
         other = copy(self)
         other.model = model

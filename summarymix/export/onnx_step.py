@@ -12,6 +12,7 @@ from summarymix.chunking import ChunkConfig
 from summarymix.configs import plain
 from summarymix.data.features import FbankOptions
 from summarymix.data.tokens import Tokenizer
+from summarymix.encoder.subsampling import output_lengths
 from summarymix.export.bundle import Export
 from summarymix.export.graphs import StreamingEncoder
 from summarymix.export.onnx import import_onnx
@@ -38,8 +39,7 @@ class OnnxStep:
     """
 
     def __init__(self, model: Transducer, files: OnnxTransducer, chunk: ChunkConfig) -> None:
-        assert isinstance(files.encoder, OnnxStreamingEncoder)
-        self.encoder = _Encoder(model, files.encoder, chunk)
+        self.encoder = _Encoder(model, files, chunk)
         self.predictor, self.joiner = files.predictor, files.joiner
         self.feature_dim, self.device, self.dtype = files.feature_dim, files.device, files.dtype
 
@@ -49,23 +49,23 @@ class _Encoder:
 
     takes_whole_chunks = False
 
-    def __init__(self, model: Transducer, exported: OnnxStreamingEncoder, chunk: ChunkConfig) -> None:
-        assert chunk.chunk_size is not None
-        self._exported, self._chunk_size = exported, chunk.chunk_size
+    def __init__(self, model: Transducer, files: OnnxTransducer, chunk: ChunkConfig) -> None:
+        assert isinstance(files.encoder, OnnxStreamingEncoder)
+        self._files = files.encoder
         self._module = StreamingEncoder(model, chunk).eval()
-        self.check_chunk, self.init_state = exported.check_chunk, exported.init_state
+        self.check_chunk, self.init_state = self._files.check_chunk, self._files.init_state
 
     def step(
         self, features: Tensor, state: State, lengths: Tensor | None = None, lookahead: int = 0
     ) -> tuple[Tensor, State]:
         """See :meth:`summarymix.encoder.base.Encoder.step`."""
         if lengths is None:
-            return self._exported.step(features, state, None, lookahead)
-        partial = lengths < self._chunk_size + lookahead  # (N,)
+            return self._files.step(features, state, None, lookahead)
+        partial = lengths < output_lengths(features.size(1))  # (N,)
         rows = [torch.nonzero(chosen).flatten() for chosen in (partial, ~partial)]
         parts = [self._masked(features[rows[0]], select_slots(state, rows[0]), lengths[rows[0]])]
         if len(rows[1]):
-            parts.append(self._exported.step(features[rows[1]], select_slots(state, rows[1]), None, lookahead))
+            parts.append(self._files.step(features[rows[1]], select_slots(state, rows[1]), None, lookahead))
         order = torch.cat(rows).argsort()
         frames = torch.cat([out for out, _ in parts])[order]  # (N, C, J)
         return frames, {name: torch.cat([following[name] for _, following in parts])[order] for name in state}

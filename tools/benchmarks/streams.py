@@ -14,6 +14,7 @@ from summarymix.chunking import ChunkConfig
 from summarymix.data.check_features import generated_audio
 from summarymix.data.features import FbankExtractor, FbankOptions, latency_ms
 from summarymix.decoding.greedy import GreedySearch
+from summarymix.decoding.search import TransducerSearch
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.export.onnx_step import OnnxCache
 from summarymix.export.onnx_transducer import encoder_stems
@@ -69,7 +70,7 @@ def make_recognizer(model: Model, chunk: ChunkConfig, num_streams: int) -> Strea
         ValueError: the model cannot stream with this chunk configuration.
     """
     model.model.encoder.check_chunk(chunk)
-    search = GreedySearch(model.model, unk_id=model.unk_id)
+    search: TransducerSearch = GreedySearch(model.model, unk_id=model.unk_id)
     if model.cache is not None:
         search = search.with_model(model.cache.get(chunk).model)
     return StreamingRecognizer(search, chunk, num_streams, FbankExtractor(model.fbank))
