@@ -37,6 +37,8 @@ class StreamBackend:
     def __init__(self, backend: Literal["auto", "onnx"], cache: OnnxCache) -> None:
         self._backend = backend
         self._cache = cache
+        self.exports = True
+        """False: auto takes only exports that exist, so that no stream waits for one."""
         self._said: set[str] = set()
         self._failed: Exception | None = None
 
@@ -52,6 +54,8 @@ class StreamBackend:
                 raise ValueError(f"the model is on {search.model.device}, ONNX Runtime computes on the CPU")
             if not isinstance(search, TransducerSearch):
                 raise ValueError(f"{type(search).__name__} needs the trained model, not an exported one")
+            if self._backend == "auto" and not self.exports and not self._cache.has(chunk):
+                raise ValueError("chunk sizes and look-aheads that are not exported yet; --backend onnx exports them")
             model, folder, is_new = self._get(chunk)
         except (ImportError, ValueError, OSError, RuntimeError) as error:
             if self._backend == "onnx":

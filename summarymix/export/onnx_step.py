@@ -102,6 +102,10 @@ class OnnxCache:
         self._model, self._tokenizer, self._info = model, tokenizer, info
         self._loaded: dict[ChunkConfig, OnnxStep] = {}
 
+    def has(self, chunk: ChunkConfig) -> bool:
+        """True if the export for streams of this setting exists."""
+        return (self.folder / self._name(chunk)).is_dir()
+
     def get(self, chunk: ChunkConfig) -> Found:
         """Return the model for streams of this setting.
 
@@ -110,12 +114,12 @@ class OnnxCache:
         """
         import_onnx()
         folder = self.folder / self._name(chunk)
-        is_new = not folder.is_dir()
+        is_new = not self.has(chunk)
         if is_new:
             try:
                 self._export(chunk).write(folder)
             except OSError:
-                if not folder.is_dir():  # no other process was faster
+                if not self.has(chunk):  # no other process was faster
                     raise
         if chunk not in self._loaded:
             self._loaded[chunk] = OnnxStep(self._model, OnnxTransducer(folder), chunk)

@@ -94,6 +94,8 @@ def offered_settings(
     for setting in settings:
         streams = recognizer.streams(1, setting.chunk_ms, rules.left_chunks, setting.lookahead_ms)
         streams.open(None, rules.endpointing, rules.reset_after_silence)
+        if recognizer.backend is not None:
+            recognizer.backend.exports = False  # minutes, if every setting were exported before the server listens
     return settings
 
 

@@ -16,6 +16,8 @@ from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Recognizer
 from summarymix.export.bundle import Export
 from summarymix.export.onnx_step import CACHE, OnnxStep
+from summarymix.serving.batching import Rules
+from summarymix.serving.cli import offered_settings
 
 SETTING = {"chunk_ms": 320, "left_chunks": 2, "lookahead_ms": 80}
 SECONDS = (0.02, 0.3, 2.1, 3.0)  # the last chunks of most are partial
@@ -144,6 +146,19 @@ def test_exports_are_named_by_the_model(
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(f"streaming step: ONNX Runtime, exported to {written[0]} (once, ")
     assert second == f"streaming step: ONNX Runtime, exported in {copy / CACHE}"
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_server_exports_its_default_setting_only(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recognizer = load(exp_dir, "auto")
+    settings = offered_settings(recognizer, [320, 160], [80], Rules(left_chunks=2))
+    assert settings == [(320, 80), (160, 80)]
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == f"streaming step: ONNX Runtime, exported in {exp_dir / CACHE}"
+    assert second.startswith("streaming step: PyTorch (chunk sizes and look-aheads that are not exported yet")
+    assert isinstance(recognizer.streams(1, **SETTING).recognizer.search.model, OnnxStep)
+    with pytest.raises(AssertionError, match=r"chunk-160-lookahead-80-left-2.* is exported"):
+        offered_settings(load(exp_dir, "onnx"), [320, 160], [80], Rules(left_chunks=2))
 
 
 def test_exported_models_need_onnx_runtime(exp_dir: Path) -> None:
