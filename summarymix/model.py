@@ -92,6 +92,8 @@ class LossConfig:
         for name in ("delay_penalty", "fastemit"):
             if getattr(self, name) < 0:
                 raise ValueError(f"--loss.{name} {getattr(self, name)} must not be negative")
+        if self.fastemit and self.backend == "k2":
+            raise ValueError("--loss.fastemit needs --loss.backend native or auto: k2 has no FastEmit")
 
 
 class View(NamedTuple):

@@ -149,6 +149,7 @@ def test_options_that_do_not_go_together_end_with_a_message(capsys: pytest.Captu
         (["--compile", "true"], "--compile fuses operations of the zip-style encoder, and a Conformer has none"),
         (["--loss.prune_range", "1"], "--loss.prune_range 1 must be 2 or more in this lattice"),
         (["--loss.fastemit", "-0.1"], "--loss.fastemit -0.1 must not be negative"),
+        (["--loss.fastemit", "0.1", "--loss.backend", "k2"], "--loss.fastemit needs --loss.backend native or auto"),
     ):
         with pytest.raises(SystemExit) as exit_:
             parse_config(TrainConfig, line)

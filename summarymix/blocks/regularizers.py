@@ -19,7 +19,7 @@ Cost for both passes on one core, for (4, 500, 256) float32: 1 ms for a Balancer
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -27,9 +27,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from summarymix.blocks.fusion import fused, rows
+from summarymix.blocks.fusion import fused, numbers, rows
 from summarymix.blocks.scheduled import Schedulable, Scheduled
-from summarymix.chunking import to_device
 
 TINY = 1e-20  # floor of divisors
 
@@ -131,7 +130,7 @@ class Balancer(nn.Module):
         ratios = _ratio(float(self.min_positive)), _ratio(float(self.max_positive))
         to_rms = math.sqrt(math.pi / 2)
         sizes = to_rms * float(self.min_abs), to_rms * float(self.max_abs)
-        limits = to_device(torch.tensor([*ratios, *sizes, float(self.grad_scale)], dtype=torch.float64), x.device)
+        limits = numbers([*ratios, *sizes, float(self.grad_scale)], x.device)
         frames = None if valid is None else valid.flatten()
 
         def change(x: Tensor, grad: Tensor) -> Tensor:
@@ -140,16 +139,16 @@ class Balancer(nn.Module):
         return _ChangeGradient.apply(x, change)
 
 
-def _balance(x: Tensor, grad: Tensor, valid: Tensor | None, limits: Tensor) -> Tensor:
+def _balance(x: Tensor, grad: Tensor, valid: Tensor | None, limits: Sequence[float] | Tensor) -> Tensor:
     """Add the term of a :class:`Balancer` to the gradient.
 
     Args:
         x: input of the balancer, (M, D).
         grad: gradient of its output, (M, D).
         valid: mask of the frames, (M,), or None.
-        limits: lowest and highest μ/σ, lowest and highest r, size of the term: (5,).
+        limits: lowest and highest μ/σ, lowest and highest r, size of the term: 5 numbers.
     """
-    min_ratio, max_ratio, min_rms, max_rms, grad_scale = limits.to(x.dtype).unbind()
+    min_ratio, max_ratio, min_rms, max_rms, grad_scale = limits
     mean, centred, count = _centred(x, valid)  # (D,), like x
     variance = centred.square().flatten(0, -2).sum(0) / count  # (D,)
     square = variance + mean.square()

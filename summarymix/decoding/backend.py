@@ -12,14 +12,15 @@ from summarymix.export.onnx_step import Found, OnnxCache
 Backend = Literal["auto", "torch", "onnx"]
 
 
-def add_backend_option(parser: argparse.ArgumentParser) -> None:
+def add_backend_option(parser: argparse.ArgumentParser, default: Backend) -> None:
     """Add --backend to a command line."""
     parser.add_argument(
         "--backend",
         choices=get_args(Backend),
-        default="auto",
-        help="streams of a trained model: onnx exports the model once, into onnx-cache in its folder, and takes half "
-        "the CPU time of torch; auto: onnx where it is possible (auto)",
+        default=default,
+        help="streams of a trained model: onnx exports the model once for each chunk size, into onnx-cache in its "
+        "folder, and takes half the CPU time of torch for one stream, and as much for 64; auto: onnx for live audio, "
+        f"where it is possible ({default})",
     )
 
 
@@ -37,27 +38,23 @@ class StreamBackend:
     def __init__(self, backend: Literal["auto", "onnx"], cache: OnnxCache) -> None:
         self._backend = backend
         self._cache = cache
-        self.exports = True
-        """False: auto takes only exports that exist, so that no stream waits for one."""
         self._said: set[str] = set()
-        self._failed: Exception | None = None
+        self._failed: dict[ChunkConfig, Exception] = {}
 
     def prepare(self, search: Search, chunk: ChunkConfig) -> Search:
         """Return ``search`` with the model for streams of this setting.
 
         Raises:
-            ImportError, ValueError, OSError, RuntimeError: ONNX Runtime is asked for, but impossible.
+            ImportError, ValueError, OSError: ONNX Runtime is asked for, but impossible.
         """
         begin = perf_counter()
         try:
             if search.model.device.type != "cpu":
-                raise ValueError(f"the model is on {search.model.device}, ONNX Runtime computes on the CPU")
+                raise ValueError(f"the model is on {search.model.device}; ONNX Runtime needs the device cpu")
             if not isinstance(search, TransducerSearch):
-                raise ValueError(f"{type(search).__name__} needs the trained model, not an exported one")
-            if self._backend == "auto" and not self.exports and not self._cache.has(chunk):
-                raise ValueError("chunk sizes and look-aheads that are not exported yet; --backend onnx exports them")
+                raise ValueError("ONNX Runtime needs the method greedy_search or modified_beam_search")
             model, folder, is_new = self._get(chunk)
-        except (ImportError, ValueError, OSError, RuntimeError) as error:
+        except (ImportError, ValueError, OSError) as error:
             if self._backend == "onnx":
                 raise
             reason = str(error).partition("\n")[0]
@@ -73,12 +70,13 @@ class StreamBackend:
 
     def _get(self, chunk: ChunkConfig) -> Found:
         """Get the export of a setting. After a failure there is no second attempt."""
+        if chunk in self._failed:
+            raise self._failed[chunk].with_traceback(None)
         try:
-            if self._failed is None:
-                return self._cache.get(chunk)
-        except (ImportError, ValueError, OSError, RuntimeError) as error:
-            self._failed = error
-        raise self._failed
+            return self._cache.get(chunk)
+        except (ImportError, ValueError, OSError) as error:
+            self._failed[chunk] = error
+            raise
 
     def _say(self, text: str) -> None:
         """Print a line that has not been printed yet."""

@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None, program: str = "./transcribe.py") ->
     except ValueError as error:
         parser.error(str(error))
     with clear_errors(args.program):
-        recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device, args.int8, args.backend)
+        # An export takes longer than it saves for half an hour of audio.
+        backend = None if args.backend == "auto" and not args.stdin else args.backend
+        recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device, args.int8, backend)
         recognizer.set_search(search)
         if args.stdin:
             _transcribe_live(recognizer, args)
@@ -73,7 +75,7 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
     option("files", nargs="*", help="audio files")
     add_epoch_options(parser)
     option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
-    add_backend_option(parser)
+    add_backend_option(parser, "auto")
     option("--int8", action="store_true", help="exported model: use the files with int8 weights")
     option("--mode", choices=["streaming", "offline"], default="streaming", help="decoding mode (streaming)")
     option("--chunk-ms", type=int, help="streaming: chunk size, a multiple of 40 ms (640, or that of the export)")
@@ -118,6 +120,8 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("give either audio files or --stdin")
     if args.stdin and (args.format in ("srt", "vtt") or args.mode == "offline" or args.out_dir):
         raise ValueError("--stdin needs --mode streaming and --format text or json, without --out-dir")
+    if args.mode == "offline" and args.backend == "onnx":
+        raise ValueError("--backend onnx only applies to --mode streaming: leave it out")
     if args.nbest is not None:
         raise ValueError("--nbest only applies to decode.py: leave it out")
     if args.format in ("srt", "vtt") and len(args.files) > 1 and not args.out_dir:

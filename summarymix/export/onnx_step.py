@@ -1,7 +1,9 @@
 """The streaming step of a trained model in ONNX Runtime: exported once, and kept in the folder of the run."""
 
 import hashlib
+import shutil
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,8 +89,8 @@ class Found(NamedTuple):
 class OnnxCache:
     """Exports of a trained model, one for each setting of streams, made at the first use of a setting.
 
-    Their names tell what they were made from: weights, tokens, setting, and the code of the exporter. So a model that
-    has been trained further gets new ones. Several processes may share the folder.
+    Their names tell what they were made from: weights, tokens, setting, and the code of the exporter. Other weights get
+    a new export, which replaces the earlier one of the setting. Several processes may share the folder.
 
     Args:
         folder: folder of the run; the exports lie in ``onnx-cache`` in it.
@@ -102,27 +104,33 @@ class OnnxCache:
         self._model, self._tokenizer, self._info = model, tokenizer, info
         self._loaded: dict[ChunkConfig, OnnxStep] = {}
 
-    def has(self, chunk: ChunkConfig) -> bool:
-        """True if the export for streams of this setting exists."""
-        return (self.folder / self._name(chunk)).is_dir()
-
     def get(self, chunk: ChunkConfig) -> Found:
         """Return the model for streams of this setting.
 
         Raises:
-            ImportError, ValueError, OSError, RuntimeError: it cannot be exported, see :meth:`Export.write`.
+            ImportError, OSError: see :meth:`Export.write`.
+            ValueError: the model cannot be exported, or its export is damaged.
         """
         import_onnx()
-        folder = self.folder / self._name(chunk)
-        is_new = not self.has(chunk)
+        setting = f"chunk-{chunk.chunk_ms}-lookahead-{chunk.lookahead_ms}-left-{chunk.left_chunks}"
+        folder = self.folder / f"{setting}-{self._digest}"
+        is_new = chunk not in self._loaded and not folder.is_dir()
         if is_new:
             try:
                 self._export(chunk).write(folder)
+            except RuntimeError as error:
+                raise ValueError(f"the export differs from the model: {error}") from error
             except OSError:
-                if not self.has(chunk):  # no other process was faster
+                if not folder.is_dir():  # no other process was faster
                     raise
+            for earlier in self.folder.glob(f"{setting}-*"):
+                if earlier != folder:
+                    shutil.rmtree(earlier, ignore_errors=True)  # another process may remove it too
         if chunk not in self._loaded:
-            self._loaded[chunk] = OnnxStep(self._model, OnnxTransducer(folder), chunk)
+            try:
+                self._loaded[chunk] = OnnxStep(self._model, OnnxTransducer(folder), chunk)
+            except Exception as error:  # ONNX and ONNX Runtime have many for damaged files
+                raise ValueError(f"{folder} is damaged: delete it ({error})") from error
         return Found(self._loaded[chunk], folder, is_new)
 
     def _export(self, chunk: ChunkConfig) -> Export:
@@ -132,11 +140,6 @@ class OnnxCache:
         rnnt_type = info["config"]["loss"]["rnnt_type"]
         return Export(self._model, self._tokenizer, fbank, *run, "onnx-streaming", [chunk], (), rnnt_type)
 
-    def _name(self, chunk: ChunkConfig) -> str:
-        left = "all" if chunk.left_chunks < 0 else str(chunk.left_chunks)
-        run = f"epoch-{self._info['epoch']}-avg-{self._info['avg']}"
-        return f"{run}-chunk-{chunk.chunk_ms}-lookahead-{chunk.lookahead_ms}-left-{left}-{self._digest}"
-
     @cached_property
     def _digest(self) -> str:
         """Digest of the model, its tokens, and the code that exports it."""
@@ -145,7 +148,8 @@ class OnnxCache:
         for path in sorted(path for pattern in SOURCES for path in package.glob(pattern)):
             digest.update(path.read_bytes())
         export = self._export(ChunkConfig(1))
-        about = torch.__version__, plain(self._model.config), self._tokenizer.state(), export.fbank, export.rnnt_type
+        versions = torch.__version__, version("onnx"), version("onnxscript")
+        about = versions, plain(self._model.config), self._tokenizer.state(), export.fbank, export.rnnt_type
         digest.update(repr(about).encode())
         for name, tensor in self._model.state_dict().items():
             digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())

@@ -142,9 +142,9 @@ class Run:
         # Check the configuration before anything is written.
         autocast(world.device, config.precision)
         set_tf32(config.precision)
-        set_fusion(config.compile)
         if config.compile:
             check_fusion(world.device)
+        set_fusion(config.compile)
         surroundings = environment(config, world)
         config.chunk.check(model.encoder.chunk_multiple)
         for setting in config.validation:
@@ -167,6 +167,8 @@ class Run:
         messages = [", ".join(f"{name}: {value}" for name, value in surroundings.items())]
         if unused := config.optim.without_effect():
             messages.append(f"Ignored options of another optimiser or schedule: {', '.join(unused)}")
+        if config.loss.delay_penalty:
+            messages.append(f"--loss.delay_penalty begins at step {2 * config.scales.warmup_steps}")
         is_new, may_not_fit = self._restore_or_initialize(messages)
         self._open_log(messages)
         if is_new and config.init_from is None:

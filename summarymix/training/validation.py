@@ -1,7 +1,7 @@
 """Losses and greedy error rates on the dev data, at fixed chunk sizes and left contexts."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -42,8 +42,8 @@ def validate(
 ) -> dict[str, dict[str, float]]:
     """Mean losses per encoder frame and error rates over all dev data, for each of ``config.validation``.
 
-    Losses have their weights after warm-up, so that values compare across the run; the consistency loss is left out. A
-    non-finite loss of any utterance makes the mean non-finite.
+    Losses have their weights after warm-up, so that values compare across the run and with other runs; the consistency
+    loss and the delay penalty are left out. A non-finite loss of any utterance makes the mean non-finite.
 
     Args:
         model: the model.
@@ -63,6 +63,7 @@ def validate(
     """
     scales = torch.tensor([config.scales.simple, config.scales.pruned, config.scales.ctc], dtype=torch.float64)
     transducer, ctc = (kind(model, unk_id=tokenizer.unk_id) for kind in (GreedySearch, CTCGreedySearch))
+    options = replace(config.loss, delay_penalty=0.0)
     settings = [ChunkConfig.from_ms(*setting) for setting in config.validation]
     corpus_of = {split: split.partition("@")[2] or config.data.prefix for split in dev_data}
     tallies = {corpus: [_Tally() for _ in settings] for corpus in corpus_of.values()}
@@ -76,7 +77,7 @@ def validate(
             with autocast(world.device, config.precision):
                 encoder_out, num_frames = model.encoder(features, lengths, chunk)  # (N, T', D), (N,)
                 ctc_log_probs = model.ctc_log_probs(encoder_out)  # (N, T', V)
-                losses = model.losses(encoder_out, ctc_log_probs, num_frames, batch.tokens, config.loss)
+                losses = model.losses(encoder_out, ctc_log_probs, num_frames, batch.tokens, options)
                 texts, ctc_texts = (
                     [tokenizer.decode(hypothesis.tokens) for hypothesis in search.decode(encoder_out, num_frames)]
                     for search in (transducer, ctc)

@@ -2,17 +2,22 @@
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
+from training_toy import run, toy_config
 
 from summarymix.blocks.fusion import check_fusion, set_fusion
 from summarymix.blocks.mixing import MixingConfig
 from summarymix.blocks.regularizers import Balancer
 from summarymix.chunking import ChunkConfig
 from summarymix.encoder.zipformer import Zipformer, ZipformerConfig
+from summarymix.training.schedule import OptimConfig
 
 SIZES = ZipformerConfig(
     downsampling=(1, 2),
@@ -33,15 +38,17 @@ LATER = [
 ]
 
 
-@pytest.fixture
-def unfused() -> Iterator[None]:
-    """Fusion is off again after a test."""
+@pytest.fixture(autouse=True)
+def nothing_compiled() -> Iterator[None]:
+    """A test begins without compiled functions, and fusion is off after it."""
+    torch.compiler.reset()
+    counters.clear()
     yield
     set_fusion(False)
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++, which torch.compile calls for a CPU")
-def test_fused_encoder_has_the_same_gradients_and_compiles_in_the_first_batches_only(unfused: None) -> None:
+def test_fused_encoder_has_the_same_gradients_and_compiles_in_the_first_batches_only() -> None:
     torch.manual_seed(0)
     encoder = Zipformer(SIZES, MixingConfig(), 20, dropout=0.0).train()
     for module in encoder.modules():
@@ -62,11 +69,24 @@ def test_fused_encoder_has_the_same_gradients_and_compiles_in_the_first_batches_
                 fused = frames_and_gradient(True, *batch)
             plain = frames_and_gradient(False, *batch)
             assert ((fused - plain).norm() / plain.norm()).item() < 1e-5
+    assert counters["stats"]["unique_graphs"] > 5
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="no g++, which torch.compile calls for a CPU")
+def test_training_compiles_if_it_is_told_to(tmp_path: Path) -> None:
+    toy = toy_config(tmp_path)
+    sizes = replace(toy.model, encoder="zipformer", zipformer=replace(SIZES, frontend_channels=(4, 4, 4)))
+    config = replace(toy, model=sizes, num_epochs=1, max_steps=1, compile=True, optim=OptimConfig())
+    with inductor.patch(compile_threads=1):
+        run(config)
+    assert counters["stats"]["unique_graphs"] > 5
 
 
 def test_a_machine_without_compiler_is_refused() -> None:
     with (
         inductor.patch({"cpp.cxx": ("no-such-compiler",), "force_disable_caches": True}),
-        pytest.raises(ValueError, match=r"--compile needs a C\+\+ compiler such as g\+\+: install it, or leave"),
+        pytest.raises(
+            ValueError, match=r"--compile needs a C\+\+ compiler such as g\+\+: install what is missing, or leave"
+        ),
     ):
         check_fusion(torch.device("cpu"))

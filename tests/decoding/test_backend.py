@@ -16,8 +16,6 @@ from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Recognizer
 from summarymix.export.bundle import Export
 from summarymix.export.onnx_step import CACHE, OnnxStep
-from summarymix.serving.batching import Rules
-from summarymix.serving.cli import offered_settings
 
 SETTING = {"chunk_ms": 320, "left_chunks": 2, "lookahead_ms": 80}
 SECONDS = (0.02, 0.3, 2.1, 3.0)  # the last chunks of most are partial
@@ -94,7 +92,7 @@ def test_a_line_says_which(exp_dir: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_other_searches_use_pytorch(exp_dir: Path, method: str, capsys: pytest.CaptureFixture[str]) -> None:
     load(exp_dir, "auto", method).transcribe(np.zeros(0), **SETTING)
     assert "streaming step: PyTorch (" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="Search needs the trained model, not an exported one"):
+    with pytest.raises(ValueError, match="needs the method greedy_search or modified_beam_search"):
         load(exp_dir, "onnx", method).transcribe(np.zeros(0), **SETTING)
 
 
@@ -122,8 +120,8 @@ def test_where_an_export_is_impossible_pytorch_computes(
 def test_exports_are_named_by_the_model(
     exp_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Other weights under the same name are exported anew; of two processes at once, the slower one takes the files
-    of the faster one."""
+    """Other weights are exported anew, in place of the earlier ones; of two processes at once, the slower one takes the
+    files of the faster one."""
     copy = tmp_path / "exp"
     shutil.copytree(exp_dir, copy)
     [name] = [path.name for path in (copy / CACHE).iterdir()]
@@ -142,23 +140,36 @@ def test_exports_are_named_by_the_model(
     for _ in range(2):
         recognizer.streams(1, **SETTING)
     assert len(written) == 1
-    assert written[0].name != name
+    assert [path.name for path in (copy / CACHE).iterdir()] == [written[0].name] != [name]
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith(f"streaming step: ONNX Runtime, exported to {written[0]} (once, ")
     assert second == f"streaming step: ONNX Runtime, exported in {copy / CACHE}"
 
 
-@pytest.mark.usefixtures("no_export")
-def test_a_server_exports_its_default_setting_only(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_export_is_named(exp_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy, audio = tmp_path / "exp", make_audio(1.5)
+    shutil.copytree(exp_dir, copy)
+    [folder] = (copy / CACHE).iterdir()
+    whole = (folder / "encoder.onnx").read_bytes()
+    (folder / "encoder.onnx").write_bytes(whole[: len(whole) // 2])
+    expected = load(copy, None).transcribe(audio, **SETTING)
+    assert load(copy, "auto").transcribe(audio, **SETTING) == expected
+    assert f"{folder} is damaged: delete it" in capsys.readouterr().err
+    (folder / "encoder.onnx").unlink()
+    with pytest.raises(ValueError, match=r"is damaged: delete it \(No .*encoder\.onnx"):
+        load(copy, "onnx").transcribe(audio, **SETTING)
+
+
+def test_a_failure_concerns_its_setting_only(exp_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recognizer = load(exp_dir, "auto")
-    settings = offered_settings(recognizer, [320, 160], [80], Rules(left_chunks=2))
-    assert settings == [(320, 80), (160, 80)]
-    first, second = capsys.readouterr().err.splitlines()
-    assert first == f"streaming step: ONNX Runtime, exported in {exp_dir / CACHE}"
-    assert second.startswith("streaming step: PyTorch (chunk sizes and look-aheads that are not exported yet")
-    assert isinstance(recognizer.streams(1, **SETTING).recognizer.search.model, OnnxStep)
-    with pytest.raises(AssertionError, match=r"chunk-160-lookahead-80-left-2.* is exported"):
-        offered_settings(load(exp_dir, "onnx"), [320, 160], [80], Rules(left_chunks=2))
+
+    def fail(self: Export, out: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(out))
+
+    monkeypatch.setattr(Export, "write", fail)
+    for chunk_ms, is_onnx in ((320, True), (160, False), (320, True), (160, False)):
+        streams = recognizer.streams(1, **SETTING | {"chunk_ms": chunk_ms})
+        assert isinstance(streams.recognizer.search.model, OnnxStep) == is_onnx
 
 
 def test_exported_models_need_onnx_runtime(exp_dir: Path) -> None:

@@ -62,7 +62,7 @@ def in_shell(folder: Path, command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_reader_that_leaves_early_and_closed_input_give_no_traceback(folder: Path) -> None:
-    done = in_shell(folder, "T exp --device cpu --backend torch a.wav b.flac c.ogg a.wav b.flac | head -c 1")
+    done = in_shell(folder, "T exp --device cpu a.wav b.flac c.ogg a.wav b.flac | head -c 1")
     assert (done.returncode, done.stderr) == (141, "")
     assert len(done.stdout) == 1
     done = in_shell(folder, "T exp --device cpu --stdin <&-")
@@ -72,7 +72,7 @@ def test_reader_that_leaves_early_and_closed_input_give_no_traceback(folder: Pat
 
 def transcribe(folder: Path, options: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    main(["exp", "--device", "cpu", "--backend", "torch", *options.split()])
+    main(["exp", "--device", "cpu", *options.split()])
 
 
 def test_load(folder: Path, recognizer: Recognizer) -> None:

@@ -91,7 +91,7 @@ def test_a_signal_ends_the_server(exp_dir: Path, number: signal.Signals) -> None
             server.send_signal(number)
             return await received(socket)
 
-    command = [sys.executable, "-c", code, "serve", str(exp_dir), "--port", "0", "--backend", "torch"]
+    command = [sys.executable, "-c", code, "serve", str(exp_dir), "--port", "0"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     server = subprocess.Popen(command, env=environment, text=True, **pipes)
     try:

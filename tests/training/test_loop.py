@@ -281,6 +281,12 @@ def test_options_without_effect_are_told(tmp_path: Path, capsys: pytest.CaptureF
     assert told in capsys.readouterr().err
 
 
+def test_the_beginning_of_the_delay_penalty_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = toy_config(tmp_path, max_steps=1)
+    run(replace(config, loss=replace(config.loss, delay_penalty=0.01)))
+    assert "--loss.delay_penalty begins at step 12\n" in capsys.readouterr().err
+
+
 def test_feature_statistics_are_those_of_valid_frames(tmp_path: Path) -> None:
     data = ToyData()
     mean, std = feature_stats(data.epoch(0))

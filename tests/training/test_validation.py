@@ -1,5 +1,6 @@
 """Validation against decoding, and what it makes of hypotheses that are all alike."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,15 @@ def test_alike_counts_different_transcripts_with_one_hypothesis(
     with join_world() as world:
         found = validate(toy_model(config), TOKENIZER, {"dev": [batch, twice]}, config, world)
     assert found["offline"]["alike"] == pytest.approx(alike)
+
+
+def test_losses_have_no_delay_penalty(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, validation=[(None, -1)])
+    penalized = replace(config, loss=replace(config.loss, delay_penalty=0.1))
+    model = toy_model(config)
+    with join_world() as world:
+        found = [validate(model, TOKENIZER, {"dev": ToyData().dev()}, one, world) for one in (config, penalized)]
+    assert found[0] == found[1]
 
 
 def test_a_model_that_does_not_listen_is_told_of_late_enough() -> None:

@@ -4,7 +4,8 @@
     ./train.py --exp-dir exp
     ./train.py --exp-dir exp-penalty --loss.delay-penalty 0.01
     ./train.py --exp-dir exp-fastemit --loss.fastemit 0.01
-    python ../../../tools/benchmark.py delay --exp-dir exp exp-penalty exp-fastemit --splits test --chunk-ms 320 640
+    python ../../../tools/benchmark.py delay --exp-dir exp exp-penalty exp-fastemit --splits test --chunk-ms 320 640 \\
+        --json delay.json
 
 The delay of a word is that of its last token, as the subcommand accuracy measures it. All experiments are compared with
 the same alignment: that of the first one's CTC head. The JSON file also has the delays of first tokens and of

@@ -46,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Start a server, and measure it."""
     import_module("summarymix.serving.server")  # without aiohttp, the error names the remedy
-    recognizer = summarymix.load(args.model, device="cpu", backend="auto")  # as the server
+    recognizer = summarymix.load(args.model, device="cpu")
     rate = recognizer.extractor.options.sample_rate
     recordings = []
     for path in args.audio:

@@ -36,7 +36,7 @@ def load_models(args: argparse.Namespace) -> dict[str, Model]:
     """Load the models of --exp-dir and --config, by name, in evaluation mode on the device.
 
     Raises:
-        ValueError: no model is given.
+        ValueError: no model is given, or ONNX Runtime is asked for what it cannot compute.
     """
     models = {}
     for exp_dir in args.exp_dir:
@@ -51,6 +51,8 @@ def load_models(args: argparse.Namespace) -> dict[str, Model]:
         for backend in args.backend:
             if backend == "torch":
                 models[name] = Model(model.to(args.device), tokenizer.unk_id, fbank)
+            elif torch.device(args.device).type != "cpu" or args.precision != "fp32":
+                raise ValueError("--backend onnx needs --device cpu and --precision fp32")
             else:
                 cache = OnnxCache(exp_dir if exp_dir.is_dir() else exp_dir.parent, model, tokenizer, info)
                 models[f"{name}, ONNX Runtime"] = Model(model, tokenizer.unk_id, fbank, cache)
