@@ -12,15 +12,15 @@ from summarymix.export.onnx_step import Found, OnnxCache
 Backend = Literal["auto", "torch", "onnx"]
 
 
-def add_backend_option(parser: argparse.ArgumentParser, default: Backend) -> None:
-    """Add --backend to a command line."""
+def add_backend_option(parser: argparse.ArgumentParser, default: Literal["auto"] | None) -> None:
+    """Add --backend to a command line. Without a default, PyTorch computes trained models."""
     parser.add_argument(
         "--backend",
         choices=get_args(Backend),
         default=default,
         help="streams of a trained model: onnx exports the model once for each chunk size, into onnx-cache in its "
         "folder, and takes half the CPU time of torch for one stream, and as much for 64; auto: onnx for live audio, "
-        f"where it is possible ({default})",
+        f"where it is possible ({default or 'torch'})",
     )
 
 

@@ -17,7 +17,7 @@ from summarymix.chunking import ChunkConfig
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.decoding.recognizer import Recognizer
 from summarymix.serving.batching import Rules, Setting
-from summarymix.serving.cli import main, offered_settings
+from summarymix.serving.cli import _make_parser, main, offered_settings
 
 aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed: pip install aiohttp")
 
@@ -47,6 +47,12 @@ def test_settings_keep_to_the_slowest_stack_of_an_encoder() -> None:
     assert offered_settings(recognizer, None, None, Rules()) == [
         (640, 0), (640, 320), (320, 0), (320, 320), (1280, 0), (1280, 320)
     ]  # fmt: skip
+
+
+def test_the_default_backend_suits_exported_models(exported) -> None:
+    folder = exported("conformer", "onnx-streaming", ChunkConfig(8, 2))
+    args = _make_parser("serve").parse_args([str(folder)])
+    assert summarymix.load(args.model, backend=args.backend).backend is None
 
 
 def test_settings_of_an_export_begin_with_its_default(exported) -> None:
