@@ -46,7 +46,6 @@ def test_a_model_transcribes_from_another_folder(place: Path) -> None:
     commanded = run(place, COMMAND, "transcribe", "exp", "audio.wav")
     assert commanded.returncode == 0, commanded.stderr
     assert text in commanded.stdout
-    assert "streaming step: ONNX Runtime, exported to exp/onnx-cache/" in commanded.stderr
 
 
 def test_export_and_usage(place: Path) -> None:

@@ -4,8 +4,10 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 from time import perf_counter
 from typing import IO, Any
 
@@ -46,12 +48,13 @@ def main(argv: Sequence[str] | None = None, program: str = "./transcribe.py") ->
     except ValueError as error:
         parser.error(str(error))
     with clear_errors(args.program):
+        live = _read_ahead() if args.stdin else None
         # An export takes longer than it saves for half an hour of audio.
         backend = None if args.backend == "auto" and not args.stdin else args.backend
         recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device, args.int8, backend)
         recognizer.set_search(search)
-        if args.stdin:
-            _transcribe_live(recognizer, args)
+        if live is not None:
+            _transcribe_live(recognizer, live, args)
             return
         # An empty recording, to report wrong options before the first file.
         recognizer.transcribe(np.zeros(0), **_options(args))
@@ -182,14 +185,8 @@ def _transcribe_file(recognizer: Recognizer, file: str, args: argparse.Namespace
     return True
 
 
-def _transcribe_live(recognizer: Recognizer, args: argparse.Namespace) -> None:
-    """Write segments to standard output as they end, and the current segment so far to standard error.
-
-    Raises:
-        ValueError: standard input is closed.
-    """
-    if sys.stdin is None:
-        raise ValueError("--stdin: standard input is closed: pipe 16-bit PCM into it")
+def _transcribe_live(recognizer: Recognizer, live: Iterator[bytes], args: argparse.Namespace) -> None:
+    """Write segments to standard output as they end, and the current segment so far to standard error."""
     stream = recognizer.stream(
         args.sample_rate,
         args.chunk_ms,
@@ -207,17 +204,48 @@ def _transcribe_live(recognizer: Recognizer, args: argparse.Namespace) -> None:
         partial.show(stream.partial)
 
     try:
-        for samples in _read_pcm(sys.stdin.buffer):
+        for samples in _pcm(live):
             write(stream.accept(samples))
     except KeyboardInterrupt:  # the usual end of a microphone stream
         pass
     write(stream.finish())
 
 
-def _read_pcm(file: IO[bytes]) -> Iterator[np.ndarray]:
-    """Yield 16-bit samples (n,) as they arrive, in blocks of any size."""
+def _read_ahead() -> Iterator[bytes]:
+    """Read standard input in a thread from now on, and return its blocks.
+
+    While a model is loaded or exported, recording programs would lose what does not fit the pipe, two seconds of audio.
+
+    Raises:
+        ValueError: standard input is closed.
+    """
+    if sys.stdin is None:
+        raise ValueError("--stdin: standard input is closed: pipe 16-bit PCM into it")
+    file = sys.stdin.fileno()
+    blocks: Queue[bytes | OSError] = Queue(maxsize=1 << 12)  # 32 MiB, a quarter of an hour at 16 kHz
+
+    def read() -> None:
+        try:
+            while block := os.read(file, 1 << 13):
+                blocks.put(block)
+            blocks.put(b"")
+        except OSError as error:
+            blocks.put(error)
+
+    def take() -> Iterator[bytes]:
+        while block := blocks.get():
+            if isinstance(block, OSError):
+                raise block
+            yield block
+
+    Thread(target=read, daemon=True).start()
+    return take()
+
+
+def _pcm(blocks: Iterable[bytes]) -> Iterator[np.ndarray]:
+    """Yield the 16-bit samples (n,) of blocks of bytes, which may end within a sample."""
     rest = b""
-    while block := os.read(file.fileno(), 1 << 13):
+    for block in blocks:
         block = rest + block
         whole = len(block) // 2 * 2
         rest = block[whole:]

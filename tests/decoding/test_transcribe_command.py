@@ -1,12 +1,14 @@
 """transcribe.py from the outside: files of all kinds, standard input, output and exit statuses."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from summarymix.chunking import DynamicChunkConfig
 from summarymix.data.config import DataConfig
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Recognizer
-from summarymix.decoding.transcribe import main
+from summarymix.decoding.transcribe import _read_ahead, main
 from summarymix.model import LossConfig
 from summarymix.training.averaging import RunningMean
 from summarymix.training.config import TrainConfig
@@ -199,3 +201,22 @@ def test_standard_input_of_a_recipe(folder: Path) -> None:
     partials = err.splitlines()
     assert len(partials) > 1
     assert all("".join(partial.split()) in letters for partial in partials)
+
+
+def test_standard_input_is_read_while_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More is written than fits the pipe before anything is taken."""
+    source, sink = os.pipe()
+    data = np.random.default_rng(0).bytes(1 << 18)
+
+    def write() -> None:
+        with os.fdopen(sink, "wb") as file:
+            file.write(data)
+
+    writer = Thread(target=write, daemon=True)
+    with os.fdopen(source, "rb") as file:
+        monkeypatch.setattr(sys, "stdin", file)
+        blocks = _read_ahead()
+        writer.start()
+        writer.join(timeout=20)
+        assert not writer.is_alive()
+        assert b"".join(blocks) == data
