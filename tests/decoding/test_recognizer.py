@@ -96,8 +96,9 @@ def test_streams_together_get_what_each_gets_alone(recognizer: Recognizer, seed:
     while waiting or running:
         while waiting and len(streams) < 3:
             audio, rate = waiting.pop()
-            running[streams.open(rate, rules, reset)] = (audio, rate, [0, []])
-        for stream, (audio, _, progress) in running.items():
+            breaks_off = len(waiting) % 3 == 0  # at most three of seven
+            running[streams.open(rate, rules, reset)] = (audio, rate, breaks_off, [0, []])
+        for stream, (audio, _, _, progress) in running.items():
             if progress[0] < len(audio):
                 size = rng.choice([0, 100, 5000, 40_000])
                 stream.push(audio[progress[0] : progress[0] + size])
@@ -106,7 +107,7 @@ def test_streams_together_get_what_each_gets_alone(recognizer: Recognizer, seed:
                 stream.end()
                 progress[0] = 1e9
         streams.step()
-        for stream, (audio, rate, progress) in list(running.items()):
+        for stream, (audio, rate, breaks_off, progress) in list(running.items()):
             progress[1] += stream.take()
             if stream.closed:
                 alone = recognizer.stream(rate, 320, None, lookahead_ms, rules, reset)
@@ -115,7 +116,7 @@ def test_streams_together_get_what_each_gets_alone(recognizer: Recognizer, seed:
                 assert emissions(*progress[1]) == emissions(*expected)
                 checked += 1
                 del running[stream]
-            elif rng.random() < 0.01:
+            elif breaks_off and rng.random() < 0.05:
                 streams.discard(stream)
                 del running[stream]
     assert checked > 3
