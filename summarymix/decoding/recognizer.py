@@ -142,8 +142,7 @@ class Recognizer:
         model, tokenizer, info = load_run_or_checkpoint(path, epoch, avg)
         recognizer = cls.from_run(model, tokenizer, info["config"], device)
         if backend in ("auto", "onnx"):
-            cache = OnnxCache(path if path.is_dir() else path.parent, model, tokenizer, info)
-            recognizer.backend = StreamBackend(backend, cache)
+            recognizer.backend = StreamBackend(backend, OnnxCache(path, model, tokenizer, info))
         return recognizer
 
     @classmethod

@@ -93,14 +93,14 @@ class OnnxCache:
     a new export, which replaces the earlier one of the setting. Several processes may share the folder.
 
     Args:
-        folder: folder of the run; the exports lie in ``onnx-cache`` in it.
+        run: folder of the run, or a checkpoint in it; the exports lie in ``onnx-cache`` in the folder.
         model: in evaluation mode, on the CPU.
         tokenizer: the model's tokenizer.
         info: see :func:`summarymix.runs.load_model`.
     """
 
-    def __init__(self, folder: Path, model: Transducer, tokenizer: Tokenizer, info: dict[str, Any]) -> None:
-        self.folder = folder / CACHE
+    def __init__(self, run: Path, model: Transducer, tokenizer: Tokenizer, info: dict[str, Any]) -> None:
+        self.folder = (run if run.is_dir() else run.parent) / CACHE
         self._model, self._tokenizer, self._info = model, tokenizer, info
         self._loaded: dict[ChunkConfig, OnnxStep] = {}
 

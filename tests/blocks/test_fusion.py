@@ -10,24 +10,15 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 from torch._inductor import config as inductor
-from training_toy import run, toy_config
+from training_toy import SMALL_ZIP, run, toy_config
 
 from summarymix.blocks.fusion import check_fusion, set_fusion
 from summarymix.blocks.mixing import MixingConfig
 from summarymix.blocks.regularizers import Balancer
 from summarymix.chunking import ChunkConfig
-from summarymix.encoder.zipformer import Zipformer, ZipformerConfig
+from summarymix.encoder.zipformer import Zipformer
 from summarymix.training.schedule import OptimConfig
 
-SIZES = ZipformerConfig(
-    downsampling=(1, 2),
-    num_layers=(1, 1),
-    dims=(16, 24),
-    feedforward_dims=(24, 32),
-    kernel_sizes=(5, 5),
-    summary_dims=(16, 16),
-    num_heads=(2, 2),
-)
 FIRST = [((90, 70), ChunkConfig(8, 2)), ((61,), ChunkConfig())]
 LATER = [
     ((131, 131, 131), ChunkConfig(4, -1)),
@@ -50,7 +41,7 @@ def nothing_compiled() -> Iterator[None]:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++, which torch.compile calls for a CPU")
 def test_fused_encoder_has_the_same_gradients_and_compiles_in_the_first_batches_only() -> None:
     torch.manual_seed(0)
-    encoder = Zipformer(SIZES, MixingConfig(), 20, dropout=0.0).train()
+    encoder = Zipformer(SMALL_ZIP, MixingConfig(), 20, dropout=0.0).train()
     for module in encoder.modules():
         if isinstance(module, Balancer):
             module.prob = 1.0
@@ -75,7 +66,7 @@ def test_fused_encoder_has_the_same_gradients_and_compiles_in_the_first_batches_
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no g++, which torch.compile calls for a CPU")
 def test_training_compiles_if_it_is_told_to(tmp_path: Path) -> None:
     toy = toy_config(tmp_path)
-    sizes = replace(toy.model, encoder="zipformer", zipformer=replace(SIZES, frontend_channels=(4, 4, 4)))
+    sizes = replace(toy.model, encoder="zipformer", zipformer=replace(SMALL_ZIP, frontend_channels=(4, 4, 4)))
     config = replace(toy, model=sizes, num_epochs=1, max_steps=1, compile=True, optim=OptimConfig())
     with inductor.patch(compile_threads=1):
         run(config)

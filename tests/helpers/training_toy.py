@@ -22,6 +22,7 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.data.training_data import NO_CUTS, Masks
 from summarymix.distributed import join_world
 from summarymix.encoder.conformer import ConformerConfig
+from summarymix.encoder.zipformer import ZipformerConfig
 from summarymix.model import ModelConfig, Transducer
 from summarymix.seeding import reseed
 from summarymix.training.checkpoint import Progress
@@ -33,6 +34,15 @@ from summarymix.training.schedule import LossScales, OptimConfig
 NUM_BINS = 20
 LETTERS = "abcde"
 EMPTY = Batch(torch.zeros(0, 0, NUM_BINS), torch.zeros(0, dtype=torch.int64), [], [], [], 0.0)
+SMALL_ZIP = ZipformerConfig(
+    downsampling=(1, 2),
+    num_layers=(1, 1),
+    dims=(16, 24),
+    feedforward_dims=(24, 32),
+    kernel_sizes=(5, 5),
+    summary_dims=(16, 16),
+    num_heads=(2, 2),
+)
 TOKENIZER = Tokenizer.train([" ".join(LETTERS)], 20, "char")
 
 

@@ -7,28 +7,18 @@ from typing import Any
 import pytest
 import torch
 from pretend_gpu import GPU, PretendGpu
-from training_toy import TOKENIZER, ToyData, toy_config, toy_model
+from training_toy import SMALL_ZIP, TOKENIZER, ToyData, toy_config, toy_model
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.loading import Batch
 from summarymix.decoding.evaluate import DecodeSetting, decode_split
 from summarymix.decoding.methods import SearchOptions
 from summarymix.distributed import World
-from summarymix.encoder.zipformer import ZipformerConfig
 from summarymix.loss import recursion
 from summarymix.training import run as run_module
 from summarymix.training.run import Run
 from summarymix.training.validation import validate
 
-SMALL_ZIP = ZipformerConfig(
-    downsampling=(1, 2),
-    num_layers=(1, 1),
-    dims=(16, 24),
-    feedforward_dims=(24, 32),
-    kernel_sizes=(5, 5),
-    summary_dims=(16, 16),
-    num_heads=(2, 2),
-)
 CTC = ("ctc_greedy_search", "ctc_prefix_beam_search")
 
 

@@ -54,7 +54,7 @@ def load_models(args: argparse.Namespace) -> dict[str, Model]:
             elif torch.device(args.device).type != "cpu" or args.precision != "fp32":
                 raise ValueError("--backend onnx needs --device cpu and --precision fp32")
             else:
-                cache = OnnxCache(exp_dir if exp_dir.is_dir() else exp_dir.parent, model, tokenizer, info)
+                cache = OnnxCache(exp_dir, model, tokenizer, info)
                 models[f"{name}, ONNX Runtime"] = Model(model, tokenizer.unk_id, fbank, cache)
     for name, config in read_configs(args.config or []).items():
         torch.manual_seed(0)
