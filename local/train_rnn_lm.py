@@ -8,10 +8,9 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-import torch
-
 from summarymix.cli import clear_errors
 from summarymix.data.tokens import Tokenizer
+from summarymix.distributed import find_device
 from summarymix.lm.rnn_training import RnnLMRun, RnnLMTraining
 from summarymix.lm.text import Sentences, read_texts
 
@@ -34,7 +33,7 @@ def main() -> None:
     option("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (0.002)")
     option("--warmup-steps", type=int, default=100, help="steps to the peak learning rate (100)")
     option("--seed", type=int, default=42, help="seed of weights, batches and dropout (42)")
-    option("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device (cuda if available)")
+    option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
     option("--out", type=Path, required=True, help="file to write")
     args = parser.parse_args()
     if not (args.dev_supervisions or args.dev_text):
@@ -56,7 +55,7 @@ def train(args: argparse.Namespace) -> None:
     dev = Sentences(read_texts(args.dev_supervisions, args.dev_text, tokenizer), tokenizer)
     config = RnnLMTraining(**{field.name: getattr(args, field.name) for field in fields(RnnLMTraining)})
     sources = {name: " ".join(map(str, getattr(args, name))) for name in SOURCES}
-    RnnLMRun(args.out, config, tokenizer, data, dev, sources, args.device).train()
+    RnnLMRun(args.out, config, tokenizer, data, dev, sources, find_device(args.device)).train()
 
 
 if __name__ == "__main__":

@@ -144,15 +144,16 @@ def clear_ends(program: str) -> Iterator[None]:
 def clear_errors(program: str) -> Iterator[None]:
     """End ``program`` with one line instead of a traceback on errors that the user can fix.
 
-    Examples are a missing file, a full disk, a checkpoint of another model and a missing package. Other errors keep
-    their traceback. Ctrl-C and closed pipes are handled as in :func:`clear_ends`.
+    Examples are a missing file, a full disk, a checkpoint of another model, a missing package, a batch that exceeds the
+    memory (MemoryError) and a training that diverges (FloatingPointError). Other errors keep their traceback. Ctrl-C
+    and closed pipes are handled as in :func:`clear_ends`.
     """
     with clear_ends(program):
         try:
             yield
         except BrokenPipeError:  # an OSError that clear_ends handles
             raise
-        except (ValueError, OSError, ImportError) as error:
+        except (ValueError, OSError, ImportError, MemoryError, FloatingPointError) as error:
             sys.exit(f"{program}: {error}")
 
 

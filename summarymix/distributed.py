@@ -62,6 +62,25 @@ class World:
             dist.barrier()
 
 
+def find_device(name: str | None = None) -> torch.device:
+    """Find a device of this machine.
+
+    Args:
+        name: cpu, cuda, cuda:1, …; None for a GPU if there is one.
+
+    Raises:
+        ValueError: there is no such device.
+    """
+    gpus = torch.cuda.device_count()
+    try:
+        device = torch.device(name or ("cuda" if gpus else "cpu"))
+    except RuntimeError:
+        raise ValueError(f"--device {name} is unknown: use cpu, cuda, or for the second GPU cuda:1, …") from None
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise ValueError(f"--device {name}: PyTorch {torch.__version__} sees {gpus} GPUs; use cpu or one of these")
+    return device
+
+
 @contextmanager
 def join_world(device_name: str | None = None) -> Iterator[World]:
     """Join the processes of torchrun, as given by its environment variables, or run as the only process.
@@ -73,11 +92,12 @@ def join_world(device_name: str | None = None) -> Iterator[World]:
         device_name: cpu, cuda or, for a single process, cuda:1, …; None for a GPU if there is one.
 
     Raises:
-        ValueError: this machine has more processes than GPUs, or several processes were given one GPU.
+        ValueError: there is no such device, this machine has more processes than GPUs, or several processes were given
+            one GPU.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    device = torch.device(device_name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = find_device(device_name)
     if size > 1 and device.index is not None:
         raise ValueError(
             f"{size} processes cannot share {device}: leave the number out, so that each has a GPU of its own"

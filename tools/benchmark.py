@@ -15,6 +15,7 @@ from benchmarks import accuracy, data, delay_curve, depthwise, encoder, features
 from benchmarks.record import describe, make_run, write_plots, write_run
 
 from summarymix.cli import clear_errors
+from summarymix.distributed import find_device
 
 SUBCOMMANDS = {
     "encoder": encoder,
@@ -35,6 +36,8 @@ def main() -> None:
     args = parse_args()
     module = SUBCOMMANDS[args.benchmark]
     with clear_errors("benchmark.py"):
+        if "device" in args:
+            find_device(args.device)
         run = make_run(args.benchmark, args, module.measure(args))
         print(describe(run))
         for table in module.tables(run):

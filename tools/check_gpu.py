@@ -19,6 +19,7 @@ from torch import Tensor
 
 from summarymix.chunking import ChunkConfig
 from summarymix.cli import clear_errors
+from summarymix.distributed import find_device
 from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed, output_lengths
 from summarymix.loss import loss_backend
 from summarymix.model import LossConfig, ModelConfig, Transducer, View
@@ -50,6 +51,7 @@ def main() -> None:
     torch.backends.cudnn.allow_tf32 = False
     checks = Checks()
     with clear_errors("check_gpu.py"):
+        find_device(args.device)
         configs = read_configs(args.config)
         check_losses(args.device, checks)
         for name, config in configs.items():

@@ -82,7 +82,7 @@ class EvalData:
         """Iterate over this process's batches, from the shortest utterances to the longest.
 
         Raises:
-            RuntimeError: this process can read none of its first cuts.
+            OSError: this process can read none of its first cuts.
         """
         batches = [
             CutSet.from_cuts(self._cuts[i] for i in numbers)

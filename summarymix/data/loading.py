@@ -133,7 +133,7 @@ def load_batches(
         listing: file to which ``unreadable`` is written whenever it grows.
 
     Raises:
-        RuntimeError: no cut can be read.
+        OSError: no cut can be read.
     """
     data_loader = DataLoader(
         loader,
@@ -174,9 +174,9 @@ def _end_workers(loaded: Iterator[Any]) -> None:
                 worker.kill()
 
 
-def _nothing_readable(count: int, example: Skipped, listing: Path | None) -> RuntimeError:
+def _nothing_readable(count: int, example: Skipped, listing: Path | None) -> OSError:
     where = f" All are listed in {listing}." if listing else ""
-    return RuntimeError(
+    return OSError(
         f"None of the first {count} cuts could be read, for example {example.id}, {example.file}: {example.detail}."
         f"{where} Relative paths start in the recipe's folder: run the command there, or run ./prepare.sh again"
     )

@@ -165,7 +165,7 @@ class TrainData:
             masks: SpecAugment of each batch that follows; empty for none.
 
         Raises:
-            RuntimeError: no cut can be read.
+            OSError: no cut can be read.
         """
         tasks = self.tasks(epoch, rank, world_size, skip_batches, done, masks)
         unreadable_path = self.skipped_path.with_name(

@@ -5,7 +5,6 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from summarymix.chunking import CHUNK_MS, ChunkConfig
-from summarymix.cli import add_epoch_options, clear_ends, clear_errors, dashed, progress_bar, say
+from summarymix.cli import add_epoch_options, clear_errors, dashed, progress_bar, say
 from summarymix.data.config import DataConfig
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.features import latency_ms
@@ -38,6 +37,7 @@ from summarymix.distributed import World, join_world
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.export.onnx_transducer import OnnxTransducer
 from summarymix.files import atomic_write
+from summarymix.model import Transducer
 from summarymix.runs import choose_epoch, epoch_path, list_epochs, load_model
 from summarymix.scoring.metrics import METRICS, Metric, choose_metric
 from summarymix.scoring.results import (
@@ -88,7 +88,7 @@ class DecodeJob:
     exported: OnnxTransducer | None
 
 
-@clear_ends("decode.py")
+@clear_errors("decode.py")
 def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] = ("test",)) -> None:
     """Run ``decode.py`` in the recipe's folder: decode, select, compare or tabulate.
 
@@ -118,9 +118,7 @@ def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] =
     if args.table:
         _print_table(args)
         return
-    with ExitStack() as until_the_end:
-        with clear_errors("decode.py"):
-            world = until_the_end.enter_context(join_world(args.device))
+    with join_world(args.device) as world:
         if args.select:
             _select(recipe, world, args, settings)
         else:
@@ -224,22 +222,20 @@ def _say(world: World, text: str) -> None:
         say(text)
 
 
-def _load(
+def _prepare(
     recipe: str,
     world: World,
     args: argparse.Namespace,
     settings: list[DecodeSetting],
-    epoch: int | None,
-    avg: int,
+    run: tuple[Transducer, Tokenizer, dict[str, Any]],
     exported: OnnxTransducer | None = None,
 ) -> DecodeJob:
-    """Load a model, or use an exported one. Tokens and data configuration come from the checkpoint.
+    """Make a job of what :func:`load_model` returns, or with the same run's exported model.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`load_model`; or the checkpoint belongs to another recipe, or cannot
-            stream with these settings.
+        ValueError, OSError: the model cannot stream with these settings, or an option of the search is wrong.
     """
-    model, tokenizer, info = load_model(args.exp_dir, epoch, avg, recipe)
+    model, tokenizer, info = run
     config = evaluation_data(info["config"]["data"], args.manifest_dir)
     args.search.check_lattice(info["config"]["loss"]["rnnt_type"])
     for setting in settings:
@@ -257,15 +253,15 @@ def _load(
 
 
 def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
-    with clear_errors("decode.py"):
-        exported = None
-        if args.onnx is not None:
-            exported = OnnxTransducer(args.onnx, "int8" if args.int8 else "fp16" if args.fp16 else "fp32", recipe)
-            args.epoch, args.avg = exported.epoch, exported.avg
-            settings = exported_settings(exported)
-        epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
-        job = _load(recipe, world, args, settings, epoch, avg, exported)
-        splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
+    exported = None
+    if args.onnx is not None:
+        exported = OnnxTransducer(args.onnx, "int8" if args.int8 else "fp16" if args.fp16 else "fp32", recipe)
+        args.epoch, args.avg = exported.epoch, exported.avg
+        settings = exported_settings(exported)
+    epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
+    run = load_model(args.exp_dir, epoch, avg, recipe)
+    job = _prepare(recipe, world, args, settings, run, exported)
+    splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
     for split, data in splits.items():
         if data.coverage.unwritable:
             _say(world, f"Warning: {split}: the model's tokens cannot write {data.coverage}. They count as errors")
@@ -294,8 +290,7 @@ def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[
         for result in results:
             print(*(args.exp_dir / name for name in result.files))
         if exported is not None:
-            with clear_errors("decode.py"):
-                print(describe_measured(exported, args.exp_dir / "results.jsonl"))
+            print(describe_measured(exported, args.exp_dir / "results.jsonl"))
     if different:
         sys.exit(1)
 
@@ -375,16 +370,15 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
         interval=stats.interval(),
         **asdict(delays),
     )
-    with clear_errors("decode.py"):
-        write_recogs(exp_dir / result.recogs, utterances)
-        write_errs(exp_dir / result.errs, stats, rates)
-        result.above_offline = _above_offline(exp_dir, result, stats)
-        transcripts = decoded.transcripts(job.tokenizer)
-        write_hyps(exp_dir / result.hyps, transcripts)
-        write_ctm(exp_dir / result.ctm, transcripts)
-        if job.args.search.nbest:
-            write_nbest(exp_dir / method / f"nbest-{name}.txt", decoded.nbest(job.tokenizer))
-        append_result(exp_dir / "results.jsonl", result)
+    write_recogs(exp_dir / result.recogs, utterances)
+    write_errs(exp_dir / result.errs, stats, rates)
+    result.above_offline = _above_offline(exp_dir, result, stats)
+    transcripts = decoded.transcripts(job.tokenizer)
+    write_hyps(exp_dir / result.hyps, transcripts)
+    write_ctm(exp_dir / result.ctm, transcripts)
+    if job.args.search.nbest:
+        write_nbest(exp_dir / method / f"nbest-{name}.txt", decoded.nbest(job.tokenizer))
+    append_result(exp_dir / "results.jsonl", result)
     title = f"[{split}, {setting.name}]"
     interval = "" if result.interval is None else ", 95 % interval {:.2f} to {:.2f}".format(*result.interval)
     say(f"{title} {stats}{interval}, RTF {result.rtf:.4f}")
@@ -440,24 +434,21 @@ def _compare(job: DecodeJob, split: str, by_setting: dict[DecodeSetting, Decoded
 
 def _select(recipe: str, world: World, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
     """Select the (epoch, avg) with the lowest mean error rate, by one metric, over the dev splits and settings."""
-    with clear_errors("decode.py"):
-        candidates = _candidates(args)
-        trained_on = evaluation_data(load_model(args.exp_dir, candidates[0][0], 0)[2]["config"]["data"])
-        splits = args.splits or trained_on.dev_splits()
     metric: Metric | None = args.metric
+    data: dict[str, EvalData] = {}
     tried: list[dict[str, Any]] = []
-    for epoch, avg in candidates:
+    for epoch, avg in _candidates(args):
         try:
-            job = _load(recipe, world, args, settings, epoch, avg)
+            run = load_model(args.exp_dir, epoch, avg, recipe)
         except ValueError as error:
             _say(world, f"epoch {epoch}, avg {avg}: skipped, {error}")
             continue
-        with clear_errors("decode.py"):
-            data = {split: _open_split(job, split) for split in splits}
+        job = _prepare(recipe, world, args, settings, run)
+        data = data or {split: _open_split(job, split) for split in args.splits or job.data.dev_splits()}
         metric = metric or choose_metric(text for one in data.values() for text in one.texts)
         rates = {}
-        for split, setting in product(splits, settings):
-            decoded = _decode_together(job, setting, split, data[split])
+        for (split, one), setting in product(data.items(), settings):
+            decoded = _decode_together(job, setting, split, one)
             if not world.is_main:
                 continue
             rate = ErrorStats.from_utterances(decoded.utterances(job.tokenizer), metric).rate
@@ -480,13 +471,13 @@ def _select(recipe: str, world: World, args: argparse.Namespace, settings: list[
     choice = {key: best[key] for key in ("epoch", "avg")}
     choice |= {
         "metric": metric,
-        "splits": splits,
+        "splits": list(data),
         "method": args.method,
         "search_options": args.search.label,
         "command": args.command,
         "tried": tried,
     }
-    with clear_errors("decode.py"), atomic_write(path) as file:
+    with atomic_write(path) as file:
         json.dump(choice, file, indent=1, ensure_ascii=False)
     mean = best[f"mean_{metric}"]
     print(f"Selected epoch {best['epoch']}, avg {best['avg']}: mean {metric.upper()} {mean:.2f}% ({path})")
@@ -517,8 +508,7 @@ def _print_table(args: argparse.Namespace) -> None:
     path = args.exp_dir / "results.jsonl"
     if not path.is_file():
         _fail(f"no {path}: decode first, or correct --exp-dir")
-    with clear_errors("decode.py"):
-        results = read_results(path)
+    results = read_results(path)
     print(render_table(results, markdown=args.table == "markdown"))
     print()
     for result in results:

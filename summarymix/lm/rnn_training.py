@@ -67,7 +67,7 @@ class RnnLMRun:
         data: Sentences,
         dev: Sentences,
         sources: dict[str, str],
-        device: str,
+        device: torch.device,
     ) -> None:
         self.path = path
         self.config = config

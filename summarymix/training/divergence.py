@@ -77,7 +77,7 @@ def stop_if_diverged(
         config: configuration of the run.
 
     Raises:
-        RuntimeError: the loss has been far above its best for ``config.divergence_patience`` steps.
+        FloatingPointError: the loss has been far above its best for ``config.divergence_patience`` steps.
     """
     watch = LossWatch(**progress.loss_watch)  # type: ignore[arg-type]
     scales = config.scales
@@ -85,7 +85,7 @@ def stop_if_diverged(
     watch.update(progress.step, loss, grad_norm)
     progress.loss_watch = asdict(watch)
     if config.divergence_patience is not None and watch.high_steps >= config.divergence_patience:
-        raise RuntimeError(_explanation(watch, progress.step, grad_norm, lr, model, config))
+        raise FloatingPointError(_explanation(watch, progress.step, grad_norm, lr, model, config))
 
 
 def remedies(config: TrainConfig) -> list[str]:

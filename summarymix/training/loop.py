@@ -17,7 +17,7 @@ def train(run: Run) -> Progress:
         The final progress.
 
     Raises:
-        RuntimeError: ``config.max_bad_steps`` steps in a row had no finite gradient, or training has diverged.
+        FloatingPointError: ``config.max_bad_steps`` steps in a row had no finite gradient, or training has diverged.
         OSError: a checkpoint cannot be written; earlier ones are intact.
         SystemExit: a process received SIGTERM or SIGINT; the last step is saved.
     """

@@ -35,7 +35,7 @@ def scan_memory(
         has_state: True if the optimiser already has its state; otherwise memory for it is reserved during the scan.
 
     Raises:
-        RuntimeError: a batch does not fit; the message names it and the remedy.
+        MemoryError: a batch does not fit; the message names it and the remedy.
     """
     device = next(model.parameters()).device
     # Optimisers keep at most two numbers for each parameter.
@@ -65,12 +65,12 @@ def explain_out_of_memory(batch: Batch, config: TrainConfig, which: str = "a bat
     """Replace torch's out-of-memory error by one that names the batch and the remedy.
 
     Raises:
-        RuntimeError: the GPU is out of memory.
+        MemoryError: the GPU is out of memory.
     """
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise RuntimeError(
+        raise MemoryError(
             f"Out of GPU memory with {which} of {_describe(batch)}. Lower --data.max_duration (now "
             f"{config.data.max_duration}) and raise --accumulate (now {config.accumulate}) in proportion, or for a "
             f"single long utterance lower --data.max_seconds (now {config.data.max_seconds}); then repeat the command. "

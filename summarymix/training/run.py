@@ -125,7 +125,7 @@ class Run:
         recipe: name of the corpus, for the checkpoints.
 
     Raises:
-        RuntimeError: the largest batches do not fit into memory.
+        MemoryError: the largest batches do not fit into memory.
         ValueError: the checkpoint in ``exp_dir`` has another configuration, or this machine cannot run ``config``.
     """
 
@@ -385,7 +385,7 @@ class Run:
         """Skip a step whose gradient is not finite.
 
         Raises:
-            RuntimeError: it is the ``max_bad_steps``-th in a row.
+            FloatingPointError: it is the ``max_bad_steps``-th in a row.
         """
         self.scaler.unscale_(self.optimizer)
         self.progress.skipped += 1
@@ -595,7 +595,7 @@ def _report_bad_step(log: TrainingLog, config: TrainConfig, progress: Progress, 
     )
     log.record("skipped", progress.step, cut_ids=cut_ids)
     if progress.bad_in_a_row >= config.max_bad_steps:
-        raise RuntimeError(
+        raise FloatingPointError(
             f"{progress.bad_in_a_row} steps in a row had no finite gradient; the weights are from step "
             f"{progress.step}, before the first of them. If the cuts named above are good, training has diverged: "
             f"go back to an earlier checkpoint (delete the later ones in {config.exp_dir}), and change one or more of: "

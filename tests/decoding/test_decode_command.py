@@ -16,6 +16,7 @@ from summarymix.decoding import cli
 from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import Decoded, DecodeSetting, decoding_differences
 from summarymix.decoding.greedy import Hypothesis
+from summarymix.decoding.methods import SearchOptions
 from summarymix.runs import epoch_path, read_checkpoint, save_checkpoint
 from summarymix.scoring.results import Result, read_results
 
@@ -137,7 +138,8 @@ def test_hot_words(exp_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     path.write_text("stop :2\none\n")
     options = f"--method modified_beam_search --hotwords-file {path} --mode simulated streaming --compare"
     results = decode(exp_dir, options) and decode(exp_dir, options + " --hotwords-score 0.01")
-    label = "beam-size-4-hotwords-file-words"
+    label = SearchOptions("modified_beam_search", hotwords_file=path).label
+    assert re.fullmatch("beam-size-4-hotwords-file-words-[0-9a-f]{6}", label)
     assert [r.search_options for r in results] == [label, label, *2 * [label + "-hotwords-score-0.01"]]
     assert capsys.readouterr().out.count("simulated and streaming are identical in 10 of 10 utterances") == 2
     for mistake, message in (("missing", "No such file"), ("empty", "has no phrases")):
@@ -156,7 +158,9 @@ def test_language_models(exp_dir: Path, tmp_path: Path, capsys: pytest.CaptureFi
         result = decode(exp_dir, f"{options} {scales} --mode simulated streaming --compare")[-1]
         hypotheses = "".join(re.findall("hyp=(.*)", (exp_dir / result.recogs).read_text()))
         shares.append(hypotheses.count("t") / (hypotheses.count("h") + 1))
-    assert result.search_options == "beam-size-4-ngram-lm-t-h-ngram-lm-scale--0.5-0.5"
+    assert re.fullmatch(
+        "beam-size-4-ngram-lm-t-[0-9a-f]{6}-h-[0-9a-f]{6}-ngram-lm-scale--0.5-0.5", result.search_options
+    )
     assert shares[0] > shares[1]
     assert capsys.readouterr().out.count("simulated and streaming are identical in 10 of 10 utterances") == 2
 
@@ -287,6 +291,10 @@ def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
             "--ngram-lm has 2 values, --ngram-lm-scale has 1",
         ),
         ("--method modified_beam_search --ngram-lm /nowhere", "No such file .*nowhere"),
+        ("--method modified_beam_search --ngram-lm /nowhere --select --avgs 0", "No such file .*nowhere"),
+        ("--mode streaming --num-streams 0", "the number of streams must be 1 or more, not 0"),
+        ("--device gpu", "--device gpu is unknown: use cpu, cuda"),
+        ("--device cuda:99", r"--device cuda:99: PyTorch .* sees \d+ GPUs"),
         ("--temperature 0", "temperature must be above 0"),
         ("--method beam", "invalid choice: 'beam'"),
         ("--chunk-size=16 --speed", r"unrecognized arguments: --chunk-size=16 --speed; .*--chunk-ms"),

@@ -60,7 +60,7 @@ def test_batch_that_does_not_fit_is_explained(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Transducer, "forward", too_large)
     which = "the batch with the longest utterance," if scan else "a batch"
     with pytest.raises(
-        RuntimeError,
+        MemoryError,
         match=rf"with {which} of 3 utterances of up to \d+ feature frames and \d+ tokens\. Lower --data\.max_duration "
         r"\(now 200\.0\) and raise --accumulate \(now 1\).*GiB.*3 GiB",
     ):
