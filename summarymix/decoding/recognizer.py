@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from summarymix.chunking import CHUNK_MS, FRAME_MS, ChunkConfig, DynamicChunkConfig, default_chunk
@@ -36,6 +35,7 @@ from summarymix.decoding.search import Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.windows import WindowedRecognizer
 from summarymix.decoding.words import SPACE, Transcript, make_transcript, word_starts
+from summarymix.distributed import find_device
 from summarymix.encoder.subsampling import FEATURES_PER_FRAME
 from summarymix.export.onnx_step import OnnxCache
 from summarymix.export.onnx_transducer import OnnxTransducer, encoder_stems
@@ -150,7 +150,7 @@ class Recognizer:
         cls, model: Transducer, tokenizer: Tokenizer, config: dict[str, Any], device: str | None = None
     ) -> "Recognizer":
         """Make a recogniser from a loaded model and the configuration of its training."""
-        model.to(torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+        model.to(find_device(device))
         data = config["data"]
         # lhotse computes the features, whatever computed them in training: it is always installed.
         extractor = FbankExtractor(FbankOptions(data["sample_rate"], data["num_mel_bins"]))
@@ -212,7 +212,7 @@ class Recognizer:
             blocks, sample_rate = reader.blocks(rate), rate
         else:
             blocks = [to_mono(audio, channel)]
-            sample_rate = sample_rate or rate
+            sample_rate = rate if sample_rate is None else sample_rate
         if mode == "streaming":
             stream = self.stream(sample_rate, chunk_ms, left_chunks, lookahead_ms, None, reset_after_silence)
             segments = [segment for block in blocks for segment in stream.accept(block)] + stream.finish()
@@ -342,7 +342,8 @@ class LiveStreams:
         """
         if reset_after_silence is not None and not reset_after_silence > 0:
             raise ValueError(f"--reset-after-silence must be above 0, not {reset_after_silence:g}")
-        stream = LiveStream(self, sample_rate or self.sample_rate, endpointing, reset_after_silence)
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        stream = LiveStream(self, rate, endpointing, reset_after_silence)
         self._streams.append(stream)
         return stream
 

@@ -3,12 +3,15 @@
 import argparse
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from queue import Queue
-from threading import Thread
+from queue import SimpleQueue
+from threading import Semaphore, Thread
 from time import perf_counter
+from types import FrameType
 from typing import IO, Any
 
 import numpy as np
@@ -16,7 +19,7 @@ import numpy as np
 import summarymix
 from summarymix.cli import add_epoch_options, clear_ends, clear_errors, dashed
 from summarymix.data.names import is_encodable, printable
-from summarymix.decoding.backend import add_backend_option
+from summarymix.decoding.backend import Backend, add_backend_option
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Endpointing, Recognizer
 from summarymix.decoding.subtitles import make_cues, srt, vtt
@@ -48,20 +51,24 @@ def main(argv: Sequence[str] | None = None, program: str = "./transcribe.py") ->
     except ValueError as error:
         parser.error(str(error))
     with clear_errors(args.program):
-        live = _read_ahead() if args.stdin else None
-        # An export takes longer than it saves for half an hour of audio.
-        backend = None if args.backend == "auto" and not args.stdin else args.backend
-        recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device, args.int8, backend)
-        recognizer.set_search(search)
-        if live is not None:
-            _transcribe_live(recognizer, live, args)
+        if args.stdin:
+            with _read_ahead() as live:
+                _transcribe_live(_load(args, search, args.backend), live, args)
             return
+        # An export takes longer than it saves for half an hour of audio.
+        recognizer = _load(args, search, None if args.backend == "auto" else args.backend)
         # An empty recording, to report wrong options before the first file.
         recognizer.transcribe(np.zeros(0), **_options(args))
     with clear_ends(args.program):
         failed = [path for path in args.files if not _transcribe_file(recognizer, path, args)]
     if failed:
         sys.exit(f"{args.program}: {len(failed)} of {len(args.files)} files could not be transcribed")
+
+
+def _load(args: argparse.Namespace, search: SearchOptions, backend: Backend | None) -> Recognizer:
+    recognizer = summarymix.load(args.model, args.epoch, args.avg, args.device, args.int8, backend)
+    recognizer.set_search(search)
+    return recognizer
 
 
 def _make_parser(program: str) -> argparse.ArgumentParser:
@@ -203,18 +210,18 @@ def _transcribe_live(recognizer: Recognizer, live: Iterator[bytes], args: argpar
             print(to_json(segment) if args.format == "json" else segment.text + "\n", end="", flush=True)
         partial.show(stream.partial)
 
-    try:
-        for samples in _pcm(live):
-            write(stream.accept(samples))
-    except KeyboardInterrupt:  # the usual end of a microphone stream
-        pass
+    for samples in _pcm(live):
+        write(stream.accept(samples))
     write(stream.finish())
 
 
-def _read_ahead() -> Iterator[bytes]:
-    """Read standard input in a thread from now on, and return its blocks.
+@contextmanager
+def _read_ahead() -> Iterator[Iterator[bytes]]:
+    """Read standard input in a thread from now on, and yield an iterator over its blocks.
 
     While a model is loaded or exported, recording programs would lose what does not fit the pipe, two seconds of audio.
+    Ctrl-C, the usual end of a microphone stream, ends the input: the iterator still has all that was read. Repeated, it
+    ends the program.
 
     Raises:
         ValueError: standard input is closed.
@@ -222,11 +229,13 @@ def _read_ahead() -> Iterator[bytes]:
     if sys.stdin is None:
         raise ValueError("--stdin: standard input is closed: pipe 16-bit PCM into it")
     file = sys.stdin.fileno()
-    blocks: Queue[bytes | OSError] = Queue(maxsize=1 << 12)  # 32 MiB, a quarter of an hour at 16 kHz
+    blocks: SimpleQueue[bytes | OSError] = SimpleQueue()  # unlike Queue, it may be filled by a signal handler
+    room = Semaphore(1 << 12)  # blocks: 32 MiB, a quarter of an hour at 16 kHz
 
     def read() -> None:
         try:
             while block := os.read(file, 1 << 13):
+                room.acquire()
                 blocks.put(block)
             blocks.put(b"")
         except OSError as error:
@@ -236,10 +245,21 @@ def _read_ahead() -> Iterator[bytes]:
         while block := blocks.get():
             if isinstance(block, OSError):
                 raise block
+            room.release()
             yield block
 
-    Thread(target=read, daemon=True).start()
-    return take()
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, former)
+        blocks.put(b"")
+
+    former = signal.getsignal(signal.SIGINT)
+    if former != signal.SIG_IGN:  # of programs in the background
+        signal.signal(signal.SIGINT, end)
+    try:
+        Thread(target=read, daemon=True).start()
+        yield take()
+    finally:
+        signal.signal(signal.SIGINT, former)
 
 
 def _pcm(blocks: Iterable[bytes]) -> Iterator[np.ndarray]:

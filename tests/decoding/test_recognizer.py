@@ -138,6 +138,9 @@ def test_other_rates_and_channels_give_the_same_words(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "b.wav", np.stack([audio, audio], 1), 8000, subtype="FLOAT")
     assert emissions(recognizer.transcribe(tmp_path / "b.wav")) == emissions(expected)
     assert recognizer.transcribe(tmp_path / "a.flac", channel=1).tokens != expected.tokens
+    for rate in (0, -5):
+        with pytest.raises(ValueError, match=f"{rate}"):
+            recognizer.stream(sample_rate=rate)
 
 
 def script(emissions: dict[int, str], **options) -> tuple[list[Transcript], list[str]]:

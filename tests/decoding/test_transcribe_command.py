@@ -3,12 +3,15 @@
 import json
 import os
 import re
+import select
 import shlex
+import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 from threading import Thread
+from time import sleep
 
 import numpy as np
 import pytest
@@ -215,8 +218,28 @@ def test_standard_input_is_read_while_the_model_is_loaded(monkeypatch: pytest.Mo
     writer = Thread(target=write, daemon=True)
     with os.fdopen(source, "rb") as file:
         monkeypatch.setattr(sys, "stdin", file)
-        blocks = _read_ahead()
-        writer.start()
-        writer.join(timeout=20)
-        assert not writer.is_alive()
-        assert b"".join(blocks) == data
+        with _read_ahead() as blocks:
+            writer.start()
+            writer.join(timeout=20)
+            assert not writer.is_alive()
+            assert b"".join(blocks) == data
+
+
+def test_ctrl_c_ends_live_audio_and_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recording program keeps the pipe open."""
+    source, sink = os.pipe()
+    with os.fdopen(source, "rb") as file, os.fdopen(sink, "wb", buffering=0) as recorder:
+        monkeypatch.setattr(sys, "stdin", file)
+        with pytest.raises(KeyboardInterrupt), _read_ahead() as blocks:
+            recorder.write(b"abc")
+            taken = [next(blocks)]
+            for piece in (b"def", b"ghi"):
+                recorder.write(piece)
+                while select.select([file], [], [], 0)[0]:  # until the thread has read it
+                    sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+            taken += blocks
+            # The thread may not have passed on the last piece.
+            assert b"".join(taken) in (b"abcdef", b"abcdefghi")
+            os.kill(os.getpid(), signal.SIGINT)
+            sleep(20)
