@@ -82,17 +82,21 @@ def file_name(id_: str) -> str:
     """File name, without a suffix, for the data of an id: at most 200 bytes, different for different ids.
 
     Letters, digits, dashes, underscores and tildes stay, everything else is percent-encoded. Of a longer name the
-    beginning stays, with a hash of the id.
+    beginning stays, with a hash.
 
     >>> file_name("call 7/left")
     'call%207%2Fleft'
     """
     # Also dots, because "..", and a suffix that the writer of the file adds, have a meaning.
-    name = quote(id_, safe="").replace(".", "%2E")
-    if len(name) <= MAX_FILE_NAME_BYTES:
+    return shortened(quote(id_, safe="").replace(".", "%2E"), MAX_FILE_NAME_BYTES)
+
+
+def shortened(name: str, max_bytes: int) -> str:
+    """Return ``name``, or if it is too long, its beginning with ``+`` and a hash of all."""
+    if len(name.encode()) <= max_bytes:
         return name
-    digest = hashlib.sha256(id_.encode()).hexdigest()[:32]
-    return f"{name[: MAX_FILE_NAME_BYTES - len(digest) - 1]}+{digest}"  # + is encoded in other names
+    digest = hashlib.sha256(name.encode()).hexdigest()[:32]
+    return f"{name.encode()[: max_bytes - len(digest) - 1].decode(errors='ignore')}+{digest}"
 
 
 def is_encodable(text: str) -> bool:

@@ -1,11 +1,13 @@
 """Search methods by name, and their command-line options."""
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from summarymix.data.names import shortened
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.ctc import CTCGreedySearch, CTCPrefixBeamSearch
@@ -28,6 +30,7 @@ METHODS = (
     "ctc_greedy_search",
     "ctc_prefix_beam_search",
 )
+MAX_LABEL_BYTES = 120  # of a file name, which also has split, setting and epochs
 BEAM = ("modified_beam_search", "ctc_prefix_beam_search")
 FAST_BEAM = ("fast_beam_search", "fast_beam_search_nbest")
 NEED_MODEL = (*FAST_BEAM, "ctc_greedy_search", "ctc_prefix_beam_search")
@@ -168,7 +171,7 @@ class SearchOptions:
 
     @property
     def label(self) -> str:
-        """Label of the options, for file names: ``beam-size-4-temperature-1.2``."""
+        """Label of the options, at most 120 bytes, for file names: ``beam-size-4-temperature-1.2``."""
         parts = []
         for one in _options():
             value = getattr(self, one.name)
@@ -176,7 +179,7 @@ class SearchOptions:
             if always or (value != one.default and one.name != "nbest"):
                 values = value if isinstance(value, tuple) else (value,)
                 parts += [_dashed(one.name), *map(_short, values)]
-        return "-".join(parts)
+        return shortened("-".join(parts), MAX_LABEL_BYTES)
 
     def build(self, model: TransducerParts, tokenizer: Tokenizer, record_margins: bool = False) -> Search:
         """Make the search.
@@ -215,8 +218,10 @@ def _options() -> list[Field[Any]]:
 
 
 def _short(value: Any) -> str:
-    """Format a value for a label; a file gives its name up to the first dot."""
-    return value.name.partition(".")[0] if isinstance(value, Path) else str(value)
+    """Format a value for a label; a file gives its name with a hash of its path: files of two folders may have one."""
+    if not isinstance(value, Path):
+        return str(value)
+    return f"{value.name.partition('.')[0][:20]}-{hashlib.sha256(str(value).encode()).hexdigest()[:6]}"
 
 
 def _dashed(name: str) -> str:

@@ -3,6 +3,7 @@
 import gzip
 import math
 import random
+import re
 import subprocess
 import sys
 from functools import cache
@@ -209,5 +210,12 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_label() -> None:
-    options = SearchOptions("modified_beam_search", ngram_lm=(Path("x/4gram.arpa.gz"),), ngram_lm_scale=(0.3,))
-    assert options.label == "beam-size-4-ngram-lm-4gram-ngram-lm-scale-0.3"
+    def label(*paths: str) -> str:
+        return SearchOptions("modified_beam_search", ngram_lm=tuple(map(Path, paths)), ngram_lm_scale=(0.3,)).label
+
+    assert re.fullmatch("beam-size-4-ngram-lm-4gram-[0-9a-f]{6}-ngram-lm-scale-0.3", label("x/4gram.arpa.gz"))
+    paths = ("small/lm.pt", "large/lm.pt", "lm.v1.pt", "lm.v2.pt", "lm-0.1.arpa", "lm-0.3.arpa")
+    assert len({label(path) for path in paths}) == len(paths)
+    long = label(*(f"{'a' * 100}-{i}.arpa" for i in range(9)))
+    assert len(long) <= 120
+    assert long != label(*(f"{'a' * 100}-{i}.arpa" for i in range(8)))
