@@ -33,7 +33,8 @@ class Token:
 @dataclass(frozen=True)
 class Word:
     """A word with its times in seconds, from its first token to the end of its last token's frame, and the geometric
-    mean of its tokens' probabilities. In scripts without spaces each character is a word.
+    mean of its tokens' probabilities. Each Chinese character and kana is a word; text of other scripts without spaces,
+    such as Thai, is one word up to the next space.
     """
 
     word: str
@@ -167,6 +168,6 @@ def spoken(pieces: Sequence[str], start: int) -> int:
 
 
 def _is_word(piece: str) -> bool:
-    """True if the piece is in a script without spaces: Chinese characters, kana."""
+    """True if the piece begins with a Chinese character or kana."""
     name = unicodedata.name(piece.lstrip(SPACE)[:1] or " ", "")
     return name.startswith(("CJK UNIFIED", "HIRAGANA", "KATAKANA"))
