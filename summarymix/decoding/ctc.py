@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from summarymix.chunking import length_mask
+from summarymix.chunking import length_mask, to_device
 from summarymix.decoding.search import BeamPath, BeamSearch, Emission, Hypothesis, Search, log_add
 from summarymix.model import BLANK, Transducer
 from summarymix.state import State
@@ -44,19 +44,22 @@ class CTCGreedySearch(CTCSearch):
         """See :meth:`Search.__call__ <summarymix.decoding.search.Search.__call__>`."""
         log_probs, tokens = self.log_probs(encoder_out).topk(2, dim=2)  # (N, T, 2)
         best = torch.cat([state["last"][:, None], tokens[..., 0]], dim=1)  # (N, 1 + T)
-        valid = length_mask(lengths, best.size(1) - 1)  # (N, T)
+        valid = length_mask(lengths, best.size(1) - 1, best.device)  # (N, T)
         emitting = valid & (best[:, 1:] != BLANK) & (best[:, 1:] != best[:, :-1])  # (N, T)
-        for n, t in emitting.nonzero().tolist():
+        rows, columns = emitting.nonzero(as_tuple=True)  # (E,) each
+        chosen = tokens[rows, columns, 0].tolist(), log_probs[rows, columns, 0].tolist()
+        for n, t, token, log_prob in zip(rows.tolist(), columns.tolist(), *chosen, strict=True):
             hypothesis = hypotheses[n]
-            hypothesis.tokens.append(int(tokens[n, t, 0]))
+            hypothesis.tokens.append(token)
             hypothesis.frames.append(hypothesis.num_frames + t)
-            hypothesis.log_probs.append(float(log_probs[n, t, 0]))
+            hypothesis.log_probs.append(log_prob)
+        limits: list[int] = lengths.tolist()
         if self.record_margins:
-            for hypothesis, row, length in zip(hypotheses, log_probs, lengths.tolist(), strict=True):
-                hypothesis.margins += (row[:length, 0] - row[:length, 1]).tolist()
-        for hypothesis, length in zip(hypotheses, lengths.tolist(), strict=True):
-            hypothesis.num_frames += length
-        return {"last": best.gather(1, lengths[:, None])[:, 0]}
+            for hypothesis, row, limit in zip(hypotheses, log_probs, limits, strict=True):
+                hypothesis.margins += (row[:limit, 0] - row[:limit, 1]).tolist()
+        for hypothesis, limit in zip(hypotheses, limits, strict=True):
+            hypothesis.num_frames += limit
+        return {"last": best.gather(1, to_device(lengths, best.device)[:, None])[:, 0]}
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from summarymix.chunking import ChunkConfig
+from summarymix.chunking import ChunkConfig, to_device
 from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.config import CorpusConfig, DataConfig
 from summarymix.data.loading import Batch
@@ -213,8 +213,8 @@ def decode_split(
 @torch.inference_mode()
 def decode_batch(search: Search, batch: Batch, chunk: ChunkConfig) -> list[Hypothesis]:
     """Recognise whole utterances, offline or under chunk masks."""
-    features, lengths = batch.features.to(search.model.device), batch.feature_lengths.to(search.model.device)
-    encoder_out, lengths = search.model.encoder(features, lengths, chunk)  # (N, T, D), (N,)
+    features = to_device(batch.features, search.model.device)
+    encoder_out, lengths = search.model.encoder(features, batch.feature_lengths, chunk)  # (N, T, D), (N,)
     return search.decode(encoder_out, lengths)
 
 

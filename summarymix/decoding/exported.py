@@ -37,7 +37,7 @@ def describe_measured(model: OnnxTransducer, results: Path) -> str:
             if key == (method, model.epoch, model.avg, chunk.chunk_ms, chunk.left_chunks, chunk.lookahead_ms):
                 earlier = measured.get((encoder.name, encoder.precision))
                 rates = (earlier.rates if earlier else {}) | {f"{result.metric.upper()} % {result.split}": result.rate}
-                rtf = result.rtf if result.threads == 1 else earlier and earlier.rtf
+                rtf = result.rtf if result.threads == 1 else (earlier.rtf if earlier else None)
                 measured[encoder.name, encoder.precision] = Measured(rates, rtf)
     readme = model.folder / "README.md"
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from summarymix.chunking import to_device
 from summarymix.decoding.search import UNSCALED, Hypothesis, Scaling, TransducerSearch
 from summarymix.model import TransducerParts
 from summarymix.state import State, copy_state, nest, select_slots, write_slots
@@ -39,49 +40,41 @@ class GreedySearch(TransducerSearch):
         frames = self.model.joiner.encoder_proj(encoder_out)  # (N, T, J)
         limits: list[int] = lengths.tolist()
         state = copy_state(state)
+        emitted: list[Hypothesis] = []  # of each token, in order, because log-probabilities are read at the end:
+        scores: list[Tensor] = []  # a GPU is waited for once a frame only
         for t in range(max(limits, default=0)):
             pending = [n for n, limit in enumerate(limits) if t < limit]
             closest: dict[int, float] = {}
             for _ in range(self.max_symbols_per_frame):
                 frame, context = frames[:, t], state["predictor_proj"]
                 if len(pending) < len(limits):
-                    rows = torch.tensor(pending, device=frames.device)  # (M,)
+                    rows = to_device(torch.tensor(pending), frames.device)  # (M,)
                     frame, context = frame[rows], context[rows]
                 logits = self.scaling(self.model.joiner(frame, context))  # (M, V)
-                best: list[int] = logits.argmax(1).tolist()
+                best = logits.argmax(1)  # (M,)
+                tokens: list[int] = best.tolist()
                 if self.record_margins:
                     first, second = logits.topk(2, dim=1).values.unbind(1)
                     for n, margin in zip(pending, (first - second).tolist(), strict=True):
                         closest[n] = min(margin, closest.get(n, margin))
-                emitting = [m for m, token in enumerate(best) if token not in self.blank_ids]
+                emitting = [m for m, token in enumerate(tokens) if token not in self.blank_ids]
                 if not emitting:
                     break
-                self._emit(pending, emitting, best, logits, t, state, hypotheses)
+                for m in emitting:
+                    hypothesis = hypotheses[pending[m]]
+                    hypothesis.tokens.append(tokens[m])
+                    hypothesis.frames.append(hypothesis.num_frames + t)
+                    emitted.append(hypothesis)
                 pending = [pending[m] for m in emitting]
+                rows, slots = to_device(torch.tensor([emitting, pending]), frames.device)  # (E,) each
+                best = best[rows]  # (E,)
+                scores.append(logits[rows].log_softmax(1).gather(1, best[:, None])[:, 0])
+                write_slots(state, slots, self._advance(best, nest(select_slots(state, slots))["predictor"]))
             for n, margin in closest.items():
                 hypotheses[n].margins.append(margin)
+        if scores:
+            for hypothesis, score in zip(emitted, torch.cat(scores).tolist(), strict=True):
+                hypothesis.log_probs.append(score)
         for hypothesis, limit in zip(hypotheses, limits, strict=True):
             hypothesis.num_frames += limit
         return state
-
-    def _emit(
-        self,
-        pending: list[int],
-        emitting: list[int],
-        best: list[int],
-        logits: Tensor,
-        t: int,
-        state: State,
-        hypotheses: list[Hypothesis],
-    ) -> None:
-        """Append the tokens of the rows ``emitting`` of ``logits``, and advance these predictors in ``state``."""
-        log_probs = logits[emitting].log_softmax(1)  # (E, V)
-        tokens = torch.tensor([best[m] for m in emitting], device=logits.device)  # (E,)
-        chosen: list[float] = log_probs.gather(1, tokens[:, None]).flatten().tolist()
-        for m, log_prob in zip(emitting, chosen, strict=True):
-            hypothesis = hypotheses[pending[m]]
-            hypothesis.tokens.append(best[m])
-            hypothesis.frames.append(hypothesis.num_frames + t)
-            hypothesis.log_probs.append(log_prob)
-        slots = torch.tensor([pending[m] for m in emitting], device=logits.device)  # (E,)
-        write_slots(state, slots, self._advance(tokens, nest(select_slots(state, slots))["predictor"]))

@@ -188,7 +188,7 @@ class Search(ABC):
 
         Args:
             encoder_out: (N, T, D) the next encoder frames of N streams.
-            lengths: (N,) int64, number of frames of each stream, at most T; 0 is legal.
+            lengths: (N,) int64, frames of each stream, at most T and best on the CPU; 0 is legal.
             state: from :meth:`init_state`, rows in the order of ``encoder_out``.
             hypotheses: N hypotheses in the same order; changed in place.
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from summarymix.chunking import ChunkConfig
+from summarymix.chunking import ChunkConfig, to_device
 from summarymix.data.features import FbankExtractor
 from summarymix.data.silence import SILENCE
 from summarymix.decoding.search import Hypothesis, Search
@@ -219,7 +219,7 @@ class StreamingRecognizer:
         ready = [s for s in self._streams if s is not None and self._frames_ready(s) > 0]
         if not ready:
             return 0
-        lengths = torch.tensor([self._frames_ready(s) for s in ready], device=self._device)  # (M,)
+        lengths = torch.tensor([self._frames_ready(s) for s in ready])  # (M,)
         # (M, 4(C+R)+3, F); zeros after the end of a stream give frames that are masked out.
         features = torch.zeros(len(ready), self._chunk_features, self._feature_dim, dtype=self._dtype)
         for row, stream in zip(features, ready, strict=True):
@@ -227,14 +227,14 @@ class StreamingRecognizer:
             row[: block.size(0)] = block
             stream.last_chunk = block[: self._shift]
         everyone = len(ready) == len(self._streams)
-        slots = torch.tensor([s.slot for s in ready], device=self._device)  # (M,)
+        slots = to_device(torch.tensor([s.slot for s in ready]), self._device)  # (M,)
         encoder_state, search_state = self._encoder_state, self._search_state
         if not everyone:
             encoder_state = select_slots(encoder_state, slots)
             search_state = select_slots(search_state, slots)
         partial = bool((lengths < self.chunk_size + self._lookahead).any())
         encoder_out, encoder_state = self.model.encoder.step(
-            features.to(self._device), encoder_state, lengths if partial else None, self._lookahead
+            to_device(features, self._device), encoder_state, lengths if partial else None, self._lookahead
         )  # (M, C, D)
         lengths = lengths.clamp(max=self.chunk_size)
         search_state = self.search(encoder_out, lengths, search_state, [s.hypothesis for s in ready])

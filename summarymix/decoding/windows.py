@@ -82,7 +82,7 @@ class WindowedRecognizer:
         """Recognise (T, F) as a whole utterance."""
         model = self.search.model
         features = features.to(model.device, model.dtype)
-        lengths = torch.tensor([features.size(0)], device=model.device)
+        lengths = torch.tensor([features.size(0)])
         encoder_out, num_frames = model.encoder(features[None], lengths, ChunkConfig())  # (1, T', D)
         return self.search.decode(encoder_out, num_frames)[0]
 

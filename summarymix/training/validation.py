@@ -72,17 +72,16 @@ def validate(
         if stop_request:
             break
         features = batch.features.to(world.device, non_blocking=True)  # (N, T, F)
-        lengths = batch.feature_lengths.to(world.device, non_blocking=True)
         for chunk, tally in zip(settings, tallies[corpus_of[split]], strict=True):
             with autocast(world.device, config.precision):
-                encoder_out, num_frames = model.encoder(features, lengths, chunk)  # (N, T', D), (N,)
+                encoder_out, num_frames = model.encoder(features, batch.feature_lengths, chunk)  # (N, T', D), (N,)
                 ctc_log_probs = model.ctc_log_probs(encoder_out)  # (N, T', V)
                 losses = model.losses(encoder_out, ctc_log_probs, num_frames, batch.tokens, options)
                 texts, ctc_texts = (
                     [tokenizer.decode(hypothesis.tokens) for hypothesis in search.decode(encoder_out, num_frames)]
                     for search in (transducer, ctc)
                 )
-            tally.losses += torch.stack([part.double().sum().cpu() for part in losses[:3]])
+            tally.losses += torch.stack([part.double().sum() for part in losses[:3]]).cpu()
             tally.frames += int(losses.num_frames.sum())
             tally.texts += zip(batch.texts, texts, ctc_texts, strict=True)
             different = [i for i in range(1, len(texts)) if batch.texts[i] != batch.texts[i - 1]]

@@ -14,6 +14,7 @@ from summarymix.data.loading import Batch
 from summarymix.decoding.evaluate import DecodeSetting, decode_split
 from summarymix.decoding.methods import SearchOptions
 from summarymix.distributed import World
+from summarymix.encoder.subsampling import output_lengths
 from summarymix.loss import recursion
 from summarymix.training import run as run_module
 from summarymix.training.run import Run
@@ -84,6 +85,19 @@ def test_validation_and_searches_keep_devices_apart(encoder: str, mode: str, tmp
         assert gpu.waits
         found = validate(model, TOKENIZER, {"dev": dev}, config, World(GPU))
     assert found.keys() == {"offline", "320ms-left2"}
+
+
+def test_validation_waits_once_a_frame(tmp_path: Path) -> None:
+    """For the greedy search of the transducer; besides this, a few times for each batch and setting."""
+    config = toy_config(tmp_path, validation=[(None, -1), (320, 2)])
+    model, dev = toy_model(config).eval(), list(ToyData().dev())
+    frames = sum(output_lengths(batch.features.size(1)) for batch in dev)
+    with PretendGpu() as gpu:
+        model.to(GPU)
+        dev = [batch.pin_memory() for batch in dev]
+        gpu.waits.clear()
+        validate(model, TOKENIZER, {"dev": dev}, config, World(GPU))
+        assert len(gpu.waits) <= 2 * (frames + 10 * len(dev)), gpu.waits
 
 
 def test_the_pretended_gpu_notices_waits_and_mixed_devices() -> None:
