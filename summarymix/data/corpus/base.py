@@ -125,8 +125,8 @@ class Utterances:
         for split, audio, no_speech, *values in self.columns(f"split, audio, no_speech, {', '.join(_FIELDS)}"):
             recording = self._recordings[audio]
             assert isinstance(recording, Recording)
-            supervision = SupervisionSegment(**dict(zip(_FIELDS, values, strict=True)))
-            supervision.custom = NO_SPEECH if no_speech else None
+            custom = NO_SPEECH if no_speech else None
+            supervision = SupervisionSegment(**dict(zip(_FIELDS, values, strict=True)), custom=custom)
             yield Utterance(recording, supervision, split)
 
     def __getitem__(self, number: int) -> Utterance:

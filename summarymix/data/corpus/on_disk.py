@@ -66,7 +66,7 @@ class DiskList(Generic[ItemT]):
 
 
 class DiskSet:
-    """Hashes of values, which are in the set with a probability of one in 10^7 though nobody added them."""
+    """Values by their hashes; of 30 million, two share a hash with a probability of 1 in 40 000."""
 
     def __init__(self, values: Iterable[object] = ()) -> None:
         self._database = Database("CREATE TABLE hashes (hash INTEGER PRIMARY KEY)")
