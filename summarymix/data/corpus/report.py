@@ -9,7 +9,7 @@ from pathlib import Path
 from summarymix.data.corpus.base import Corpus, Utterance, Utterances
 from summarymix.data.corpus.validate import shared_speakers
 from summarymix.data.names import is_guessed, kind_of, printable
-from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.data.skipped import Skipped, write_skipped
 from summarymix.data.transcripts import has_unspaced, is_punctuation
 from summarymix.files import atomic_write
 
@@ -48,15 +48,17 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
     lines += _guessed_kinds(corpus)
     lines += _shared_speakers(corpus)
     lines += _characters(corpus, out_dir / "characters.tsv")
-    for name in ("suspicious.tsv", "unnamed-audio.txt"):
-        (out_dir / name).unlink(missing_ok=True)
-    suspicious = SkippedItems([item for utterance in everything for item in _suspicion(utterance)])
-    if len(suspicious):
-        suspicious.write(out_dir / "suspicious.tsv")
+    suspicious = write_skipped(
+        (item for utterance in everything for item in _suspicion(utterance)), out_dir / "suspicious.tsv"
+    )
+    if not suspicious:
+        (out_dir / "suspicious.tsv").unlink()
+    else:
         lines.append(
-            f"Warning: {len(suspicious)} utterances have more than {MAX_WORDS_PER_SECOND:g} or less than "
+            f"Warning: {suspicious} utterances have more than {MAX_WORDS_PER_SECOND:g} or less than "
             f"{MIN_WORDS_PER_SECOND:g} words a second. They are kept; listen to some of {out_dir}/suspicious.tsv"
         )
+    (out_dir / "unnamed-audio.txt").unlink(missing_ok=True)
     if corpus.unnamed_audio:
         with atomic_write(out_dir / "unnamed-audio.txt") as file:
             file.writelines(f"{printable(path)}\n" for path in corpus.unnamed_audio)
