@@ -122,12 +122,8 @@ class Utterances:
         return sum(number for (number,) in self.columns("count(*)", ""))
 
     def __iter__(self) -> Iterator[Utterance]:
-        for split, audio, no_speech, *values in self.columns(f"split, audio, no_speech, {', '.join(_FIELDS)}"):
-            recording = self._recordings[audio]
-            assert isinstance(recording, Recording)
-            custom = NO_SPEECH if no_speech else None
-            supervision = SupervisionSegment(**dict(zip(_FIELDS, values, strict=True)), custom=custom)
-            yield Utterance(recording, supervision, split)
+        for (audio, split), supervision in zip(self.columns("audio, split"), self.supervisions(), strict=True):
+            yield Utterance(self._recording(audio), supervision, split)
 
     def __getitem__(self, number: int) -> Utterance:
         return next(islice(self, number, None))
@@ -141,12 +137,21 @@ class Utterances:
         """Names of their speakers, where these are known."""
         return {speaker for (speaker,) in self.columns("DISTINCT speaker", "") if speaker}
 
+    def supervisions(self) -> Iterator[SupervisionSegment]:
+        """Iterate over their supervisions alone."""
+        for no_speech, *values in self.columns(f"no_speech, {', '.join(_FIELDS)}"):
+            custom = NO_SPEECH if no_speech else None
+            yield SupervisionSegment(**dict(zip(_FIELDS, values, strict=True)), custom=custom)
+
     def recordings(self) -> Iterator[Recording]:
         """Iterate over the recordings of one split in the order of the utterances."""
         for (audio,) in self.columns("audio", "GROUP BY audio ORDER BY min(number)"):
-            recording = self._recordings[audio]
-            assert isinstance(recording, Recording)
-            yield recording
+            yield self._recording(audio)
+
+    def _recording(self, audio: str) -> Recording:
+        recording = self._recordings[audio]
+        assert isinstance(recording, Recording)
+        return recording
 
 
 @dataclass
@@ -213,8 +218,8 @@ class Corpus:
         before = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
         written: list[str] = []
         for split, utterances in self.splits().items():
-            supervisions = (utterance.supervision for utterance in utterances)
-            for kind, items in (("recordings", utterances.recordings()), ("supervisions", supervisions)):
+            manifests = (("recordings", utterances.recordings()), ("supervisions", utterances.supervisions()))
+            for kind, items in manifests:
                 path = manifest_path(out_dir, prefix, kind, split)
                 write_manifest(items, path)
                 written.append(path.name)

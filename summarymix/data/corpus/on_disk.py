@@ -9,7 +9,7 @@ import pickle
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 ItemT = TypeVar("ItemT")
 ValueT = TypeVar("ValueT")
@@ -90,7 +90,8 @@ class DiskDict(Mapping[str, ValueT]):
 
     def __init__(self, items: Iterable[tuple[str, ValueT]] = ()) -> None:
         self._database = Database("CREATE TABLE items (number INTEGER PRIMARY KEY, name BLOB UNIQUE, value BLOB)")
-        self._latest: tuple[str, ValueT] | None = None  # rows of one recording follow each other
+        # Rows of one recording follow each other, and who iterates over names asks for their values.
+        self._latest: tuple[str, ValueT] | None = None
         self.update(items)
 
     def update(self, items: Iterable[tuple[str, ValueT]]) -> None:
@@ -122,17 +123,15 @@ class DiskDict(Mapping[str, ValueT]):
         return self._names("name")
 
     def __len__(self) -> int:
-        return _count(self._database.execute("SELECT count(*) FROM items"))
+        ((number,),) = self._database.execute("SELECT count(*) FROM items")
+        return int(number)
 
     def _names(self, order: str) -> Iterator[str]:
-        for (name,) in self._database.execute(f"SELECT name FROM items ORDER BY {order}"):
-            yield name.decode("utf-8", "surrogatepass")
+        for packed_name, value in self._database.execute(f"SELECT name, value FROM items ORDER BY {order}"):
+            name = packed_name.decode("utf-8", "surrogatepass")
+            self._latest = name, pickle.loads(value)
+            yield name
 
 
 def _bytes_of(name: str) -> bytes:
     return name.encode("utf-8", "surrogatepass")
-
-
-def _count(rows: Iterator[Any]) -> int:
-    (number,) = next(rows)
-    return int(number)
