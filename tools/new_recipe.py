@@ -30,13 +30,16 @@ try:
     from summarymix.cli import clear_errors
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing}: activate this repository's environment first with `. tools/setup.sh`")
+import numpy as np
+
 from summarymix.data.corpus.base import Corpus, Utterance
 from summarymix.data.corpus.lhotse_recipes import download_with_lhotse, list_recipes
 from summarymix.data.corpus.options import CorpusSource, add_source_options, prepare_corpus, source_of
 from summarymix.data.corpus.report import hours_by_rate
+from summarymix.data.manifests import write_lines_packed
 from summarymix.data.names import check_name, kind_of
 from summarymix.encoder.zipformer import ZipformerConfig
-from summarymix.files import new_folder
+from summarymix.files import atomic_write, new_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE = Path(__file__).parent / "recipe_template"
@@ -180,13 +183,10 @@ def choose_features(utterances: Iterable[Utterance]) -> dict[str, str]:
 
 def choose_max_seconds(utterances: Iterable[Utterance]) -> int:
     """Choose the maximum training utterance, 20 to 60 s in steps of 10, that keeps 99 % of the speech."""
-    durations = sorted((utterance.seconds for utterance in utterances), reverse=True)
-    longer, allowed = 0.0, 0.01 * sum(durations)
-    for duration in durations:
-        longer += duration
-        if longer > allowed:
-            return min(max(10 * math.ceil(duration / 10), 20), 60)
-    return 20
+    durations = np.sort(np.fromiter((utterance.seconds for utterance in utterances), np.float64))[::-1]
+    longer = np.cumsum(durations)
+    longest_used = durations[longer > 0.01 * longer[-1]][0]
+    return min(max(10 * math.ceil(longest_used / 10), 20), 60)
 
 
 def new_recipe(name: str, source: CorpusSource, egs_dir: Path = ROOT / "egs", num_jobs: int = 4) -> list[str]:
@@ -234,11 +234,10 @@ def new_recipe(name: str, source: CorpusSource, egs_dir: Path = ROOT / "egs", nu
 
 def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> tuple[dict[str, str], list[str]]:
     """Choose the values for the template. Return them, and the lines to print about them."""
-    splits = corpus.splits()
-    names = {kind: [split for split in splits if kind_of(split) == kind] for kind in ("train", "dev", "test")}
-    training = [utterance for split in names["train"] for utterance in splits[split]]
-    hours = sum(utterance.seconds for utterance in training) / 3600
-    texts = [utterance.supervision.text for utterance in training]
+    names = {kind: [split for split in corpus.splits() if kind_of(split) == kind] for kind in ("train", "dev", "test")}
+    training = corpus.utterances.of(names["train"])
+    hours = training.seconds / 3600
+    texts = (text for (text,) in training.columns("text"))
     max_seconds = choose_max_seconds(training)
     values = {
         "NAME": name,
@@ -259,7 +258,7 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
         **choose_features(training),
     }
     values["max_duration"] = str(max(int(values["max_duration"]), max_seconds))
-    too_long = sum(utterance.seconds > max_seconds for utterance in training)
+    too_long = sum(seconds > max_seconds for (seconds,) in training.columns("duration"))
     told = [
         f"model: {values['num_layers']} layers of width {values['dim']}, {values['num_epochs']} epochs, some "
         f"{values['updates']} updates of {values['max_duration']} s",
@@ -280,11 +279,13 @@ def _rename_copies(manifests: Path, old: str, new: str) -> None:
     lists += manifests.glob("audio/*/measured.jsonl")
     lists += [*manifests.glob("lhotse/*/*_recordings*.jsonl.gz"), *manifests.glob("lhotse/*/*_cuts*.jsonl.gz")]
     for path in [*manifests.glob("*_recordings_*.jsonl.gz"), *lists]:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8") as file:
-            text = file.read()
-        with opened(path, "wt", encoding="utf-8") as file:
-            file.write(text.replace(old, new))
+        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
+            lines = (line.replace(old.encode(), new.encode()) for line in file)
+            if path.suffix == ".gz":
+                write_lines_packed(lines, path)
+            else:
+                with atomic_write(path, "wb") as renamed:
+                    renamed.writelines(lines)
 
 
 def _options(source: CorpusSource) -> list[str]:

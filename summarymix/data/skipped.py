@@ -55,18 +55,26 @@ class SkippedItems:
         return f"skipped {len(self)}" + (f": {reasons}" if reasons else "")
 
     def write(self, path: Path) -> None:
-        """Write a tab-separated table: a header, then one line per item."""
-        with atomic_write(path) as file:
-            print(*(column.name for column in fields(Skipped)), sep="\t", file=file)
-            for item in self.items:
-                # An error message may contain line breaks.
-                print(*(" ".join(printable(value).split()) for value in astuple(item)), sep="\t", file=file)
+        """Write the table of :func:`write_skipped`."""
+        write_skipped(self.items, path)
 
     @classmethod
     def read(cls, path: Path) -> "SkippedItems":
         """Read a table that :meth:`write` wrote."""
         lines = Path(path).read_text(encoding="utf-8").splitlines()[1:]
         return cls([Skipped(*line.split("\t")) for line in lines])
+
+
+def write_skipped(items: Iterable[Skipped], path: Path) -> int:
+    """Write a tab-separated table: a header, then one line per item; return the number of items."""
+    count = 0
+    with atomic_write(path) as file:
+        print(*(column.name for column in fields(Skipped)), sep="\t", file=file)
+        for item in items:
+            count += 1
+            # An error message may contain line breaks.
+            print(*(" ".join(printable(value).split()) for value in astuple(item)), sep="\t", file=file)
+    return count
 
 
 def separate(items: Iterable[ItemT | Skipped]) -> tuple[list[ItemT], SkippedItems]:

@@ -6,13 +6,17 @@ Readers (:mod:`summarymix.data.corpus.table`, ``kaldi``, ``lhotse_manifests``) t
 
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from lhotse import Recording, SupervisionSegment
 
 from summarymix.data.audio_file import END_TOLERANCE
+from summarymix.data.corpus.on_disk import Database, DiskDict, DiskSet
 from summarymix.data.corpus.recordings import AudioFindings
 from summarymix.data.cuts import IF_NO_SPEECH, NO_SPEECH
 from summarymix.data.manifests import manifest_path, write_manifest
@@ -25,6 +29,7 @@ Problem = tuple[str, str, str]
 """Reason, detail and remedy of an utterance that is left out."""
 
 _KINDS = ("train", "dev", "test")
+_FIELDS = ("id", "recording_id", "start", "duration", "channel", "text", "language", "speaker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,86 @@ class Utterance:
         return _file_of(self.recording)
 
 
+class Utterances:
+    """The utterances of a corpus, or of some of its splits. They are on disk, and each access reads them from there.
+
+    Args:
+        recordings: recordings by the ``audio`` of rows.
+    """
+
+    def __init__(self, recordings: Mapping[str, Recording | Skipped]) -> None:
+        self._recordings = recordings
+        self._splits: Sequence[str] | None = None
+        # Without types, so that numbers come back as what they were. A span is the hash of a place in the audio.
+        self.database = Database(f"""
+            CREATE TABLE utterances (number INTEGER PRIMARY KEY, span, split, audio, {", ".join(_FIELDS)}, no_speech);
+            CREATE INDEX by_span ON utterances (span);
+            CREATE INDEX by_id ON utterances (id);
+            CREATE INDEX by_split ON utterances (split);
+        """)
+
+    def append(self, row: Row, supervision: SupervisionSegment, split: str) -> None:
+        """Add the utterance of a row."""
+        values = [getattr(supervision, name) for name in _FIELDS]
+        self.database.execute(
+            f"INSERT INTO utterances VALUES (NULL, {', '.join('?' * (len(values) + 4))})",
+            (_span_of(row), split, row.audio, *values, supervision.custom is not None),
+        )
+
+    def of(self, splits: Sequence[str]) -> "Utterances":
+        """The utterances of these splits, one split after the other."""
+        part = copy(self)
+        part._splits = splits
+        return part
+
+    def columns(self, names: str, rest: str = "ORDER BY number") -> Iterator[tuple[Any, ...]]:
+        """Iterate over columns of the table, of all utterances, or of each split.
+
+        Args:
+            names: the columns, such as ``split``, ``id``, ``recording_id``, ``duration``, ``text`` and ``speaker``.
+            rest: end of the SQL statement.
+        """
+        if self._splits is None:
+            yield from self.database.execute(f"SELECT {names} FROM utterances {rest}")
+        for split in self._splits or ():
+            yield from self.database.execute(f"SELECT {names} FROM utterances WHERE split = ? {rest}", (split,))
+
+    def __len__(self) -> int:
+        return sum(number for (number,) in self.columns("count(*)", ""))
+
+    def __iter__(self) -> Iterator[Utterance]:
+        for (audio, split), supervision in zip(self.columns("audio, split"), self.supervisions(), strict=True):
+            yield Utterance(self._recording(audio), supervision, split)
+
+    def __getitem__(self, number: int) -> Utterance:
+        return next(islice(self, number, None))
+
+    @property
+    def seconds(self) -> float:
+        """Their duration together."""
+        return sum(seconds for (seconds,) in self.columns("duration"))
+
+    def speakers(self) -> set[str]:
+        """Names of their speakers, where these are known."""
+        return {speaker for (speaker,) in self.columns("DISTINCT speaker", "") if speaker}
+
+    def supervisions(self) -> Iterator[SupervisionSegment]:
+        """Iterate over their supervisions alone."""
+        for no_speech, *values in self.columns(f"no_speech, {', '.join(_FIELDS)}"):
+            custom = NO_SPEECH if no_speech else None
+            yield SupervisionSegment(**dict(zip(_FIELDS, values, strict=True)), custom=custom)
+
+    def recordings(self) -> Iterator[Recording]:
+        """Iterate over the recordings of one split in the order of the utterances."""
+        for (audio,) in self.columns("audio", "GROUP BY audio ORDER BY min(number)"):
+            yield self._recording(audio)
+
+    def _recording(self, audio: str) -> Recording:
+        recording = self._recordings[audio]
+        assert isinstance(recording, Recording)
+        return recording
+
+
 @dataclass
 class PunctuationFindings:
     """Transcripts with punctuation, which is kept or removed."""
@@ -93,7 +178,7 @@ class PunctuationFindings:
 class Corpus:
     """Usable utterances of a corpus, skipped ones, and findings for the report."""
 
-    utterances: list[Utterance]
+    utterances: Utterances
     skipped: SkippedItems
     num_rows: int
     audio: AudioFindings
@@ -105,12 +190,11 @@ class Corpus:
     notes: list[str] = field(default_factory=list)
     """Decisions for the report, one sentence each."""
 
-    def splits(self) -> dict[str, list[Utterance]]:
+    def splits(self) -> dict[str, Utterances]:
         """Utterances by split: first training splits, then dev splits, then all others."""
-        found: dict[str, list[Utterance]] = {}
-        for utterance in self.utterances:
-            found.setdefault(utterance.split, []).append(utterance)
-        return dict(sorted(found.items(), key=lambda item: (_KINDS.index(kind_of(item[0])), item[0])))
+        names = [split for (split,) in self.utterances.columns("DISTINCT split", "")]
+        names.sort(key=lambda split: (_KINDS.index(kind_of(split)), split))
+        return {split: self.utterances.of([split]) for split in names}
 
     def write(self, prefix: str, out_dir: Path) -> None:
         """Write ``{prefix}_{recordings,supervisions}_{split}.jsonl.gz`` for every split, and ``skipped-table.tsv``.
@@ -134,9 +218,8 @@ class Corpus:
         before = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
         written: list[str] = []
         for split, utterances in self.splits().items():
-            recordings = {utterance.recording.id: utterance.recording for utterance in utterances}
-            supervisions = [utterance.supervision for utterance in utterances]
-            for kind, items in (("recordings", recordings.values()), ("supervisions", supervisions)):
+            manifests = (("recordings", utterances.recordings()), ("supervisions", utterances.supervisions()))
+            for kind, items in manifests:
                 path = manifest_path(out_dir, prefix, kind, split)
                 write_manifest(items, path)
                 written.append(path.name)
@@ -169,11 +252,12 @@ def gather(
         keep_empty: an empty transcript means that the recording has no speech; otherwise the row is left out.
     """
     names = _Names()
-    recordings = {key: _renamed(recording, names.unique(recording.id)) for key, recording in recordings.items()}
+    recordings = DiskDict(
+        (audio, _renamed(recording, names.unique(recording.id))) for audio, recording in recordings.items()
+    )
     names = _Names(row.id for row in rows if isinstance(row, Row) and row.id)
-    seen = _Seen()
     originals = findings.originals
-    corpus = Corpus([], SkippedItems(), 0, findings)
+    corpus = Corpus(Utterances(recordings), SkippedItems(), 0, findings)
     corpus.punctuation.removed = punctuation == "remove"
     for row in rows:
         corpus.num_rows += 1
@@ -191,7 +275,7 @@ def gather(
         corpus.num_not_nfc += not unicodedata.is_normalized("NFC", given)
         no_speech = keep_empty and row.text is not None and not given.strip()
         found = (
-            _problem(row, id_, split, bool(text) or no_speech, recording, seen)
+            _problem(row, id_, split, bool(text) or no_speech, recording, corpus.utterances)
             or _truncation(row, recording, findings)
             or _segment(row, recording, channel)
         )
@@ -202,9 +286,7 @@ def gather(
         assert isinstance(recording, Recording)
         corpus.punctuation.add(normalize_text(given, text_case), text_case)
         custom = NO_SPEECH if no_speech else None
-        utterance = Utterance(recording, replace(found, id=id_, text=text, custom=custom), split)
-        seen.add(row, utterance)
-        corpus.utterances.append(utterance)
+        corpus.utterances.append(row, replace(found, id=id_, text=text, custom=custom), split)
     return corpus
 
 
@@ -232,17 +314,17 @@ def _unusable_field(row: Row, recordings: Mapping[str, Recording | Skipped]) -> 
 
 
 def _problem(
-    row: Row, id_: str, split: str, has_text: bool, recording: Recording | Skipped, seen: "_Seen"
+    row: Row, id_: str, split: str, has_text: bool, recording: Recording | Skipped, kept: Utterances
 ) -> Problem | None:
     """Problem of a row apart from its place in the recording; None if there is none."""
-    if seen.has_id(id_, split):
+    if _has_id(kept, id_, split):
         return "duplicate id", "the first is kept", "give every utterance a unique id"
     if not has_text:
         detail = "" if row.text is None or not row.text.strip() else f"only punctuation: {row.text!a:.80}"
         return "empty transcript", detail, f"add the transcript; {IF_NO_SPEECH}"
     if isinstance(recording, Skipped):
         return recording.reason, recording.detail, recording.remedy
-    if other := seen.same_audio(row, split):
+    if other := _same_audio(kept, row, split):
         return "duplicate audio", f"the same as {other}", "keep one of the rows"
     return None
 
@@ -252,40 +334,31 @@ def _left_out(row: Row, id_: str, file: str, problem: Problem) -> Skipped:
     return Skipped(printable(id_), file, reason, "; ".join(filter(None, (detail, row.where))), remedy)
 
 
-class _Seen:
-    """Ids and audio of the rows that are kept, by their hashes.
+def _has_id(kept: Utterances, id_: str, split: str) -> bool:
+    """True if a row of the same set has the id."""
+    same = kept.database.execute("SELECT split FROM utterances WHERE id = ?", (id_,))
+    return any(_set_of(other) == _set_of(split) for (other,) in same)
+
+
+def _same_audio(kept: Utterances, row: Row, split: str) -> str | None:
+    """Id of a row with the same audio that must not be beside ``row``; None if there is none."""
+    same = kept.database.execute("SELECT id, split FROM utterances WHERE span = ? ORDER BY number", (_span_of(row),))
+    for id_, other in same:
+        if _set_of(other) == _set_of(split) or kind_of(other) != kind_of(split):
+            return str(id_)
+    return None
+
+
+def _set_of(split: str) -> str:
+    """The set in which an id or a place in the audio may be once.
 
     All training data are one set. Evaluation sets of a kind may share ids and audio, as parts and versions of a test
     set do.
     """
-
-    def __init__(self) -> None:
-        self._ids: set[int] = set()
-        self._audio: dict[int, tuple[Utterance, ...]] = {}
-
-    def add(self, row: Row, utterance: Utterance) -> None:
-        """Add a row that is kept."""
-        self._ids.add(hash((_set_of(utterance.split), utterance.supervision.id)))
-        audio = _audio_of(row)
-        self._audio[audio] = (*self._audio.get(audio, ()), utterance)
-
-    def has_id(self, id_: str, split: str) -> bool:
-        """True if a row of the same set has the id."""
-        return hash((_set_of(split), id_)) in self._ids
-
-    def same_audio(self, row: Row, split: str) -> str | None:
-        """Id of a row with the same audio that must not be beside ``row``; None if there is none."""
-        for other in self._audio.get(_audio_of(row), ()):
-            if _set_of(other.split) == _set_of(split) or kind_of(other.split) != kind_of(split):
-                return other.supervision.id
-        return None
-
-
-def _set_of(split: str) -> str:
     return "train" if kind_of(split) == "train" else split
 
 
-def _audio_of(row: Row) -> int:
+def _span_of(row: Row) -> int:
     return hash((row.audio, row.start, row.duration, row.channel))
 
 
@@ -344,18 +417,17 @@ def _generated_id(row: Row, recording: Recording | Skipped) -> str:
 
 
 class _Names:
-    """Set of names in use, by their hashes."""
+    """Names in use."""
 
     def __init__(self, taken: Iterable[str] = ()) -> None:
-        self._taken = {hash(name) for name in taken}
+        self._taken = DiskSet(taken)
 
     def unique(self, name: str) -> str:
         """Add and return ``name``, with -2, -3, … appended if it is in use."""
         candidate, number = name, 1
-        while hash(candidate) in self._taken:
+        while not self._taken.add(candidate):
             number += 1
             candidate = f"{name}-{number}"
-        self._taken.add(hash(candidate))
         return candidate
 
 

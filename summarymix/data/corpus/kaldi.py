@@ -4,6 +4,7 @@ lhotse's reader gives every recording the same sample rate, rounds durations dow
 first missing file. This reader measures rates and durations exactly, and lists missing files as skipped.
 """
 
+import itertools
 import math
 import os
 import re
@@ -12,11 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lhotse import Recording
-
 from summarymix.cli import say
 from summarymix.data.corpus.base import Corpus, Row, gather
 from summarymix.data.corpus.commands import TIMEOUT
+from summarymix.data.corpus.on_disk import DiskDict, DiskList
 from summarymix.data.corpus.recordings import AudioFindings, command_in, open_commands, open_files
 from summarymix.data.names import check_name, is_encodable, is_path, printable
 from summarymix.data.skipped import Skipped
@@ -59,32 +59,38 @@ def read_kaldi_corpus(
     def is_command(source: str) -> bool:
         return source.startswith(command_in(audio_dir, "")) and is_encodable(source)
 
-    rows: list[Row | Skipped] = []
-    names: dict[str, str] = {}  # recording names by file or command
-    missing: dict[str, Recording | Skipped] = {}
+    rows: DiskList[Row | Skipped] = DiskList()
+    files: DiskDict[str] = DiskDict()  # recording names by file
+    commands: DiskDict[str] = DiskDict()  # recording names by command
+    missing: DiskDict[Skipped] = DiskDict()
     for split, folder in folders.items():
         if split is not None:
             check_name(split, f"{printable(folder)}: the split")
         scp = _Table(folder / "wav.scp")
-        audio = {name: _audio(value, audio_dir) for name, value in scp.values.items()}
-        names |= {source: name for name, source in audio.items() if is_path(source) or is_command(source)}
+        for name, value in scp.values.items():
+            source = _audio(value, audio_dir)
+            if is_command(source):
+                commands[source] = name
+            elif is_path(source):
+                files[source] = name
         for row in _rows(folder, split, scp):
             if isinstance(row, Skipped):
                 rows.append(row)
                 continue
-            if row.audio not in audio:
+            if row.audio in scp.values:
+                row = replace(row, audio=_audio(scp.values[row.audio], audio_dir))
+            else:
                 file = printable(folder / "wav.scp")
                 missing[row.audio] = Skipped(row.audio, file, "missing audio", "", "add the recording to wav.scp")
-            rows.append(replace(row, audio=audio.get(row.audio, row.audio)))
-    commands = {source: name for source, name in names.items() if is_command(source)}
-    files = {source: name for source, name in names.items() if source not in commands}
+            rows.append(row)
     if commands:
         say(
             f"{len(commands)} recordings in wav.scp are commands. They run now, for at most {command_timeout:g} s each "
             f"(--command-timeout), such as: {printable(next(iter(commands)))}"
         )
     opened = open_commands(commands, findings, num_jobs, command_timeout)
-    recordings = open_files(files, findings, num_jobs) | opened | missing
+    recordings = open_files(files, findings, num_jobs)
+    recordings.update(itertools.chain(opened.items(), missing.items()))
     corpus = gather(rows, recordings, findings, **options)
     if commands:
         corpus.notes.append(
@@ -108,9 +114,10 @@ def _rows(folder: Path, split: str | None, scp: "_Table") -> Iterator[Row | Skip
     segments = _Table(folder / "segments", optional=True)
     yield from (line for table in (scp, segments, texts, speakers, languages) for line in table.unusable)
     malformed: set[str] = set()
-    spans: dict[str, tuple[str, float, float | None]] = {id_: (id_, 0.0, None) for id_ in scp.values}
-    if (folder / "segments").is_file():
-        spans = {}
+    spans: DiskDict[tuple[str, float, float | None]] = DiskDict()
+    if not (folder / "segments").is_file():
+        spans.update((id_, (id_, 0.0, None)) for id_ in scp.values)
+    else:
         for id_, value in segments.values.items():
             if (span := _span(value)) is None:
                 malformed.add(id_)
@@ -119,7 +126,7 @@ def _rows(folder: Path, split: str | None, scp: "_Table") -> Iterator[Row | Skip
             else:
                 spans[id_] = span
     # A transcript without a segment is taken as a whole recording, and reported if wav.scp does not list it.
-    for id_ in dict.fromkeys([*spans, *texts.values]):
+    for id_ in itertools.chain(spans, (id_ for id_ in texts.values if id_ not in spans)):
         if id_ in malformed:
             continue
         audio, start, duration = spans.get(id_, (id_, 0.0, None))
@@ -158,10 +165,10 @@ class _Table:
     """
 
     def __init__(self, path: Path, optional: bool = False) -> None:
-        self.values: dict[str, str] = {}
+        self.values: DiskDict[str] = DiskDict()
         self.unusable: list[Skipped] = []
         self._path = printable(path)
-        self._numbers: dict[str, int] = {}
+        self._numbers: DiskDict[int] = DiskDict()
         if optional and not path.is_file():
             return
         for number, line in read_lines(path):

@@ -10,6 +10,7 @@ from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, Supervis
 from lhotse.cut import MixedCut
 
 from summarymix.data.corpus.base import Corpus, Row, gather
+from summarymix.data.corpus.on_disk import DiskDict, DiskList
 from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
 from summarymix.data.names import check_name, is_path, printable
 from summarymix.data.skipped import Skipped, SkippedItems
@@ -52,9 +53,9 @@ def read_lhotse_corpus(
                 check_name(match["split"], f"{printable(path)}: the split")
             splits[group] = match["split"]
 
-    rows: list[Row] = []
-    recordings: dict[str, Recording | Skipped] = {}
-    named: set[str] = set()
+    rows: DiskList[Row] = DiskList()
+    recordings: DiskDict[Recording | Skipped] = DiskDict()
+    named: DiskList[str] = DiskList()
     notes: list[str] = []
     unusable = SkippedItems()
     for group, paths in found.items():
@@ -69,7 +70,9 @@ def read_lhotse_corpus(
         for recording, supervision in pairs:
             key = f"{group} {recording.id}"
             if key not in recordings:
-                named.update(str(audio_dir / source.source) for source in recording.sources if source.type == "file")
+                for source in recording.sources:
+                    if source.type == "file":
+                        named.append(str(audio_dir / source.source))
                 recordings[key] = _with_absolute_paths(recording, audio_dir)
             rows.append(_row(key, supervision, splits[group]))
     if not rows:
@@ -102,7 +105,7 @@ def _items(kind: type[CutSet] | type[RecordingSet] | type[SupervisionSet], path:
 def _of_pair(
     recordings_path: Path, supervisions_path: Path, unusable: SkippedItems
 ) -> Iterator[tuple[Recording, SupervisionSegment]]:
-    recordings = {recording.id: recording for recording in _items(RecordingSet, recordings_path)}
+    recordings = DiskDict((recording.id, recording) for recording in _items(RecordingSet, recordings_path))
     for supervision in _items(SupervisionSet, supervisions_path):
         if supervision.recording_id in recordings:
             yield recordings[supervision.recording_id], supervision
@@ -153,22 +156,28 @@ def _with_absolute_paths(recording: Recording, audio_dir: Path) -> Recording | S
 
 
 def _measured(
-    recordings: dict[str, Recording | Skipped], findings: AudioFindings, num_jobs: int
-) -> dict[str, Recording | Skipped]:
+    recordings: DiskDict[Recording | Skipped], findings: AudioFindings, num_jobs: int
+) -> DiskDict[Recording | Skipped]:
     """Give recordings the lengths of their files. Recordings of several files, or perturbed ones, keep their own."""
-    single = {
-        key: recording
-        for key, recording in recordings.items()
-        if isinstance(recording, Recording) and len(recording.sources) == 1 and not recording.transforms
-    }
-    files = {key: str(r.sources[0].source) for key, r in single.items() if r.sources[0].type == "file"}
-    opened = open_files({file: single[key].id for key, file in files.items()}, findings, num_jobs)
-    measured = dict(recordings)
-    for key, file in files.items():
-        recording, found = single[key], opened[file]
+    single = ((file, recording.id) for recording in recordings.values() if (file := _only_file(recording)))
+    opened = open_files(DiskDict(single), findings, num_jobs)
+
+    def measured(recording: Recording | Skipped) -> Recording | Skipped:
+        if not (file := _only_file(recording)):
+            return recording
+        assert isinstance(recording, Recording)
+        found = opened[file]
         if isinstance(found, Skipped):
-            measured[key] = replace(found, id=recording.id)
-        else:
-            source = replace(recording.sources[0], source=found.sources[0].source)
-            measured[key] = replace(found, id=recording.id, sources=[source], channel_ids=recording.channel_ids)
-    return measured
+            return replace(found, id=recording.id)
+        source = replace(recording.sources[0], source=found.sources[0].source)
+        return replace(found, id=recording.id, sources=[source], channel_ids=recording.channel_ids)
+
+    return DiskDict((key, measured(recording)) for key, recording in recordings.items())
+
+
+def _only_file(recording: Recording | Skipped) -> str | None:
+    """The file that a recording is, without changes; None for others."""
+    if isinstance(recording, Skipped) or len(recording.sources) != 1 or recording.transforms:
+        return None
+    (source,) = recording.sources
+    return str(source.source) if source.type == "file" else None

@@ -3,13 +3,13 @@
 import json
 import os
 from array import array
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from summarymix.data.corpus.on_disk import DiskDict
 from summarymix.data.lines import id_hash
 from summarymix.files import atomic_write
 
@@ -32,13 +32,13 @@ class Measured(NamedTuple):
         return cls(stat.st_size, stat.st_mtime_ns, sample_rate, num_samples)
 
 
-def write_measured(folder: Path, files: Mapping[str, Measured]) -> None:
+def write_measured(folder: Path, files: DiskDict[Measured]) -> None:
     """Write the files that were measured, in the order of their paths, or remove the list if there are none."""
     if not files:
         (folder / _FILE).unlink(missing_ok=True)
         return
     with atomic_write(folder / _FILE) as file:
-        file.writelines(json.dumps([path, *measured]) + "\n" for path, measured in sorted(files.items()))
+        file.writelines(json.dumps([path, *files[path]]) + "\n" for path in files.in_order())
 
 
 class MeasuredFiles:

@@ -10,6 +10,7 @@ from summarymix.data.corpus.commands import TIMEOUT
 from summarymix.data.corpus.kaldi import read_kaldi_corpus
 from summarymix.data.corpus.lhotse_manifests import read_lhotse_corpus
 from summarymix.data.corpus.lhotse_recipes import LhotseRecipe, prepare_with_lhotse
+from summarymix.data.corpus.on_disk import full_disk_explained
 from summarymix.data.corpus.recordings import AudioFindings
 from summarymix.data.corpus.report import corpus_report
 from summarymix.data.corpus.splits import fill_splits
@@ -184,19 +185,21 @@ def prepare_corpus(
     Raises:
         ValueError: the corpus is malformed, or no utterance can be used.
         FileNotFoundError: a file is missing.
+        OSError: there is no room for the temporary files.
     """
     check_name(prefix, "the prefix")
     if source.lhotse_manifests and source.lhotse_manifests.resolve() == out_dir.resolve():
         raise ValueError(f"{out_dir} has the manifests to read: choose another folder to write to")
-    findings = AudioFindings(Path(out_dir) / "audio" / prefix)
-    corpus = source.read(findings, Path(out_dir) / "lhotse" / prefix, num_jobs)
-    try:
-        if fill and corpus.utterances:
-            _fill_splits(corpus, out_dir)
-        corpus.write(prefix, out_dir)
-    except ValueError as error:
-        raise ValueError(f"{source.path}: {error}") from error
-    return corpus, corpus_report(corpus, out_dir)
+    with full_disk_explained():
+        findings = AudioFindings(Path(out_dir) / "audio" / prefix)
+        corpus = source.read(findings, Path(out_dir) / "lhotse" / prefix, num_jobs)
+        try:
+            if fill and corpus.utterances:
+                _fill_splits(corpus, out_dir)
+            corpus.write(prefix, out_dir)
+        except ValueError as error:
+            raise ValueError(f"{source.path}: {error}") from error
+        return corpus, corpus_report(corpus, out_dir)
 
 
 def _fill_splits(corpus: Corpus, out_dir: Path) -> None:

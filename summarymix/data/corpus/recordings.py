@@ -29,6 +29,7 @@ from summarymix.data.audio import Resampler, has_small_filter
 from summarymix.data.audio_file import REMEDY, AudioFile, open_audio
 from summarymix.data.corpus.commands import TIMEOUT, run_command
 from summarymix.data.corpus.measured import Measured, write_measured
+from summarymix.data.corpus.on_disk import DiskDict, DiskSet
 from summarymix.data.lines import run_in_order
 from summarymix.data.skipped import Skipped
 from summarymix.files import atomic_write, check_disk_space
@@ -80,7 +81,7 @@ class AudioFindings:
     converted: list[Converted] = field(default_factory=list)
     truncated: dict[str, float] = field(default_factory=dict)
     """Seconds that the header promises, by path or command, of audio that ends before."""
-    measured: dict[str, Measured] = field(default_factory=dict)
+    measured: DiskDict[Measured] = field(default_factory=DiskDict)
     """Files that training reads, by path."""
 
     @property
@@ -122,7 +123,7 @@ class _Opened:
     measured: Measured | None = None
 
 
-def open_files(paths: Mapping[str, str], findings: AudioFindings, num_jobs: int = 1) -> dict[str, Recording | Skipped]:
+def open_files(paths: Mapping[str, str], findings: AudioFindings, num_jobs: int = 1) -> DiskDict[Recording | Skipped]:
     """Open audio files and measure them; return each file's recording, or its problem, by path.
 
     Args:
@@ -138,7 +139,7 @@ def open_commands(
     findings: AudioFindings,
     num_jobs: int = 1,
     timeout: float = TIMEOUT,
-) -> dict[str, Recording | Skipped]:
+) -> DiskDict[Recording | Skipped]:
     """Run commands that output an audio file, such as ``sph2pipe -f wav -p -c 1 x.sph``, to measure its length.
 
     Args:
@@ -158,7 +159,7 @@ def unnamed_audio(folder: Path, named: Iterable[str], findings: AudioFindings) -
         named: paths in the corpus.
         findings: findings about its audio.
     """
-    known = {hash(os.path.realpath(path)) for path in named}
+    known = DiskSet(os.path.realpath(path) for path in named)
     copies = findings.folder.resolve()
     # Not kept as paths, each of which takes 2 kB
     entries = (os.path.join(parent, name) for parent, *names in os.walk(folder) for name in itertools.chain(*names))
@@ -166,7 +167,7 @@ def unnamed_audio(folder: Path, named: Iterable[str], findings: AudioFindings) -
         Path(path)
         for path in entries
         if Path(path).suffix.lower() in _AUDIO_SUFFIXES
-        and hash(os.path.realpath(path)) not in known
+        and os.path.realpath(path) not in known
         and copies not in Path(path).resolve().parents
     )
 
@@ -181,7 +182,7 @@ def _open_all(
     open_one: Callable[[str, str, Path], _Opened],
     num_jobs: int,
     findings: AudioFindings,
-) -> dict[str, Recording | Skipped]:
+) -> DiskDict[Recording | Skipped]:
     def open_(item: tuple[str, str]) -> _Opened:
         try:
             return open_one(*item, findings.folder)
@@ -192,7 +193,7 @@ def _open_all(
             raise
 
     # Threads suffice: libraries and other programs do the work.
-    recordings: dict[str, Recording | Skipped] = {}
+    recordings: DiskDict[Recording | Skipped] = DiskDict()
     with ThreadPoolExecutor(num_jobs) as executor:
         opened = run_in_order(executor, open_, names.items(), _FILES_AHEAD * num_jobs)
         for source, one in zip(names, opened, strict=True):

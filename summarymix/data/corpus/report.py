@@ -1,14 +1,15 @@
 """Report on a corpus before training: a few lines to print, and lists in files."""
 
 import unicodedata
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from summarymix.data.corpus.base import Corpus, Utterance
+from summarymix.data.corpus.base import Corpus, Utterance, Utterances
 from summarymix.data.corpus.validate import shared_speakers
 from summarymix.data.names import is_guessed, kind_of, printable
-from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.data.skipped import Skipped, write_skipped
 from summarymix.data.transcripts import has_unspaced, is_punctuation
 from summarymix.files import atomic_write
 
@@ -26,18 +27,17 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
         The lines to print. Lines about problems begin with "Warning".
     """
     everything = corpus.utterances
-    lines = [f"{len(everything)} utterances, {_hours(everything)}; {corpus.skipped.summary()}"]
+    lines = [f"{len(everything)} utterances, {_hours(everything.seconds)}; {corpus.skipped.summary()}"]
     if len(corpus.skipped):
         lines[0] += f"; see {out_dir}/skipped-table.tsv"
-    if silent := [utterance for utterance in everything if not utterance.supervision.text]:
-        lines.append(f"{len(silent)} of them are recordings without speech, {_hours(silent)}")
+    if silent := array("d", (seconds for text, seconds in everything.columns("text, duration") if not text)):
+        lines.append(f"{len(silent)} of them are recordings without speech, {_hours(sum(silent))}")
     lines.append(f"audio: {_formats(everything)}")
     for split, utterances in corpus.splits().items():
-        speakers = {u.supervision.speaker for u in utterances if u.supervision.speaker}
-        recordings = {u.recording.id for u in utterances}
+        ((num_recordings,),) = utterances.columns("count(DISTINCT recording_id)", "")
         lines.append(
-            f"{split}: {len(utterances)} utterances, {_hours(utterances)}, {len(recordings)} recordings, "
-            f"{len(speakers) or 'unknown'} speakers"
+            f"{split}: {len(utterances)} utterances, {_hours(utterances.seconds)}, {num_recordings} recordings, "
+            f"{len(utterances.speakers()) or 'unknown'} speakers"
         )
     if corpus.audio.converted:
         lines.append(
@@ -48,15 +48,17 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
     lines += _guessed_kinds(corpus)
     lines += _shared_speakers(corpus)
     lines += _characters(corpus, out_dir / "characters.tsv")
-    for name in ("suspicious.tsv", "unnamed-audio.txt"):
-        (out_dir / name).unlink(missing_ok=True)
-    suspicious = SkippedItems([item for utterance in everything for item in _suspicion(utterance)])
-    if len(suspicious):
-        suspicious.write(out_dir / "suspicious.tsv")
+    suspicious = write_skipped(
+        (item for utterance in everything for item in _suspicion(utterance)), out_dir / "suspicious.tsv"
+    )
+    if not suspicious:
+        (out_dir / "suspicious.tsv").unlink()
+    else:
         lines.append(
-            f"Warning: {len(suspicious)} utterances have more than {MAX_WORDS_PER_SECOND:g} or less than "
+            f"Warning: {suspicious} utterances have more than {MAX_WORDS_PER_SECOND:g} or less than "
             f"{MIN_WORDS_PER_SECOND:g} words a second. They are kept; listen to some of {out_dir}/suspicious.tsv"
         )
+    (out_dir / "unnamed-audio.txt").unlink(missing_ok=True)
     if corpus.unnamed_audio:
         with atomic_write(out_dir / "unnamed-audio.txt") as file:
             file.writelines(f"{printable(path)}\n" for path in corpus.unnamed_audio)
@@ -76,15 +78,15 @@ def hours_by_rate(utterances: Iterable[Utterance]) -> dict[tuple[int, int], floa
     return dict(sorted(hours.items(), key=lambda item: -item[1]))
 
 
-def _formats(utterances: list[Utterance]) -> str:
+def _formats(utterances: Utterances) -> str:
     return ", ".join(
         f"{rate} Hz {'mono' if channels == 1 else f'with {channels} channels'} {hours:.2f} h"
         for (rate, channels), hours in hours_by_rate(utterances).items()
     )
 
 
-def _hours(utterances: list[Utterance]) -> str:
-    return f"{sum(utterance.seconds for utterance in utterances) / 3600:.2f} h"
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.2f} h"
 
 
 def _guessed_kinds(corpus: Corpus) -> list[str]:
@@ -98,10 +100,7 @@ def _guessed_kinds(corpus: Corpus) -> list[str]:
 
 
 def _shared_speakers(corpus: Corpus) -> list[str]:
-    speakers = {
-        split: {u.supervision.speaker for u in utterances if u.supervision.speaker}
-        for split, utterances in corpus.splits().items()
-    }
+    speakers = {split: utterances.speakers() for split, utterances in corpus.splits().items()}
     return [
         f"Warning: {a} and {b} share {len(shared)} speakers ({_some(shared)}): error rates will look better than for "
         "new speakers. Move each speaker's utterances to one split"
@@ -113,8 +112,10 @@ def _characters(corpus: Corpus, path: Path) -> list[str]:
     """Write the counts of characters to a table; return a summary, and warnings on unnormalised transcripts."""
     characters: Counter[str] = Counter()
     in_utterances: Counter[str] = Counter()
-    for utterance in corpus.utterances:
-        text = utterance.supervision.text.replace(" ", "")
+    num_unspaced = 0
+    for (text,) in corpus.utterances.columns("text"):
+        num_unspaced += len(text) > 8 and " " not in text and not has_unspaced(text)
+        text = text.replace(" ", "")
         characters.update(text)
         in_utterances.update(set(text))
     with atomic_write(path) as file:
@@ -143,8 +144,7 @@ def _characters(corpus: Corpus, path: Path) -> list[str]:
         lines.append("Warning: upper and lower case in transcripts: --text lower merges The and the")
     if corpus.num_not_nfc:
         lines.append(f"{corpus.num_not_nfc} transcripts were not in Unicode's composed form (NFC) and were converted")
-    texts = [utterance.supervision.text for utterance in corpus.utterances]
-    if sum(len(text) > 8 and " " not in text and not has_unspaced(text) for text in texts) > len(texts) / 2:
+    if num_unspaced > len(corpus.utterances) / 2:
         lines.append("Warning: most transcripts have no spaces: put spaces between words")
     return lines
 

@@ -1,10 +1,9 @@
 """Take missing dev and test splits from the training data of a corpus."""
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import replace
 
-from summarymix.data.corpus.base import Corpus, Utterance
+from summarymix.data.corpus.base import Corpus, Utterances
+from summarymix.data.corpus.on_disk import Database
 from summarymix.data.names import kind_of
 
 # Dev and test each get a twentieth of the data: at most two hours, which suffice to measure an error rate, and at least
@@ -25,26 +24,27 @@ def fill_splits(corpus: Corpus) -> None:
     Raises:
         ValueError: there is no training data, or too little of it.
     """
-    kinds = {kind_of(split) for split in corpus.splits()}
-    pool = [utterance for utterance in corpus.utterances if kind_of(utterance.split) == "train"]
-    if not pool:
-        raise ValueError(f"no training data: the splits are {', '.join(corpus.splits())}; begin one's name with train")
-    wanted = [split for split in ("dev", "test") if split not in kinds]
+    splits = corpus.splits()
+    training = [split for split in splits if kind_of(split) == "train"]
+    if not training:
+        raise ValueError(f"no training data: the splits are {', '.join(splits)}; begin one's name with train")
+    wanted = [split for split in ("dev", "test") if split not in map(kind_of, splits)]
     if not wanted:
         return
-    for unit, name_of_group in _units(pool):
-        moved = _choose(pool, name_of_group, wanted)
+    pool = corpus.utterances.of(training)
+    database = corpus.utterances.database
+    database.create_function("kind_of", 1, kind_of)
+    for unit, group in _units(pool):
+        moved = _choose(database, group, wanted)
         if moved:
             break
         corpus.notes.append(f"There are too few {unit} to take {' and '.join(wanted)} from them")
     else:
         raise ValueError(f"{len(pool)} utterances are too few to take {' and '.join(wanted)} from them: add more")
-    corpus.utterances = [
-        replace(utterance, split=moved.get(name_of_group(utterance), utterance.split))
-        if kind_of(utterance.split) == "train"
-        else utterance
-        for utterance in corpus.utterances
-    ]
+    database.create_function("moved", 1, moved.get)
+    database.execute(
+        f"UPDATE utterances SET split = moved({group}) WHERE kind_of(split) = 'train' AND moved({group}) NOTNULL"
+    )
     reason = {
         "speakers": "no speaker is in two of them",
         "recordings": "but a speaker may be in two of them: error rates will look better than for new speakers",
@@ -54,43 +54,45 @@ def fill_splits(corpus: Corpus) -> None:
     corpus.notes.append(f"{' and '.join(wanted)} {verb} taken from train by {unit}: {reason[unit]}")
 
 
-def _units(pool: list[Utterance]) -> list[tuple[str, Callable[[Utterance], str]]]:
-    """Units that can be moved as a whole, the best first: plural name, and function from utterance to group."""
-    units: list[tuple[str, Callable[[Utterance], str]]] = [
-        ("recordings", lambda utterance: utterance.recording.id),
-        ("utterances", lambda utterance: utterance.supervision.id),
-    ]
-    if any(utterance.supervision.speaker for utterance in pool):
+def _units(pool: Utterances) -> list[tuple[str, str]]:
+    """Units that can be moved as a whole, the best first: plural name, and SQL expression for an utterance's group."""
+    units = [("recordings", "recording_id"), ("utterances", "id")]
+    if pool.speakers():
         # Without a speaker, the recording counts as the speaker.
-        units.insert(0, ("speakers", lambda u: u.supervision.speaker or f"recording {u.recording.id}"))
+        units.insert(0, ("speakers", "coalesce(nullif(speaker, ''), 'recording ' || recording_id)"))
     return units
 
 
-def _choose(pool: list[Utterance], name_of_group: Callable[[Utterance], str], wanted: list[str]) -> dict[str, str]:
-    """New split of each moved group; empty if every group is too large for one of the splits."""
-    seconds: dict[str, float] = {}
-    counts: dict[str, int] = {}
-    for utterance in pool:
-        name = name_of_group(utterance)
-        seconds[name] = seconds.get(name, 0.0) + utterance.seconds
-        counts[name] = counts.get(name, 0) + 1
-    total = sum(seconds.values())
+def _choose(database: Database, group: str, wanted: list[str]) -> dict[str, str]:
+    """New split of each moved group; empty if every group is too large for one of the splits.
+
+    Args:
+        database: the utterances.
+        group: SQL expression for an utterance's group.
+        wanted: splits that take groups.
+    """
+    database.execute("DROP TABLE IF EXISTS groups")
+    database.execute("CREATE TABLE groups (number INTEGER PRIMARY KEY, name UNIQUE, seconds, utterances)")
+    database.execute(f"""
+        INSERT INTO groups (name, seconds, utterances)
+            SELECT {group}, duration, 1 FROM utterances WHERE kind_of(split) = 'train' ORDER BY number
+            ON CONFLICT (name) DO UPDATE SET seconds = seconds + excluded.seconds, utterances = utterances + 1
+    """)
+    total = sum(seconds for (seconds,) in database.execute("SELECT seconds FROM groups ORDER BY number"))
     goal = min(SHARE * total, MAX_SECONDS)
     # Ordered by hash, so that the choice is arbitrary but stable; groups that overshoot the goal come last.
-    waiting = sorted(
-        seconds, key=lambda name: (max(seconds[name] - goal, 0.0), hashlib.sha256(name.encode()).hexdigest())
-    )
+    database.create_function("digest", 1, lambda name: hashlib.sha256(name.encode()).digest())
+    order = "SELECT name, seconds, utterances FROM groups ORDER BY max(seconds - ?, 0.0), digest(name)"
     moved: dict[str, str] = {}
     for split in wanted:
         taken, count = 0.0, 0
-        for name in list(waiting):
+        for name, seconds, utterances in database.execute(order, (goal,)):
             if taken >= goal and count >= MIN_UTTERANCES:
                 break
-            if taken + seconds[name] <= MAX_SHARE * total:
+            if name not in moved and taken + seconds <= MAX_SHARE * total:
                 moved[name] = split
-                waiting.remove(name)
-                taken += seconds[name]
-                count += counts[name]
+                taken += seconds
+                count += utterances
         if not count:
             return {}
     return moved

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from summarymix.data.corpus.base import Corpus, Row, gather, name_of
+from summarymix.data.corpus.on_disk import DiskDict
 from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
 from summarymix.data.names import is_path, printable
 from summarymix.data.skipped import Skipped
@@ -215,8 +216,10 @@ def read_table_corpus(
 ) -> Corpus:
     """Read the corpus in a table; ``options`` are passed to :func:`summarymix.data.corpus.base.gather`."""
     rows = _Rows(table, audio_dir)
-    paths = dict.fromkeys(row.audio for row in rows if isinstance(row, Row) and is_path(row.audio))
-    names = {path: name_of(os.path.relpath(path, audio_dir)) for path in paths}
+    names: DiskDict[str] = DiskDict()
+    for row in rows:
+        if isinstance(row, Row) and row.audio not in names and is_path(row.audio):
+            names[row.audio] = name_of(os.path.relpath(row.audio, audio_dir))
     corpus = gather(rows, open_files(names, findings, num_jobs), findings, **options)
     corpus.unnamed_audio = unnamed_audio(audio_dir, names, findings)
     return corpus

@@ -1,5 +1,6 @@
 """Rows against recordings: ids, channels, segments, and that each becomes one cut with its own text and audio."""
 
+import gc
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -7,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from lhotse import AudioSource, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 from manifest_cuts import load_cuts
 
 from summarymix.data.corpus.base import Corpus, Row, gather, name_of
+from summarymix.data.corpus.on_disk import DiskDict
 from summarymix.data.corpus.recordings import AudioFindings, command_in, open_commands, open_files
 from summarymix.data.corpus.validate import audio_problem
 from summarymix.data.cuts import has_no_speech, transcript
@@ -178,6 +181,15 @@ def test_rows_that_cannot_be_written_to_files_are_listed(field: str, value: str,
     corpus.write("c", tmp_path / "m")
     assert [cut.id for cut in load_cuts(tmp_path / "m", "c", "train")] == ["good"]
     assert SkippedItems.read(tmp_path / "m" / "skipped-table.tsv").counts == {reason: 1}
+
+
+def test_neither_utterances_nor_recordings_stay_in_memory(tmp_path: Path) -> None:
+    source = [AudioSource("file", [0], "no audio is opened")]
+    recordings = DiskDict((f"{i}", Recording(f"here-{i}", source, 8000, 8000, 1.0)) for i in range(50))
+    corpus = gather([Row(f"{i}", "X") for i in range(50)], recordings, AudioFindings(tmp_path / "copies"))
+    assert len(list(corpus.utterances)) == 50
+    live = [item for item in gc.get_objects() if type(item) in (Recording, SupervisionSegment)]
+    assert len([item for item in live if item.id.startswith("here-")]) < 5
 
 
 def test_test_sets_may_share_ids_and_audio(tmp_path: Path) -> None:
