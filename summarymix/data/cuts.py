@@ -44,3 +44,8 @@ def skipped_cut(cut: Cut, reason: str, detail: str, remedy: str) -> Skipped:
     """Make the list entry of a skipped cut, with the cut's audio files."""
     files = " ".join(source.source for part in parts(cut) if part.has_recording for source in part.recording.sources)
     return Skipped(cut.id, files, reason, detail, remedy)
+
+
+def occurs_twice(cut_id: str, location: str) -> ValueError:
+    """The error of a split in which two cuts have the same id."""
+    return ValueError(f"The cut {cut_id} of {location} occurs twice: run local/validate_cuts.py")

@@ -83,3 +83,17 @@ def test_one_unreadable_cut_among_several_processes_is_skipped(prepare, tokenize
         read += [cut_id for batch in data for cut_id in batch.cut_ids]
     assert read == [cut.id for cut in cuts[:3]]
     assert [item.id for item in SkippedItems.read(listing).items] == [cuts[3].id]
+
+
+def test_features_of_another_kind_are_refused(prepare, tokenizer: Tokenizer) -> None:
+    fbank = prepare(count=4)
+    with pytest.raises(ValueError, match=r"tiny_cuts_train.*has features with 80 mel bins at 16000 Hz"):
+        EvalData(config_for(fbank, sample_rate=8000), tokenizer, "train", output_lengths)
+
+
+def test_a_repeated_id_is_refused(prepare, tokenizer: Tokenizer) -> None:
+    """Results are kept by id."""
+    fbank = prepare(count=4)
+    rewrite(fbank, lambda cuts: cuts.append(cuts[1]))
+    with pytest.raises(ValueError, match=r"The cut u\d of .*tiny_cuts_train.* occurs twice: run local"):
+        EvalData(config_for(fbank), tokenizer, "train", output_lengths)
