@@ -30,13 +30,13 @@ from lhotse.shar.utils import fill_shar_placeholder
 from lhotse.utils import fastcopy
 from tqdm import tqdm
 
-from summarymix.data.cuts import parts
+from summarymix.data.cuts import audio_files, features_file, parts, unreadable_cut
 from summarymix.data.lines import run_in_order
 from summarymix.data.manifests import CutManifest, CutSource, check_manifest, cuts_path, write_manifest
 from summarymix.data.names import check_name
 from summarymix.data.remote_files import AT_A_TIME, Span, read_bytes, read_many
-from summarymix.data.skipped import Skipped, SkippedItems
-from summarymix.files import atomic_write, check_own, remove_own
+from summarymix.data.skipped import SkippedItems
+from summarymix.files import atomic_write, check_own, is_disk_error, read_surely, remove_own
 
 Field = Literal["features", "recording"]
 
@@ -45,6 +45,9 @@ _PLACE = "shar"
 
 # Shards whose cuts are read ahead for the processes.
 _SHARDS_AHEAD = 100
+
+# The cuts are not read again while the manifest is the same.
+_REMEDY = "restore the file, then remove the .done files in the output folder and export again"
 
 # Files of a split's folder, and of one that is being written.
 _FILES = r"(cuts|features|recording)\.\d{6}\.(jsonl\.gz|tar)|\.\d{6}\.(tsv|part)|\..*\.part"
@@ -266,18 +269,21 @@ def _export_shard(shard: tuple[int, list[bytes]], manifest: Path, folder: Path, 
     remove_own(partial_dir, _FILES)
     partial_dir.mkdir(parents=True)
     skipped = SkippedItems()
+    data = " or ".join("audio" if field == "recording" else field for field in fields)
+    parts_to_load = {"load_audio": "recording" in fields, "load_features": "features" in fields, "load_custom": False}
     writer = SharWriter(partial_dir, fields, shard_size=None, shard_suffix=f".{name}", warn_unused_fields=False)
     with writer:
         for cut in cuts:
+            stored = [features_file(cut)] if "features" in fields else []
+            audio = audio_files(cut) if "recording" in fields else []
             try:
                 # Load all data first: once a part is written, the cut can no longer be left out.
-                whole = cut.move_to_memory(
-                    load_audio="recording" in fields, load_features="features" in fields, load_custom=False
-                )
+                whole = read_surely(partial(cut.move_to_memory, **parts_to_load), [*stored, *audio])
             # The exception for a broken file depends on format and library; its message goes into the list.
             except Exception as error:
-                detail = f"{type(error).__name__}: {error}"
-                skipped.add(Skipped(cut.id, "", "unreadable", detail, "restore the file, then export again"))
+                if is_disk_error(error):
+                    raise
+                skipped.add(unreadable_cut(cut, data, error, _REMEDY, map(str, stored)))
                 continue
             writer.write(whole)
     if len(skipped) < len(cuts):

@@ -1,5 +1,6 @@
 """Skipped data: never fatal, never silent. Every item is counted and listed with its remedy."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field, fields
@@ -67,6 +68,15 @@ class SkippedItems:
         """Read a table that :meth:`write` wrote."""
         lines = Path(path).read_text(encoding="utf-8").splitlines()[1:]
         return cls([Skipped(*line.split("\t")) for line in lines])
+
+
+def described(error: Exception) -> str:
+    """Name and message of an error, without lhotse's additions: calls with all their arguments, requests to report."""
+    message = str(error).split("[extra info]")[0].split("This could be internal Lhotse's error")[0]
+    # Of the libraries that lhotse tries, the first one reads all formats that preparation leaves.
+    if tried := re.search(r"Exception #0 .*: <class '(?:\w+\.)*(\w+)'>: (.*)", message):
+        return f"{tried[1]}: {tried[2]}"
+    return f"{type(error).__name__}: {message.strip()}"
 
 
 def separate(items: Iterable[ItemT | Skipped]) -> tuple[list[ItemT], SkippedItems]:

@@ -42,7 +42,7 @@ def test_evaluation_is_in_a_fixed_order_and_keeps_what_it_can(prepare, tokenizer
     (Path(cuts[5].features.storage_path) / cuts[5].features.storage_key).unlink()
     for _ in range(2):
         assert sum(len(batch) for batch in data) == 37
-        assert data.skipped == {"too short for the encoder": 1, "empty transcript": 1, "unreadable": 1}
+        assert data.skipped == {"too short for the encoder": 1, "empty transcript": 1, "missing features": 1}
 
 
 def test_all_unreadable_is_fatal(prepare, tokenizer: Tokenizer) -> None:

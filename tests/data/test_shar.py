@@ -150,10 +150,17 @@ def test_memory_does_not_grow_with_the_corpus(prepare, tmp_path: Path, monkeypat
 def test_unreadable_cuts_are_left_out_and_listed(prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
     fbank = prepare(count=20)
     cuts = tiny_cuts(fbank)
-    for cut in cuts[1:9]:  # all of the second shard are among them
-        (Path(cut.features.storage_path) / cut.features.storage_key).unlink()
+    stored = {cut.id: Path(cut.features.storage_path) / cut.features.storage_key for cut in cuts}
+    first = stored[cuts[1].id].read_bytes()
+    stored[cuts[1].id].write_bytes(b"damaged")
+    for cut in cuts[2:9]:  # all of the second shard are among them
+        stored[cut.id].unlink()
     skipped = export(fbank, tmp_path / "shar", shard_size=4)
-    assert skipped.counts == {"unreadable": 8}
+    assert skipped.counts == {"missing features": 7, "unreadable features": 1}
+    for item, cut in zip(skipped.items, cuts[1:9], strict=True):
+        assert item.file == cut.recording.sources[0].source
+        assert str(stored[cut.id]) in item.detail
+        assert "extra info" not in item.detail
     assert [item.id for item in SkippedItems.read(tmp_path / "shar" / "skipped-train-shar.tsv").items] == [
         cut.id for cut in cuts[1:9]
     ]
@@ -171,6 +178,12 @@ def test_unreadable_cuts_are_left_out_and_listed(prepare, tokenizer: Tokenizer, 
     assert sorted(trained_on + [item.id for item in listed]) == sorted(left)
     assert left[3] in {item.id for item in listed}
     assert all(f"{tar}, byte" in item.detail for item in listed)
+
+    # The remedy helps.
+    assert skipped.items[0].remedy.startswith("restore the file, then remove the .done files in the output folder")
+    stored[cuts[1].id].write_bytes(first)
+    (tmp_path / "shar" / ".train.done").unlink()
+    assert export(fbank, tmp_path / "shar", shard_size=4).counts == {"missing features": 7}
 
 
 def test_what_is_not_there(prepare, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def test_table_to_tokens(run, table: Path, tmp_path: Path) -> None:
     (tmp_path / "0.wav").unlink()
     result = run("local/compute_fbank.py", "--prefix", "p", "--splits", "train", "dev")
     assert result.code == 0, result.err
-    assert "train: skipped 1: 1 unreadable audio; see data/fbank/skipped-p-train-audio.tsv" in result.out
+    assert "train: skipped 1: 1 missing audio; see data/fbank/skipped-p-train-audio.tsv" in result.out
     assert "dev: skipped 0" in result.out
 
     (tmp_path / "1.wav").unlink()
