@@ -22,7 +22,7 @@ from typing import Literal
 import lhotse
 import numpy as np
 import torch
-from lhotse import Features, RecordingSet
+from lhotse import Features
 from lhotse.cut import Cut
 from lhotse.features.io import FeaturesWriter, get_writer
 from lhotse.utils import fastcopy, is_module_available
@@ -31,7 +31,14 @@ from tqdm import tqdm
 from summarymix.data.cuts import load_audio, unreadable_cut
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.lines import run_in_order
-from summarymix.data.manifests import CutManifest, cuts_path, manifest_path, write_lines_packed, write_manifest
+from summarymix.data.manifests import (
+    CutManifest,
+    cuts_path,
+    manifest_path,
+    read_items,
+    write_lines_packed,
+    write_manifest,
+)
 from summarymix.data.names import file_name
 from summarymix.data.segments import CutLines, Cuts, check_visible, open_segments
 from summarymix.data.skipped import Skipped, SkippedItems
@@ -88,7 +95,7 @@ def noise_windows(manifest_dir: Path, prefix: str, parts: Sequence[str], seconds
         path = manifest_path(manifest_dir, prefix, "recordings", part)
         if not path.is_file():
             raise FileNotFoundError(f"No manifest {path}: make it with local/prepare_musan.py, or correct the options")
-        for recording in RecordingSet.from_jsonl_lazy(path):
+        for recording in read_items(path):
             if recording.num_channels != 1:
                 raise ValueError(f"{path}: recording {recording.id} has {recording.num_channels} channels instead of 1")
             windows += recording.to_cut().cut_into_windows(seconds).filter(lambda window: window.duration > seconds / 2)

@@ -33,7 +33,7 @@ from summarymix.data.config import DataConfig
 from summarymix.data.cut_filter import ctc_frames_needed
 from summarymix.data.cuts import has_no_speech, occurs_twice, transcript
 from summarymix.data.lines import LineFile, id_hash, write_lines
-from summarymix.data.manifests import CutSource
+from summarymix.data.manifests import CutSource, naming_line
 from summarymix.data.tokens import Tokenizer
 from summarymix.files import atomic_write, new_folder, remove_own
 
@@ -228,14 +228,8 @@ def _measure(folder: Path, source: CutSource, tokenizer: Tokenizer, location: st
     lines = LineFile(folder / "cuts.jsonl")
     rows = []
     for number in range(begin, min(begin + _CUTS_AT_A_TIME, len(lines))):
-        try:
+        with naming_line(location, number + 1):
             rows.append(_measure_cut(source.parse(lines[number]), tokenizer))
-        except Exception as error:
-            message = str(error).split("[extra info]")[0].strip()
-            raise ValueError(
-                f"{location}, line {number + 1}: not a cut that can be used ({type(error).__name__}: {message}). "
-                "Make the manifest again with ./prepare.sh"
-            ) from error
     types = (COLUMNS | TOKEN_COLUMNS).values()
     return [np.array(values, dtype) for values, dtype in zip(zip(*rows, strict=True), types, strict=True)]
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from lhotse import SupervisionSet
 from torch import Tensor
 
 from summarymix.cli import say
+from summarymix.data.manifests import read_items
 from summarymix.data.text_files import read_lines
 from summarymix.data.tokens import UNKNOWN, Coverage, Tokenizer
 from summarymix.data.transcripts import normalize_text
@@ -28,10 +28,10 @@ def read_texts(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file has another encoding, or the tokens cannot write most of its words.
+        ValueError: a file is damaged or has another encoding, or the tokens cannot write most of its words.
     """
     for path in supervisions:
-        yield from _normalized(path, (s.text or "" for s in SupervisionSet.from_jsonl_lazy(path)), tokenizer)
+        yield from _normalized(path, (s.text or "" for s in read_items(path)), tokenizer)
     for path in files:
         yield from _normalized(path, (line for _, line in read_lines(path)), tokenizer)
 

@@ -197,6 +197,21 @@ def test_what_is_not_there(prepare, tmp_path: Path) -> None:
         read_shar(f"{server.url}/shar", "dev", "recording")
 
 
+@pytest.mark.parametrize("content", ["<html>Log in</html>", "{}", "[]"])
+def test_another_answer_of_a_server_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_text(content)
+    with serve(tmp_path) as server, pytest.raises(ValueError, match=r"http.*/train.json is no index by .*begins with"):
+        read_shar(server.url, "train", "features")
+
+
+def test_damaged_shard_is_named(prepare, tmp_path: Path) -> None:
+    export(prepare(count=4), tmp_path / "shar")
+    shard = tmp_path / "shar" / "train" / "cuts.000000.jsonl.gz"
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"cuts.000000.jsonl.gz is damaged"):
+        list(read_shar(str(tmp_path / "shar"), "train", "features"))
+
+
 def test_remote_files(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(remote_files, "_PAUSES", (0.0, 0.0))
     (tmp_path / "file").write_bytes(bytes(range(200)))
