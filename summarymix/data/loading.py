@@ -137,7 +137,7 @@ def load_batches(
         num_workers: processes that load ahead; 0 loads in this one.
         num_cuts: upper bound of the number of cuts in all batches.
         unreadable: list to which each unreadable cut is added once.
-        listing: file to which ``unreadable`` is written whenever it grows.
+        listing: file to which ``unreadable`` is written at the end and whenever it has grown by a tenth.
 
     Raises:
         RuntimeError: no cut can be read.
@@ -154,7 +154,7 @@ def load_batches(
         generator=torch.Generator().manual_seed(0),
     )
     listed = {(item.id, item.file) for item in unreadable.items}  # two corpora may have the same id
-    num_read, num_failed = 0, 0
+    num_read, num_failed, num_written = 0, 0, len(unreadable)
     loaded = iter(data_loader)
     try:
         for batch, failures in loaded:
@@ -163,13 +163,16 @@ def load_batches(
             if new := [item for item in failures if (item.id, item.file) not in listed]:
                 unreadable.extend(new)
                 listed.update((item.id, item.file) for item in new)
-                if listing is not None:
-                    unreadable.write(listing)
+            if listing is not None and len(unreadable) > 1.1 * num_written:
+                unreadable.write(listing)
+                num_written = len(unreadable)
             if num_read == 0 and num_failed >= min(FAILURES_THAT_ARE_FATAL, num_cuts):
                 raise _nothing_readable(num_failed, failures[-1], listing)
             yield batch
     finally:
         _end_workers(loaded)
+        if listing is not None and len(unreadable) > num_written:
+            unreadable.write(listing)
 
 
 def _end_workers(loaded: Iterator[Any]) -> None:
