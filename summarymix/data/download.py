@@ -34,7 +34,8 @@ class Archive:
 def fetch(archive: Archive, dl_dir: Path, folder: str) -> bool:
     """Download and unpack an archive, unless ``dl_dir / folder`` exists; an existing folder is never changed.
 
-    An interrupted download is resumed; a whole archive in ``dl_dir`` needs no server. The folder appears whole or not at all.
+    An interrupted download is resumed; a whole archive in ``dl_dir`` needs no server. The folder appears whole or not
+    at all.
 
     Args:
         archive: the archive; its file stays in ``dl_dir``.
