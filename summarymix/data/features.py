@@ -43,9 +43,9 @@ class FbankOptions:
     80 are a single FFT frequency, some of them the same one.
 
     Raises:
-        ValueError: there are fewer than 4 mel bins, or some lie between two FFT frequencies (more than 124 bins at
-            16000 Hz, 90 at 8000 Hz). lhotse and kaldi-native-fbank fill those with a constant, kaldifeat aborts the
-            process.
+        ValueError: the sample rate is below 1000 Hz, there are fewer than 4 mel bins, or some lie between two FFT
+            frequencies (more than 124 bins at 16000 Hz, 90 at 8000 Hz). lhotse and kaldi-native-fbank fill those with
+            a constant, kaldifeat aborts the process.
     """
 
     sample_rate: int = 16000
@@ -53,6 +53,8 @@ class FbankOptions:
     backend: FeatureBackend = "lhotse"
 
     def __post_init__(self) -> None:
+        if self.sample_rate < 1000:
+            raise ValueError(f"sample_rate must be at least 1000 Hz, not {self.sample_rate}")
         if self.num_mel_bins < 4:
             raise ValueError(f"num_mel_bins must be at least 4, not {self.num_mel_bins}")
         if empty := _count_empty_bins(self.num_mel_bins, self.window, self.sample_rate):
