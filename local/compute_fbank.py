@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
-from summarymix.cli import clear_errors
+from summarymix.cli import above_zero, clear_errors
 from summarymix.data.extraction import LARGE_HOURS, ExtractionOptions, Storage, done_path, extract_noise, extract_split
 from summarymix.data.features import FbankOptions, FeatureBackend
 from summarymix.data.manifests import add_split_options
@@ -25,7 +25,7 @@ from summarymix.data.skipped import SkippedItems
 
 def speeds(text: str) -> tuple[float, ...]:
     """Parse ``0.9,1.1``; the empty string gives no speeds."""
-    return tuple(float(speed) for speed in text.split(",") if speed)
+    return tuple(above_zero(float)(speed) for speed in text.split(",") if speed)
 
 
 @contextmanager
@@ -65,18 +65,18 @@ def main() -> None:
         f"{LARGE_HOURS} hours, otherwise numpy_files)",
     )
     parser.add_argument("--backend", choices=get_args(FeatureBackend), default="lhotse")
-    parser.add_argument("--sample-rate", type=int, default=16000, help="Hz; other audio is resampled")
-    parser.add_argument("--num-mel-bins", type=int, default=80, help="features per frame")
+    parser.add_argument("--sample-rate", type=above_zero(int), default=16000, help="Hz; other audio is resampled")
+    parser.add_argument("--num-mel-bins", type=above_zero(int), default=80, help="features per frame")
     parser.add_argument(
         "--speed-perturb", type=speeds, default=(), metavar="0.9,1.1", help="add copies at these speeds"
     )
     parser.add_argument(
         "--noise-windows",
-        type=float,
+        type=above_zero(float),
         metavar="SECONDS",
         help="cut noise recordings into windows of this length; a shorter last one must exceed half",
     )
-    parser.add_argument("--nj", type=int, default=2, help="processes or threads")
+    parser.add_argument("--nj", type=above_zero(int), default=2, help="processes or threads")
     parser.add_argument("--executor", choices=["process", "thread", "dask"], default="process", help="kind of workers")
     parser.add_argument(
         "--dask-scheduler",

@@ -11,7 +11,7 @@ import argparse
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from summarymix.cli import clear_errors
+from summarymix.cli import above_zero, clear_errors
 from summarymix.data.manifests import add_split_options
 from summarymix.data.shar import Field, export_split
 
@@ -32,8 +32,8 @@ def main() -> None:
         default="none",
         help="audio format, for --data.on_the_fly true",
     )
-    parser.add_argument("--shard-size", type=int, default=1000, help="utterances per file")
-    parser.add_argument("--nj", type=int, default=2, help="processes")
+    parser.add_argument("--shard-size", type=above_zero(int), default=1000, help="utterances per file")
+    parser.add_argument("--nj", type=above_zero(int), default=2, help="processes")
     args = parser.parse_args()
     fields: dict[Field, str] = {}
     if args.features != "none":

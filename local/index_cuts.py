@@ -8,7 +8,7 @@ import argparse
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
-from summarymix.cli import clear_errors
+from summarymix.cli import above_zero, clear_errors
 from summarymix.data.config import DataConfig
 from summarymix.data.index import open_index
 from summarymix.data.manifests import add_split_options
@@ -19,7 +19,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_split_options(parser, "data/fbank")
     parser.add_argument("--lang-dir", type=Path, required=True, help="folder of the tokens")
-    parser.add_argument("--nj", type=int, default=4, help="processes")
+    parser.add_argument("--nj", type=above_zero(int), default=4, help="processes")
     args = parser.parse_args()
 
     config = DataConfig(prefix=args.prefix, manifest_dir=str(args.manifest_dir))

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from lhotse import Recording
 
+from summarymix.cli import above_zero, clear_errors
 from summarymix.data.manifests import write_manifest
-from summarymix.data.skipped import Skipped, separate
+from summarymix.data.skipped import Skipped, described, separate
 
 PARTS = ("music", "noise", "speech")
 
@@ -27,7 +28,7 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
             return Recording.from_file(path)
         # The exception for a broken file depends on format and library; its text goes into the list.
         except Exception as error:
-            return Skipped(path.stem, str(path), "unreadable audio", f"{error}", "unpack the archive again")
+            return Skipped(path.stem, str(path), "unreadable audio", described(error), "unpack the archive again")
 
     files = sorted(folder.rglob("*.wav"))
     with ThreadPoolExecutor(num_jobs) as executor:
@@ -45,11 +46,12 @@ def main() -> None:
     parser.add_argument("--dl-dir", type=Path, required=True)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, metavar="PART", help="default: all three")
     parser.add_argument("--out-dir", type=Path, default=Path("data/manifests"))
-    parser.add_argument("--nj", type=int, default=4, help="files to open at a time")
+    parser.add_argument("--nj", type=above_zero(int), default=4, help="files to open at a time")
     args = parser.parse_args()
     for part in args.parts:
         prepare_part(args.dl_dir / "musan" / part, args.out_dir, args.nj)
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors("prepare_musan.py"):
+        main()

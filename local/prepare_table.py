@@ -10,7 +10,7 @@ report on the corpus, and lists skipped utterances with reasons in OUT_DIR/skipp
 import argparse
 from pathlib import Path
 
-from summarymix.cli import clear_errors
+from summarymix.cli import above_zero, clear_errors
 from summarymix.data.corpus.options import add_source_options, prepare_corpus, source_of
 from summarymix.data.names import name_argument
 
@@ -23,7 +23,7 @@ def main() -> None:
     )
     parser.add_argument("--fill-splits", action="store_true", help="take missing dev and test splits from train")
     parser.add_argument("--out-dir", type=Path, default=Path("data/manifests"))
-    parser.add_argument("--nj", type=int, default=4, help="files to open at a time")
+    parser.add_argument("--nj", type=above_zero(int), default=4, help="files to open at a time")
     args = parser.parse_args()
     with clear_errors("prepare_table.py"):
         _, lines = prepare_corpus(source_of(args), args.prefix, args.out_dir, args.nj, args.fill_splits)

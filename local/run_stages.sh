@@ -12,6 +12,7 @@
 _stages_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$_stages_dir/parse_options.sh"
 
+data_dir=data
 exp_dir=exp
 config=conf/conformer.yaml
 num_epochs=
@@ -36,6 +37,7 @@ interruption. A Python environment is
 created if none is active. Options of every recipe:
 
   --stage N, --stop-stage M     run only stages N to M
+  --data-dir DIR                prepared data (default: data)
   --exp-dir DIR                 checkpoints, logs and results (default: exp)
   --config "FILE ..."           YAML files; later ones override (default: DEFAULT_CONFIG)
   --num-epochs N                number of epochs, instead of the configured one
@@ -65,17 +67,34 @@ launch() {
 run_stages() {
   local prefix=$1 train=$2 split
   check_names "$prefix" $train $splits
+  case " ${prepare_options//_/-}" in
+    *" --data-dir"*)
+      echo "${0##*/}: give --data-dir to ${0##*/} itself, so that training reads the same folder" >&2
+      exit 2
+      ;;
+  esac
   local settings=(--chunk-ms $chunk_ms --left-chunks $left_chunks)
 
   if [ "$stage" -le 0 ] && [ "$stop_stage" -ge 0 ]; then
     log "Stage 0: prepare the data"
-    ./prepare.sh $prepare_options
+    ./prepare.sh --data-dir "$data_dir" $prepare_options
+  fi
+
+  local file configs=()
+  for file in $config; do
+    configs+=(--config "$file")
+  done
+  # Configurations name the folders below data.
+  if [ "$data_dir" != data ]; then
+    local lang_dir
+    lang_dir=$(python train.py "${configs[@]}" --print_config | sed -n 's/^  lang_dir: //p')
+    train_options="--data.manifest-dir $data_dir/fbank --data.lang-dir $data_dir/${lang_dir#data/} $train_options"
   fi
 
   # Checkpoints from other data would be resumed as an earlier part of this training.
   local manifests=() data_sum
   for split in $train; do
-    manifests+=("data/fbank/${prefix}_cuts_$split.jsonl.gz")
+    manifests+=("$data_dir/fbank/${prefix}_cuts_$split.jsonl.gz")
   done
   data_sum=$(cat "${manifests[@]}" | cksum)
   if [ -e "$exp_dir/.data" ] && [ "$(cat "$exp_dir/.data")" != "$data_sum" ]; then
@@ -85,13 +104,9 @@ run_stages() {
   echo "$data_sum" | write_whole "$exp_dir/.data"
 
   # Prepared noise is mixed in. train.py prints at the start whether it trains with noise.
-  local noise=data/fbank/musan_cuts.jsonl.gz
+  local noise=$data_dir/fbank/musan_cuts.jsonl.gz
   [ ! -e "$noise" ] || train_options="--data.noise.manifest $noise $train_options"
   if stage 1 "Train" "$exp_dir/.trained" "$config ${num_epochs:-as in the configuration} $train_options"; then
-    local file configs=()
-    for file in $config; do
-      configs+=(--config "$file")
-    done
     launch train.py "${configs[@]}" --exp-dir "$exp_dir" ${num_epochs:+--num-epochs "$num_epochs"} $train_options
     stage_done
   fi

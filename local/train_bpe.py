@@ -2,11 +2,12 @@
 """Train subword units or characters on lhotse supervisions; write a lang dir (bpe.model, bpe.vocab, tokens.txt)."""
 
 import argparse
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import get_args
 
-from lhotse import SupervisionSet
-
+from summarymix.cli import above_zero, clear_errors
+from summarymix.data.manifests import read_items
 from summarymix.data.tokens import ModelType, Tokenizer
 from summarymix.data.transcripts import Punctuation, TextCase
 
@@ -15,7 +16,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--supervisions", type=Path, nargs="+", required=True, help="manifests of the training splits")
     parser.add_argument("--lang-dir", type=Path, required=True)
-    parser.add_argument("--vocab-size", type=int, default=500, help="number of tokens, including blank and unknown")
+    parser.add_argument(
+        "--vocab-size", type=above_zero(int), default=500, help="number of tokens, including blank and unknown"
+    )
     parser.add_argument("--model-type", choices=get_args(ModelType), default="unigram")
     parser.add_argument(
         "--text-case", choices=get_args(TextCase), default="keep", help="case to convert transcripts to"
@@ -28,19 +31,25 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    texts = [s.text or "" for path in args.supervisions for s in SupervisionSet.from_jsonl_lazy(path)]
-    try:
-        tokenizer = Tokenizer.train(texts, args.vocab_size, args.model_type, args.text_case, args.punctuation)
-    except ValueError as error:
-        parser.error(str(error))
+    texts = read_texts(args.supervisions)
+    tokenizer = Tokenizer.train(texts, args.vocab_size, args.model_type, args.text_case, args.punctuation)
     tokenizer.write(args.lang_dir)
-    words = sum(len(text.split()) for text in texts)
-    count = sum(len(tokenizer.encode(text)) for text in texts)
+    transcripts = words = tokens = 0
+    for text in map(tokenizer.normalize, read_texts(args.supervisions)):
+        transcripts += 1
+        words += len(text.split())
+        tokens += len(tokenizer.encode(text))
     print(
-        f"{args.lang_dir}: {tokenizer.vocab_size} tokens from {len(texts)} transcripts with {words} words, "
-        f"{count / max(words, 1):.2f} tokens per word"
+        f"{args.lang_dir}: {tokenizer.vocab_size} tokens from {transcripts} transcripts with {words} words, "
+        f"{tokens / max(words, 1):.2f} tokens per word"
     )
 
 
+def read_texts(supervisions: Iterable[Path]) -> Iterator[str]:
+    """Iterate over the transcripts in manifests, which are not kept in memory."""
+    return (item.text or "" for path in supervisions for item in read_items(path))
+
+
 if __name__ == "__main__":
-    main()
+    with clear_errors("train_bpe.py"):
+        main()

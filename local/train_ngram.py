@@ -6,7 +6,7 @@ consists of transcripts in lhotse supervisions, files with one sentence per line
 import argparse
 from pathlib import Path
 
-from summarymix.cli import clear_errors
+from summarymix.cli import above_zero, clear_errors
 from summarymix.data.tokens import Tokenizer
 from summarymix.lm.ngram import write_ngrams
 from summarymix.lm.text import read_texts
@@ -18,11 +18,9 @@ def main() -> None:
     parser.add_argument("--words", action="store_true", help="make a language model of words, in place of tokens")
     parser.add_argument("--supervisions", type=Path, nargs="+", default=[], help="manifests of the training splits")
     parser.add_argument("--text", type=Path, nargs="+", default=[], help="text files, spelled like the transcripts")
-    parser.add_argument("--order", type=int, default=4, help="order of the n-grams; 2 for LODR (4)")
+    parser.add_argument("--order", type=above_zero(int), default=4, help="order of the n-grams; 2 for LODR (4)")
     parser.add_argument("--out", type=Path, required=True, help="ARPA file to write")
     args = parser.parse_args()
-    if args.order < 1:
-        parser.error("--order must be 1 or more")
     if not args.lang_dir and not args.words:
         parser.error("give --lang-dir, --words, or both")
 

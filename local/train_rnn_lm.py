@@ -8,7 +8,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from summarymix.cli import clear_errors
+from summarymix.cli import above_zero, clear_errors
 from summarymix.data.tokens import Tokenizer
 from summarymix.distributed import find_device
 from summarymix.lm.rnn_training import RnnLMRun, RnnLMTraining
@@ -25,12 +25,17 @@ def main() -> None:
     option("--text", type=Path, nargs="+", default=[], help="text files, spelled like the transcripts")
     option("--dev-supervisions", type=Path, nargs="+", default=[], help="manifests of the dev splits")
     option("--dev-text", type=Path, nargs="+", default=[], help="text files, spelled like the transcripts")
-    option("--dim", type=int, default=512, help="width of embeddings and LSTM (512; for much text 1024 or 2048)")
-    option("--num-layers", type=int, default=2, help="LSTM layers (2)")
+    option(
+        "--dim",
+        type=above_zero(int),
+        default=512,
+        help="width of embeddings and LSTM (512; for much text 1024 or 2048)",
+    )
+    option("--num-layers", type=above_zero(int), default=2, help="LSTM layers (2)")
     option("--dropout", type=float, default=0.1, help="dropout rate, higher for little text (0.1)")
-    option("--num-epochs", type=int, default=10, help="passes over the text (10)")
-    option("--batch-tokens", type=int, default=4000, help="tokens in a batch, padding included (4000)")
-    option("--lr", type=float, default=2e-3, help="peak learning rate of AdamW (0.002)")
+    option("--num-epochs", type=above_zero(int), default=10, help="passes over the text (10)")
+    option("--batch-tokens", type=above_zero(int), default=4000, help="tokens in a batch, padding included (4000)")
+    option("--lr", type=above_zero(float), default=2e-3, help="peak learning rate of AdamW (0.002)")
     option("--warmup-steps", type=int, default=100, help="steps to the peak learning rate (100)")
     option("--seed", type=int, default=42, help="seed of weights, batches and dropout (42)")
     option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")

@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from summarymix.cli import clear_errors
+from summarymix.cli import above_zero, clear_errors
 from summarymix.data.corpus.measured import read_measured
 from summarymix.data.corpus.validate import duration_statistics, shared_speakers, validate_split
 from summarymix.data.manifests import add_split_options
@@ -25,7 +25,7 @@ def main() -> None:
         help="folder with the findings of the manifest stage; files that have not changed since are not read again",
     )
     parser.add_argument("--disjoint-speakers", action="store_true", help="fail if two splits share a speaker")
-    parser.add_argument("--nj", type=int, default=4, help="processes, and files to open at a time")
+    parser.add_argument("--nj", type=above_zero(int), default=4, help="processes, and files to open at a time")
     args = parser.parse_args()
 
     measured = read_measured(args.audio_dir)

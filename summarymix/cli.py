@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import math
 import os
 import re
 import select
@@ -23,6 +24,7 @@ from summarymix.configs import dotted
 jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
 
 ConfigT = TypeVar("ConfigT")
+NumberT = TypeVar("NumberT", int, float)
 
 
 def parse_config(
@@ -97,6 +99,21 @@ def dashed(argument: str) -> str:
     """Rewrite ``--exp_dir=a_b`` as ``--exp-dir=a_b``, so that parsers with dashes accept both spellings."""
     name, equals, value = argument.partition("=")
     return name.replace("_", "-") + equals + value if re.match(r"--[A-Za-z]", argument) else argument
+
+
+def above_zero(kind: Callable[[str], NumberT]) -> Callable[[str], NumberT]:
+    """Make the type of an argparse option: a finite number above 0, an ``int`` or a ``float``."""
+
+    def parse(text: str) -> NumberT:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not 0 < value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a {'whole ' if kind is int else ''}number above 0")
+        return value
+
+    return parse
 
 
 def add_epoch_options(parser: argparse.ArgumentParser) -> None:

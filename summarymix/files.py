@@ -5,13 +5,27 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure  # seconds to import
+
+ResultT = TypeVar("ResultT")
+
+# Errors of a disk or of this process, which concern all files.
+_DISK_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EIO,
+    errno.ENODEV,
+    errno.ESTALE,
+    errno.EMFILE,
+    errno.ENFILE,
+}
 
 
 @contextmanager
@@ -124,3 +138,38 @@ def check_disk_space(folder: Path | str, needed_bytes: float, what: str) -> None
             f"{what} will take about {needed_bytes / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free: "
             "free some room on that disk, or choose another folder",
         )
+
+
+def is_disk_error(error: Exception) -> bool:
+    """True if an error says nothing about the file that was read or written, but concerns all files."""
+    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
+
+
+def read_surely(read: Callable[[], ResultT], paths: Iterable[Path | str]) -> ResultT:
+    """Read data with a library whose errors hide those of the system, and once more after an error, which may pass.
+
+    Args:
+        read: the call of the library.
+        paths: the files that it reads.
+
+    Raises:
+        OSError: the system cannot read a file; of :func:`is_disk_error`, the message has the remedy.
+        Exception: the second call of ``read`` fails too.
+    """
+    try:
+        return read()
+    except Exception:
+        for path in paths:
+            try:
+                with open(path, "rb") as file:
+                    while file.read(1 << 20):
+                        pass
+            except OSError as error:
+                if not is_disk_error(error):
+                    raise
+                raise OSError(
+                    error.errno,
+                    f"Cannot read {path} ({error.strerror}). Correct this and run the same command again: it "
+                    "continues where it stopped",
+                ) from error
+        return read()

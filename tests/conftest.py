@@ -20,6 +20,9 @@ from summarymix.model import Transducer
 
 ROOT = Path(__file__).parents[1]
 
+# Scripts of recipes take this environment as it is; otherwise they would install their own checkout into it.
+os.environ["SKIP_SETUP"] = "1"
+
 # Machines are shared, so the time of an example depends on their load.
 hypothesis.settings.register_profile("untimed", deadline=None)
 hypothesis.settings.load_profile("untimed")

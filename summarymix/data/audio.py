@@ -41,8 +41,10 @@ class AudioReader:
         self.path = path
         self._audio = open_audio(path)
         self.sample_rate: int = self._audio.sample_rate
-        if channel is not None and not 0 <= channel < self._audio.num_channels:
-            raise ValueError(f"{path}: no channel {channel}: the file has {self._audio.num_channels}, counted from 0")
+        try:
+            _check_channel(channel, self._audio.num_channels)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         self._channel = channel
 
     def blocks(self, sample_rate: int | None = None) -> Iterator[Tensor]:
@@ -83,16 +85,18 @@ def to_mono(samples: Tensor | np.ndarray, channel: int | None = None) -> Tensor:
     """Convert samples (n,) or (n, channels), as soundfile reads them, to one channel (n,) float32 in [-1, 1].
 
     Args:
-        samples: floating point, or integers, which are scaled to [-1, 1).
+        samples: floating point, or integers, whose range is mapped to [-1, 1).
         channel: number of the channel; None for the mean of all channels.
 
     Raises:
-        ValueError: a sample is not finite, or the shape is wrong.
+        ValueError: a sample is not finite, the shape is wrong, or there is no such channel.
     """
     # A copy, because torch warns about read-only arrays.
     mono = samples if isinstance(samples, Tensor) else torch.tensor(samples)
     if not mono.is_floating_point():
-        mono = mono / (torch.iinfo(mono.dtype).max + 1)
+        limits = torch.iinfo(mono.dtype)
+        mono = (mono.double() - limits.min) * (2 / (limits.max - limits.min + 1)) - 1
+    _check_channel(channel, mono.size(1) if mono.dim() == 2 else 1)
     if mono.dim() == 2:
         mono = mono.mean(1) if channel is None else mono[:, channel]
     if mono.dim() != 1:
@@ -100,6 +104,11 @@ def to_mono(samples: Tensor | np.ndarray, channel: int | None = None) -> Tensor:
     if not mono.isfinite().all():
         raise ValueError("some samples are infinite or NaN")
     return mono.float()
+
+
+def _check_channel(channel: int | None, num_channels: int) -> None:
+    if channel is not None and not 0 <= channel < num_channels:
+        raise ValueError(f"no channel {channel}: the audio has {num_channels}, counted from 0")
 
 
 class Resampler:

@@ -92,7 +92,7 @@ class CutProblems:
         return skipped_cut(cut, "too short for the encoder", detail, "use longer audio")
 
     def _no_transcript(self, cut: Cut) -> Skipped | None:
-        if transcript(cut, self._tokenizer) or has_no_speech(cut):
+        if has_no_speech(cut):
             return None
         remedy = f"add the transcript, or remove the utterance; {IF_NO_SPEECH}"
         return skipped_cut(cut, "empty transcript", "", remedy)

@@ -1,9 +1,15 @@
 """Parts of lhotse's cuts: utterances, noise, silence, transcripts and files."""
 
-from lhotse.cut import Cut, MixedCut, PaddingCut
+from collections.abc import Iterable
+from pathlib import Path
 
-from summarymix.data.skipped import Skipped
+import numpy as np
+from lhotse.cut import Cut, MixedCut, PaddingCut
+from numpy.typing import NDArray
+
+from summarymix.data.skipped import Skipped, described
 from summarymix.data.tokens import Tokenizer
+from summarymix.files import read_surely
 
 NO_SPEECH = {"no_speech": True}
 """Field ``custom`` of the supervision of a recording without speech."""
@@ -44,3 +50,39 @@ def skipped_cut(cut: Cut, reason: str, detail: str, remedy: str) -> Skipped:
     """Make the list entry of a skipped cut, with the cut's audio files."""
     files = " ".join(source.source for part in parts(cut) if part.has_recording for source in part.recording.sources)
     return Skipped(cut.id, files, reason, detail, remedy)
+
+
+def unreadable_cut(cut: Cut, data: str, error: Exception, remedy: str, places: Iterable[str] = ()) -> Skipped:
+    """Make the list entry of a cut whose data cannot be read.
+
+    Args:
+        cut: the cut.
+        data: what was read, such as "audio".
+        error: the exception of reading it.
+        remedy: what to do.
+        places: where the data are, apart from audio files.
+    """
+    reason = f"{'missing' if isinstance(error, FileNotFoundError) else 'unreadable'} {data}"
+    return skipped_cut(cut, reason, described(error) + "".join(f" ({place})" for place in places), remedy)
+
+
+def load_audio(cut: Cut) -> NDArray[np.float32]:
+    """Load the samples (n,) of a cut's channel with :func:`read_surely`."""
+    return read_surely(cut.load_audio, audio_files(cut))[0]
+
+
+def audio_files(cut: Cut) -> list[str]:
+    """The audio files of a cut, without commands and data in memory."""
+    sources = [source for part in parts(cut) if part.has_recording for source in part.recording.sources]
+    return [source.source for source in sources if source.type == "file"]
+
+
+def features_file(cut: Cut) -> Path:
+    """The file that holds a cut's features: its own, or an archive."""
+    features = cut.features
+    return Path(features.storage_path, features.storage_key if features.storage_type.endswith("_files") else "")
+
+
+def occurs_twice(cut_id: str, location: str) -> ValueError:
+    """The error of a split in which two cuts have the same id."""
+    return ValueError(f"The cut {cut_id} of {location} occurs twice: run local/validate_cuts.py")

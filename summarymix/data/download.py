@@ -34,7 +34,8 @@ class Archive:
 def fetch(archive: Archive, dl_dir: Path, folder: str) -> bool:
     """Download and unpack an archive, unless ``dl_dir / folder`` exists; an existing folder is never changed.
 
-    An interrupted download is resumed. The folder appears whole or not at all.
+    An interrupted download is resumed; a whole archive in ``dl_dir`` needs no server. The folder appears whole or not
+    at all.
 
     Args:
         archive: the archive; its file stays in ``dl_dir``.
@@ -55,12 +56,13 @@ def fetch(archive: Archive, dl_dir: Path, folder: str) -> bool:
     file = dl_dir / archive.url.rpartition("/")[2]
     there = file.stat().st_size if file.exists() else 0
     check_disk_space(dl_dir, max(archive.num_bytes - there, 0) + archive.unpacked_bytes, archive.url)
-    resumable_download(archive.url, file)
-    if problem := _damage(file, archive):
-        raise OSError(
-            f"{file} is incomplete or damaged ({problem}): run the same command again to resume the download. "
-            "If that does not help, delete the file first"
-        )
+    if not there or _damage(file, archive):
+        resumable_download(archive.url, file)
+        if problem := _damage(file, archive):
+            raise OSError(
+                f"{file} is incomplete or damaged ({problem}): run the same command again to resume the download. "
+                "If that does not help, delete the file first"
+            )
     # In the same folder, so on the same disk: unpacked files are renamed into place, the folder itself last.
     temporary = dl_dir / f".{file.name}.part"
     shutil.rmtree(temporary, ignore_errors=True)

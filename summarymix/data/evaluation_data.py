@@ -1,5 +1,6 @@
 """Dev and test data: every utterance that can be decoded, in a fixed order."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from lhotse import CutSet
 
 from summarymix.data.config import DataConfig
 from summarymix.data.cut_filter import CutProblems
-from summarymix.data.cuts import transcript
+from summarymix.data.cuts import occurs_twice, transcript
 from summarymix.data.loading import Batch, BatchLoader, load_batches
 from summarymix.data.sampling import fill
 from summarymix.data.skipped import separate
@@ -45,7 +46,7 @@ class EvalData:
 
         Raises:
             FileNotFoundError: the manifest is missing.
-            ValueError: no cut is left.
+            ValueError: a cut occurs twice, none is left, or its features are others than configured.
         """
         self.config = config
         self.split = split
@@ -59,6 +60,11 @@ class EvalData:
             self.skipped_items.write(listing)
         if not kept:
             raise ValueError(f"No cut of {config.location_of(split)} can be evaluated; {self.skipped_items.summary()}")
+        config.check_features(kept[0], split)
+        self.durations = {cut.id: cut.duration for cut in kept}
+        if len(self.durations) < len(kept):
+            repeated, _ = Counter(cut.id for cut in kept).most_common(1)[0]
+            raise occurs_twice(repeated, config.location_of(split))
         # Cuts of equal duration are sorted by id, so that the order does not depend on the manifest.
         self._cuts = sorted(kept, key=lambda cut: (cut.duration, cut.id))
         self.num_cuts = len(kept)
@@ -70,7 +76,6 @@ class EvalData:
         """Words of the transcripts that the tokens can and cannot write."""
         for text in self.texts:
             self.coverage.add(text)
-        self.durations = {cut.id: cut.duration for cut in kept}
         self.total_seconds = sum(self.durations.values())
 
     @property

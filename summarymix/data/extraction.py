@@ -7,7 +7,6 @@ fingerprint of the cuts, audio files and options. So a restarted run reuses fini
 options reuses none, and the number of jobs does not affect the result.
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -23,19 +22,27 @@ from typing import Literal
 import lhotse
 import numpy as np
 import torch
-from lhotse import Features, RecordingSet
+from lhotse import Features
 from lhotse.cut import Cut
 from lhotse.features.io import FeaturesWriter, get_writer
 from lhotse.utils import fastcopy, is_module_available
 from tqdm import tqdm
 
+from summarymix.data.cuts import load_audio, unreadable_cut
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.lines import run_in_order
-from summarymix.data.manifests import CutManifest, cuts_path, manifest_path, write_lines_packed, write_manifest
+from summarymix.data.manifests import (
+    CutManifest,
+    cuts_path,
+    manifest_path,
+    read_items,
+    write_lines_packed,
+    write_manifest,
+)
 from summarymix.data.names import file_name
 from summarymix.data.segments import CutLines, Cuts, check_visible, open_segments
 from summarymix.data.skipped import Skipped, SkippedItems
-from summarymix.files import atomic_write, check_disk_space, check_own, remove_own
+from summarymix.files import atomic_write, check_disk_space, check_own, is_disk_error, remove_own
 
 Storage = Literal["numpy_files", "lilcom_chunky", "none"]
 
@@ -53,17 +60,8 @@ _SHARD_FILES = (
 # Shards that wait for a worker, more than any cluster has workers.
 _SHARDS_AHEAD = 4000
 
-# Errors of the disk, which concern all cuts.
-_DISK_ERRORS = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EIO,
-    errno.ENODEV,
-    errno.ESTALE,
-    errno.EMFILE,
-    errno.ENFILE,
-}
+# A file may be restored with its former size and time, on which a shard's name depends.
+_AGAIN = "then remove the .done files in the output folder and run again"
 
 # Seed of the order of a manifest's cuts. They are shuffled, because training reads manifests from front to back through
 # a limited buffer, and neighbours in a corpus share speaker and book.
@@ -97,7 +95,7 @@ def noise_windows(manifest_dir: Path, prefix: str, parts: Sequence[str], seconds
         path = manifest_path(manifest_dir, prefix, "recordings", part)
         if not path.is_file():
             raise FileNotFoundError(f"No manifest {path}: make it with local/prepare_musan.py, or correct the options")
-        for recording in RecordingSet.from_jsonl_lazy(path):
+        for recording in read_items(path):
             if recording.num_channels != 1:
                 raise ValueError(f"{path}: recording {recording.id} has {recording.num_channels} channels instead of 1")
             windows += recording.to_cut().cut_into_windows(seconds).filter(lambda window: window.duration > seconds / 2)
@@ -314,16 +312,16 @@ def _extract_shard(shard: _Shard, folder: Path, shard_dir: Path, feature_dir: Pa
                     cut, features = _compute(cut, folder, extractor)
                 # The exception for a broken file depends on format and library; its message goes into the list.
                 except Exception as error:
-                    files = " ".join(source.source for source in cut.recording.sources)
-                    detail = f"{type(error).__name__}: {error}"
-                    skipped.add(Skipped(cut.id, files, "unreadable audio", detail, "restore the file, then run again"))
+                    if is_disk_error(error):
+                        raise
+                    skipped.add(unreadable_cut(cut, "audio", error, f"restore the file, {_AGAIN}"))
                     continue
                 try:
                     kept.append(_store(cut, features, extractor.options, writer, stored_path))
                 except OSError as error:
-                    if error.errno in _DISK_ERRORS:
+                    if is_disk_error(error):
                         raise
-                    remedy = "correct this, then remove the split's .done file in the output folder, and run again"
+                    remedy = f"correct this, {_AGAIN}"
                     skipped.add(Skipped(cut.id, str(writer.storage_path), "unwritable features", f"{error}", remedy))
     skipped.write(folder / shard_dir / f"{name}.tsv")
     write_manifest(kept, manifest)
@@ -333,7 +331,7 @@ def _extract_shard(shard: _Shard, folder: Path, shard_dir: Path, feature_dir: Pa
 def _compute(cut: Cut, folder: Path, extractor: FbankExtractor) -> tuple[Cut, np.ndarray]:
     if cut.sampling_rate != extractor.options.sample_rate:
         cut = cut.resample(extractor.options.sample_rate)
-    samples = cut.with_recording_path_prefix(folder).load_audio()[0]
+    samples = load_audio(cut.with_recording_path_prefix(folder))
     return cut, extractor.extract(samples).numpy()  # (T, F)
 
 
@@ -342,7 +340,7 @@ def _store(cut: Cut, features: np.ndarray, options: FbankOptions, writer: Featur
         # lhotse's own method of storing uses random keys.
         key = writer.write(file_name(cut.id), features)
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if not is_disk_error(error):
             raise
         raise OSError(
             error.errno,

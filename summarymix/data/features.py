@@ -15,7 +15,6 @@ from typing import Any, Literal, TypeVar
 import lhotse
 import numpy as np
 import torch
-from lhotse.features.base import FeatureExtractor
 from lhotse.features.kaldi.layers import get_mel_banks
 from numpy.typing import NDArray
 from torch import Tensor
@@ -43,9 +42,9 @@ class FbankOptions:
     80 are a single FFT frequency, some of them the same one.
 
     Raises:
-        ValueError: there are fewer than 4 mel bins, or some lie between two FFT frequencies (more than 124 bins at
-            16000 Hz, 90 at 8000 Hz). lhotse and kaldi-native-fbank fill those with a constant, kaldifeat aborts the
-            process.
+        ValueError: the sample rate is below 1000 Hz, there are fewer than 4 mel bins, or some lie between two FFT
+            frequencies (more than 124 bins at 16000 Hz, 90 at 8000 Hz). lhotse and kaldi-native-fbank fill those with
+            a constant, kaldifeat aborts the process.
     """
 
     sample_rate: int = 16000
@@ -53,6 +52,8 @@ class FbankOptions:
     backend: FeatureBackend = "lhotse"
 
     def __post_init__(self) -> None:
+        if self.sample_rate < 1000:
+            raise ValueError(f"sample_rate must be at least 1000 Hz, not {self.sample_rate}")
         if self.num_mel_bins < 4:
             raise ValueError(f"num_mel_bins must be at least 4, not {self.num_mel_bins}")
         if empty := _count_empty_bins(self.num_mel_bins, self.window, self.sample_rate):
@@ -144,10 +145,6 @@ class FbankExtractor:
         """Start a stream; its concatenated frames equal :meth:`extract` of the concatenated samples."""
         return OnlineFbank(self)
 
-    def lhotse(self) -> FeatureExtractor:
-        """This extractor with lhotse's interface, for functions of lhotse that compute or store features."""
-        return _LhotseFbank(self)
-
 
 class OnlineFbank:
     """Features of one stream, pushed in blocks of any size. A frame is returned once its last sample has arrived."""
@@ -189,23 +186,6 @@ class OnlineFbank:
         return self._extractor.whole_windows(_mirror(self._samples, 0, max(right, 0)), remaining)
 
 
-class _LhotseFbank(lhotse.Fbank):
-    """lhotse's interface around :class:`FbankExtractor`; also accepts audio too short for lhotse's own mirroring."""
-
-    def __init__(self, extractor: FbankExtractor) -> None:
-        super().__init__(_lhotse_config(extractor.options, snip_edges=False))
-        self._fbank = extractor
-
-    def extract(self, samples: Any, sampling_rate: int) -> Any:
-        if sampling_rate != self._fbank.options.sample_rate:
-            raise ValueError(
-                f"The features need {self._fbank.options.sample_rate} Hz, but the audio has {sampling_rate} Hz: "
-                "resample the cuts, or set the sample rate of the features"
-            )
-        features = self._fbank.extract(samples.squeeze(0) if samples.ndim == 2 else samples)
-        return features if isinstance(samples, Tensor) else features.numpy()
-
-
 def _as_samples(samples: Tensor | np.ndarray) -> Tensor:
     if samples.ndim != 1:
         raise ValueError(f"Features need one channel (n,), but got samples {tuple(samples.shape)}")
@@ -225,23 +205,18 @@ def _mirror(samples: Tensor, left: int, right: int) -> Tensor:
     return torch.cat([reflected(-left, 0), samples, reflected(n, n + right)])
 
 
-def _lhotse_config(options: FbankOptions, snip_edges: bool) -> lhotse.FbankConfig:
+def _lhotse_backend(options: FbankOptions) -> Callable[[Tensor], Tensor]:
     with warnings.catch_warnings():
         # lhotse warns that snip_edges=True changes the number of frames, which is intended here.
         warnings.simplefilter("ignore")
-        return lhotse.FbankConfig(
+        config = lhotse.FbankConfig(
             sampling_rate=options.sample_rate,
             num_mel_bins=options.num_mel_bins,
-            snip_edges=snip_edges,
+            snip_edges=True,
             low_freq=_LOW_FREQUENCY,
             high_freq=_HIGH_FREQUENCY,
         )
-
-
-def _lhotse_backend(options: FbankOptions) -> Callable[[Tensor], Tensor]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        fbank = lhotse.Fbank(_lhotse_config(options, snip_edges=True))
+        fbank = lhotse.Fbank(config)
 
     def compute(samples: Tensor) -> Tensor:
         with torch.no_grad():

@@ -31,9 +31,9 @@ from tqdm import tqdm
 
 from summarymix.data.config import DataConfig
 from summarymix.data.cut_filter import ctc_frames_needed
-from summarymix.data.cuts import has_no_speech, transcript
+from summarymix.data.cuts import has_no_speech, occurs_twice, transcript
 from summarymix.data.lines import LineFile, id_hash, write_lines
-from summarymix.data.manifests import CutSource
+from summarymix.data.manifests import CutSource, naming_line
 from summarymix.data.tokens import Tokenizer
 from summarymix.files import atomic_write, new_folder, remove_own
 
@@ -137,7 +137,7 @@ def open_cuts(config: DataConfig, splits: Sequence[str], tokenizer: Tokenizer, s
     indexes = [open_index(config, split, tokenizer, spare_dir) for split in splits]
     cuts = IndexedCuts(indexes, [split.partition("@")[2] for split in splits])
     if len(splits) > 1 and (number := _first_repeated(cuts.column("id"))) is not None:
-        raise ValueError(_occurs_twice(cuts[number].id, config.location_of(splits[cuts.split_of(number)])))
+        raise occurs_twice(cuts[number].id, config.location_of(splits[cuts.split_of(number)]))
     return cuts
 
 
@@ -201,7 +201,7 @@ def _make(
         (folder / tokens).mkdir()
         _save(folder / tokens, columns, TOKEN_COLUMNS)
         if (number := _first_repeated(columns["id"])) is not None:
-            raise ValueError(_occurs_twice(CutIndex(folder, tokens, source)[number].id, location))
+            raise occurs_twice(CutIndex(folder, tokens, source)[number].id, location)
     # Indexes of manifests that have been replaced, and those of processes that were killed, only take space.
     for former in place.parent.iterdir():
         if former.is_dir() and former != place:
@@ -228,14 +228,8 @@ def _measure(folder: Path, source: CutSource, tokenizer: Tokenizer, location: st
     lines = LineFile(folder / "cuts.jsonl")
     rows = []
     for number in range(begin, min(begin + _CUTS_AT_A_TIME, len(lines))):
-        try:
+        with naming_line(location, number + 1):
             rows.append(_measure_cut(source.parse(lines[number]), tokenizer))
-        except Exception as error:
-            message = str(error).split("[extra info]")[0].strip()
-            raise ValueError(
-                f"{location}, line {number + 1}: not a cut that can be used ({type(error).__name__}: {message}). "
-                "Make the manifest again with ./prepare.sh"
-            ) from error
     types = (COLUMNS | TOKEN_COLUMNS).values()
     return [np.array(values, dtype) for values, dtype in zip(zip(*rows, strict=True), types, strict=True)]
 
@@ -256,10 +250,6 @@ def _first_repeated(ids: NDArray[np.int64]) -> int | None:
     order = np.argsort(ids, kind="stable")
     repeated = order[1:][ids[order[1:]] == ids[order[:-1]]]
     return int(repeated.min()) if len(repeated) else None
-
-
-def _occurs_twice(cut_id: str, location: str) -> str:
-    return f"The cut {cut_id} of {location} occurs twice: run local/validate_cuts.py"
 
 
 def _save(folder: Path, columns: dict[str, NDArray[Any]], types: dict[str, str]) -> None:

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from summarymix.data.config import DataConfig
-from summarymix.data.cuts import parts, skipped_cut, transcript, utterances
+from summarymix.data.cuts import features_file, load_audio, parts, transcript, unreadable_cut, utterances
 from summarymix.data.features import FbankExtractor
 from summarymix.data.shar import Contents, place_in_shar, read_data, with_data
 from summarymix.data.silence import WhiteNoise
@@ -94,13 +94,13 @@ class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
         except Exception as error:
             joined = utterances(cut)
             loaded = [one for part in joined for one in self._load(part, contents)] if len(joined) > 1 else []
-            return loaded if any(isinstance(one, Skipped) for one in loaded) else [_unreadable(cut, error)]
+            return loaded if any(isinstance(one, Skipped) for one in loaded) else [self._unreadable(cut, error)]
 
     def _features(self, cut: Cut) -> Tensor:
         if self._extractor is not None:
             if cut.sampling_rate != self._sample_rate:
                 cut = cut.resample(self._sample_rate)
-            features = self._extractor.extract(cut.load_audio()[0])
+            features = self._extractor.extract(load_audio(cut))
         elif cut.has_features:
             features = torch.from_numpy(cut.load_features()).float()
         else:
@@ -112,6 +112,13 @@ class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
         if self._white_noise is not None:
             self._white_noise.fill(features, cut)
         return features  # (T, F)
+
+    def _unreadable(self, cut: Cut, error: Exception) -> Skipped:
+        data = "features" if self._extractor is None else "audio"
+        places = [str(place) for part in parts(cut) if (place := place_in_shar(part))]
+        if data == "features" and not places:
+            places = [str(features_file(part)) for part in parts(cut) if part.has_features]
+        return unreadable_cut(cut, data, error, "restore the file, then run local/validate_cuts.py", places)
 
 
 def load_batches(
@@ -130,7 +137,7 @@ def load_batches(
         num_workers: processes that load ahead; 0 loads in this one.
         num_cuts: upper bound of the number of cuts in all batches.
         unreadable: list to which each unreadable cut is added once.
-        listing: file to which ``unreadable`` is written whenever it grows.
+        listing: file to which ``unreadable`` is written at the end and whenever it has grown by a tenth.
 
     Raises:
         OSError: no cut can be read.
@@ -147,7 +154,7 @@ def load_batches(
         generator=torch.Generator().manual_seed(0),
     )
     listed = {(item.id, item.file) for item in unreadable.items}  # two corpora may have the same id
-    num_read, num_failed = 0, 0
+    num_read, num_failed, num_written = 0, 0, len(unreadable)
     loaded = iter(data_loader)
     try:
         for batch, failures in loaded:
@@ -156,13 +163,16 @@ def load_batches(
             if new := [item for item in failures if (item.id, item.file) not in listed]:
                 unreadable.extend(new)
                 listed.update((item.id, item.file) for item in new)
-                if listing is not None:
-                    unreadable.write(listing)
+            if listing is not None and len(unreadable) > 1.1 * num_written:
+                unreadable.write(listing)
+                num_written = len(unreadable)
             if num_read == 0 and num_failed >= min(FAILURES_THAT_ARE_FATAL, num_cuts):
                 raise _nothing_readable(num_failed, failures[-1], listing)
             yield batch
     finally:
         _end_workers(loaded)
+        if listing is not None and len(unreadable) > num_written:
+            unreadable.write(listing)
 
 
 def _end_workers(loaded: Iterator[Any]) -> None:
@@ -190,18 +200,3 @@ def _ignore_stop_signals(worker: int) -> None:
 
 def _as_it_is(item: Any) -> Any:
     return item
-
-
-def _place_of_data(cut: Cut) -> str | None:
-    if place := place_in_shar(cut):
-        return str(place)
-    return f"features {cut.features.storage_path}/{cut.features.storage_key}" if cut.has_features else None
-
-
-def _unreadable(cut: Cut, error: Exception) -> Skipped:
-    # lhotse appends the failed call with all its arguments.
-    detail = f"{type(error).__name__}: {str(error).split('[extra info]')[0].strip()}"
-    places = [place for part in parts(cut) if (place := _place_of_data(part))]
-    if places:
-        detail += f" ({', '.join(places)})"
-    return skipped_cut(cut, "unreadable", detail, "restore the file, then run local/validate_cuts.py")

@@ -3,18 +3,20 @@
 import argparse
 import gzip
 import json
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from lhotse import CutSet
 from lhotse.cut import Cut
 from lhotse.serialization import decode_json_line, deserialize_item
 
 from summarymix.data.names import check_name, name_argument
+from summarymix.data.skipped import described
 from summarymix.files import atomic_write
 
 
@@ -25,13 +27,22 @@ class _Item(Protocol):
 class CutSource(ABC):
     """Cuts as lines of JSON."""
 
+    @property
+    @abstractmethod
+    def location(self) -> str:
+        """The path or URL of the cuts, for messages."""
+
     @abstractmethod
     def mark(self) -> str:
         """A text that changes with the lines."""
 
     @abstractmethod
     def lines(self) -> Iterator[bytes]:
-        """Iterate over the lines, each a cut."""
+        """Iterate over the lines, each a cut.
+
+        Raises:
+            ValueError: the file is damaged.
+        """
 
     def blocks(self, size: int) -> Iterator[list[bytes]]:
         """Iterate over ``size`` lines at a time."""
@@ -43,9 +54,35 @@ class CutSource(ABC):
         """Parse a line."""
         return deserialize_item(decode_json_line(line.decode()))
 
+    def parse_all(self, lines: Iterable[bytes], begin: int = 0) -> Iterator[Cut]:
+        """Parse lines from number ``begin`` on.
+
+        Raises:
+            ValueError: a line is not a cut; the message names it.
+        """
+        for number, line in enumerate(lines, begin + 1):
+            with naming_line(self.location, number):
+                cut = self.parse(line)
+            yield cut
+
     def __iter__(self) -> Iterator[Cut]:
-        """Iterate over the cuts."""
-        return map(self.parse, self.lines())
+        """Iterate over the cuts, with the errors of :meth:`lines` and :meth:`parse_all`."""
+        return self.parse_all(self.lines())
+
+
+@contextmanager
+def naming_line(location: str, number: int) -> Iterator[None]:
+    """Name the line in the errors of a block that parses a line of a manifest.
+
+    Raises:
+        ValueError: the block raises any exception.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"{location}, line {number} cannot be used ({described(error)}). Make the manifest again with ./prepare.sh"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -55,6 +92,10 @@ class CutManifest(CutSource):
     path: Path
     folder: str = "."
 
+    @property
+    def location(self) -> str:
+        return str(self.path)
+
     def mark(self) -> str:
         """Size and last eight bytes: gzip's checksum and length of the content."""
         with open(self.path, "rb") as file:
@@ -63,8 +104,11 @@ class CutManifest(CutSource):
             return f"{size} {file.read().hex()}"
 
     def lines(self) -> Iterator[bytes]:
-        with gzip.open(self.path, "rb") as file:
-            yield from file
+        try:
+            with gzip.open(self.path, "rb") as file:
+                yield from file
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{self.path} is damaged ({error}): make it again with ./prepare.sh") from error
 
     def parse(self, line: bytes) -> Cut:
         cut = super().parse(line)
@@ -117,13 +161,24 @@ def cuts_path(manifest_dir: Path | str, prefix: str, split: str | None) -> Path:
     return manifest_path(manifest_dir, prefix, "cuts", split)
 
 
-def read_cuts(path: Path) -> CutSet:
-    """Open the cuts lazily: they are not kept in memory, and every iteration reads the file again.
+def read_items(path: Path) -> Iterator[Any]:
+    """Iterate over the recordings, supervisions or cuts of a manifest; they are not kept in memory.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is damaged; the message names the file, and the line.
+    """
+    return iter(CutManifest(path))
+
+
+def read_cuts(path: Path) -> Iterator[Cut]:
+    """Iterate over cuts as :func:`read_items`.
 
     Raises:
         FileNotFoundError: the file does not exist; the message lists the manifests in its folder.
+        ValueError: it is damaged; the message names the file, and the line.
     """
-    return CutSet.from_jsonl_lazy(check_manifest(path))
+    return read_items(check_manifest(path))
 
 
 def check_manifest(path: Path | str) -> Path:

@@ -15,7 +15,7 @@ import json
 import re
 import socket
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,6 +37,9 @@ _SUPERVISION = re.compile(
 _RECORDING = re.compile(rb'\{"id": "([^"\\]+)", ')
 
 _LINES_AT_A_TIME = 1 << 16
+
+# Bytes of each id in arrays, where the longest one sets the width of all.
+_HEAD = 128
 
 
 class Cuts(Protocol):
@@ -151,6 +154,7 @@ def _copy_supervisions(manifest: Path, folder: Path) -> NDArray[np.int64]:
     """Copy the lines, save their order and durations, and return the hashes of their recordings' ids."""
     recordings, seconds = array("q"), array("d")
     names: list[bytes] = []
+    long_names: dict[int, bytes] = {}
     ids = [np.array(names, "S")]
 
     def lines() -> Iterator[bytes]:
@@ -160,17 +164,28 @@ def _copy_supervisions(manifest: Path, folder: Path) -> NDArray[np.int64]:
             )
             recordings.append(id_hash(recording))
             seconds.append(float(duration))
-            names.append(name)
+            names.append(name[:_HEAD])
+            if len(name) > _HEAD:
+                long_names[len(seconds) - 1] = name
             if len(names) == _LINES_AT_A_TIME:
                 ids.append(np.array(names))
                 names.clear()
             yield line
 
     write_lines(lines(), check_visible(folder) / "supervisions.jsonl")
-    # Bytes in UTF-8 have the order of the characters.
-    _save(folder / "by_id.npy", np.argsort(np.concatenate([*ids, np.array(names, "S")]), kind="stable"))
+    _save(folder / "by_id.npy", _order(np.concatenate([*ids, np.array(names, "S")]), long_names))
     _save(folder / "seconds.npy", np.array(seconds))
     return np.array(recordings)
+
+
+def _order(heads: NDArray[np.bytes_], long_names: Mapping[int, bytes]) -> NDArray[np.int64]:
+    """The order of ids, given their first bytes, and all bytes of longer ids by number."""
+    # Bytes in UTF-8 have the order of the characters.
+    order = np.argsort(heads, kind="stable")
+    for head in {name[:_HEAD] for name in long_names.values()}:
+        begin, end = (np.searchsorted(heads, head, side, sorter=order) for side in ("left", "right"))
+        order[begin:end] = sorted(order[begin:end].tolist(), key=lambda number: long_names.get(number, head))
+    return order
 
 
 def _values(

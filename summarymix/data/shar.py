@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -30,13 +31,13 @@ from lhotse.shar.utils import fill_shar_placeholder
 from lhotse.utils import fastcopy
 from tqdm import tqdm
 
-from summarymix.data.cuts import parts
+from summarymix.data.cuts import audio_files, features_file, parts, unreadable_cut
 from summarymix.data.lines import run_in_order
 from summarymix.data.manifests import CutManifest, CutSource, check_manifest, cuts_path, write_manifest
 from summarymix.data.names import check_name
 from summarymix.data.remote_files import AT_A_TIME, Span, read_bytes, read_many
-from summarymix.data.skipped import Skipped, SkippedItems
-from summarymix.files import atomic_write, check_own, remove_own
+from summarymix.data.skipped import SkippedItems, described
+from summarymix.files import atomic_write, check_own, is_disk_error, read_surely, remove_own
 
 Field = Literal["features", "recording"]
 
@@ -45,6 +46,9 @@ _PLACE = "shar"
 
 # Shards whose cuts are read ahead for the processes.
 _SHARDS_AHEAD = 100
+
+# The cuts are not read again while the manifest is the same.
+_REMEDY = "restore the file, then remove the .done files in the output folder and export again"
 
 # Files of a split's folder, and of one that is being written.
 _FILES = r"(cuts|features|recording)\.\d{6}\.(jsonl\.gz|tar)|\.\d{6}\.(tsv|part)|\..*\.part"
@@ -95,7 +99,7 @@ def export_split(
 
     check_own(out_dir / split, _FILES)
     work_dir = out_dir / f".{split}-{fingerprint}.part"
-    work = partial(_export_shard, manifest=manifest, folder=work_dir, fields=fields)
+    work = partial(_export_shard, manifest=manifest, folder=work_dir, fields=fields, shard_size=shard_size)
     shards = enumerate(CutManifest(manifest).blocks(shard_size))
     counts = list(tqdm(run_in_order(executor, work, shards, _SHARDS_AHEAD), f"{split}: shards", disable=None))
     names = [f"{number:06d}" for number in range(len(counts))]
@@ -143,7 +147,7 @@ def read_shar(base: str, split: str, field: Field) -> "SharCuts":
 
     Raises:
         FileNotFoundError: the split does not exist.
-        ValueError: the split was exported without this field.
+        ValueError: the split was exported without this field, or there is another file.
     """
     location = index_location(base, split)
     try:
@@ -153,14 +157,21 @@ def read_shar(base: str, split: str, field: Field) -> "SharCuts":
             f"No Shar index {location} ({error}): make it with local/export_shar.py, or correct --data.shar_dir or the "
             "names of the splits"
         ) from error
-    index = json.loads(content)
-    if field not in index["fields"]:
+    try:
+        index = json.loads(content)
+        fields, shards = list(index["fields"]), tuple(index["cuts"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{location} is no index by local/export_shar.py ({described(error)}): it begins with {content[:40]!r}. "
+            "Correct --data.shar_dir, or export again"
+        ) from error
+    if field not in fields:
         option = {"recording": "--data.on_the_fly true", "features": "--data.on_the_fly false"}[field]
         raise ValueError(
-            f"{location} has no {field}, only {', '.join(index['fields'])}: {option} needs an export with --{field}"
+            f"{location} has no {field}, only {', '.join(fields)}: {option} needs an export with --{field}"
         )
     checksum = hashlib.blake2b(content, digest_size=8).hexdigest()
-    return SharCuts(f"{base}/{split}", tuple(index["cuts"]), field, checksum)
+    return SharCuts(f"{base}/{split}", shards, field, checksum)
 
 
 def read_data(cuts: Iterable[Cut]) -> "Contents":
@@ -232,6 +243,10 @@ class SharCuts(CutSource):
     field: Field
     checksum: str
 
+    @property
+    def location(self) -> str:
+        return self.folder
+
     def mark(self) -> str:
         """A checksum of the index, which holds one of the shards' cuts."""
         return self.checksum
@@ -239,10 +254,15 @@ class SharCuts(CutSource):
     def lines(self) -> Iterator[bytes]:
         for begin in range(0, len(self.shards), AT_A_TIME):
             shards = self.shards[begin : begin + AT_A_TIME]
-            for content in read_many([Span(f"{self.folder}/{shard}") for shard in shards]):
+            contents = read_many([Span(f"{self.folder}/{shard}") for shard in shards])
+            for shard, content in zip(shards, contents, strict=True):
                 if isinstance(content, Exception):
                     raise content
-                yield from gzip.decompress(content).splitlines(keepends=True)
+                try:
+                    lines = gzip.decompress(content)
+                except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                    raise ValueError(f"{self.folder}/{shard} is damaged ({error}): copy or export it again") from error
+                yield from lines.splitlines(keepends=True)
 
     def parse(self, line: bytes) -> Cut:
         cut = super().parse(line)
@@ -251,14 +271,16 @@ class SharCuts(CutSource):
         return cut
 
 
-def _export_shard(shard: tuple[int, list[bytes]], manifest: Path, folder: Path, fields: dict[Field, str]) -> int:
+def _export_shard(
+    shard: tuple[int, list[bytes]], manifest: Path, folder: Path, fields: dict[Field, str], shard_size: int
+) -> int:
     """Write a shard, unless that is done, of lines of the manifest, and return their number."""
     number, lines = shard
     name = f"{number:06d}"
     packed, listing = folder / f"cuts.{name}.jsonl.gz", folder / f".{name}.tsv"
     if listing.exists():
         return len(lines)
-    cuts = [CutManifest(manifest).parse(line) for line in lines]
+    cuts = list(CutManifest(manifest).parse_all(lines, number * shard_size))
     for field in fields:
         if lacking := next((cut for cut in cuts if not getattr(cut, f"has_{field}")), None):
             raise ValueError(f"The cut {lacking.id} of {manifest} has no {field}: add the data, or set --{field} none")
@@ -266,18 +288,21 @@ def _export_shard(shard: tuple[int, list[bytes]], manifest: Path, folder: Path, 
     remove_own(partial_dir, _FILES)
     partial_dir.mkdir(parents=True)
     skipped = SkippedItems()
+    data = " or ".join("audio" if field == "recording" else field for field in fields)
+    parts_to_load = {"load_audio": "recording" in fields, "load_features": "features" in fields, "load_custom": False}
     writer = SharWriter(partial_dir, fields, shard_size=None, shard_suffix=f".{name}", warn_unused_fields=False)
     with writer:
         for cut in cuts:
+            stored = [features_file(cut)] if "features" in fields else []
+            audio = audio_files(cut) if "recording" in fields else []
             try:
                 # Load all data first: once a part is written, the cut can no longer be left out.
-                whole = cut.move_to_memory(
-                    load_audio="recording" in fields, load_features="features" in fields, load_custom=False
-                )
+                whole = read_surely(partial(cut.move_to_memory, **parts_to_load), [*stored, *audio])
             # The exception for a broken file depends on format and library; its message goes into the list.
             except Exception as error:
-                detail = f"{type(error).__name__}: {error}"
-                skipped.add(Skipped(cut.id, "", "unreadable", detail, "restore the file, then export again"))
+                if is_disk_error(error):
+                    raise
+                skipped.add(unreadable_cut(cut, data, error, _REMEDY, map(str, stored)))
                 continue
             writer.write(whole)
     if len(skipped) < len(cuts):

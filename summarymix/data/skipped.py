@@ -1,5 +1,6 @@
 """Skipped data: never fatal, never silent. Every item is counted and listed with its remedy."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, field, fields
@@ -75,6 +76,15 @@ def write_skipped(items: Iterable[Skipped], path: Path) -> int:
             # An error message may contain line breaks.
             print(*(" ".join(printable(value).split()) for value in astuple(item)), sep="\t", file=file)
     return count
+
+
+def described(error: Exception) -> str:
+    """Name and message of an error, without lhotse's additions: calls with all their arguments, requests to report."""
+    message = str(error).split("[extra info]")[0].split("This could be internal Lhotse's error")[0]
+    # Of the libraries that lhotse tries, the first one reads all formats that preparation leaves.
+    if tried := re.search(r"Exception #0 .*: <class '(?:\w+\.)*(\w+)'>: (.*)", message):
+        return f"{tried[1]}: {tried[2]}"
+    return f"{type(error).__name__}: {message.strip()}"
 
 
 def separate(items: Iterable[ItemT | Skipped]) -> tuple[list[ItemT], SkippedItems]:

@@ -121,7 +121,7 @@ class Tokenizer:
         ``punctuation`` say so.
         """
         lang_dir = Path(lang_dir)
-        for name in _FORM:
+        for name in ("tokens.txt", *_FORM):  # without the table, other files do not count
             (lang_dir / name).unlink(missing_ok=True)
         for name, value in self._form().items():
             with atomic_write(lang_dir / name) as file:

@@ -80,7 +80,7 @@ class TrainData:
             tokenizer: turns transcripts into token ids.
             output_lengths: number of encoder frames for a number of feature frames, or for a tensor of them.
             seed: seed of shuffling, noise, silence and masks.
-            skipped_path: list of the skipped cuts. Cuts that prove unreadable later are listed next to it, in
+            skipped_path: list of the skipped cuts. Cuts that prove unreadable in an epoch are listed next to it, in
                 ``*-unreadable.tsv``.
             list_skipped: write the list of the skipped cuts; one of several processes is enough.
 
@@ -171,10 +171,14 @@ class TrainData:
         unreadable_path = self.skipped_path.with_name(
             f"{self.skipped_path.stem}-unreadable{f'-rank{rank}' if world_size > 1 else ''}.tsv"
         )
-        unreadable = SkippedItems.read(unreadable_path) if unreadable_path.exists() else SkippedItems()
+        # Each epoch has its own list, because files may be restored; a resumed one continues it.
+        resumed = (skip_batches > 0 or len(done) > 0) and unreadable_path.exists()
+        unreadable = SkippedItems.read(unreadable_path) if resumed else SkippedItems()
         yield from load_batches(
             self._loader, tasks, self.config.num_workers, self.num_cuts, unreadable, unreadable_path
         )
+        if not len(unreadable):
+            unreadable_path.unlink(missing_ok=True)
 
     def tasks(
         self,

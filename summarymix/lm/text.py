@@ -1,14 +1,15 @@
 """Training text of language models."""
 
+import re
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
-from lhotse import SupervisionSet
 from torch import Tensor
 
 from summarymix.cli import say
+from summarymix.data.manifests import read_items
 from summarymix.data.text_files import read_lines
 from summarymix.data.tokens import UNKNOWN, Coverage, Tokenizer
 from summarymix.data.transcripts import normalize_text
@@ -19,7 +20,8 @@ def read_texts(
 ) -> Iterator[str]:
     """Yield the transcripts in lhotse's manifests and the lines of text files, normalised and without empty ones.
 
-    With a tokenizer, it prints for each file how many words the tokens cannot write.
+    The words ``<s>`` and ``</s>``, which mark sentences in text for SRILM, are left out. With a tokenizer, it prints
+    for each file how many words the tokens cannot write.
 
     Args:
         supervisions: manifests.
@@ -28,15 +30,16 @@ def read_texts(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file has another encoding, or the tokens cannot write most of its words.
+        ValueError: a file is damaged or has another encoding, or the tokens cannot write most of its words.
     """
     for path in supervisions:
-        yield from _normalized(path, (s.text or "" for s in SupervisionSet.from_jsonl_lazy(path)), tokenizer)
+        yield from _normalized(path, (s.text or "" for s in read_items(path)), tokenizer)
     for path in files:
         yield from _normalized(path, (line for _, line in read_lines(path)), tokenizer)
 
 
 def _normalized(path: Path, texts: Iterable[str], tokenizer: Tokenizer | None) -> Iterator[str]:
+    texts = (re.sub(r"(?<!\S)</?s>(?!\S)", " ", text) for text in texts)
     if tokenizer is None:
         yield from filter(None, map(normalize_text, texts))
         return
@@ -73,8 +76,9 @@ class Sentences:
             self.num_words += len(text.split())
         if not tokens:
             raise ValueError("no transcripts: there is nothing to train a language model with")
-        self._tokens = torch.tensor(tokens, dtype=torch.int32)
-        self._ends = torch.tensor(ends)
+        # torch.tensor would take them one by one.
+        self._tokens = torch.frombuffer(tokens, dtype=torch.int32)
+        self._ends = torch.frombuffer(ends, dtype=torch.int64)
 
     def __len__(self) -> int:
         return len(self._ends) - 1

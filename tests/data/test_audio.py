@@ -116,6 +116,8 @@ def test_channels_of_opposite_phase(tmp_path: Path) -> None:
 
 def test_integers_have_the_range_of_their_type() -> None:
     assert to_mono(np.array([-32768, 16384, 0], np.int16)).tolist() == [-1, 0.5, 0]
+    assert to_mono(np.array([0, 192, 128, 255], np.uint8)).tolist() == [-1, 0.5, 0, 127 / 128]
+    assert to_mono(np.array([0, 49152, 32768], np.uint16)).tolist() == [-1, 0.5, 0]
     assert to_mono(torch.tensor([[0.5, 0.0], [0.0, 0.25]])).tolist() == [0.25, 0.125]
     assert to_mono(np.zeros((5, 2), np.float64), 1).dtype == torch.float32
 
@@ -129,8 +131,13 @@ def test_bad_audio_is_named(tmp_path: Path) -> None:
         AudioReader(path)
     rng = np.random.default_rng(0)
     soundfile.write(path, rng.uniform(-1, 1, 64000), 16000)
-    with pytest.raises(ValueError, match=r"a.flac: no channel 1: the file has 1, counted from 0"):
+    with pytest.raises(ValueError, match=r"a.flac: no channel 1: the audio has 1, counted from 0"):
         AudioReader(path, 1)
+    for channel in (2, -1):
+        with pytest.raises(ValueError, match=rf"no channel {channel}: the audio has 2, counted from 0"):
+            to_mono(np.zeros((5, 2)), channel)
+    with pytest.raises(ValueError, match=r"no channel 1: the audio has 1"):
+        to_mono(np.zeros(5), 1)
     for suffix in ("flac", "mp3"):
         path = tmp_path / f"a.{suffix}"
         soundfile.write(path, rng.uniform(-0.5, 0.5, 160_000), 16000)

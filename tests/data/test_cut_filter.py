@@ -56,3 +56,13 @@ def test_no_cut_passes_for_want_of_tokens(prepare, tokenizer: Tokenizer) -> None
         assert 0 < len(too_short) < 40
         listed = SkippedItems.read(train_data(fbank, pieces).skipped_path).items
         assert {item.id for item in listed} == too_short
+
+
+def test_transcript_without_tokens_is_empty(prepare, tokenizer: Tokenizer) -> None:
+    """Such as sentencepiece's sign for a space alone."""
+    fbank = prepare(count=4)
+    rewrite(fbank, lambda cuts: setattr(cuts[0].supervisions[0], "text", "\u2581"))
+    data = train_data(fbank, tokenizer)
+    assert data.skipped == {"empty transcript": 1}
+    [item] = SkippedItems.read(data.skipped_path).items
+    assert (item.id, item.reason) == (tiny_cuts(fbank)[0].id, "empty transcript")

@@ -42,7 +42,7 @@ def test_evaluation_is_in_a_fixed_order_and_keeps_what_it_can(prepare, tokenizer
     (Path(cuts[5].features.storage_path) / cuts[5].features.storage_key).unlink()
     for _ in range(2):
         assert sum(len(batch) for batch in data) == 37
-        assert data.skipped == {"too short for the encoder": 1, "empty transcript": 1, "unreadable": 1}
+        assert data.skipped == {"too short for the encoder": 1, "empty transcript": 1, "missing features": 1}
 
 
 def test_all_unreadable_is_fatal(prepare, tokenizer: Tokenizer) -> None:
@@ -83,3 +83,17 @@ def test_one_unreadable_cut_among_several_processes_is_skipped(prepare, tokenize
         read += [cut_id for batch in data for cut_id in batch.cut_ids]
     assert read == [cut.id for cut in cuts[:3]]
     assert [item.id for item in SkippedItems.read(listing).items] == [cuts[3].id]
+
+
+def test_features_of_another_kind_are_refused(prepare, tokenizer: Tokenizer) -> None:
+    fbank = prepare(count=4)
+    with pytest.raises(ValueError, match=r"tiny_cuts_train.*has features with 80 mel bins at 16000 Hz"):
+        EvalData(config_for(fbank, sample_rate=8000), tokenizer, "train", output_lengths)
+
+
+def test_a_repeated_id_is_refused(prepare, tokenizer: Tokenizer) -> None:
+    """Results are kept by id."""
+    fbank = prepare(count=4)
+    rewrite(fbank, lambda cuts: cuts.append(cuts[1]))
+    with pytest.raises(ValueError, match=r"The cut u\d of .*tiny_cuts_train.* occurs twice: run local"):
+        EvalData(config_for(fbank), tokenizer, "train", output_lengths)

@@ -1,3 +1,4 @@
+import errno
 import gzip
 import os
 import runpy
@@ -13,10 +14,13 @@ import lhotse
 import numpy as np
 import pytest
 import soundfile
+from lhotse import Recording
+from lhotse.audio.utils import AudioLoadingError
 from lhotse.features.io import NumpyFilesWriter
 from manifest_cuts import load_cuts
 from tables import prepare_table
 
+from summarymix import files
 from summarymix.data import extraction
 from summarymix.data.extraction import ExtractionOptions, extract_split
 from summarymix.data.manifests import cuts_path, read_cuts
@@ -176,18 +180,70 @@ def test_finished_shards_are_used_again_unless_the_audio_changed(manifests: Path
 
 
 def test_truncated_audio_is_left_out_and_listed(manifests: Path, tmp_path: Path) -> None:
-    files = sorted((tmp_path / "audio").glob("*.flac"))
-    files[0].write_bytes(files[0].read_bytes()[:2000])
-    files[1].unlink()
+    audio = sorted((tmp_path / "audio").glob("*.flac"))
+    whole, stat = audio[0].read_bytes(), audio[0].stat()
+    audio[0].write_bytes(whole[:2000].ljust(len(whole), b"x"))
+    os.utime(audio[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    audio[1].rename(tmp_path / "moved")
+    shorter = audio[2].read_bytes()
+    soundfile.write(audio[2], np.zeros(3000), 16000)
     skipped = extract(manifests, tmp_path / "fbank")
-    assert skipped.counts == {"unreadable audio": 2}
-    assert {item.file for item in skipped.items} == {str(files[0]), str(files[1])}
-    assert len(list(read_cuts(cuts_path(tmp_path / "fbank", "tiny", "train")))) == 38
-    assert (tmp_path / "fbank" / "skipped-tiny-train-audio.tsv").read_text().count("\n") == 3
-    for path in files:
-        path.unlink(missing_ok=True)
+    assert skipped.counts == {"unreadable audio": 2, "missing audio": 1}
+    assert {item.file for item in skipped.items} == {*map(str, audio[:3])}
+    for item in skipped.items:
+        assert len(item.detail) < 200
+        assert "lhotse" not in item.detail.lower()
+    assert len(list(read_cuts(cuts_path(tmp_path / "fbank", "tiny", "train")))) == 37
+    assert (tmp_path / "fbank" / "skipped-tiny-train-audio.tsv").read_text().count("\n") == 4
+    # The remedy helps, even if size and time of the file are as before.
+    assert {item.remedy for item in skipped.items} == {
+        "restore the file, then remove the .done files in the output folder and run again"
+    }
+    audio[0].write_bytes(whole)
+    os.utime(audio[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    (tmp_path / "moved").rename(audio[1])
+    audio[2].write_bytes(shorter)
+    for done in (tmp_path / "fbank").glob(".*.done"):
+        done.unlink()
+    assert len(extract(manifests, tmp_path / "fbank")) == 0
+    for path in audio:
+        path.unlink()
     with pytest.raises(ValueError, match=r"No audio of .* can be read"):
         extract(manifests, tmp_path / "fbank")
+
+
+def test_disk_that_cannot_be_read_is_not_the_cuts_fault(manifests: Path, tmp_path: Path, monkeypatch) -> None:
+    """lhotse's errors hide the number of the system's error."""
+
+    def fail(path: Path, *mode: str, **options):
+        if str(path).endswith(".flac"):
+            raise OSError(errno.EIO, "Input/output error")
+        return open(path, *mode, **options)
+
+    def load(recording: Recording, **options) -> None:
+        raise AudioLoadingError("LibsndfileError: System error.")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(files, "open", fail, raising=False)
+        broken.setattr(Recording, "load_audio", load)
+        with pytest.raises(OSError, match=r"Cannot read .*u\d+\.flac \(Input/output error\).*the same command again"):
+            extract(manifests, tmp_path / "fbank")
+    assert len(extract(manifests, tmp_path / "fbank")) == 0
+
+
+def test_error_that_passes_loses_no_cut(manifests: Path, tmp_path: Path, monkeypatch) -> None:
+    tried: list[str] = []
+    original = Recording.load_audio
+
+    def load(recording: Recording, **options) -> np.ndarray:
+        tried.append(recording.id)
+        if len(tried) == 5:
+            raise AudioLoadingError("LibsndfileError: System error.")
+        return original(recording, **options)
+
+    monkeypatch.setattr(Recording, "load_audio", load)
+    assert len(extract(manifests, tmp_path / "fbank")) == 0
+    assert len(tried) == 41
 
 
 def test_full_disk_is_not_the_cuts_fault(manifests: Path, tmp_path: Path, monkeypatch) -> None:

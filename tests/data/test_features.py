@@ -27,7 +27,6 @@ def test_equals_lhotse(num_samples: int) -> None:
     assert features.dtype == torch.float32
     assert features.shape == ((num_samples + 80) // 160, 80)
     np.testing.assert_allclose(features.numpy(), REFERENCE.extract(samples, 16000), atol=1e-5)
-    np.testing.assert_array_equal(EXTRACTOR.lhotse().extract(samples[None], 16000), features.numpy())
 
 
 @pytest.mark.parametrize(("num_samples", "frames"), [(0, 0), (1, 0), (79, 0), (80, 1), (119, 1), (199, 1)])
@@ -135,8 +134,6 @@ def test_empty_mel_bins_are_refused() -> None:
         FbankOptions(16000, 3)
 
 
-def test_refuses_two_channels_and_other_sample_rates() -> None:
+def test_refuses_two_channels() -> None:
     with pytest.raises(ValueError, match=r"one channel.*\(2, 1000\)"):
         EXTRACTOR.extract(np.zeros((2, 1000), np.float32))
-    with pytest.raises(ValueError, match="16000 Hz, but the audio has 8000"):
-        EXTRACTOR.lhotse().extract(audio(1000), 8000)

@@ -167,7 +167,7 @@ def test_manifests_that_cannot_be_indexed_are_explained(prepare, tokenizer: Toke
     ):
         open_tiny(fbank, tokenizer)
     manifest.write_bytes(gzip.compress(lines[0] + lines[1][:50] + b"\n" + lines[2]))
-    with pytest.raises(ValueError, match=r"tiny_cuts_train.jsonl.gz, line 2: not a cut.*JSONDecodeError.*prepare.sh"):
+    with pytest.raises(ValueError, match=r"cuts_train.jsonl.gz, line 2 cannot be used.*JSONDecodeError.*prepare.sh"):
         open_tiny(fbank, tokenizer)
     assert folders(fbank) == []
     manifest.write_bytes(gzip.compress(b""))

@@ -3,8 +3,10 @@ from pathlib import Path
 import pytest
 import torch
 from batch_cases import ids, tiny_cuts, train_data
+from torch.utils.data import Dataset
 
-from summarymix.data.skipped import SkippedItems
+from summarymix.data.loading import Batch, load_batches
+from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.data.tokens import Tokenizer
 
 
@@ -65,7 +67,43 @@ def test_unreadable_cuts_are_dropped_and_listed(
         assert sorted(kept) == sorted(cut.id for cut in cuts[2:])
     listed = SkippedItems.read(data.skipped_path.with_name("skipped-train-unreadable.tsv"))
     assert sorted(item.id for item in listed.items) == sorted(cut.id for cut in cuts[:2])
-    assert listed.counts == {"unreadable": 2}
+    assert listed.counts == {"unreadable audio" if on_the_fly else "unreadable features": 2}
+    assert all(len(item.detail) < 300 and "lhotse" not in item.detail.lower() for item in listed.items)
+
+
+def test_list_is_of_the_present_epoch(prepare, tokenizer: Tokenizer) -> None:
+    fbank = prepare()
+    listing = train_data(fbank, tokenizer).skipped_path.with_name("skipped-train-unreadable.tsv")
+    cut = tiny_cuts(fbank)[0]
+    path = Path(cut.features.storage_path) / cut.features.storage_key
+    content = path.read_bytes()
+    path.write_bytes(b"damaged")
+    whole = ids(train_data(fbank, tokenizer).epoch(0))
+    assert [item.id for item in SkippedItems.read(listing).items] == [cut.id]
+    path.write_bytes(content)
+    # A resumed epoch keeps what it has found before.
+    assert len(ids(train_data(fbank, tokenizer).epoch(0, skip_batches=1))) == len(whole) - 1
+    assert [item.id for item in SkippedItems.read(listing).items] == [cut.id]
+    assert sum(map(len, ids(train_data(fbank, tokenizer).epoch(1)))) == 40
+    assert not listing.exists()
+
+
+def test_list_is_not_written_for_each_item(tmp_path: Path, monkeypatch) -> None:
+    """It would take quadratic time."""
+
+    class Failures(Dataset):
+        def __getitem__(self, number: int) -> tuple[Batch, list[Skipped]]:
+            empty = torch.zeros(1, 0)
+            return Batch(empty, empty, [], [], ["read"], 1.0), [Skipped(f"{number}", "file", "unreadable", "", "")]
+
+    written: list[int] = []
+    original = SkippedItems.write
+    monkeypatch.setattr(SkippedItems, "write", lambda self, path: written.append(len(self)) or original(self, path))
+    items = SkippedItems()
+    for number, _ in enumerate(load_batches(Failures(), range(1000), 0, 1000, items, tmp_path / "list"), 1):
+        assert written[-1] > number / 1.2
+    assert len(written) < 80
+    assert len(SkippedItems.read(tmp_path / "list")) == len(items) == 1000
 
 
 def test_all_unreadable_is_fatal(prepare, tokenizer: Tokenizer) -> None:

@@ -2,6 +2,7 @@ import gzip
 import json
 import pickle
 import random
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -48,6 +49,31 @@ def test_cuts_are_those_that_lhotse_makes(tmp_path: Path) -> None:
     assert [segments[i] for i in range(len(segments))] == expected
     assert segments.seconds == pytest.approx(sum(cut.duration for cut in expected), rel=1e-4)  # whole samples
     assert pickle.loads(pickle.dumps(segments))[7] == expected[7]
+
+
+def write_ids(folder: Path, ids: list[str]) -> None:
+    recordings = [Recording("r", [AudioSource("file", [0], "r.flac")], 16000, 160_000, 10.0, [0])]
+    write_manifest(recordings, manifest_path(folder, "c", "recordings", "train"))
+    write_manifest([SupervisionSegment(i, "r", 0, 1) for i in ids], manifest_path(folder, "c", "supervisions", "train"))
+
+
+def test_long_ids_are_in_order_too(tmp_path: Path) -> None:
+    heads = ["x" * 127, "x" * 128, "é" * 64, "a"]
+    ids = [head + end for head in heads for end in ("", "b", "ab", "a", "y" * 300)]
+    random.Random(0).shuffle(ids)
+    write_ids(tmp_path, ids)
+    segments = open_from(tmp_path, tmp_path / "copy")
+    assert [segments[i].id for i in range(len(segments))] == sorted(ids)
+
+
+def test_a_long_id_takes_no_memory_for_others(tmp_path: Path) -> None:
+    def work(length: int) -> None:
+        open_from(tmp_path, tmp_path / f"copy{length}")
+        shutil.rmtree(tmp_path / f"copy{length}")
+
+    ids = [f"u{i}" for i in range(500)]
+    small, large = traced_peaks(lambda length: write_ids(tmp_path, [*ids, "u" * length]), work, 10, 100_000)
+    assert large < small + 20 * 100_000
 
 
 def test_manifests_are_read_again_only_if_they_change(tmp_path: Path, monkeypatch) -> None:

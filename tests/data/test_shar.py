@@ -150,10 +150,17 @@ def test_memory_does_not_grow_with_the_corpus(prepare, tmp_path: Path, monkeypat
 def test_unreadable_cuts_are_left_out_and_listed(prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
     fbank = prepare(count=20)
     cuts = tiny_cuts(fbank)
-    for cut in cuts[1:9]:  # all of the second shard are among them
-        (Path(cut.features.storage_path) / cut.features.storage_key).unlink()
+    stored = {cut.id: Path(cut.features.storage_path) / cut.features.storage_key for cut in cuts}
+    first = stored[cuts[1].id].read_bytes()
+    stored[cuts[1].id].write_bytes(b"damaged")
+    for cut in cuts[2:9]:  # all of the second shard are among them
+        stored[cut.id].unlink()
     skipped = export(fbank, tmp_path / "shar", shard_size=4)
-    assert skipped.counts == {"unreadable": 8}
+    assert skipped.counts == {"missing features": 7, "unreadable features": 1}
+    for item, cut in zip(skipped.items, cuts[1:9], strict=True):
+        assert item.file == cut.recording.sources[0].source
+        assert str(stored[cut.id]) in item.detail
+        assert "extra info" not in item.detail
     assert [item.id for item in SkippedItems.read(tmp_path / "shar" / "skipped-train-shar.tsv").items] == [
         cut.id for cut in cuts[1:9]
     ]
@@ -172,6 +179,12 @@ def test_unreadable_cuts_are_left_out_and_listed(prepare, tokenizer: Tokenizer, 
     assert left[3] in {item.id for item in listed}
     assert all(f"{tar}, byte" in item.detail for item in listed)
 
+    # The remedy helps.
+    assert skipped.items[0].remedy.startswith("restore the file, then remove the .done files in the output folder")
+    stored[cuts[1].id].write_bytes(first)
+    (tmp_path / "shar" / ".train.done").unlink()
+    assert export(fbank, tmp_path / "shar", shard_size=4).counts == {"missing features": 7}
+
 
 def test_what_is_not_there(prepare, tmp_path: Path) -> None:
     fbank = prepare(count=4, storage="none")
@@ -182,6 +195,21 @@ def test_what_is_not_there(prepare, tmp_path: Path) -> None:
         read_shar(str(tmp_path / "shar"), "train", "features")
     with serve(tmp_path) as server, pytest.raises(FileNotFoundError, match=r"No Shar index .*dev.json .*404"):
         read_shar(f"{server.url}/shar", "dev", "recording")
+
+
+@pytest.mark.parametrize("content", ["<html>Log in</html>", "{}", "[]"])
+def test_another_answer_of_a_server_is_named(content: str, tmp_path: Path) -> None:
+    (tmp_path / "train.json").write_text(content)
+    with serve(tmp_path) as server, pytest.raises(ValueError, match=r"http.*/train.json is no index by .*begins with"):
+        read_shar(server.url, "train", "features")
+
+
+def test_damaged_shard_is_named(prepare, tmp_path: Path) -> None:
+    export(prepare(count=4), tmp_path / "shar")
+    shard = tmp_path / "shar" / "train" / "cuts.000000.jsonl.gz"
+    shard.write_bytes(shard.read_bytes()[:-20])
+    with pytest.raises(ValueError, match=r"cuts.000000.jsonl.gz is damaged"):
+        list(read_shar(str(tmp_path / "shar"), "train", "features"))
 
 
 def test_remote_files(tmp_path: Path, monkeypatch) -> None:

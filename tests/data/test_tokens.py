@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from summarymix.data import tokens
 from summarymix.data.tokens import Tokenizer
 
 TEXTS = ["ONE TWO THREE", "TURN ON THE LIGHT", "CALL FIVE FIVE THREE", "STOP", "", "VOLUME UP"] * 5
@@ -51,6 +52,21 @@ def test_the_case_of_the_transcripts_is_kept_with_the_tokens(text_case, tmp_path
         assert copy.state() == tokenizer.state()
     (tmp_path / "text_case").write_text("title\n")
     with pytest.raises(ValueError, match=r"text_case: 'title' is none of keep, lower, upper"):
+        Tokenizer.from_lang_dir(tmp_path)
+
+
+def test_killed_in_writing_it_is_no_lang_dir(tmp_path: Path, monkeypatch) -> None:
+    """The same model with another form must not pass for either."""
+    upper = Tokenizer.train(["ONE TWO"], 30, "char", "upper")
+    upper.write(tmp_path)
+
+    def killed(path: Path, mode: str = "w") -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tokens, "atomic_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        upper.write(tmp_path)
+    with pytest.raises(ValueError, match="make both again with local"):
         Tokenizer.from_lang_dir(tmp_path)
 
 

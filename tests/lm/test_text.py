@@ -33,6 +33,15 @@ def test_texts_are_normalised_as_transcripts_are(tmp_path: Path) -> None:
         list(read_texts([], [tmp_path / "a.txt"], tokenizer))
 
 
+def test_marks_of_sentences_are_no_words(tmp_path: Path) -> None:
+    """Text for SRILM may have them; they would clash with those of n-grams, and become letters of tokens."""
+    path = tmp_path / "a.txt"
+    path.write_text("<s> good day </s>\n<s> </s>\n<s>x a</s>\n")
+    upper = Tokenizer.train(["good day <s>x a</s>"], 40, "char", "upper")
+    assert list(read_texts([], [path])) == ["good day", "<s>x a</s>"]
+    assert list(read_texts([], [path], upper)) == ["GOOD DAY", "<S>X A</S>"]
+
+
 def test_words_that_the_tokens_cannot_write_are_told(tmp_path: Path, capsys) -> None:
     tokenizer = Tokenizer.train(["GOOD DAY TO YOU"], 30, "char")
     path = tmp_path / "a.txt"

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from lhotse import CutSet, RecordingSet
+from lhotse import CutSet, RecordingSet, SupervisionSegment
 from lhotse.recipes import prepare_musan
 
+from summarymix.data.manifests import write_manifest
 from summarymix.data.tokens import Tokenizer
 
 
@@ -32,7 +33,7 @@ def test_table_to_tokens(run, table: Path, tmp_path: Path) -> None:
     (tmp_path / "0.wav").unlink()
     result = run("local/compute_fbank.py", "--prefix", "p", "--splits", "train", "dev")
     assert result.code == 0, result.err
-    assert "train: skipped 1: 1 unreadable audio; see data/fbank/skipped-p-train-audio.tsv" in result.out
+    assert "train: skipped 1: 1 missing audio; see data/fbank/skipped-p-train-audio.tsv" in result.out
     assert "dev: skipped 0" in result.out
 
     (tmp_path / "1.wav").unlink()
@@ -43,12 +44,12 @@ def test_table_to_tokens(run, table: Path, tmp_path: Path) -> None:
 
     supervisions = "data/manifests/p_supervisions_train.jsonl.gz"
     result = run("local/train_bpe.py", "--supervisions", supervisions, "--lang-dir", "l", "--vocab-size", 900)
-    assert result.code == 2
+    assert result.code == 1
     assert "--vocab-size 900 is too large" in result.err
     assert not (tmp_path / "l").exists()
     result = run("local/train_bpe.py", "--supervisions", supervisions, "--lang-dir", "l", "--vocab-size", 15)
     assert result.code == 0, result.err
-    assert "l: 15 tokens from 9 transcripts" in result.out
+    assert "l: 15 tokens from 9 transcripts with 31 words" in result.out
     assert Tokenizer.from_lang_dir(tmp_path / "l").vocab_size == 15
 
     result = run("local/index_cuts.py", "--prefix", "p", "--splits", "train", "--lang-dir", "l", "--nj", 2)
@@ -172,3 +173,38 @@ def test_what_the_user_can_mend_is_told_in_one_line(run) -> None:
     assert "128" in result.err
     result = run("local/validate_cuts.py", "--prefix", "p", "--splits", "train")
     assert "validate_cuts.py: No manifest" in result.err
+    result = run("local/train_bpe.py", "--supervisions", "nope.jsonl.gz", "--lang-dir", "l")
+    assert "train_bpe.py: " in result.err
+    assert "nope.jsonl.gz" in result.err
+
+
+SPLIT = ("--prefix", "p", "--splits", "train")
+
+
+@pytest.mark.parametrize(
+    ("script", "options", "code", "message"),
+    [
+        ("compute_fbank.py", (*SPLIT, "--sample-rate", 16), 1, "sample_rate must be at least 1000 Hz, not 16"),
+        (
+            "compute_fbank.py",
+            (*SPLIT, "--noise-windows", 0),
+            2,
+            "argument --noise-windows: '0' is not a number above 0",
+        ),
+        ("compute_fbank.py", (*SPLIT, "--speed-perturb", "0,1.1"), 2, "--speed-perturb: '0' is not a number above 0"),
+        ("export_shar.py", (*SPLIT, "--shard-size", 0), 2, "--shard-size: '0' is not a whole number above 0"),
+        ("train_rnn_lm.py", ("--num-epochs", "0.5"), 2, "--num-epochs: '0.5' is not a whole number above 0"),
+        ("train_rnn_lm.py", ("--lr", "nan"), 2, "--lr: 'nan' is not a number above 0"),
+    ],
+)
+def test_numbers_without_meaning_are_refused(run, script: str, options: tuple, code: int, message: str) -> None:
+    result = run(f"local/{script}", *options)
+    assert (result.code, message in result.err) == (code, True), result.err
+
+
+def test_tokens_per_word_are_those_of_the_normalised_texts(run, tmp_path: Path) -> None:
+    supervisions = [SupervisionSegment(f"u{i}", "r", i, 1, text="one - two") for i in range(3)]
+    write_manifest(supervisions, tmp_path / "s.jsonl.gz")
+    options = ("--model-type", "char", "--text-case", "upper", "--punctuation", "remove")
+    result = run("local/train_bpe.py", "--supervisions", "s.jsonl.gz", "--lang-dir", "l", *options)
+    assert "from 3 transcripts with 6 words, 4.00 tokens per word" in result.out

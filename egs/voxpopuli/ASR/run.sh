@@ -15,6 +15,6 @@ begin "$@"
 
 exp_dir=${exp_dir:-exp-$lang}
 prepare_options="--lang $lang --vocab-size $vocab_size $prepare_options"
-train_options="--data.prefix voxpopuli-$lang --data.lang-dir data/lang_bpe_${vocab_size}_$lang $train_options"
+train_options="--data.prefix voxpopuli-$lang --data.lang-dir $data_dir/lang_bpe_${vocab_size}_$lang $train_options"
 
 run_stages "voxpopuli-$lang" train

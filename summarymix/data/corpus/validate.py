@@ -22,7 +22,7 @@ from summarymix.data.audio_file import open_audio
 from summarymix.data.corpus.measured import Measured
 from summarymix.data.cuts import IF_NO_SPEECH, has_no_speech, transcript
 from summarymix.data.lines import id_hash, run_in_order
-from summarymix.data.manifests import CutManifest, check_manifest, cuts_path, write_lines_packed
+from summarymix.data.manifests import CutManifest, check_manifest, cuts_path, naming_line, write_lines_packed
 from summarymix.data.skipped import Skipped, SkippedItems
 
 # Lines that a process checks at a time, and blocks of them that wait for each process.
@@ -80,15 +80,14 @@ def validate_split(
 
     Raises:
         FileNotFoundError: the manifest is missing.
-        ValueError: no cut is valid; the manifest is unchanged.
+        ValueError: the manifest is damaged, or no cut is valid; the manifest is unchanged.
     """
     manifest = check_manifest(cuts_path(manifest_dir, prefix, split))
     source = CutManifest(manifest)
     cuts = _Columns()
     with ProcessPoolExecutor(num_jobs) as processes:
-        for block in run_in_order(
-            processes, partial(_columns, source), source.blocks(_BLOCK), _BLOCKS_AHEAD * num_jobs
-        ):
+        blocks = enumerate(source.blocks(_BLOCK))
+        for block in run_in_order(processes, partial(_columns, source), blocks, _BLOCKS_AHEAD * num_jobs):
             cuts.extend(block)
     bad = np.array(cuts.bad, bool)
     bad_files = _bad_files(source, cuts, num_jobs, measured)
@@ -152,10 +151,11 @@ class _Columns:
         self.speakers.update(block.speakers)
 
 
-def _columns(source: CutManifest, lines: list[bytes]) -> _Columns:
+def _columns(source: CutManifest, block: tuple[int, list[bytes]]) -> _Columns:
     columns = _Columns()
-    for line in lines:
-        columns.append(source.parse(line))
+    for number, line in enumerate(block[1], block[0] * _BLOCK + 1):
+        with naming_line(source.location, number):
+            columns.append(source.parse(line))
     return columns
 
 

@@ -1,3 +1,4 @@
+import gzip
 import os
 from pathlib import Path
 
@@ -164,3 +165,13 @@ def test_memory_does_not_grow_with_the_corpus(prepare, monkeypatch: pytest.Monke
 
     small, large = traced_peaks(generate, work, 200, 1600)
     assert large - small < 1400 * 100  # bytes a cut
+
+
+def test_line_that_is_no_cut_is_named(prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validate, "_BLOCK", 2)
+    fbank = prepare(count=4)
+    manifest = cuts_path(fbank, "tiny", "train")
+    lines = gzip.decompress(manifest.read_bytes()).splitlines(keepends=True)
+    manifest.write_bytes(gzip.compress(b"".join([*lines[:2], lines[2][:50], b"\n", lines[3]])))
+    with pytest.raises(ValueError, match=r"tiny_cuts_train.jsonl.gz, line 3 cannot be used \(JSONDecodeError"):
+        validate_split(fbank, "tiny", "train")

@@ -1,0 +1,65 @@
+"""The stages of run.sh, with a prepare.sh and a train.py that only note their options."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+STAGES = Path(__file__).parents[2] / "local" / "run_stages.sh"
+
+RUN = f"""#!/usr/bin/env bash
+set -euo pipefail
+cd "$(dirname "$0")"
+. {STAGES}
+begin "$@"
+run_stages c train
+"""
+PREPARE = """#!/usr/bin/env bash
+echo "$@" >prepared
+mkdir -p "$2/fbank"
+echo "cuts in $2" >"$2/fbank/c_cuts_train.jsonl.gz"
+"""
+TRAIN = """import sys
+if "--print_config" in sys.argv:
+    print("data:\\n  lang_dir: data/lang_char\\n")
+else:
+    open("trained", "w").write(" ".join(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path):
+    for name, text in (("run.sh", RUN), ("prepare.sh", PREPARE), ("train.py", TRAIN)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [tmp_path / "run.sh", "--nproc", "1", "--stop-stage", "1", *options]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    return run
+
+
+def test_training_reads_the_folder_that_was_prepared(recipe, tmp_path: Path) -> None:
+    result = recipe()
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "prepared").read_text() == "--data-dir data\n"
+    assert "--data." not in (tmp_path / "trained").read_text()
+
+    # Another folder, although there are older data in the first one.
+    options = ("--exp-dir", "exp-raw", "--train-options", "--num-workers 1")
+    result = recipe("--data-dir", "data-raw", "--prepare-options", "--text raw", *options)
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "prepared").read_text() == "--data-dir data-raw --text raw\n"
+    assert (tmp_path / "trained").read_text().split()[2:] == [
+        *("--exp-dir", "exp-raw", "--data.manifest-dir", "data-raw/fbank", "--data.lang-dir", "data-raw/lang_char"),
+        *("--num-workers", "1"),
+    ]
+
+
+@pytest.mark.parametrize("options", ["--data-dir X", "--nj 2 --data_dir=X"])
+def test_another_folder_for_preparation_alone_is_refused(options: str, recipe, tmp_path: Path) -> None:
+    result = recipe("--prepare-options", options)
+    assert result.returncode == 2
+    assert "run.sh: give --data-dir to run.sh itself" in result.stderr
+    assert not (tmp_path / "prepared").exists()
