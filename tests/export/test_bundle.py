@@ -247,6 +247,18 @@ def test_a_state_that_is_not_carried_is_found() -> None:
             comparison(forget).streaming("encoder", RING, sizes)
 
 
+@pytest.mark.parametrize("left_chunks", [0, 1, 4, 9])
+def test_a_stream_that_never_forgets_is_found(left_chunks: int) -> None:
+    """Whatever its left context, a check has a chunk that no longer sees the first one."""
+    model = make_model("conformer")
+    graph = StreamingEncoder(model, SUM).eval()
+    comparison = ExportCheck(model, {"encoder": lambda *inputs: list(graph(*inputs))})
+    sizes = graph.summary_size, graph.convolution_size
+    comparison.streaming("encoder", SUM, sizes)
+    with pytest.raises(RuntimeError, match="the exported encoder and the model differ"):
+        comparison.streaming("encoder", ChunkConfig(SUM.chunk_size, left_chunks), sizes)
+
+
 def test_inputs_outputs_and_metadata_of_files_are_checked(exported, tmp_path: Path) -> None:
     path = exported("conformer", "onnx", WHOLE) / "decoder.onnx"
     [_, decoder, _] = offline_graphs(make_model("conformer"), {})
