@@ -108,11 +108,20 @@ class DynamicChunkConfig:
     """Probability of a look-ahead in a batch with chunks. Look-aheads are uniform, up to the chunk size."""
 
     def check(self, multiple: int) -> None:
-        """Check that ``min_chunk``…``max_chunk`` contains a multiple of ``multiple``.
+        """Check that all values are possible, and that ``min_chunk``…``max_chunk`` contains a multiple of ``multiple``.
 
         Raises:
-            ValueError: it contains none, and ``full_context_prob`` is below 1.
+            ValueError: a value is impossible; or there is no multiple, and ``full_context_prob`` is below 1.
         """
+        for name in ("full_context_prob", "limited_left_prob", "lookahead_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--chunk.{name} {getattr(self, name)} is a probability: it must be from 0 to 1")
+        for name, least in (("chunk", 1), ("left", 0)):
+            smallest, largest = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
+            if not least <= smallest <= largest:
+                raise ValueError(
+                    f"--chunk.min_{name} {smallest} must be from {least} to --chunk.max_{name}, which is {largest}"
+                )
         if self.full_context_prob < 1 and -(-self.min_chunk // multiple) > self.max_chunk // multiple:
             raise ValueError(
                 f"--chunk.min_chunk {self.min_chunk} and --chunk.max_chunk {self.max_chunk} have no multiple of "
