@@ -42,15 +42,23 @@ class ChunkConfig:
             )
 
     @classmethod
-    def from_ms(cls, chunk_ms: int | None, left_chunks: int = -1, lookahead_ms: int = 0) -> "ChunkConfig":
+    def from_ms(
+        cls, chunk_ms: int | None, left_chunks: int = -1, lookahead_ms: int = 0, option: str = "--chunk-ms"
+    ) -> "ChunkConfig":
         """Make the configuration for chunks of ``chunk_ms`` milliseconds; None is the whole utterance.
+
+        Args:
+            chunk_ms: chunk size.
+            left_chunks: left context in chunks, -1 for unlimited.
+            lookahead_ms: look-ahead.
+            option: option that gave ``chunk_ms``, for messages.
 
         Raises:
             ValueError: ``chunk_ms`` is not a positive multiple of the encoder's frame, the message names the nearest;
                 or ``lookahead_ms`` is not a multiple, or is given without a chunk.
         """
         lookahead = _whole_frames("--lookahead-ms", lookahead_ms, 0)
-        return cls(None if chunk_ms is None else _whole_frames("--chunk-ms", chunk_ms, 1), left_chunks, lookahead)
+        return cls(None if chunk_ms is None else _whole_frames(option, chunk_ms, 1), left_chunks, lookahead)
 
     @property
     def lookahead_ms(self) -> int:

@@ -96,4 +96,4 @@ class TrainConfig:
         if not self.validation or not self.data.dev_splits():
             raise ValueError("--validation and --data.dev need at least one entry: they choose the best checkpoints")
         for setting in self.validation:
-            ChunkConfig.from_ms(*setting)
+            ChunkConfig.from_ms(*setting, option="--validation")
