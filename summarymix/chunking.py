@@ -42,15 +42,23 @@ class ChunkConfig:
             )
 
     @classmethod
-    def from_ms(cls, chunk_ms: int | None, left_chunks: int = -1, lookahead_ms: int = 0) -> "ChunkConfig":
+    def from_ms(
+        cls, chunk_ms: int | None, left_chunks: int = -1, lookahead_ms: int = 0, option: str = "--chunk-ms"
+    ) -> "ChunkConfig":
         """Make the configuration for chunks of ``chunk_ms`` milliseconds; None is the whole utterance.
+
+        Args:
+            chunk_ms: chunk size.
+            left_chunks: left context in chunks, -1 for unlimited.
+            lookahead_ms: look-ahead.
+            option: option that gave ``chunk_ms``, for messages.
 
         Raises:
             ValueError: ``chunk_ms`` is not a positive multiple of the encoder's frame, the message names the nearest;
                 or ``lookahead_ms`` is not a multiple, or is given without a chunk.
         """
         lookahead = _whole_frames("--lookahead-ms", lookahead_ms, 0)
-        return cls(None if chunk_ms is None else _whole_frames("--chunk-ms", chunk_ms, 1), left_chunks, lookahead)
+        return cls(None if chunk_ms is None else _whole_frames(option, chunk_ms, 1), left_chunks, lookahead)
 
     @property
     def lookahead_ms(self) -> int:
@@ -108,11 +116,20 @@ class DynamicChunkConfig:
     """Probability of a look-ahead in a batch with chunks. Look-aheads are uniform, up to the chunk size."""
 
     def check(self, multiple: int) -> None:
-        """Check that ``min_chunk``…``max_chunk`` contains a multiple of ``multiple``.
+        """Check that all values are possible, and that ``min_chunk``…``max_chunk`` contains a multiple of ``multiple``.
 
         Raises:
-            ValueError: it contains none, and ``full_context_prob`` is below 1.
+            ValueError: a value is impossible; or there is no multiple, and ``full_context_prob`` is below 1.
         """
+        for name in ("full_context_prob", "limited_left_prob", "lookahead_prob"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--chunk.{name} {getattr(self, name)} is a probability: it must be from 0 to 1")
+        for name, least in (("chunk", 1), ("left", 0)):
+            smallest, largest = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
+            if not least <= smallest <= largest:
+                raise ValueError(
+                    f"--chunk.min_{name} {smallest} must be from {least} to --chunk.max_{name}, which is {largest}"
+                )
         if self.full_context_prob < 1 and -(-self.min_chunk // multiple) > self.max_chunk // multiple:
             raise ValueError(
                 f"--chunk.min_chunk {self.min_chunk} and --chunk.max_chunk {self.max_chunk} have no multiple of "

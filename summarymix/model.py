@@ -283,12 +283,8 @@ class Transducer(nn.Module):
                 fastemit=options.fastemit,
                 backend=options.backend,
             )
-        ranges = get_rnnt_prune_ranges(
-            px_grad, py_grad, boundary, options.prune_range, backend=options.backend
-        )  # (N, T, r)
-        logits = self.joiner(
-            *do_rnnt_pruning(frames_proj, predictor_proj, ranges, backend=options.backend)
-        )  # (N, T, r, V)
+        ranges = get_rnnt_prune_ranges(px_grad, py_grad, boundary, options.prune_range)  # (N, T, r)
+        logits = self.joiner(*do_rnnt_pruning(frames_proj, predictor_proj, ranges))  # (N, T, r, V)
         with torch.autocast(device.type, enabled=False):
             pruned = rnnt_loss_pruned(
                 logits=logits,

@@ -32,18 +32,30 @@ class StatelessPredictor(nn.Module):
         return self.mix(F.pad(tokens, (self.context_size - 1, 0), value=-1))
 
     def init_state(self, batch_size: int, device: torch.device | None = None) -> State:
-        """Last tokens (N, context_size - 1), each plus one, so that 0 stands for no token."""
-        return {"history": torch.zeros(batch_size, self.context_size - 1, dtype=torch.int64, device=device)}
+        """See :func:`init_history`."""
+        return init_history(batch_size, self.context_size, device)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """Map the next token (N,) int64 of each stream to (N, P); also return the next state."""
-        history = torch.cat([state["history"], tokens[:, None] + 1], dim=1)  # (N, context_size)
-        return self.mix(history - 1)[:, 0], {"history": history[:, 1:]}
+        context, state = append_tokens(tokens, state)
+        return self.mix(context)[:, 0], state
 
     def mix(self, tokens: Tensor) -> Tensor:
         """Map tokens (N, U + context_size - 1) to (N, U, P)."""
         embedded = self.embedding(tokens.clamp(min=0)) * (tokens >= 0)[..., None]
         return F.relu(self.conv(embedded.transpose(1, 2)).transpose(1, 2))
+
+
+def init_history(batch_size: int, context_size: int, device: torch.device | None = None) -> State:
+    """Make the state of a stateless predictor: the last tokens (N, context_size - 1), each plus one, so that 0 stands
+    for no token."""
+    return {"history": torch.zeros(batch_size, context_size - 1, dtype=torch.int64, device=device)}
+
+
+def append_tokens(tokens: Tensor, state: State) -> tuple[Tensor, State]:
+    """Append the next token (N,) of each stream: the last tokens (N, context_size), -1 for none, and the next state."""
+    history = torch.cat([state["history"], tokens[:, None] + 1], dim=1)
+    return history - 1, {"history": history[:, 1:]}
 
 
 class LSTMPredictor(nn.Module):

@@ -59,8 +59,9 @@ def list_epochs(exp_dir: Path, needed: bool = False) -> list[int]:
         return epochs
     if within := numbered(exp_dir, "checkpoint"):
         raise FileNotFoundError(
-            f"No epoch-*.pt in {exp_dir}: its first epoch is unfinished. Repeat the command of train.py, without "
-            f"--max_steps, to finish it; transcribe.py also takes the file {max(within.items())[1]}"
+            f"No epoch-*.pt in {exp_dir}: its first epoch is unfinished. Repeat the command of train.py to finish it, "
+            "without --max_steps (which ends the learning rate's schedule) if that ended the run; transcribe.py also "
+            f"takes the file {max(within.items())[1]}"
         )
     raise FileNotFoundError(f"No epoch-*.pt in {exp_dir}: train first, or correct --exp-dir")
 
@@ -233,11 +234,7 @@ def load_model(
         raise ValueError(f"--avg {avg} must be from 0 (no averaging) to the epoch, which is {epoch}")
     path = epoch_path(exp_dir, epoch)
     checkpoint = read_checkpoint(path, lazy=True)
-    if recipe not in (None, checkpoint["recipe"]):
-        raise ValueError(
-            f"{exp_dir} is a run of the recipe {checkpoint['recipe']}, this is {recipe}: "
-            f"run this in egs/{checkpoint['recipe']}/ASR, or give another --exp-dir"
-        )
+    _check_recipe(exp_dir, checkpoint, recipe)
     weights = dict(checkpoint["model"])
     if avg > 0:
         start = None
@@ -262,9 +259,15 @@ def load_model(
 
 
 def load_run_or_checkpoint(
-    path: Path | str, epoch: int | None = None, avg: int | None = None
+    path: Path | str, epoch: int | None = None, avg: int | None = None, recipe: str | None = None
 ) -> tuple[Transducer, Tokenizer, dict[str, Any]]:
     """Load the model of a run, with (epoch, avg) from :func:`choose_epoch`, or of one checkpoint without averaging.
+
+    Args:
+        path: folder of the run, or the checkpoint.
+        epoch: see :func:`choose_epoch`.
+        avg: see :func:`choose_epoch`.
+        recipe: see :func:`load_model`.
 
     Returns:
         As :func:`load_model`.
@@ -277,11 +280,27 @@ def load_run_or_checkpoint(
         if not path.is_dir():
             raise FileNotFoundError(f"No {path}: give the folder of a training run, or a checkpoint")
         epoch, avg, _ = choose_epoch(path, epoch, avg)
-        return load_model(path, epoch, avg)
+        return load_model(path, epoch, avg, recipe)
     if epoch is not None or avg is not None:
         raise ValueError(f"{path} is a single checkpoint: to use --epoch and --avg, give its folder")
     checkpoint = read_checkpoint(path, lazy=True)
-    return _make_model(path, checkpoint, checkpoint["model"], checkpoint["progress"]["epoch"], 0)
+    _check_recipe(path, checkpoint, recipe)
+    progress = checkpoint["progress"]
+    epoch = progress["epoch"] if progress.get("epoch_sums") else progress["epoch"] - 1  # the next has not begun
+    return _make_model(path, checkpoint, checkpoint["model"], epoch, 0)
+
+
+def _check_recipe(path: Path, checkpoint: dict[str, Any], recipe: str | None) -> None:
+    """Refuse a run or a checkpoint of another recipe than this, if this is one.
+
+    Raises:
+        ValueError: the recipe is another one.
+    """
+    if recipe not in (None, checkpoint["recipe"]):
+        raise ValueError(
+            f"{path} is a run of the recipe {checkpoint['recipe']}, this is {recipe}: "
+            f"run this in egs/{checkpoint['recipe']}/ASR, or give another --exp-dir"
+        )
 
 
 def _make_model(

@@ -44,6 +44,25 @@ def test_the_training_law_has_its_shares():
     assert [sampler.sample(random.Random(5)) for _ in range(3)] == [sampler.sample(random.Random(5)) for _ in range(3)]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_left": 40}, r"--chunk\.min_left 40 must be from 0 to --chunk\.max_left, which is 32"),
+        ({"min_left": -1}, r"--chunk\.min_left -1 must be from 0"),
+        ({"min_chunk": 0}, r"--chunk\.min_chunk 0 must be from 1 to --chunk\.max_chunk, which is 32"),
+        ({"max_chunk": 4}, r"--chunk\.min_chunk 8 must be from 1 to --chunk\.max_chunk, which is 4"),
+        ({"full_context_prob": 1.5}, r"--chunk\.full_context_prob 1\.5 .* from 0 to 1"),
+        ({"limited_left_prob": -0.1}, r"--chunk\.limited_left_prob -0\.1 "),
+        ({"lookahead_prob": float("nan")}, r"--chunk\.lookahead_prob nan "),
+    ],
+)
+def test_impossible_distributions_are_refused(options: dict[str, float], message: str) -> None:
+    """They would end the training at the first batch that draws them."""
+    with pytest.raises(ValueError, match=message):
+        DynamicChunkConfig(**options).check(1)
+    DynamicChunkConfig(min_left=0, max_left=0, lookahead_prob=1.0).check(1)
+
+
 @given(st.integers(1, 40), st.integers(1, 12))
 def test_sliding_sum_is_the_sum_of_the_window(num_chunks, width):
     x = torch.randn(2, num_chunks, 3, dtype=torch.float64)

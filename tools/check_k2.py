@@ -57,8 +57,8 @@ def solve(case: Case, backend: str, device: str = "cpu") -> dict[str, Tensor]:
     )
     out["smoothed_grad_am"], out["smoothed_grad_lm"] = torch.autograd.grad(out["smoothed"].sum(), (am, lm))
 
-    out["ranges"] = get_rnnt_prune_ranges(out["px_grad"], out["py_grad"], boundary, int(s_range), backend=backend)
-    am_pruned, lm_pruned = do_rnnt_pruning(am, lm, out["ranges"], backend=backend)
+    out["ranges"] = get_rnnt_prune_ranges(out["px_grad"], out["py_grad"], boundary, int(s_range))
+    am_pruned, lm_pruned = do_rnnt_pruning(am, lm, out["ranges"])
     logits = torch.tanh(am_pruned + lm_pruned) @ data["joiner_weight"]
     out["pruned"] = rnnt_loss_pruned(logits, symbols, out["ranges"], *options, backend=backend)
     grads = torch.autograd.grad(out["pruned"].sum(), (am, lm, logits))

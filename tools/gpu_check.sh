@@ -15,8 +15,10 @@ tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 out=gpu-check device=cuda tiny=false
 while (($#)); do
   case $1 in
-    --out) out=$2 && shift 2 ;;
-    --device) device=$2 && shift 2 ;;
+    --out | --device)
+      (($# > 1)) || { echo "gpu_check.sh: option $1 needs a value; see --help" >&2 && exit 2; }
+      printf -v "${1#--}" %s "$2" && shift 2
+      ;;
     --tiny) tiny=true && shift ;;
     -h | --help) print_header "$0" && exit ;;
     *) echo "gpu_check.sh: unknown option $1; see --help" >&2 && exit 2 ;;

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from summarymix.chunking import ChunkConfig
 from summarymix.cli import progress_bar
@@ -73,6 +73,26 @@ class Export:
                 f"its model {self.model.config.vocab_size}"
             )
 
+    @classmethod
+    def of_run(
+        cls,
+        model: Transducer,
+        tokenizer: Tokenizer,
+        info: dict[str, Any],
+        format: Format,
+        chunks: Sequence[ChunkConfig],
+        precisions: Sequence[Precision] = (),
+    ) -> "Export":
+        """Make the export of a model that :func:`summarymix.runs.load_model` has loaded; the other values are options.
+
+        Raises:
+            ValueError: options exclude each other.
+        """
+        data, rnnt_type = info["config"]["data"], info["config"]["loss"]["rnnt_type"]
+        fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"])
+        run = info["recipe"], info["epoch"], info["avg"]
+        return cls(model, tokenizer, fbank, *run, format, chunks, precisions, rnnt_type)
+
     @property
     def name(self) -> str:
         """Recipe, epoch and number of averaged epochs, for display."""
@@ -102,7 +122,7 @@ class Export:
                     source = folder / f"{graph.name}.onnx"
                     write_onnx(graph, source)
                     for precision in self.precisions:
-                        convert(source, folder / (graph.name + ENDINGS[precision]), precision)
+                        convert(graph, source, folder / (graph.name + ENDINGS[precision]), precision)
             self.tokenizer.write(folder)
             with atomic_write(folder / "README.md") as file:
                 file.write(describe(self.about(graphs)))

@@ -9,10 +9,9 @@ from typing import get_args
 
 from summarymix.chunking import CHUNK_MS, ChunkConfig
 from summarymix.cli import add_epoch_options, clear_errors, dashed
-from summarymix.data.features import FbankOptions
 from summarymix.export.bundle import Export, Format
 from summarymix.export.onnx import Precision
-from summarymix.runs import choose_epoch, load_model
+from summarymix.runs import choose_epoch, load_run_or_checkpoint
 
 EPILOG = """examples:
   {program} --format onnx-streaming --out exported/streaming --chunk-ms 320 640 1280 --left-chunks 4 --int8
@@ -43,7 +42,7 @@ def main(recipe: str | None, argv: Sequence[str] | None = None, program: str = "
         allow_abbrev=False,
     )
     option = parser.add_argument
-    option("--exp-dir", type=Path, default=Path("exp"), help="folder of the training run (exp)")
+    option("--exp-dir", type=Path, default=Path("exp"), help="folder of the training run, or a checkpoint (exp)")
     add_epoch_options(parser)
     option("--format", choices=get_args(Format), required=True, help="onnx: whole recordings; the others: streaming")
     option("--out", type=Path, required=True, help="folder to write; must not exist yet")
@@ -58,16 +57,12 @@ def main(recipe: str | None, argv: Sequence[str] | None = None, program: str = "
     except ValueError as error:
         parser.error(str(error))
     with clear_errors(name):
-        epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
+        *_, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
         if reason:
             print(reason, file=sys.stderr)
-        model, tokenizer, info = load_model(args.exp_dir, epoch, avg, recipe)
-        data = info["config"]["data"]
-        fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"])
-        run = info["recipe"], info["epoch"], info["avg"]
-        rnnt_type = info["config"]["loss"]["rnnt_type"]
+        loaded = load_run_or_checkpoint(args.exp_dir, args.epoch, args.avg, recipe)
         precisions: list[Precision] = [name for name in ("int8", "fp16") if getattr(args, name)]
-        export = Export(model, tokenizer, fbank, *run, args.format, chunks, precisions, rnnt_type)
+        export = Export.of_run(*loaded, args.format, chunks, precisions)
         warnings = export.write(args.out)
     for warning in warnings:
         print(f"{name}: {warning}", file=sys.stderr)

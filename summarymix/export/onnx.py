@@ -4,9 +4,10 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
-from typing import Literal
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,19 +20,15 @@ Precision = Literal["fp32", "int8", "fp16"]
 ENDINGS: dict[Precision, str] = {"fp32": ".onnx", "int8": ".int8.onnx", "fp16": ".fp16.onnx"}
 
 
-def import_onnx() -> tuple[ModuleType, ModuleType]:
-    """Import onnx and onnxruntime.
+def check_installed(*packages: str) -> None:
+    """Check that packages are installed, without importing them; by default those that an export needs.
 
     Raises:
-        ImportError: a package is missing; the message has the command that installs it.
+        ImportError: one is missing; the message has the command that installs all of them.
     """
-    try:
-        import onnx
-        import onnxruntime
-        import onnxscript  # noqa: F401  torch's exporter needs it
-    except ImportError as error:
-        raise ImportError(f"{error}: pip install onnx onnxruntime onnxscript") from error
-    return onnx, onnxruntime
+    packages = packages or ("onnx", "onnxruntime", "onnxscript")  # torch's exporter is made of the last one
+    if missing := [name for name in packages if find_spec(name) is None]:
+        raise ImportError(f"{', '.join(missing)} is not installed: pip install {' '.join(packages)}")
 
 
 def write_onnx(graph: Graph, path: Path) -> None:
@@ -39,7 +36,9 @@ def write_onnx(graph: Graph, path: Path) -> None:
 
     This uses torch.export: the older exporter, which traces, silently exports a wrong graph of the convolutions.
     """
-    onnx, _ = import_onnx()
+    check_installed()
+    import onnx
+
     axes = {name: torch.export.Dim(name) for name in ("N", "T")}
     shapes = tuple({axis: axes[size] for axis, size in graph.dynamic[name].items()} for name in graph.inputs)
     with torch.no_grad(), _quiet():
@@ -66,60 +65,59 @@ def _name_axes(value: "onnx.ValueInfoProto", graph: Graph) -> None:  # type: ign
             axis.dim_param = graph.dynamic.get(value.name, {}).get(i, f"{value.name}_{i}")
 
 
-def convert(source: Path, target: Path, precision: Precision) -> None:
-    """Write an ONNX file of another precision than float32. Inputs, outputs and states stay in float32."""
-    onnx, _ = import_onnx()
-    (_quantize if precision == "int8" else _halve)(source, target)
-    model = onnx.load(target)
-    onnx.helper.set_model_props(model, read_metadata(source))
+def convert(graph: Graph, source: Path, target: Path, precision: Precision) -> None:
+    """Write a graph's ONNX file of another precision than float32. Inputs, outputs and states stay in float32.
+
+    Args:
+        graph: the graph.
+        source: its ONNX file in float32.
+        target: the file to write.
+        precision: precision of that file.
+    """
+    import onnx
+
+    with _quiet():
+        model = _quantized(source) if precision == "int8" else _halved(source)
+    onnx.helper.set_model_props(model, graph.metadata)
     onnx.save(model, target)
 
 
-def _halve(source: Path, target: Path) -> None:
-    """Write an ONNX file that computes in float16."""
-    onnx, _ = import_onnx()
+def _halved(source: Path) -> "onnx.ModelProto":  # type: ignore[name-defined]  # noqa: F821
+    """Convert an ONNX file to float16."""
+    import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    with _quiet():
-        model = OnnxModel(convert_float_to_float16(onnx.load(source), keep_io_types=True))
-        model.topological_sort()  # the converter appends the casts of inputs
-    onnx.save(model.model, target)
+    model = OnnxModel(convert_float_to_float16(onnx.load(source), keep_io_types=True))
+    model.topological_sort()  # the converter appends the casts of inputs
+    return model.model
 
 
-def _quantize(source: Path, target: Path) -> None:
-    """Write an ONNX file with int8 weights of matrix products, and of embeddings.
+def _quantized(source: Path) -> "onnx.ModelProto":  # type: ignore[name-defined]  # noqa: F821
+    """Convert the weights of matrix products, and of embeddings, in an ONNX file to int8.
 
     Activations are quantised dynamically, so no calibration is needed. Convolutions stay in float32.
     """
-    onnx, _ = import_onnx()
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    folded = target.with_suffix(".folded")
-    try:
-        with _quiet():
-            # Only initializers are quantised: fold the halves of the combiner's matrix, which the graph computes.
-            quant_pre_process(source, folded, skip_symbolic_shape=True)
-            operators = ["MatMul", "Gather"]
-            quantize_dynamic(folded, target, weight_type=QuantType.QInt8, op_types_to_quantize=operators)
-    finally:
-        folded.unlink(missing_ok=True)
-    model = onnx.load(target)
+    with TemporaryDirectory() as folder:
+        folded, quantized = Path(folder, "folded.onnx"), Path(folder, "quantized.onnx")
+        # Only initializers are quantised: fold the halves of the combiner's matrix, which the graph computes.
+        quant_pre_process(source, folded, skip_symbolic_shape=True)
+        quantize_dynamic(folded, quantized, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gather"])
+        model = onnx.load(quantized)
     used = {node.domain for node in model.graph.node}
     versions = [version for version in model.opset_import if version.domain in used]
     del model.opset_import[:]
     model.opset_import.extend(versions)  # older programs may not have the unused domains
-    onnx.save(model, target)
+    return model
 
 
 def load_onnx(path: Path) -> Callable[..., list[Tensor]]:
-    """Load an ONNX file as a function of its inputs, in order."""
-    _, onnxruntime = import_onnx()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    """Load an ONNX file as a function of its inputs, in order. This needs ONNX Runtime alone."""
+    session = _session(path)
     names = [value.name for value in session.get_inputs()]
 
     def run(*inputs: Tensor) -> list[Tensor]:
@@ -130,9 +128,21 @@ def load_onnx(path: Path) -> Callable[..., list[Tensor]]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """Read the metadata that :func:`write_onnx` stored."""
-    onnx, _ = import_onnx()
-    return {item.key: item.value for item in onnx.load(path).metadata_props}
+    """Read the metadata that :func:`write_onnx` stored. This needs ONNX Runtime alone."""
+    return _session(path, is_optimized=False).get_modelmeta().custom_metadata_map
+
+
+def _session(path: Path, is_optimized: bool = True) -> Any:
+    """Open an ONNX file in ONNX Runtime."""
+    check_installed("onnxruntime")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    if not is_optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def check_file(graph: Graph, path: Path) -> None:
@@ -141,7 +151,8 @@ def check_file(graph: Graph, path: Path) -> None:
     Raises:
         RuntimeError: the file differs from the graph.
     """
-    onnx, _ = import_onnx()
+    import onnx
+
     model = onnx.load(path)
     onnx.checker.check_model(model)
     names = [value.name for value in model.graph.input], [value.name for value in model.graph.output]
@@ -155,7 +166,7 @@ def check_file(graph: Graph, path: Path) -> None:
         wanted = [graph.dynamic[value.name].get(i, size) for i, size in enumerate(example.shape)]
         if element != example.numpy().dtype or axes != wanted:
             raise RuntimeError(f"{path}: {value.name} is {element} {axes}, expected {example.numpy().dtype} {wanted}")
-    if missing := graph.metadata.items() - read_metadata(path).items():
+    if missing := graph.metadata.items() - {(item.key, item.value) for item in model.metadata_props}:
         raise RuntimeError(f"{path} lacks the metadata {dict(missing)}")
     if model.ir_version > LAST_IR_VERSION:
         raise RuntimeError(

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from summarymix.chunking import ChunkConfig
 from summarymix.configs import plain
-from summarymix.data.features import FbankOptions
 from summarymix.data.tokens import Tokenizer
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.export.bundle import Export
 from summarymix.export.graphs import StreamingEncoder
-from summarymix.export.onnx import import_onnx
-from summarymix.export.onnx_transducer import OnnxStreamingEncoder, OnnxTransducer
+from summarymix.export.onnx import check_installed
+from summarymix.export.onnx_transducer import OnnxJoiner, OnnxPredictor, OnnxStreamingEncoder, OnnxTransducer
 from summarymix.model import Transducer
 from summarymix.state import State, select_slots
 
@@ -38,11 +37,15 @@ class OnnxStep:
         model: the trained model, on the CPU.
         files: its export for ``chunk``.
         chunk: chunk size, left context and look-ahead.
+        other: the step for another setting, to share decoder and joiner with; None: there is none yet.
     """
 
-    def __init__(self, model: Transducer, files: OnnxTransducer, chunk: ChunkConfig) -> None:
+    def __init__(
+        self, model: Transducer, files: OnnxTransducer, chunk: ChunkConfig, other: "OnnxStep | None" = None
+    ) -> None:
         self.encoder = _Encoder(model, files, chunk)
-        self.predictor, self.joiner = files.predictor, files.joiner
+        self.predictor: OnnxPredictor = (other or files).predictor
+        self.joiner: OnnxJoiner = (other or files).joiner
         self.feature_dim, self.device, self.dtype = files.feature_dim, files.device, files.dtype
 
 
@@ -111,7 +114,7 @@ class OnnxCache:
             ImportError, OSError: see :meth:`Export.write`.
             ValueError: the model cannot be exported, or its export is damaged.
         """
-        import_onnx()
+        check_installed()
         setting = f"chunk-{chunk.chunk_ms}-lookahead-{chunk.lookahead_ms}-left-{chunk.left_chunks}"
         folder = self.folder / f"{setting}-{self._digest}"
         is_new = chunk not in self._loaded and not folder.is_dir()
@@ -128,17 +131,14 @@ class OnnxCache:
                     shutil.rmtree(earlier, ignore_errors=True)  # another process may remove it too
         if chunk not in self._loaded:
             try:
-                self._loaded[chunk] = OnnxStep(self._model, OnnxTransducer(folder), chunk)
+                other = next(iter(self._loaded.values()), None)
+                self._loaded[chunk] = OnnxStep(self._model, OnnxTransducer(folder), chunk, other)
             except Exception as error:  # ONNX and ONNX Runtime have many for damaged files
                 raise ValueError(f"{folder} is damaged: delete it ({error})") from error
         return Found(self._loaded[chunk], folder, is_new)
 
     def _export(self, chunk: ChunkConfig) -> Export:
-        info, data = self._info, self._info["config"]["data"]
-        fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"])
-        run = info["recipe"], info["epoch"], info["avg"]
-        rnnt_type = info["config"]["loss"]["rnnt_type"]
-        return Export(self._model, self._tokenizer, fbank, *run, "onnx-streaming", [chunk], (), rnnt_type)
+        return Export.of_run(self._model, self._tokenizer, self._info, "onnx-streaming", [chunk])
 
     @cached_property
     def _digest(self) -> str:

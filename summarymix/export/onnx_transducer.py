@@ -1,7 +1,7 @@
 """Exported ONNX files with the interface of the model, for decoding and scoring them with this library."""
 
 import re
-from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from summarymix.chunking import ChunkConfig
 from summarymix.data.features import FbankOptions
 from summarymix.export.onnx import ENDINGS, Precision, load_onnx, read_metadata
 from summarymix.export.readme import About, EncoderFile
+from summarymix.predictor import append_tokens, init_history
 from summarymix.state import State, state_bytes
 
 
@@ -131,7 +132,9 @@ class OnnxStreamingEncoder:
     def __init__(self, files: dict[Path, dict[str, str]]) -> None:
         self._files = {chunk_of(metadata): (path, metadata) for path, metadata in files.items()}
         self.chunks = list(self._files)
-        self._loaded: dict[tuple[int, int], Callable[..., list[Tensor]]] = {}  # by numbers of features and look-ahead
+        # A file is loaded when its first chunk comes; a chunk is told by its numbers of features and look-ahead.
+        self._paths = {(int(metadata["T"]), chunk.lookahead): path for chunk, (path, metadata) in self._files.items()}
+        self._load = cache(load_onnx)
 
     def check_chunk(self, chunk: ChunkConfig) -> None:
         """See :meth:`summarymix.encoder.base.Encoder.check_chunk`."""
@@ -139,10 +142,7 @@ class OnnxStreamingEncoder:
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """See :meth:`summarymix.encoder.base.Encoder.init_state`."""
-        path, metadata = self._files[chunk]
-        key = int(metadata["T"]), chunk.lookahead
-        if key not in self._loaded:
-            self._loaded[key] = load_onnx(path)
+        _, metadata = self._files[chunk]
         sizes = {"sum": int(metadata["d_model"]), "cache": int(metadata["rnn_hidden_size"])}  # as in state.KINDS
         return {name: torch.zeros(batch_size, size) for name, size in sizes.items()}
 
@@ -158,7 +158,7 @@ class OnnxStreamingEncoder:
     ) -> tuple[Tensor, State]:
         """See :meth:`summarymix.encoder.base.Encoder.step`; all chunks are whole."""
         assert lengths is None
-        run = self._loaded[features.size(1), lookahead]
+        run = self._load(self._paths[features.size(1), lookahead])
         out, summary, convolution = run(features, *(tensor[None] for tensor in state.values()))
         return out, {"sum": summary[0], "cache": convolution[0]}
 
@@ -187,14 +187,14 @@ class OnnxPredictor:
         self._run = load_onnx(path)
 
     def init_state(self, batch_size: int, device: torch.device | None = None) -> State:
-        """See :meth:`summarymix.predictor.StatelessPredictor.init_state`."""
-        return {"history": torch.zeros(batch_size, self.context_size - 1, dtype=torch.int64)}
+        """See :func:`summarymix.predictor.init_history`."""
+        return init_history(batch_size, self.context_size)
 
     def step(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
         """See :meth:`summarymix.predictor.StatelessPredictor.step`."""
-        history = torch.cat([state["history"], tokens[:, None] + 1], dim=1)  # (N, context_size)
-        [out] = self._run(history - 1)
-        return out, {"history": history[:, 1:]}
+        context, state = append_tokens(tokens, state)
+        [out] = self._run(context)
+        return out, state
 
 
 class OnnxJoiner:

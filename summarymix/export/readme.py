@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from summarymix.chunking import ChunkConfig, default_chunk
+from summarymix.chunking import FRAME_MS, ChunkConfig, default_chunk
 from summarymix.data.features import FbankOptions, latency_ms
-from summarymix.encoder.subsampling import features_needed
+from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed
 from summarymix.export.onnx import ENDINGS, Precision
 
-FRAME_SECONDS = 0.01  # frame shift of the features
+FEATURE_SECONDS = FRAME_MS / 1000 / FEATURES_PER_FRAME  # from one feature frame to the next
+SHERPA_TAIL_SECONDS = 0.8  # silence that the program sherpa-onnx (2.0) appends to a file
 BEGIN, END = "<!-- encoders -->", "<!-- end of encoders -->"  # marks around the table, which decode.py --onnx rewrites
 
 
@@ -16,7 +17,7 @@ def tail_seconds(chunk: ChunkConfig) -> float:
     """Seconds of silence after audio of any length that complete its last word: programs drop an incomplete chunk, and
     wait for one feature frame more than a chunk needs."""
     assert chunk.chunk_size is not None
-    return FRAME_SECONDS * (features_needed(chunk.chunk_size + chunk.lookahead) + 1)
+    return FEATURE_SECONDS * (features_needed(chunk.chunk_size + chunk.lookahead) + 1)
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,11 @@ class About:
     fbank: FbankOptions
 
 
-def describe(about: About, measured: Mapping[tuple[str, Precision], Measured] | None = None) -> str:
-    """Compose the text of the README.
-
-    Args:
-        about: the export.
-        measured: results, by name of the encoder and precision.
-    """
+def describe(about: About) -> str:
+    """Compose the text of the README, without results."""
     chunk = default_chunk(each.chunk for each in about.encoders)
     sections = [f"# {about.name}\n\nA SummaryMixing transducer, exported as {about.format}: {_use(chunk)}"]
-    sections.append(table(about, measured or {}))
+    sections.append(table(about, {}))
     sections.append({"torchscript": _TORCHSCRIPT, "onnx-streaming": _STREAMING, "onnx": _OFFLINE}[about.format])
     if about.format != "torchscript":
         precisions = dict.fromkeys(each.precision for each in about.encoders)
@@ -86,7 +82,10 @@ def describe(about: About, measured: Mapping[tuple[str, Precision], Measured] | 
     values = {"@RATE@": str(about.fbank.sample_rate), "@BINS@": str(about.fbank.num_mel_bins)}
     values["@ENCODER@"] = next(each.name for each in about.encoders if each.chunk == chunk)
     if chunk.chunk_size is not None:
-        values["@TAIL@"] = f"{max(tail_seconds(each.chunk) for each in about.encoders):.2f}"
+        tails = {each.name: tail_seconds(each.chunk) for each in about.encoders}
+        values["@TAIL@"] = f"{max(tails.values()):.2f}"
+        too_long = " and ".join(f"`{name}`" for name, tail in tails.items() if tail > SHERPA_TAIL_SECONDS)
+        values["@SHORT@"] = f"; {SHERPA_TAIL_SECONDS} s are too short for {too_long}" if too_long else ""
         values["@RESET@"] = _RESET if chunk.left_chunks < 0 else ""
     for mark, value in values.items():
         text = text.replace(mark, value)
@@ -171,7 +170,7 @@ sherpa-onnx drops an incomplete chunk at the end of a stream, so append **@TAIL@
 its websocket server). The model type is `lstm`, which has two states of any size.
 
 The program `sherpa-onnx` adds 0.5 s of silence at the start of each file and 0.8 s at the end. Silence at the start
-confuses a model that was trained without pauses (`data.silence`); 0.8 s are too short for chunks over 760 ms.@RESET@"""
+confuses a model that was trained without pauses (`data.silence`)@SHORT@.@RESET@"""
 
 _RESET = """
 

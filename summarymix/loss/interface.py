@@ -8,7 +8,7 @@ Training takes five calls::
     logits = joiner(am_pruned, lm_pruned)
     pruned = rnnt_loss_pruned(logits, symbols, ranges, 0, boundary)
 
-All functions share these arguments:
+The functions share these arguments:
 
     symbols: ``(B, S)`` int64, the transcripts; padding may be any symbol. S = 0 and utterances without symbols
         are legal: their loss comes from blanks alone.
@@ -27,7 +27,7 @@ All functions share these arguments:
     return_grad: also return the occupations ``(px_grad, py_grad)``: the probability that a path emits
         symbol s (blank) at frame t. ``(B, S, T+1)`` and ``(B, S+1, T)`` in the regular lattice, px_grad
         ``(B, S, T)`` in the others. No gradient flows through them.
-    backend: ``"native"``, ``"k2"`` or ``"auto"``, see `loss_backend`.
+    backend: of the losses: ``"native"``, ``"k2"`` or ``"auto"``, see `loss_backend`. Pruning has one implementation.
 
 Losses are -log p, in float32 or, for float64 inputs, float64; half-precision inputs are widened and autocast
 is switched off inside. An utterance with too few frames for its symbols raises a ValueError. Where
@@ -238,10 +238,10 @@ def rnnt_loss_pruned(
     return _reduce(loss, reduction)
 
 
-def get_rnnt_prune_ranges(
-    px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int, *, backend: str = "auto"
-) -> Tensor:
+def get_rnnt_prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: int) -> Tensor:
     """Find the contexts to keep at each frame: the window with the largest occupation (section 3.2).
+
+    Unlike k2's function, this one accepts S = 0 and prints nothing.
 
     Args:
         px_grad: ``(B, S, T+1)`` (regular) or ``(B, S, T)``, py_grad: ``(B, S+1, T)``: the occupations that
@@ -249,31 +249,26 @@ def get_rnnt_prune_ranges(
         boundary: ``(B, 4)`` int64.
         s_range: contexts to keep per frame; at least 2 in the regular and the constrained lattice. It is raised
             if an utterance has too few frames to pass all its symbols in such steps, and never exceeds S+1.
-        backend: see the module. Both share one implementation in PyTorch; unlike k2's, it accepts S = 0 and
-            prints nothing.
 
     Returns:
         ``(B, T, s_range)`` int64. Each frame's contexts are consecutive; windows start at 0, never move back
         and move by less than their width (by at most 1 where symbols consume frames).
     """
-    loss_backend(backend, py_grad.device)
     return pruning.prune_ranges(px_grad, py_grad, boundary, s_range)
 
 
-def do_rnnt_pruning(am: Tensor, lm: Tensor, ranges: Tensor, *, backend: str = "auto") -> tuple[Tensor, Tensor]:
+def do_rnnt_pruning(am: Tensor, lm: Tensor, ranges: Tensor) -> tuple[Tensor, Tensor]:
     """Gather the joiner's inputs for each frame and kept context.
 
     Args:
         am: ``(B, T, encoder_dim)``.
         lm: ``(B, S+1, decoder_dim)``.
         ranges: ``(B, T, s_range)`` int64 from `get_rnnt_prune_ranges`.
-        backend: see the module; both share one implementation.
 
     Returns:
         am ``(B, T, s_range, encoder_dim)``, a view with the frame's vector repeated, and lm
         ``(B, T, s_range, decoder_dim)``.
     """
-    loss_backend(backend, am.device)
     return pruning.prune(am, lm, ranges)
 
 

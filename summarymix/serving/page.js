@@ -1,6 +1,8 @@
 // The page of `summarymix serve`: a microphone or a file goes to the server's WebSocket; text comes back.
 
 const $ = (id) => document.getElementById(id);
+const KEPT = 500; // packets, of 40 ms, whose times are kept to measure the latency
+const secure = window.isSecureContext; // elsewhere browsers give no microphone, audio worklet and clipboard
 let server = null; // the last /status
 let session = null; // the stream that runs
 
@@ -29,11 +31,13 @@ function offerLookaheads() {
 function update() {
   const running = session !== null;
   show("microphone", running ? "Stop" : "Start microphone");
-  $("microphone").disabled = !server || (running && session.stopping);
-  for (const id of ["play", "chunk", "lookahead"]) $(id).disabled = !server || running;
+  const usable = secure && server;
+  $("microphone").disabled = !usable || (running && session.stopping);
+  for (const id of ["play", "chunk", "lookahead"]) $(id).disabled = !usable || running;
   const empty = !$("final").childElementCount && !$("partial").textContent;
-  $("hint").hidden = !empty || running;
-  $("copy").disabled = $("clear").disabled = empty;
+  $("hint").hidden = !secure || !empty || running;
+  $("copy").disabled = !navigator.clipboard || empty;
+  $("clear").disabled = empty;
 }
 
 function wordsOf({ words, text }) {
@@ -104,6 +108,7 @@ class Session {
     this.socket.send(samples);
     this.seconds += samples.length / this.context.sampleRate;
     this.sent.push([this.seconds, performance.now()]);
+    if (this.sent.length > KEPT) this.sent.shift(); // silence: no text comes
     $("level").value = Math.sqrt(samples.reduce((peak, x) => Math.max(peak, Math.abs(x)), 0));
   }
 
@@ -171,10 +176,6 @@ const REFUSALS = {
 };
 
 function useMicrophone() {
-  if (!navigator.mediaDevices) {
-    complain("Browsers give the microphone only to pages on localhost or over HTTPS: open the page there, or play a file.");
-    return;
-  }
   const wanted = { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false };
   const open = async (mine) => {
     try {
@@ -252,4 +253,5 @@ $("copy").onclick = async () => {
   show("state", "Copied.");
 };
 $("controls").onsubmit = (event) => event.preventDefault();
+if (!secure) complain("This page works only on localhost or over HTTPS, where browsers allow audio: open it there.");
 poll();

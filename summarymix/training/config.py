@@ -28,8 +28,10 @@ class TrainConfig:
     num_epochs: int = 30
     """Passes over the training data."""
     max_steps: int | None = None
-    """Stop after this many optimiser steps, if that is earlier. Within an epoch, the last step is kept in
-    checkpoint-STEP.pt; the same command with more steps, or without this option, continues the epoch."""
+    """End after this many optimiser steps, if that is earlier; the learning rate's cosine schedule ends there too.
+    Within an epoch, the last step is kept in checkpoint-STEP.pt; the same command with more steps, or without this
+    option, continues the epoch with another schedule. To pause a run, press Ctrl-C instead: the same command continues
+    it."""
     precision: Precision = "fp32"
     """Precision of the model; the loss is always computed in float32. tf32 is float32 whose products have ten bits of
     mantissa; tf32 and fp16 need a GPU."""
@@ -79,8 +81,9 @@ class TrainConfig:
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
-        if self.divergence_patience is not None and self.divergence_patience < 1:
-            raise ValueError(f"--divergence_patience {self.divergence_patience} must be at least 1, or null")
+        for name in ("max_steps", "divergence_patience"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise ValueError(f"--{name} {getattr(self, name)} must be at least 1, or null")
         if self.optim.name == "auto":
             is_zipformer = self.model.encoder == "zipformer"
             self.optim = replace(self.optim, name="scaled_adam" if is_zipformer else "muon")
@@ -93,4 +96,4 @@ class TrainConfig:
         if not self.validation or not self.data.dev_splits():
             raise ValueError("--validation and --data.dev need at least one entry: they choose the best checkpoints")
         for setting in self.validation:
-            ChunkConfig.from_ms(*setting)
+            ChunkConfig.from_ms(*setting, option="--validation")

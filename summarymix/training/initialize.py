@@ -72,15 +72,15 @@ def initialize_from(source: Path, model: Transducer, tokenizer: Tokenizer, reini
     if old_tokens == tokenizer.tokens:
         model.load_state_dict(weights)
         return f"Starting from the weights of {name}"
-    shared = [token for token in tokenizer.tokens if token in set(old_tokens)]
+    old_rows_of = {token: row for row, token in enumerate(old_tokens)}
+    rows_of = {row: old_rows_of[token] for row, token in enumerate(tokenizer.tokens) if token in old_rows_of}
     if not reinit_vocab:
         raise ValueError(
             f"--init_from {name} has another token table than --data.lang_dir: {len(old_tokens)} tokens there, "
-            f"{tokenizer.vocab_size} here, {len(shared)} in both. Give the lang_dir that it was trained with, or "
+            f"{tokenizer.vocab_size} here, {len(rows_of)} in both. Give the lang_dir that it was trained with, or "
             "--reinit_vocab true to train the other tokens' weights from scratch"
         )
-    old_rows = torch.tensor([old_tokens.index(token) for token in shared])
-    new_rows = torch.tensor([tokenizer.tokens.index(token) for token in shared])
+    new_rows, old_rows = torch.tensor(list(rows_of)), torch.tensor(list(rows_of.values()))
     initial = model.state_dict()
     for tensor, axis in _vocabulary_axes(model.config).items():
         rows = weights[tensor].index_select(axis, old_rows).to(initial[tensor].device)
@@ -88,7 +88,7 @@ def initialize_from(source: Path, model: Transducer, tokenizer: Tokenizer, reini
     model.load_state_dict(weights)
     return (
         f"Starting from the weights of {name}, with another token table: of {tokenizer.vocab_size} tokens, "
-        f"{len(shared)} keep their weights, {tokenizer.vocab_size - len(shared)} are initialised"
+        f"{len(rows_of)} keep their weights, {tokenizer.vocab_size - len(rows_of)} are initialised"
     )
 
 

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 # Five rounds of the polynomial x ↦ a·x + b·x³ + c·x⁵ take singular values from near 0 to 0.7 … 1.2.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ROUNDS = 5
+EPS = 1e-8  # AdamW's ε
 RMS = 0.2  # root mean square of AdamW's steps, measured in arXiv 2502.16982
 
 
@@ -34,7 +35,6 @@ class Muon(Optimizer):
         others: parameters that take AdamW's steps.
         lr: α.
         betas: AdamW: decay of the averages of gradients and squared gradients.
-        eps: AdamW: ε.
         weight_decay: λ, for all parameters of two or more dimensions.
         momentum: μ.
     """
@@ -45,7 +45,6 @@ class Muon(Optimizer):
         others: Iterable[Tensor],
         lr: float = 1e-3,
         betas: tuple[float, float] = (0.9, 0.98),
-        eps: float = 1e-8,
         weight_decay: float = 0.01,
         momentum: float = 0.95,
     ) -> None:
@@ -55,7 +54,7 @@ class Muon(Optimizer):
             {"params": [p for p in others if p.ndim >= 2], "orthogonal": False},
             {"params": [p for p in others if p.ndim < 2], "orthogonal": False, "weight_decay": 0.0},
         ]
-        defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay, "momentum": momentum}
+        defaults = {"lr": lr, "betas": betas, "weight_decay": weight_decay, "momentum": momentum}
         super().__init__([group for group in groups if group["params"]], defaults)
 
     @torch.no_grad()
@@ -94,7 +93,7 @@ class Muon(Optimizer):
         torch._foreach_addcmul_(squares, grads, grads, value=1 - beta2)
         denominators = torch._foreach_sqrt(squares)
         torch._foreach_div_(denominators, (1 - beta2**step) ** 0.5)
-        torch._foreach_add_(denominators, group["eps"])
+        torch._foreach_add_(denominators, EPS)
         torch._foreach_addcdiv_(params, averages, denominators, value=-group["lr"] / (1 - beta1**step))
 
     def _state(self, p: Tensor, name: str) -> Tensor:

@@ -221,6 +221,11 @@ class Run:
                 )
             if changed := config_differences(checkpoint["config"], plain(config)):
                 messages.append(f"Options changed since that checkpoint: {', '.join(changed)}")
+            if not config.optim.is_eden and checkpoint["config"].get("max_steps") != config.max_steps:
+                messages.append(
+                    "--max_steps ends the learning rate's schedule, which has changed with it: the final numbers "
+                    "differ from those of an uninterrupted run"
+                )
             is_other = bool(changed) or checkpoint.get("batching") != self.batching
             self._restore_epoch(checkpoint, messages)
         elif config.init_from is not None:
@@ -364,7 +369,7 @@ class Run:
         config, progress = self.config, self.progress
         self.scaler.unscale_(self.optimizer)
         done = progress.seconds / self.planned_seconds
-        if config.max_steps:
+        if config.max_steps is not None:
             done = max(done, progress.step / config.max_steps)
         epochs = progress.seconds / self.train_data.total_seconds
         self.lr = learning_rate(progress.step, progress.seconds, epochs, done, config.optim)

@@ -16,7 +16,7 @@ of θ. With mean and sum over the P steps, and k = t / P,
     Δ ← Δ + (1 - β1)·s·θ, before g enters it
 
 A parameter of one element takes Adam steps with learning rate η·α, not relative to its size, and stays within
-±scalar_max.
+±MAX_SCALAR.
 
 Gradients are clipped first: N, where N² = Σ r²·|g|² over all parameters (η instead of r for one element), is limited to
 c times the median of N in earlier steps. The gradient's size does not affect the size of a step; clipping limits the
@@ -34,7 +34,12 @@ from torch.optim import Optimizer
 
 logger = logging.getLogger(__name__)
 
+SCALAR_LR_SCALE = 0.1  # η
+MIN_RMS = 1e-5  # r_min, the least size that steps are relative to; size steps do not shrink smaller tensors
+MAX_RMS = 3.0  # r_max; size steps shrink larger tensors to it
+MAX_SCALAR = 10.0  # bound of parameters of one element
 MAX_SIZE_STEP = 0.1
+SIZE_PERIOD = 4  # P
 # Norms fall fast at first: until a period is complete, the median is taken after these steps, with twice the tolerance.
 EARLY_STEPS = (10, 20, 40)
 
@@ -51,11 +56,6 @@ class ScaledAdam(Optimizer):
         betas: β1 and β2.
         eps: ε. Smaller than Adam's, because gradients may be means over the thousands of frames of a batch.
         clipping_scale: c; infinity disables clipping.
-        scalar_lr_scale: η.
-        param_min_rms: r_min, the least size that steps are relative to; size steps do not shrink smaller tensors.
-        param_max_rms: r_max; size steps shrink larger tensors to it.
-        scalar_max: bound of parameters of one element.
-        size_update_period: P.
         clipping_update_period: number of steps that a median of N covers, and then holds for.
     """
 
@@ -66,11 +66,6 @@ class ScaledAdam(Optimizer):
         betas: tuple[float, float] = (0.9, 0.98),
         eps: float = 1e-12,
         clipping_scale: float = 2.0,
-        scalar_lr_scale: float = 0.1,
-        param_min_rms: float = 1e-5,
-        param_max_rms: float = 3.0,
-        scalar_max: float = 10.0,
-        size_update_period: int = 4,
         clipping_update_period: int = 100,
     ) -> None:
         defaults = {
@@ -78,11 +73,6 @@ class ScaledAdam(Optimizer):
             "betas": betas,
             "eps": eps,
             "clipping_scale": clipping_scale,
-            "scalar_lr_scale": scalar_lr_scale,
-            "param_min_rms": param_min_rms,
-            "param_max_rms": param_max_rms,
-            "scalar_max": scalar_max,
-            "size_update_period": size_update_period,
             "clipping_update_period": clipping_update_period,
         }
         super().__init__(params, defaults)
@@ -110,7 +100,7 @@ class ScaledAdam(Optimizer):
         zeros = torch.zeros(len(params), dtype=torch.float64)
         group["rms"] = _read(torch._foreach_norm(params)) / _roots(params)  # (tensors,), root mean squares
         group["size_exp_avg_sq"] = zeros
-        group["size_grads"] = zeros.repeat(group["size_update_period"], 1)
+        group["size_grads"] = zeros.repeat(SIZE_PERIOD, 1)
         group["norms"] = torch.zeros(group["clipping_update_period"], dtype=torch.float64)
         group["clipping_threshold"] = math.inf
 
@@ -120,18 +110,18 @@ class ScaledAdam(Optimizer):
         deltas = [self.state[p]["delta"] for p in params]
         squares = [self.state[p]["exp_avg_sq"] for p in params]
         is_scalar = torch.tensor([p.numel() == 1 for p in params])
-        (beta1, beta2), step, period = group["betas"], group["step"], group["size_update_period"]
-        is_due = (step + 1) % period == 0
+        (beta1, beta2), step = group["betas"], group["step"]
+        is_due = (step + 1) % SIZE_PERIOD == 0
 
         # One read a step, because it waits for the device.
         products = [torch.dot(p.reshape(-1), g.reshape(-1)) for p, g in zip(params, grads, strict=True)]
         numbers = [*torch._foreach_norm(grads), *products, *(torch._foreach_norm(params) if is_due else [])]
         norms, h, *sizes = _read(numbers).split(len(params))  # (tensors,) each
-        size = torch.where(is_scalar, group["scalar_lr_scale"], group["rms"])
+        size = torch.where(is_scalar, SCALAR_LR_SCALE, group["rms"])
         clip = _clip_factor(group, float((norms * size).norm()))
 
         torch._foreach_mul_(deltas, beta1)
-        group["size_grads"][step % period] = h * clip
+        group["size_grads"][step % SIZE_PERIOD] = h * clip
         if is_due:
             group["rms"] = sizes[0] / _roots(params)
             change = (1 - beta1) * torch.where(is_scalar, 0.0, _size_steps(group))
@@ -143,13 +133,13 @@ class ScaledAdam(Optimizer):
         correction = math.sqrt(1 - beta2 ** (step + 1))
         denominators = torch._foreach_sqrt(squares)
         torch._foreach_add_(denominators, group["eps"] * correction)
-        size = torch.where(is_scalar, group["scalar_lr_scale"], group["rms"].clamp(min=group["param_min_rms"]))
+        size = torch.where(is_scalar, SCALAR_LR_SCALE, group["rms"].clamp(min=MIN_RMS))
         factors = (beta1 - 1) * group["lr"] * clip * correction * size
         torch._foreach_addcdiv_(deltas, grads, denominators, factors.tolist())
         torch._foreach_add_(params, deltas)
         for p in params:
             if p.numel() == 1:
-                p.clamp_(-group["scalar_max"], group["scalar_max"])
+                p.clamp_(-MAX_SCALAR, MAX_SCALAR)
 
 
 def _read(numbers: Sequence[Tensor]) -> Tensor:
@@ -164,15 +154,15 @@ def _roots(tensors: list[Tensor]) -> Tensor:
 
 def _size_steps(group: dict[str, Any]) -> Tensor:
     """The relative change s of each tensor's size, (tensors,)."""
-    beta = group["betas"][1] ** group["size_update_period"]
-    count = (group["step"] + 1) // group["size_update_period"]
+    beta = group["betas"][1] ** SIZE_PERIOD
+    count = (group["step"] + 1) // SIZE_PERIOD
     h, w, rms = group["size_grads"], group["size_exp_avg_sq"], group["rms"]
     w.lerp_(h.square().mean(dim=0), 1 - beta)
-    rate = group["lr"] * group["scalar_lr_scale"]
+    rate = group["lr"] * SCALAR_LR_SCALE
     s = -rate * h.sum(dim=0) / ((w / (1 - beta**count)).sqrt() + group["eps"])
     s = s.clamp(-MAX_SIZE_STEP, MAX_SIZE_STEP)
-    s = torch.where(rms < group["param_min_rms"], s.clamp(min=0.0), s)
-    return torch.minimum(s, group["param_max_rms"] / rms - 1)
+    s = torch.where(rms < MIN_RMS, s.clamp(min=0.0), s)
+    return torch.minimum(s, MAX_RMS / rms - 1)
 
 
 def _clip_factor(group: dict[str, Any], norm: float) -> float:

@@ -11,6 +11,7 @@ import torch
 from export_cases import make_audio, make_model, save_run
 
 import summarymix
+from summarymix.chunking import ChunkConfig
 from summarymix.data.config import DataConfig
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Recognizer
@@ -170,6 +171,18 @@ def test_a_failure_concerns_its_setting_only(exp_dir: Path, monkeypatch: pytest.
     for chunk_ms, is_onnx in ((320, True), (160, False), (320, True), (160, False)):
         streams = recognizer.streams(1, **SETTING | {"chunk_ms": chunk_ms})
         assert isinstance(streams.recognizer.search.model, OnnxStep) == is_onnx
+
+
+def test_settings_share_decoder_and_joiner(exp_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "exp"
+    shutil.copytree(exp_dir, copy)
+    [folder] = (copy / CACHE).iterdir()
+    monkeypatch.setattr(Export, "write", lambda self, out: shutil.copytree(folder, out))
+    recognizer = load(copy, "onnx")
+    one, other = (recognizer.backend._cache.get(ChunkConfig(size, 2, 2)).model for size in (8, 4))
+    assert one.encoder is not other.encoder
+    assert one.predictor is other.predictor
+    assert one.joiner is other.joiner
 
 
 def test_exported_models_need_onnx_runtime(exp_dir: Path) -> None:

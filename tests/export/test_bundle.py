@@ -15,6 +15,7 @@ from summarymix.export.bundle import taken_for_bytes
 from summarymix.export.check import ExportCheck
 from summarymix.export.graphs import Graph, StreamingEncoder, offline_graphs, streaming_graphs
 from summarymix.export.onnx import ENDINGS, check_file, load_onnx, read_metadata
+from summarymix.export.readme import About, EncoderFile, describe
 from summarymix.export.torchscript import load_torchscript
 from summarymix.state import pack_state
 
@@ -160,6 +161,19 @@ def test_one_folder_for_many_latencies(exported) -> None:
     assert "**0.60 s of silence**" in text
 
 
+def test_silence_that_sherpa_adds_is_too_short_for_some_encoders() -> None:
+    """Look-ahead counts: a chunk of 640 ms with 160 ms ahead is one of 800 ms."""
+    chunks = {"encoder-640": ChunkConfig(16, 4), "encoder-760": ChunkConfig(19, 4)}
+    too_long = {"encoder-640-160": ChunkConfig(16, 4, 4), "encoder-1280": ChunkConfig(32, 4)}
+
+    def text(chunks: dict[str, ChunkConfig]) -> str:
+        files = [EncoderFile(name, "fp32", chunk, 100) for name, chunk in chunks.items()]
+        return describe(About("a model", "onnx-streaming", files, FBANK))
+
+    assert "0.8 s are too short" not in text(chunks)
+    assert "; 0.8 s are too short for `encoder-640-160` and `encoder-1280`." in text(chunks | too_long)
+
+
 def test_float16_is_near_and_half_as_large(exported) -> None:
     folder = exported("conformer", "onnx-streaming", RING)
     audio = features(3.0)[None]
@@ -245,6 +259,18 @@ def test_a_state_that_is_not_carried_is_found() -> None:
 
         with pytest.raises(RuntimeError, match="the exported encoder and the model differ"):
             comparison(forget).streaming("encoder", RING, sizes)
+
+
+@pytest.mark.parametrize("left_chunks", [0, 1, 4, 9])
+def test_a_stream_that_never_forgets_is_found(left_chunks: int) -> None:
+    """Whatever its left context, a check has a chunk that no longer sees the first one."""
+    model = make_model("conformer")
+    graph = StreamingEncoder(model, SUM).eval()
+    comparison = ExportCheck(model, {"encoder": lambda *inputs: list(graph(*inputs))})
+    sizes = graph.summary_size, graph.convolution_size
+    comparison.streaming("encoder", SUM, sizes)
+    with pytest.raises(RuntimeError, match="the exported encoder and the model differ"):
+        comparison.streaming("encoder", ChunkConfig(SUM.chunk_size, left_chunks), sizes)
 
 
 def test_inputs_outputs_and_metadata_of_files_are_checked(exported, tmp_path: Path) -> None:

@@ -49,6 +49,19 @@ def test_the_recipe_exports_what_was_selected(exp_dir: Path, tmp_path: Path, mon
         torch.testing.assert_close(logits[0], model.joiner.out.bias)
 
 
+def test_a_single_checkpoint_is_exported(exp_dir: Path, tmp_path: Path, capsys) -> None:
+    """As transcribe.py takes one."""
+    options = ["--exp-dir", str(exp_dir / "epoch-2.pt"), "--format", "torchscript", "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="is a single checkpoint: to use --epoch and --avg, give its folder"):
+        main("mini", [*options, "--avg", "1"])
+    with pytest.raises(SystemExit, match="is a run of the recipe mini, this is librispeech"):
+        main("librispeech", options)
+    main("mini", options)
+    said = capsys.readouterr()
+    assert "mini, epoch 2, avg 0, torchscript" in said.out
+    assert said.err == ""
+
+
 def test_offline_with_a_mean_that_decays(exp_dir: Path, tmp_path: Path) -> None:
     """The duration of its only chunk is not known when the graph is made."""
     main("mini", ["--exp-dir", str(exp_dir), "--format", "onnx", "--int8", "--out", str(tmp_path / "out")])

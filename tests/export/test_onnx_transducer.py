@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,8 @@ from summarymix.decoding.exported import describe_measured
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.recognizer import Recognizer
 from summarymix.decoding.streaming import StreamingRecognizer
+from summarymix.export import onnx_transducer
+from summarymix.export.onnx import load_onnx
 from summarymix.export.onnx_transducer import OnnxTransducer
 from summarymix.scoring.results import read_recogs, read_results
 
@@ -86,6 +90,42 @@ def test_recogniser_of_exported_files(exported, format: str, tmp_path: Path) -> 
         assert len(summarymix.load(folder, int8=True).transcribe(audio).words) > 0
     with pytest.raises(ValueError, match="is an exported model: epoch and avg are fixed"):
         summarymix.load(folder, epoch=1)
+
+
+def test_exported_files_need_onnx_runtime_alone(exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    """onnx and onnxscript are for the export; where a model is used, they may be missing."""
+    audio = make_audio(1.5)
+    cases = [
+        (exported("conformer", "onnx-streaming", AHEAD), "streaming"),
+        (exported("conformer", "onnx", WHOLE), "offline"),
+    ]
+    for name in ("onnx", "onnxscript"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for folder, mode in cases:
+        assert summarymix.load(folder).transcribe(audio, mode=mode).words
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(ImportError, match=r"onnxruntime is not installed: pip install onnxruntime$"):
+        summarymix.load(folder)
+
+
+def test_an_encoder_is_loaded_when_its_first_chunk_comes(exported, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = [ChunkConfig(8, 2), ChunkConfig(6, 2, 2), ChunkConfig(14, 2)]
+    folder = exported("conformer", "onnx-streaming", *chunks)
+    loaded: list[str] = []
+
+    def spy(path: Path) -> Callable[..., list[torch.Tensor]]:
+        loaded.append(path.name)
+        return load_onnx(path)
+
+    monkeypatch.setattr(onnx_transducer, "load_onnx", spy)
+    recognizer = summarymix.load(folder)
+    streams = [recognizer.stream(chunk_ms=chunk.chunk_ms) for chunk in chunks]
+    recognizer.model.about()
+    assert loaded == ["decoder.onnx", "joiner.onnx"]
+    for _ in range(2):
+        for n in (1, 2):
+            streams[n].accept(make_audio(0.7))
+    assert loaded[2:] == ["encoder-240-80.onnx", "encoder-560.onnx"]
 
 
 def test_one_folder_for_many_latencies(exported, tmp_path: Path) -> None:

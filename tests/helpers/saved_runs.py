@@ -25,7 +25,7 @@ def save_epoch(
         "model_avg": average.state_dict(),
         "model_config": plain(model.config),
         "tokens": tokenizer.state(),
-        "progress": vars(Progress(epoch=epoch)),
+        "progress": vars(Progress(epoch=epoch + 1)),  # at the start of the next epoch
         "history": {},
         "config": plain(config),
         "recipe": "mini",

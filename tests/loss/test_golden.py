@@ -88,8 +88,8 @@ def test_two_utterances_pruned(rnnt_type, s_range, options, expected, backend):
     symbols = torch.tensor([[1, 2, 3, 4], [4, 1, 0, 0]])
     boundary = torch.tensor([[0, 0, 4, 6], [0, 0, 2, 5]])
     _, grads = rnnt_loss_smoothed(lm, am, symbols, 0, 0.25, 0.0, boundary, rnnt_type, return_grad=True, backend=backend)
-    ranges = get_rnnt_prune_ranges(*grads, boundary, s_range, backend=backend)
-    am_pruned, lm_pruned = do_rnnt_pruning(am, lm, ranges, backend=backend)
+    ranges = get_rnnt_prune_ranges(*grads, boundary, s_range)
+    am_pruned, lm_pruned = do_rnnt_pruning(am, lm, ranges)
     logits = 3 * torch.tanh(am_pruned + lm_pruned)
     loss = rnnt_loss_pruned(
         logits, symbols, ranges, 0, boundary, rnnt_type, reduction="none", backend=backend, **options

@@ -28,8 +28,8 @@ def all_losses(p: Problem, rnnt_type: str = "regular", s_range: int = 3, **optio
     smoothed, grads = rnnt_loss_smoothed(
         p.lm, p.am, *shared, 0.25, 0.0, p.boundary, rnnt_type, return_grad=True, **options
     )
-    ranges = get_rnnt_prune_ranges(*grads, p.boundary, s_range, backend="native")
-    logits = p.joint(*do_rnnt_pruning(p.am, p.lm, ranges, backend="native"))
+    ranges = get_rnnt_prune_ranges(*grads, p.boundary, s_range)
+    logits = p.joint(*do_rnnt_pruning(p.am, p.lm, ranges))
     return {
         "simple": rnnt_loss_simple(p.lm, p.am, *shared, p.boundary, rnnt_type, **options),
         "smoothed": smoothed,

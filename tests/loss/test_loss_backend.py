@@ -10,7 +10,6 @@ from loss_cases import random_problem
 
 from summarymix import optional_k2
 from summarymix.loss import (
-    get_rnnt_prune_ranges,
     loss_backend,
     rnnt_loss,
     rnnt_loss_pruned,
@@ -123,9 +122,3 @@ def test_k2_gets_the_same_problem(fake_k2, rnnt_type):
         )
     torch.testing.assert_close(results["k2"], results["native"], atol=0, rtol=0)
     assert fake_k2 == ["simple", "smoothed", "smoothed", "full", "pruned"]
-
-
-@pytest.mark.usefixtures("no_k2")
-def test_pruning_names_a_missing_k2_too():
-    with pytest.raises(ImportError, match="k2"):
-        get_rnnt_prune_ranges(torch.zeros(1, 2, 5), torch.zeros(1, 3, 4), torch.tensor([[0, 0, 2, 4]]), 2, backend="k2")

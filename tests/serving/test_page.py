@@ -26,8 +26,11 @@ def wait(driver: Any, condition: Callable[[Any], object]) -> None:
     WebDriverWait(driver, 60, poll_frequency=0.05).until(condition)
 
 
-def browse(audio: Path, use: Callable[[Any], object], **limits: Any) -> None:
-    """Call ``use`` with a browser that shows the page of a running server; ``audio`` is its microphone."""
+def browse(audio: Path, use: Callable[[Any], object], is_secure: bool = True, **limits: Any) -> None:
+    """Call ``use`` with a browser that shows the page of a running server; ``audio`` is its microphone.
+
+    Unless ``is_secure``, the page is on another host than localhost, without HTTPS.
+    """
     flags = (
         "--use-fake-ui-for-media-stream",
         "--use-fake-device-for-media-stream",
@@ -36,8 +39,9 @@ def browse(audio: Path, use: Callable[[Any], object], **limits: Any) -> None:
     )
 
     def work(url: str) -> None:
-        with open_browser(*flags) as driver:
-            driver.get(url)
+        address = url.removeprefix("http://").rstrip("/")
+        with open_browser(*flags, f"--host-resolver-rules=MAP asr.example.org {address}") as driver:
+            driver.get(url if is_secure else "http://asr.example.org")
             wait(driver, lambda driver: text_of(driver, "state") == "Ready.")
             use(driver)
             assert console_errors(driver) == []
@@ -117,3 +121,18 @@ def test_problems_are_named(tmp_path: Path) -> None:
         assert text_of(driver, "microphone") == "Start microphone"
 
     browse(tmp_path / "a.wav", use, max_minutes=0.05)
+
+
+def test_a_page_without_https_tells_where_it_works(tmp_path: Path) -> None:
+    """Browsers give it no microphone, no audio worklet and no clipboard."""
+    soundfile.write(tmp_path / "a.wav", make_audio(1), 16000)
+
+    def use(driver: Any) -> None:
+        assert "works only on localhost or over HTTPS" in text_of(driver, "problem")
+        assert not driver.find_element("id", "hint").is_displayed()
+        driver.execute_script("document.getElementById('partial').textContent = 'ab'")
+        wait(driver, lambda driver: driver.find_element("id", "clear").is_enabled())
+        for name in ("microphone", "play", "chunk", "lookahead", "copy"):
+            assert not driver.find_element("id", name).is_enabled()
+
+    browse(tmp_path / "a.wav", use, is_secure=False)

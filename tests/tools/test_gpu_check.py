@@ -31,10 +31,14 @@ def test_the_script_writes_a_page_of_all_measurements(tmp_path):
     assert "conformer + attention" in page
 
 
-def test_an_unknown_option_is_refused():
-    done = subprocess.run([TOOLS / "gpu_check.sh", "--cuda"], capture_output=True, text=True)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--cuda"], "unknown option --cuda"), (["--tiny", "--out"], "option --out needs a value; see --help")],
+)
+def test_wrong_options_are_refused(options: list[str], message: str):
+    done = subprocess.run([TOOLS / "gpu_check.sh", *options], capture_output=True, text=True)
     assert done.returncode == 2
-    assert "unknown option --cuda" in done.stderr
+    assert message in done.stderr
 
 
 @pytest.mark.parametrize("difference", [1.1e-4, math.inf, math.nan])

@@ -256,7 +256,10 @@ def test_max_steps_ends_the_run_within_its_epoch_with_a_complete_schedule(tmp_pa
     assert (tmp_path / "checkpoint-11.pt").read_bytes() == before
 
 
-def test_epoch_of_a_run_that_max_steps_ended_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epoch_of_a_run_that_max_steps_ended_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With another schedule, as a message tells: the cosine ends at the last step."""
     update, trained_on = Run.update, []
 
     def spy(self: Run, step: Step) -> None:
@@ -264,8 +267,10 @@ def test_epoch_of_a_run_that_max_steps_ended_is_continued(tmp_path: Path, monkey
         update(self, step)
 
     monkeypatch.setattr(Run, "update", spy)
-    for max_steps in (3, 5, None):
+    for max_steps, changed in ((3, False), (3, False), (5, True), (None, True)):
         run(toy_config(tmp_path, num_epochs=1, max_steps=max_steps))
+        told = "--max_steps ends the learning rate's schedule, which has changed"
+        assert (told in capsys.readouterr().err) == changed
     assert trained_on == [cut_id for batch in ToyData().epoch(1) for cut_id in batch.cut_ids]
     assert list_epochs(tmp_path) == [1]
 
@@ -276,9 +281,11 @@ def test_max_steps_at_the_end_of_an_epoch_ends_it(tmp_path: Path) -> None:
 
 
 def test_options_without_effect_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(toy_config(tmp_path, max_steps=1, optim=replace(SCALED_ADAM, lr=0.3)))
-    told = "Ignored options of another optimiser or schedule: --optim.lr 0.3\n"
-    assert told in capsys.readouterr().err
+    for max_steps in (1, 2):  # Eden does not depend on the end
+        run(toy_config(tmp_path, max_steps=max_steps, optim=replace(SCALED_ADAM, lr=0.3)))
+        told = capsys.readouterr().err
+        assert "Ignored options of another optimiser or schedule: --optim.lr 0.3\n" in told
+        assert "schedule, which has changed" not in told
 
 
 def test_the_beginning_of_the_delay_penalty_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -225,7 +225,7 @@ def test_without_a_configuration_it_says_where_to_start(tmp_path: Path, monkeypa
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (["--validation", "[[100, -1]]"], "100"),
+        (["--validation", "[[100, -1]]"], "--validation 100 is not a multiple of the encoder's frame of 40 ms"),
         (["--accumulate", "0"], "--accumulate 0"),
         (["--data.lang_dir", "elsewhere"], "elsewhere"),
         (["--data.train", "[nowhere]"], "nowhere"),
