@@ -29,11 +29,11 @@ def require(what: str) -> Any:
     """The k2 module, which ``what`` needs.
 
     Raises:
-        ValueError: k2 cannot be used.
+        ImportError: k2 cannot be used.
     """
     k2, reason = load()
     if k2 is None:
-        raise ValueError(f"{what} needs k2, and {reason}: install it with tools/install_k2.sh")
+        raise ImportError(f"{what} needs k2, and {reason}: install it with tools/install_k2.sh")
     return k2
 
 

@@ -185,7 +185,8 @@ class SearchOptions:
         """Make the search.
 
         Raises:
-            ValueError, OSError: the value of an option is invalid, or its file is missing or invalid.
+            ValueError, OSError, ImportError: the value of an option is invalid, its file is missing or invalid, or its
+                method needs k2, which is missing.
         """
         unk_id, scaling = tokenizer.unk_id, Scaling(self.blank_penalty, self.temperature)
         if self.method == "greedy_search":

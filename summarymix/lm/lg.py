@@ -31,6 +31,7 @@ def read_lg(path: Path, tokens: Sequence[str], scale: float) -> Any:
     Raises:
         FileNotFoundError: the file is missing.
         ValueError: the file is not a graph, or was compiled for other tokens.
+        ImportError: k2 cannot be used.
     """
     k2 = optional_k2.require("--lg")
     if not path.is_file():
@@ -59,8 +60,9 @@ def compile_lg(arpa: Path, tokenizer: Tokenizer) -> tuple[Any, list[str]]:
         The graph (``k2.Fsa``), and the words left out because the tokenizer cannot spell them.
 
     Raises:
-        FileNotFoundError, ValueError: see :func:`~summarymix.lm.ngram.read_arpa`; or k2 is missing, or the file has no
-            words or no ``</s>``.
+        FileNotFoundError, ValueError: see :func:`~summarymix.lm.ngram.read_arpa`; or the file has no words or no
+            ``</s>``.
+        ImportError: k2 cannot be used.
     """
     k2 = optional_k2.require("local/compile_lg.py")
     scores, backoffs = read_arpa(arpa, str)

@@ -31,7 +31,7 @@ def _loss(options: LossConfig, device: torch.device) -> str:
     """The loss backend and the reason for it.
 
     Raises:
-        ValueError, ImportError: k2 was requested but cannot be used.
+        ImportError: k2 was requested but cannot be used.
     """
     chosen = loss_backend(options.backend, device, options.fastemit)
     module, reason = optional_k2.load()

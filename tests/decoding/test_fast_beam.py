@@ -95,7 +95,7 @@ def test_models_and_machines_that_cannot(monkeypatch: pytest.MonkeyPatch, statel
     with pytest.raises(ValueError, match=r"--method modified_beam_search"):
         FastBeamSearch(make_model("lstm"), FastBeamOptions())
     monkeypatch.setattr(optional_k2, "load", lambda: (None, "it is not installed"))
-    with pytest.raises(ValueError, match=r"fast_beam_search needs k2, and it is not installed"):
+    with pytest.raises(ImportError, match=r"fast_beam_search needs k2, and it is not installed"):
         FastBeamSearch(stateless_model, FastBeamOptions())
 
 
