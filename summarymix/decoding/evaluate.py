@@ -23,6 +23,7 @@ from summarymix.decoding.search import Hypothesis, Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.words import Transcript, make_transcript
 from summarymix.distributed import World
+from summarymix.encoder.subsampling import FEATURE_SECONDS
 from summarymix.scoring.results import ScoredUtterance
 from summarymix.state import state_bytes
 
@@ -194,7 +195,7 @@ def decode_split(
 
         def started() -> Iterator[tuple[str, Tensor]]:
             for cut_id, features in _utterances(timed()):
-                partial[cut_id] = PartialResults(len(features) / 100, setting.chunk)  # features at 100 Hz
+                partial[cut_id] = PartialResults(FEATURE_SECONDS * len(features), setting.chunk)
                 yield cut_id, features
 
         decoded.hypotheses.update(recognizer.decode_all(started(), watch))

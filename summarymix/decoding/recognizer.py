@@ -36,7 +36,7 @@ from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.windows import WindowedRecognizer
 from summarymix.decoding.words import SPACE, Transcript, make_transcript, word_starts
 from summarymix.distributed import find_device
-from summarymix.encoder.subsampling import FEATURES_PER_FRAME
+from summarymix.encoder.subsampling import FEATURE_SECONDS
 from summarymix.export.onnx_step import OnnxCache
 from summarymix.export.onnx_transducer import OnnxTransducer, encoder_stems
 from summarymix.model import Transducer, TransducerParts
@@ -44,7 +44,6 @@ from summarymix.runs import load_run_or_checkpoint
 
 TranscribeMode = Literal["streaming", "offline"]
 _FRAME = FRAME_MS / 1000
-FEATURE_SECONDS = _FRAME / FEATURES_PER_FRAME  # from one feature frame to the next
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from summarymix.blocks.bias_norm import BiasNorm
 from summarymix.blocks.pieces import in_pieces
 from summarymix.blocks.swoosh import swoosh_r
+from summarymix.chunking import FRAME_MS
 
 FEATURES_PER_FRAME = 4  # an encoder frame advances by this many feature frames …
 FEATURE_OVERLAP = 3  # … and looks at this many more: frame t sees features 4t … 4t+6
+FEATURE_SECONDS = FRAME_MS / 1000 / FEATURES_PER_FRAME  # from one feature frame to the next
 
 IntOrTensor = TypeVar("IntOrTensor", int, Tensor)
 

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from summarymix.chunking import FRAME_MS, ChunkConfig, default_chunk
+from summarymix.chunking import ChunkConfig, default_chunk
 from summarymix.data.features import FbankOptions, latency_ms
-from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed
+from summarymix.encoder.subsampling import FEATURE_SECONDS, features_needed
 from summarymix.export.onnx import ENDINGS, Precision
 
-FEATURE_SECONDS = FRAME_MS / 1000 / FEATURES_PER_FRAME  # from one feature frame to the next
 SHERPA_TAIL_SECONDS = 0.8  # silence that the program sherpa-onnx (2.0) appends to a file
 BEGIN, END = "<!-- encoders -->", "<!-- end of encoders -->"  # marks around the table, which decode.py --onnx rewrites
 
