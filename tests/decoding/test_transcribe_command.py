@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 from time import sleep
@@ -225,7 +226,15 @@ def test_standard_input_is_read_while_the_model_is_loaded(monkeypatch: pytest.Mo
             assert b"".join(blocks) == data
 
 
-def test_ctrl_c_ends_live_audio_and_loses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, even if the tests run in the background, where shells let it be ignored."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+def test_ctrl_c_ends_live_audio_and_loses_none(interruptible: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The recording program keeps the pipe open."""
     source, sink = os.pipe()
     with os.fdopen(source, "rb") as file, os.fdopen(sink, "wb", buffering=0) as recorder:
