@@ -77,7 +77,8 @@ def find_device(name: str | None = None) -> torch.device:
     except RuntimeError:
         raise ValueError(f"--device {name} is unknown: use cpu, cuda, or for the second GPU cuda:1, …") from None
     if device.type == "cuda" and (device.index or 0) >= gpus:
-        raise ValueError(f"--device {name}: PyTorch {torch.__version__} sees {gpus} GPUs; use cpu or one of these")
+        others = " or one of them" if gpus else ""
+        raise ValueError(f"--device {name}: PyTorch {torch.__version__} sees {gpus} GPUs: use --device cpu{others}")
     return device
 
 
