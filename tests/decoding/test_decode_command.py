@@ -1,6 +1,7 @@
 """decode.py from the outside: a small corpus on disk, checkpoints of a random model, files and exit statuses."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from noise_runs import decode
 
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
@@ -390,7 +392,8 @@ def test_two_processes_write_what_one_writes(
     program = tmp_path / "decode.py"
     program.write_text(CALL)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run([*command, program, *arguments], capture_output=True, text=True, cwd=tmp_path)
+    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # torchrun would choose one
+    done = subprocess.run([*command, program, *arguments], capture_output=True, text=True, cwd=tmp_path, env=threads)
     assert done.returncode == 0, done.stderr
     together = files()
     assert together.keys() == alone.keys()
