@@ -1,10 +1,12 @@
 """Atomic writing of files: a reader sees the old content or the new content, never a part of it."""
 
 import errno
+import gzip
 import os
 import re
 import secrets
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure  # seconds to import
 
 ResultT = TypeVar("ResultT")
+
+GZIP_ERRORS = (EOFError, gzip.BadGzipFile, zlib.error)
+"""Errors of reading damaged gzip data, or other data as such."""
 
 # Errors of a disk or of this process, which concern all files.
 _DISK_ERRORS = {

@@ -3,7 +3,6 @@
 import argparse
 import gzip
 import json
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from lhotse.serialization import decode_json_line, deserialize_item
 
 from summarymix.data.names import check_name, name_argument
 from summarymix.data.skipped import described
-from summarymix.files import atomic_write
+from summarymix.files import GZIP_ERRORS, atomic_write
 
 
 class _Item(Protocol):
@@ -107,7 +106,7 @@ class CutManifest(CutSource):
         try:
             with gzip.open(self.path, "rb") as file:
                 yield from file
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except GZIP_ERRORS as error:
             raise ValueError(f"{self.path} is damaged ({error}): make it again with ./prepare.sh") from error
 
     def parse(self, line: bytes) -> Cut:

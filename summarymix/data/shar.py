@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import tarfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from summarymix.data.manifests import CutManifest, CutSource, check_manifest, cu
 from summarymix.data.names import check_name
 from summarymix.data.remote_files import AT_A_TIME, Span, read_bytes, read_many
 from summarymix.data.skipped import SkippedItems, described
-from summarymix.files import atomic_write, check_own, is_disk_error, read_surely, remove_own
+from summarymix.files import GZIP_ERRORS, atomic_write, check_own, is_disk_error, read_surely, remove_own
 
 Field = Literal["features", "recording"]
 
@@ -260,7 +259,7 @@ class SharCuts(CutSource):
                     raise content
                 try:
                     lines = gzip.decompress(content)
-                except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                except GZIP_ERRORS as error:
                     raise ValueError(f"{self.folder}/{shard} is damaged ({error}): copy or export it again") from error
                 yield from lines.splitlines(keepends=True)
 

@@ -4,10 +4,11 @@ import codecs
 import gzip
 import io
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
+
+from summarymix.files import GZIP_ERRORS
 
 # Of UTF-16 without a byte order mark, more than a third of the bytes are NUL if the letters are Latin.
 _HEAD = 1024
@@ -46,7 +47,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             f"{path}, line {number + 1} is not {error.encoding.upper()}{byte}: convert the file with iconv -f ENCODING "
             "-t utf-8, where ENCODING is the one it was saved in, such as latin1, cp1252, gb18030 or shift_jis"
         ) from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except GZIP_ERRORS as error:
         raise ValueError(f"{path} is damaged after line {number} ({error}): restore the file") from None
 
 
