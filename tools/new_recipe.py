@@ -36,8 +36,10 @@ from summarymix.data.corpus.base import Corpus, Utterance
 from summarymix.data.corpus.lhotse_recipes import download_with_lhotse, list_recipes
 from summarymix.data.corpus.options import CorpusSource, add_source_options, prepare_corpus, source_of
 from summarymix.data.corpus.report import hours_by_rate
+from summarymix.data.cut_filter import ctc_frames_needed
 from summarymix.data.manifests import write_lines_packed
 from summarymix.data.names import check_name, kind_of
+from summarymix.encoder.subsampling import FEATURE_SECONDS, output_lengths
 from summarymix.encoder.zipformer import ZipformerConfig
 from summarymix.files import atomic_write, new_folder
 
@@ -82,6 +84,7 @@ SPEEDS = (0.9, 1.0, 1.1)
 VOCAB_SIZE = 500
 MIN_WORDS_FOR_PIECES = 1000
 MAX_CHARACTERS_FOR_PIECES = 200
+TAIL_FRAMES = 32
 
 
 def choose_sizes(hours: float) -> dict[str, str]:
@@ -171,6 +174,21 @@ def choose_tokens(texts: Iterable[str], hours: float) -> dict[str, str]:
     }
 
 
+def choose_tail(utterances: Iterable[tuple[str, float]], model_type: str) -> dict[str, str]:
+    """Choose the silence behind utterances, from the text and the seconds of each: some if over 1 % of them have fewer
+    encoder frames than characters need.
+    """
+    too_short, count = 0, 0
+    for text, seconds in utterances if model_type == "char" else ():
+        needed = ctc_frames_needed([ord(character) for character in f" {text}"])
+        too_short += output_lengths(round(seconds / FEATURE_SECONDS)) < needed
+        count += 1
+    if too_short > 0.01 * count:
+        reason = f"{too_short} of {count} utterances are too short for their characters"
+        return {"tail_frames": str(TAIL_FRAMES), "tail_reason": reason}
+    return {"tail_frames": "0", "tail_reason": "hardly any utterance is too short for its tokens"}
+
+
 def choose_features(utterances: Iterable[Utterance]) -> dict[str, str]:
     """Choose sample rate and mel bins: 8 kHz if most of the speech is sampled below 16 kHz, otherwise 16 kHz."""
     hours = hours_by_rate(utterances)
@@ -239,6 +257,9 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
     hours = training.seconds / 3600
     texts = (text for (text,) in training.columns("text"))
     max_seconds = choose_max_seconds(training)
+    tokens = choose_tokens(texts, hours)
+    tail = choose_tail(training.columns("text, duration"), tokens["model_type"])
+    silent_hours = len(training) * FEATURE_SECONDS * int(tail["tail_frames"]) / 3600
     values = {
         "NAME": name,
         "ROOT": "../../.." if egs_dir.resolve() == ROOT / "egs" else shlex.quote(str(ROOT)),
@@ -253,8 +274,9 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
         # Quoted, because YAML reads names such as 1, no and null as other things.
         **{f"{kind.upper()}_LIST": ", ".join(f'"{split}"' for split in names[kind]) for kind in names},
         "TEST_STRINGS": '", "'.join(names["test"]),
-        **choose_sizes(hours),
-        **choose_tokens(texts, hours),
+        **choose_sizes(hours + silent_hours),
+        **tokens,
+        **tail,
         **choose_features(training),
     }
     values["max_duration"] = str(max(int(values["max_duration"]), max_seconds))
@@ -264,6 +286,7 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
         f"{values['updates']} updates of {values['max_duration']} s",
         f"tokens: {values['tokens_reason']}",
         f"features: {values['num_mel_bins']} mel bins at {values['sample_rate']} Hz: {values['rate_reason']}",
+        f"silence behind each utterance: {values['tail_frames']} frames of 10 ms: {values['tail_reason']}",
     ]
     if too_long:
         told.append(

@@ -104,7 +104,10 @@ class DataConfig(CorpusConfig):
     num_mel_bins: int = 80
     """Mel bins of the features."""
 
-    min_seconds: float = 0.3
+    tail_frames: int = 0
+    """Feature frames (10 ms) of silence behind every utterance, in training and recognition. A token takes an encoder
+    frame (40 ms), so tightly trimmed words may need more frames than they have."""
+    min_seconds: float = 0.1
     """Shortest training utterance in seconds."""
     max_seconds: float = 20.0
     """Longest training utterance in seconds."""
@@ -123,7 +126,7 @@ class DataConfig(CorpusConfig):
 
     def fbank_options(self) -> FbankOptions:
         """The definition of the features."""
-        return FbankOptions(self.sample_rate, self.num_mel_bins, self.feature_backend)
+        return FbankOptions(self.sample_rate, self.num_mel_bins, self.feature_backend, self.tail_frames)
 
     def train_splits(self) -> list[str]:
         """The training splits of all corpora."""
@@ -181,11 +184,11 @@ class DataConfig(CorpusConfig):
             )
 
     def num_frames(self, cut: Cut) -> int:
-        """Number of feature frames of a cut, stored or to be computed."""
+        """Number of feature frames of a cut, stored or to be computed, and of its tail."""
         return int(self.frames(cut.duration, cut.num_frames if cut.has_features else -1))
 
     def frames(self, seconds: ArrayLike, stored: ArrayLike) -> NDArray[np.int64]:
-        """Number of feature frames of each cut, stored or to be computed.
+        """Number of feature frames of each cut, stored or to be computed, and of its tail.
 
         Args:
             seconds: durations.
@@ -193,4 +196,4 @@ class DataConfig(CorpusConfig):
         """
         samples = np.rint(np.multiply(seconds, self.sample_rate)).astype(np.int64)
         computed = self.fbank_options().num_frames(samples)
-        return np.where(self.on_the_fly | (np.less(stored, 0)), computed, stored)
+        return np.where(self.on_the_fly | (np.less(stored, 0)), computed, np.add(stored, self.tail_frames))

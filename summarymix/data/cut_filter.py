@@ -112,7 +112,7 @@ class CutProblems:
                 cut,
                 "too short for its tokens",
                 f"{len(tokens)} tokens need {needed} encoder frames, {cut.duration:.2f} s give {frames}: {text!r}",
-                "check that transcript and audio belong together, or use larger tokens",
+                "check that transcript and audio belong together, or use larger tokens or --data.tail_frames",
             )
         return None
 

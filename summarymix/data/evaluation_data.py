@@ -15,6 +15,7 @@ from summarymix.data.loading import Batch, BatchLoader, load_batches
 from summarymix.data.sampling import fill
 from summarymix.data.skipped import separate
 from summarymix.data.tokens import Coverage, Tokenizer
+from summarymix.encoder.subsampling import FEATURE_SECONDS
 
 
 class EvalData:
@@ -68,7 +69,7 @@ class EvalData:
         # Cuts of equal duration are sorted by id, so that the order does not depend on the manifest.
         self._cuts = sorted(kept, key=lambda cut: (cut.duration, cut.id))
         self.num_cuts = len(kept)
-        seconds = np.array([cut.duration for cut in self._cuts])
+        seconds = np.array([cut.duration for cut in self._cuts]) + FEATURE_SECONDS * config.tail_frames
         numbers = np.arange(self.num_cuts, dtype=np.int32)
         self._batches = list(fill(numbers, seconds, max_duration or config.max_duration))
         self.texts = [transcript(cut, tokenizer) for cut in kept]

@@ -6,6 +6,7 @@ both ends. Mirroring is done here, once, and the backends only compute whole win
 of any size equal the features of the whole file, with every backend.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Literal, TypeVar
 import lhotse
 import numpy as np
 import torch
+import torch.nn.functional as F
 from lhotse.features.kaldi.layers import get_mel_banks
 from numpy.typing import NDArray
 from torch import Tensor
@@ -25,6 +27,10 @@ from summarymix.encoder.subsampling import features_needed
 IntOrArray = TypeVar("IntOrArray", int, NDArray[np.int64])
 
 FeatureBackend = Literal["lhotse", "kaldifeat", "kaldi-native-fbank"]
+
+ENERGY_FLOOR = torch.finfo(torch.float32).eps
+SILENCE = math.log(ENERGY_FLOOR)
+"""Feature value of digital silence. (lhotse pads with log(1e-10), which no audio reaches.)"""
 
 _LOW_FREQUENCY = 20.0
 _HIGH_FREQUENCY = -400.0  # relative to the Nyquist frequency. Kaldi's own default is 0
@@ -41,19 +47,24 @@ class FbankOptions:
     Telephone speech has a ``sample_rate`` of 8000 Hz. 80 bins work there, but 40 carry the same information: 16 of the
     80 are a single FFT frequency, some of them the same one.
 
+    ``tail_frames`` frames of silence follow the end of each recording.
+
     Raises:
-        ValueError: the sample rate is below 1000 Hz, there are fewer than 4 mel bins, or some lie between two FFT
-            frequencies (more than 124 bins at 16000 Hz, 90 at 8000 Hz). lhotse and kaldi-native-fbank fill those with
-            a constant, kaldifeat aborts the process.
+        ValueError: the sample rate is below 1000 Hz, the tail is negative, there are fewer than 4 mel bins, or some lie
+            between two FFT frequencies (more than 124 bins at 16000 Hz, 90 at 8000 Hz). lhotse and kaldi-native-fbank
+            fill those with a constant, kaldifeat aborts the process.
     """
 
     sample_rate: int = 16000
     num_mel_bins: int = 80
     backend: FeatureBackend = "lhotse"
+    tail_frames: int = 0
 
     def __post_init__(self) -> None:
         if self.sample_rate < 1000:
             raise ValueError(f"sample_rate must be at least 1000 Hz, not {self.sample_rate}")
+        if self.tail_frames < 0:
+            raise ValueError(f"tail_frames must be 0 or more, not {self.tail_frames}")
         if self.num_mel_bins < 4:
             raise ValueError(f"num_mel_bins must be at least 4, not {self.num_mel_bins}")
         if empty := _count_empty_bins(self.num_mel_bins, self.window, self.sample_rate):
@@ -78,8 +89,17 @@ class FbankOptions:
         return (self.window - self.shift) // 2
 
     def num_frames(self, num_samples: IntOrArray) -> IntOrArray:
-        """Number of frames for ``num_samples``: the duration in units of 10 ms, rounded half up."""
-        return (num_samples + self.shift // 2) // self.shift
+        """Number of frames for ``num_samples``: the duration in units of 10 ms, rounded half up, and the tail."""
+        return (num_samples + self.shift // 2) // self.shift + self.tail_frames
+
+
+def trained_on(data: dict[str, Any]) -> FbankOptions:
+    """The features of a model, by the section ``data`` of the configuration of its training.
+
+    lhotse computes them, whatever computed them in training: it is always installed.
+    """
+    tail_frames = data.get("tail_frames", 0)  # older runs have none
+    return FbankOptions(data["sample_rate"], data["num_mel_bins"], tail_frames=tail_frames)
 
 
 def latency_ms(chunk: ChunkConfig, fbank: FbankOptions) -> float | None:
@@ -118,16 +138,17 @@ class FbankExtractor:
             samples: (n,) in [-1, 1], at ``options.sample_rate``.
 
         Returns:
-            (T, num_mel_bins) float32 with T = ``options.num_frames(n)``: audio shorter than 5 ms gives no frame.
+            (T, num_mel_bins) float32 with T = ``options.num_frames(n)``: audio shorter than 5 ms gives the tail alone.
 
         Raises:
             ValueError: the samples are not one-dimensional.
         """
         samples = _as_samples(samples)
-        num_frames = self.options.num_frames(len(samples))
+        num_windows = self.options.num_frames(len(samples)) - self.options.tail_frames
         left = self.options.left_padding
-        right = (num_frames - 1) * self.options.shift + self.options.window - left - len(samples)
-        return self.whole_windows(_mirror(samples, left, max(right, 0)), num_frames)
+        right = (num_windows - 1) * self.options.shift + self.options.window - left - len(samples)
+        features = self.whole_windows(_mirror(samples, left, max(right, 0)), num_windows)
+        return with_tail(features, self.options.tail_frames)
 
     def whole_windows(self, samples: Tensor, num_frames: int) -> Tensor:
         """Compute features (num_frames, num_mel_bins) of the first windows in ``samples``, without mirroring."""
@@ -177,13 +198,22 @@ class OnlineFbank:
         return features
 
     def finish(self) -> Tensor:
-        """Return the frames (t, num_mel_bins) whose windows reach past the end. The stream accepts no more samples."""
+        """Return the frames (t, num_mel_bins) whose windows reach past the end, and the tail.
+
+        The stream accepts no more samples.
+        """
         options = self._options
-        remaining = options.num_frames(self._received) - self._frames
+        remaining = options.num_frames(self._received) - options.tail_frames - self._frames
         if self._frames == 0:
             return self._extractor.extract(self._samples)
         right = (remaining - 1) * options.shift + options.window - len(self._samples)
-        return self._extractor.whole_windows(_mirror(self._samples, 0, max(right, 0)), remaining)
+        features = self._extractor.whole_windows(_mirror(self._samples, 0, max(right, 0)), remaining)
+        return with_tail(features, options.tail_frames)
+
+
+def with_tail(features: Tensor, num_frames: int) -> Tensor:
+    """Add frames of silence at the end of features (T, F)."""
+    return F.pad(features, (0, 0, 0, num_frames), value=SILENCE) if num_frames else features
 
 
 def _as_samples(samples: Tensor | np.ndarray) -> Tensor:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from summarymix.data.config import DataConfig
 from summarymix.data.cuts import features_file, load_audio, parts, transcript, unreadable_cut, utterances
-from summarymix.data.features import FbankExtractor
+from summarymix.data.features import FbankExtractor, with_tail
 from summarymix.data.shar import Contents, place_in_shar, read_data, with_data
 from summarymix.data.silence import WhiteNoise
 from summarymix.data.skipped import Skipped, SkippedItems, separate
@@ -36,6 +36,7 @@ class Batch:
     texts: list[str]
     cut_ids: list[str]
     seconds: float  # duration of the utterances, without padding and added silence
+    tail_frames: int = 0  # silence behind each utterance, the last of its feature_lengths
     other_views: list[Tensor] = field(default_factory=list)  # the features with other masks
 
     def __len__(self) -> int:
@@ -63,6 +64,7 @@ class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
         self._tokenizer = tokenizer
         self._sample_rate = config.sample_rate
         self._num_mel_bins = config.num_mel_bins
+        self._tail_frames = config.tail_frames
         self._extractor = FbankExtractor(config.fbank_options()) if config.on_the_fly else None
         self._white_noise = None
         if config.silence.enabled:
@@ -83,6 +85,7 @@ class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
             texts=texts,
             cut_ids=[cut.id for cut, _ in read],
             seconds=sum((sum(utterance.duration for utterance in utterances(cut)) for cut, _ in read), 0.0),
+            tail_frames=self._tail_frames,
         )
         return batch, failures.items
 
@@ -102,7 +105,7 @@ class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
                 cut = cut.resample(self._sample_rate)
             features = self._extractor.extract(load_audio(cut))
         elif cut.has_features:
-            features = torch.from_numpy(cut.load_features()).float()
+            features = with_tail(torch.from_numpy(cut.load_features()).float(), self._tail_frames)
         else:
             raise ValueError("the manifest has no features: set --data.on_the_fly true, or compute the features")
         if features.shape[1] != self._num_mel_bins:

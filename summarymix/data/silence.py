@@ -5,7 +5,6 @@ planned before utterances are batched, so that batches have the intended duratio
 are loaded.
 """
 
-import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,12 +17,8 @@ from lhotse.utils import compute_num_frames
 from numpy.typing import NDArray
 from torch import Tensor
 
-from summarymix.data.features import FbankExtractor
+from summarymix.data.features import ENERGY_FLOOR, SILENCE, FbankExtractor
 
-# Lowest energy; its logarithm is the feature value of digital silence. (lhotse pads with log(1e-10), which no audio
-# reaches.)
-_FLOOR = torch.finfo(torch.float32).eps
-SILENCE = math.log(_FLOOR)
 _NOISE_SECONDS = 10
 _NOISE = "white_noise"  # key in the custom data of a silence: noise level in dB, first noise frame
 
@@ -215,7 +210,7 @@ class WhiteNoise:
         samples = torch.randn(
             _NOISE_SECONDS * extractor.options.sample_rate, generator=torch.Generator().manual_seed(0)
         )
-        self._energies = extractor.extract(samples).exp()  # (T, F), at 0 dB
+        self._energies = extractor.extract(samples)[: 100 * _NOISE_SECONDS].exp()  # (T, F), at 0 dB
 
     def fill(self, features: Tensor, cut: Cut) -> None:
         """Add noise to the silence in the features (T, F) of ``cut``, in place."""
@@ -226,4 +221,4 @@ class WhiteNoise:
             begin = compute_num_frames(track.offset, 0.01, cut.sampling_rate)
             silence = features[begin : round(100 * (track.offset + track.cut.duration))]  # (t, F)
             noise = self._energies[torch.arange(first, first + len(silence)) % len(self._energies)]
-            silence[:] = (silence.exp() - _FLOOR + 10 ** (level / 10) * noise).clamp(min=_FLOOR).log()
+            silence[:] = (silence.exp() - ENERGY_FLOOR + 10 ** (level / 10) * noise).clamp(min=ENERGY_FLOOR).log()

@@ -33,6 +33,7 @@ from summarymix.data.sampling import make_batches, split_last, take, without
 from summarymix.data.silence import Sizes, Utterance, Utterances, plan_silence, with_silence
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.data.tokens import Tokenizer
+from summarymix.encoder.subsampling import FEATURE_SECONDS
 from summarymix.seeding import number_of, seeded
 
 # Options without influence on the batches. Places and splits count by the cuts in them.
@@ -273,7 +274,8 @@ class TrainData:
             utterances = plan_silence(cuts, sizes, silence, self._fits, rng)
         else:
             utterances = Utterances.plain(cuts, self._index.values("seconds", cuts))
-        batches = make_batches(utterances.seconds, self.config.max_duration, self.config.num_buckets, rng)
+        seconds = utterances.seconds + FEATURE_SECONDS * self.config.tail_frames
+        batches = make_batches(seconds, self.config.max_duration, self.config.num_buckets, rng)
         return _Plan(utterances, split_last(batches, world_size))
 
     def _fits(self, seconds: NDArray[np.float64], needed: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -373,7 +373,7 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
     write_recogs(exp_dir / result.recogs, utterances)
     write_errs(exp_dir / result.errs, stats, rates)
     result.above_offline = _above_offline(exp_dir, result, stats)
-    transcripts = decoded.transcripts(job.tokenizer)
+    transcripts = decoded.transcripts(job.tokenizer, data.durations)
     write_hyps(exp_dir / result.hyps, transcripts)
     write_ctm(exp_dir / result.ctm, transcripts)
     if job.args.search.nbest:

@@ -119,9 +119,12 @@ class Decoded:
             for cut_id, hypothesis in self.hypotheses.items()
         ]
 
-    def transcripts(self, tokenizer: Tokenizer) -> dict[str, Transcript]:
-        """Return tokens and words of each cut, with times and confidences."""
-        return {cut_id: make_transcript(hypothesis, tokenizer, 0) for cut_id, hypothesis in self.hypotheses.items()}
+    def transcripts(self, tokenizer: Tokenizer, durations: Mapping[str, float]) -> dict[str, Transcript]:
+        """Return tokens and words of each cut, with times and confidences; durations in seconds are given by cut id."""
+        return {
+            cut_id: make_transcript(hypothesis, tokenizer, 0).until(durations[cut_id])
+            for cut_id, hypothesis in self.hypotheses.items()
+        }
 
     def nbest(self, tokenizer: Tokenizer) -> dict[str, list[tuple[float, str]]]:
         """Return score and text of the alternatives of each cut, best first."""
@@ -194,8 +197,8 @@ def decode_split(
             apart += perf_counter() - begin
 
         def started() -> Iterator[tuple[str, Tensor]]:
-            for cut_id, features in _utterances(timed()):
-                partial[cut_id] = PartialResults(FEATURE_SECONDS * len(features), setting.chunk)
+            for cut_id, features, seconds in _utterances(timed()):
+                partial[cut_id] = PartialResults(seconds, setting.chunk)
                 yield cut_id, features
 
         decoded.hypotheses.update(recognizer.decode_all(started(), watch))
@@ -219,11 +222,11 @@ def decode_batch(search: Search, batch: Batch, chunk: ChunkConfig) -> list[Hypot
     return search.decode(encoder_out, lengths)
 
 
-def _utterances(batches: Iterable[Batch]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the cut id and the features (T, F) of each utterance."""
+def _utterances(batches: Iterable[Batch]) -> Iterator[tuple[str, Tensor, float]]:
+    """Yield cut id, features (T, F), and seconds without the tail of each utterance."""
     for batch in batches:
         for cut_id, features, length in zip(batch.cut_ids, batch.features, batch.feature_lengths.tolist(), strict=True):
-            yield cut_id, features[:length]
+            yield cut_id, features[:length], FEATURE_SECONDS * (length - batch.tail_frames)
 
 
 @dataclass(frozen=True)

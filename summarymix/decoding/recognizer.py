@@ -26,7 +26,7 @@ from torch import Tensor
 
 from summarymix.chunking import CHUNK_MS, FRAME_MS, ChunkConfig, DynamicChunkConfig, default_chunk
 from summarymix.data.audio import AudioReader, Resampler, to_mono
-from summarymix.data.features import FbankExtractor, FbankOptions
+from summarymix.data.features import FbankExtractor, trained_on
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.backend import Backend, StreamBackend
 from summarymix.decoding.greedy import GreedySearch
@@ -150,16 +150,14 @@ class Recognizer:
     ) -> "Recognizer":
         """Make a recogniser from a loaded model and the configuration of its training."""
         model.to(find_device(device))
-        data = config["data"]
-        # lhotse computes the features, whatever computed them in training: it is always installed.
-        extractor = FbankExtractor(FbankOptions(data["sample_rate"], data["num_mel_bins"]))
+        extractor = FbankExtractor(trained_on(config["data"]))
         left_chunks = default_left_chunks(DynamicChunkConfig(**config["chunk"]))
         return cls(model, tokenizer, extractor, left_chunks, rnnt_type=config["loss"]["rnnt_type"])
 
     @classmethod
     def from_exported(cls, model: OnnxTransducer, folder: Path) -> "Recognizer":
         """Make a recogniser from exported files and the tokens in their folder."""
-        extractor = FbankExtractor(FbankOptions(model.sample_rate, model.feature_dim))
+        extractor = FbankExtractor(model.fbank)
         tokenizer = Tokenizer.from_lang_dir(folder)
         return cls(model, tokenizer, extractor, model.encoder.chunks[0].left_chunks, rnnt_type=model.rnnt_type)
 
@@ -224,7 +222,8 @@ class Recognizer:
         windowed = WindowedRecognizer(self.search, self.tokenizer.tokens, window_seconds, overlap_seconds)
         counted = _Counted(blocks)
         hypothesis = windowed.recognize(self._features(counted, sample_rate))
-        return joined([make_transcript(hypothesis, self.tokenizer, 0)], counted.num_samples / sample_rate)
+        seconds = counted.num_samples / sample_rate
+        return joined([make_transcript(hypothesis, self.tokenizer, 0).until(seconds)], seconds)
 
     def stream(
         self,

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from summarymix.chunking import ChunkConfig, to_device
-from summarymix.data.features import FbankExtractor
-from summarymix.data.silence import SILENCE
+from summarymix.data.features import SILENCE, FbankExtractor
 from summarymix.decoding.search import Hypothesis, Search
 from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed, output_lengths
 from summarymix.state import State, reset_slots, select_slots, write_slots

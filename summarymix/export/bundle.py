@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from summarymix.chunking import ChunkConfig
 from summarymix.cli import progress_bar
-from summarymix.data.features import FbankOptions
+from summarymix.data.features import FbankOptions, trained_on
 from summarymix.data.tokens import Tokenizer
 from summarymix.export.check import TOLERANCES, ExportCheck, Graphs
 from summarymix.export.graphs import Graph, OfflineEncoder, StreamingEncoder, offline_graphs, streaming_graphs
@@ -89,9 +89,8 @@ class Export:
             ValueError: options exclude each other.
         """
         data, rnnt_type = info["config"]["data"], info["config"]["loss"]["rnnt_type"]
-        fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"])
         run = info["recipe"], info["epoch"], info["avg"]
-        return cls(model, tokenizer, fbank, *run, format, chunks, precisions, rnnt_type)
+        return cls(model, tokenizer, trained_on(data), *run, format, chunks, precisions, rnnt_type)
 
     @property
     def name(self) -> str:
@@ -140,6 +139,7 @@ class Export:
             "avg": str(self.avg),
             "sample_rate": str(self.fbank.sample_rate),
             "feature_dim": str(self.fbank.num_mel_bins),
+            "tail_frames": str(self.fbank.tail_frames),
             "rnnt_type": self.rnnt_type,
         }
         if self.format == "onnx":

@@ -49,7 +49,10 @@ class OnnxTransducer:
         self.joiner = OnnxJoiner(joiner)
         # Of older files the lattice is unknown: at most one token per frame suits all.
         self.rnnt_type = metadata.get("rnnt_type", "modified")
-        self.feature_dim, self.sample_rate = int(metadata["feature_dim"]), int(metadata["sample_rate"])
+        self.feature_dim = int(metadata["feature_dim"])
+        self.fbank = FbankOptions(
+            int(metadata["sample_rate"]), self.feature_dim, tail_frames=int(metadata.get("tail_frames", 0))
+        )
         self.device, self.dtype = torch.device("cpu"), torch.float32
 
     def about(self) -> About:
@@ -63,7 +66,7 @@ class OnnxTransducer:
         ]
         title = f"{self.recipe}, epoch {self.epoch}, avg {self.avg}"
         format = "onnx-streaming" if isinstance(self.encoder, OnnxStreamingEncoder) else "onnx"
-        return About(title, format, files, FbankOptions(self.sample_rate, self.feature_dim))
+        return About(title, format, files, self.fbank)
 
 
 def encoder_stems(folder: Path) -> list[str]:

@@ -12,11 +12,15 @@ SHERPA_TAIL_SECONDS = 0.8  # silence that the program sherpa-onnx (2.0) appends 
 BEGIN, END = "<!-- encoders -->", "<!-- end of encoders -->"  # marks around the table, which decode.py --onnx rewrites
 
 
-def tail_seconds(chunk: ChunkConfig) -> float:
-    """Seconds of silence after audio of any length that complete its last word: programs drop an incomplete chunk, and
-    wait for one feature frame more than a chunk needs."""
-    assert chunk.chunk_size is not None
-    return FEATURE_SECONDS * (features_needed(chunk.chunk_size + chunk.lookahead) + 1)
+def tail_seconds(chunk: ChunkConfig, fbank: FbankOptions) -> float:
+    """Seconds of silence after audio of any length that complete its last word.
+
+    They are the tail of the training features and, because programs drop an incomplete chunk and wait for one feature
+    frame more than a chunk needs, the frames of a chunk and one more.
+    """
+    if chunk.chunk_size is None:
+        return FEATURE_SECONDS * fbank.tail_frames
+    return FEATURE_SECONDS * (fbank.tail_frames + features_needed(chunk.chunk_size + chunk.lookahead) + 1)
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,10 @@ def describe(about: About) -> str:
     text = "\n\n".join(sections) + "\n"
     values = {"@RATE@": str(about.fbank.sample_rate), "@BINS@": str(about.fbank.num_mel_bins)}
     values["@ENCODER@"] = next(each.name for each in about.encoders if each.chunk == chunk)
-    if chunk.chunk_size is not None:
-        tails = {each.name: tail_seconds(each.chunk) for each in about.encoders}
+    if chunk.chunk_size is None:
+        values["@TAIL@"] = _TAIL.format(tail_seconds(chunk, about.fbank)) if about.fbank.tail_frames else ""
+    else:
+        tails = {each.name: tail_seconds(each.chunk, about.fbank) for each in about.encoders}
         values["@TAIL@"] = f"{max(tails.values()):.2f}"
         too_long = " and ".join(f"`{name}`" for name, tail in tails.items() if tail > SHERPA_TAIL_SECONDS)
         values["@SHORT@"] = f"; {SHERPA_TAIL_SECONDS} s are too short for {too_long}" if too_long else ""
@@ -196,7 +202,11 @@ stream = recognizer.create_stream()
 stream.accept_waveform(rate, samples)
 recognizer.decode_stream(stream)
 print(stream.result.text)
-```"""
+```@TAIL@"""
+
+_TAIL = """
+
+Append {:.2f} s of silence to the audio: in training it followed each utterance (`data.tail_frames`)."""
 
 _OTHER = {
     "int8": """The `.int8.onnx` files have int8 weights. They can replace all or some of the other files. The loss of

@@ -24,6 +24,8 @@ MAY_DIFFER = {"dropout", "vocab_size", "zipformer.ref_duration", "mixing.decay_s
 def feature_stats(batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each mel bin (F,), float32, over the first ten minutes of ``batches``.
 
+    Tails do not count.
+
     Raises:
         ValueError: ``batches`` has no frames.
     """
@@ -31,7 +33,7 @@ def feature_stats(batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
     total: Tensor | float = 0.0
     squares: Tensor | float = 0.0
     for batch in batches:
-        valid = length_mask(batch.feature_lengths, batch.features.size(1))  # (N, T)
+        valid = length_mask(batch.feature_lengths - batch.tail_frames, batch.features.size(1))  # (N, T)
         frames = batch.features[valid].double()  # (frames, F)
         count += len(frames)
         total = total + frames.sum(0)

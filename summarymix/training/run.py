@@ -544,7 +544,7 @@ class Run:
 def _placeholder(num_mel_bins: int, num_views: int) -> Batch:
     """A batch of one second of zeros, for a process whose batch is empty."""
     features = torch.zeros(1, 100, num_mel_bins)
-    return Batch(features, torch.tensor([100]), [[]], [""], [""], 0.0, [features] * (num_views - 1))
+    return Batch(features, torch.tensor([100]), [[]], [""], [""], 0.0, other_views=[features] * (num_views - 1))
 
 
 def _select(batch: Batch, mask: Tensor) -> Batch:
@@ -557,6 +557,7 @@ def _select(batch: Batch, mask: Tensor) -> Batch:
         texts=[batch.texts[i] for i in keep],
         cut_ids=[batch.cut_ids[i] for i in keep],
         seconds=batch.seconds * len(keep) / max(len(batch), 1),
+        tail_frames=batch.tail_frames,
         other_views=[view[keep] for view in batch.other_views],
     )
 

@@ -41,18 +41,24 @@ def test_audio_too_short_for_lhotse(num_samples: int, frames: int) -> None:
     num_samples=st.integers(0, 3000) | st.integers(0, 500),
     blocks=st.lists(st.integers(0, 700) | st.integers(1, 5), min_size=1, max_size=60),
     level=st.sampled_from([1e-5, 0.1, 1.0]),
+    tail=st.sampled_from([0, 0, 5]),
 )
-def test_any_blocks_equal_whole_file(num_samples: int, blocks: list[int], level: float) -> None:
-    """L4: features pushed in arbitrary block sizes equal those of the whole file."""
+def test_any_blocks_equal_whole_file(num_samples: int, blocks: list[int], level: float, tail: int) -> None:
+    """L4: features pushed in arbitrary block sizes equal those of the whole file, and the tail follows them."""
     samples = audio(num_samples, seed=num_samples, level=level)
-    stream = EXTRACTOR.online()
+    extractor = FbankExtractor(FbankOptions(tail_frames=tail))
+    stream = extractor.online()
     parts, position = [], 0
     for block in blocks:
         parts.append(stream.accept(samples[position : position + block]))
         position = min(position + block, num_samples)
     parts.append(stream.accept(samples[position:]))
     parts.append(stream.finish())
-    torch.testing.assert_close(torch.cat(parts), EXTRACTOR.extract(samples), atol=1e-5, rtol=0)
+    whole = extractor.extract(samples)
+    torch.testing.assert_close(torch.cat(parts), whole, atol=1e-5, rtol=0)
+    silence = EXTRACTOR.extract(np.zeros(160 * tail, np.float32))
+    torch.testing.assert_close(whole, torch.cat([EXTRACTOR.extract(samples), silence]))
+    assert len(whole) == extractor.options.num_frames(num_samples)
 
 
 def test_frames_come_as_soon_as_their_window_is_there() -> None:

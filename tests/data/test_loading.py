@@ -1,13 +1,23 @@
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from batch_cases import ids, tiny_cuts, train_data
+import torch.nn.functional as F
+from batch_cases import config_for, ids, rewrite, tiny_cuts, train_data
+from lhotse.cut import Cut
+from torch import Tensor
 from torch.utils.data import Dataset
 
+from summarymix.data.cut_filter import ctc_frames_needed
+from summarymix.data.evaluation_data import EvalData
+from summarymix.data.features import SILENCE
 from summarymix.data.loading import Batch, load_batches
+from summarymix.data.silence import SilenceConfig
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.data.tokens import Tokenizer
+from summarymix.encoder.subsampling import output_lengths
 
 
 def test_a_batch(prepare, tokenizer: Tokenizer) -> None:
@@ -39,6 +49,49 @@ def test_workers_and_on_the_fly_features_give_the_same_batches(prepare, tokenize
         for a, b in zip(one, other, strict=True):
             assert torch.equal(a.features, b.features)
             assert a.tokens == b.tokens
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"on_the_fly": True}, {"silence": SilenceConfig(0.5, 0.5, noise_db=(-300, -300))}]
+)
+def test_silence_follows_every_utterance(options: dict[str, Any], prepare, tokenizer: Tokenizer) -> None:
+    fbank = prepare()
+    without, data = (train_data(fbank, tokenizer, tail_frames=tail, **options) for tail in (0, 30))
+    features = {cut_id: row[:length] for batch in without.epoch(1) for cut_id, row, length in utterances(batch)}
+    seconds = 0.0
+    for batch in data.epoch(1):
+        assert batch.tail_frames == 30
+        assert len(batch) == 1 or len(batch) * 0.01 * int(batch.feature_lengths.max()) <= 8.0
+        seconds += batch.seconds
+        for cut_id, row, length in utterances(batch):
+            torch.testing.assert_close(row[:length], F.pad(features.pop(cut_id), (0, 0, 0, 30), value=SILENCE))
+    assert not features
+    assert seconds == pytest.approx(without.total_seconds)
+
+
+def test_a_tail_gives_tightly_trimmed_words_the_frames_they_need(prepare, tokenizer: Tokenizer) -> None:
+    fbank = prepare(count=6)
+
+    def trim(cuts: list[Cut]) -> None:
+        for i in range(3):
+            cuts[i].supervisions[0].text = "THREE"  # seven frames, with its space and a blank between equal letters
+            cuts[i] = cuts[i].truncate(duration=0.25, preserve_id=True)
+
+    rewrite(fbank, trim)
+    assert train_data(fbank, tokenizer).skipped == {"too short for its tokens": 3}
+    assert train_data(fbank, tokenizer, tail_frames=4).skipped == {"too short for its tokens": 3}
+    data = train_data(fbank, tokenizer, tail_frames=8)
+    assert data.skipped == {}
+    for batch in data.epoch(0):
+        for length, tokens in zip(output_lengths(batch.feature_lengths).tolist(), batch.tokens, strict=True):
+            assert length >= ctc_frames_needed(tokens)
+    evaluated = EvalData(config_for(fbank, tail_frames=8), tokenizer, "train", output_lengths, for_loss=True)
+    assert evaluated.num_cuts == 6
+    assert {batch.tail_frames for batch in evaluated} == {8}
+
+
+def utterances(batch: Batch) -> Iterator[tuple[str, Tensor, int]]:
+    return zip(batch.cut_ids, batch.features, batch.feature_lengths.tolist(), strict=True)
 
 
 def test_global_random_state_is_not_touched(prepare, tokenizer: Tokenizer) -> None:

@@ -16,11 +16,11 @@ from lhotse.cut import Cut, MixedCut, MonoCut, PaddingCut
 from summarymix.data.cut_filter import ctc_frames_needed
 from summarymix.data.cuts import utterances
 from summarymix.data.evaluation_data import EvalData
-from summarymix.data.features import FbankExtractor, FbankOptions
+from summarymix.data.features import SILENCE, FbankExtractor, FbankOptions
 from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.data.noise import NoiseConfig, NoiseMixer
 from summarymix.data.shar import export_split
-from summarymix.data.silence import SILENCE, SilenceConfig, Sizes, plan_silence, with_silence
+from summarymix.data.silence import SilenceConfig, Sizes, plan_silence, with_silence
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
 from summarymix.data.training_data import NO_CUTS, TrainData

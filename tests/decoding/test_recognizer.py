@@ -1,6 +1,7 @@
 """summarymix.load and what it gives: files and streams, in any blocks and at any rate."""
 
 import random
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 from recognizer_cases import LETTERS, Script, make_audio, make_recognizer
 
 from summarymix.chunking import ChunkConfig, DynamicChunkConfig
+from summarymix.data.features import FbankExtractor
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.recognizer import Endpointing, Recognizer, default_left_chunks
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.words import Transcript
+from summarymix.encoder.subsampling import output_lengths
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +31,16 @@ def emissions(*transcripts: Transcript) -> list[tuple[str, float]]:
     return [(token.token, round(token.start, 3)) for one in transcripts for token in one.tokens]
 
 
-@pytest.mark.parametrize(("chunk_ms", "left"), [(640, None), (320, 4), (640, -1)])
-def test_a_file_is_recognised_as_decode_does(recognizer: Recognizer, tmp_path: Path, chunk_ms: int, left: int) -> None:
+def with_tail(recognizer: Recognizer, tail: int) -> Recognizer:
+    fbank = replace(recognizer.extractor.options, tail_frames=tail)
+    return Recognizer(recognizer.model, LETTERS, FbankExtractor(fbank), recognizer.left_chunks)
+
+
+@pytest.mark.parametrize(("chunk_ms", "left", "tail"), [(640, None, 0), (320, 4, 0), (640, -1, 0), (320, None, 30)])
+def test_a_file_is_recognised_as_decode_does(
+    recognizer: Recognizer, tmp_path: Path, chunk_ms: int, left: int, tail: int
+) -> None:
+    recognizer = with_tail(recognizer, tail)
     audio = make_audio(23.3)
     soundfile.write(tmp_path / "a.wav", audio, 16000, subtype="FLOAT")
     features = recognizer.extractor.extract(audio)
@@ -39,7 +50,10 @@ def test_a_file_is_recognised_as_decode_does(recognizer: Recognizer, tmp_path: P
     assert len(expected.tokens) > 50
     found = recognizer.transcribe(tmp_path / "a.wav", chunk_ms=chunk_ms, left_chunks=left)
     assert [token.token for token in found.tokens] == [LETTERS.tokens[i] for i in expected.tokens]
-    assert [token.start for token in found.tokens] == pytest.approx([0.04 * frame for frame in expected.frames])
+    assert expected.num_frames == output_lengths(2330 + tail)
+    assert [token.start for token in found.tokens] == pytest.approx(
+        [min(0.04 * frame, 23.3) for frame in expected.frames]
+    )
     assert np.log([token.confidence for token in found.tokens]) == pytest.approx(expected.log_probs, abs=1e-3)
     assert found.text.split() == LETTERS.decode(expected.tokens).split()
     assert (found.start, found.end) == (0, pytest.approx(23.3))
@@ -47,13 +61,16 @@ def test_a_file_is_recognised_as_decode_does(recognizer: Recognizer, tmp_path: P
     assert emissions(recognizer.transcribe(audio, chunk_ms=chunk_ms, left_chunks=left)) == emissions(found)
 
 
-def test_a_short_file_is_decoded_offline_as_a_whole(recognizer: Recognizer) -> None:
+@pytest.mark.parametrize("tail", [0, 30])
+def test_a_short_file_is_decoded_offline_as_a_whole(recognizer: Recognizer, tail: int) -> None:
+    recognizer = with_tail(recognizer, tail)
     audio = make_audio(14, seed=1)
     features = recognizer.extractor.extract(audio)[None]
     with torch.inference_mode():
         out, lengths = recognizer.model.encoder(features, torch.tensor([features.size(1)]), ChunkConfig())
     [expected] = recognizer.search.decode(out, lengths)
     assert len(expected.tokens) > 20
+    assert expected.num_frames == output_lengths(1400 + tail)
     found = recognizer.transcribe(audio, mode="offline")
     assert [token.token for token in found.tokens] == [LETTERS.tokens[i] for i in expected.tokens]
     assert found.end == 14

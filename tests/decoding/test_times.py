@@ -14,6 +14,7 @@ from summarymix.data.config import DataConfig
 from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.cli import main
+from summarymix.decoding.delays import PartialResults
 from summarymix.decoding.search import Hypothesis
 from summarymix.decoding.words import make_transcript, write_ctm
 from summarymix.encoder.conformer import ConformerConfig
@@ -79,12 +80,15 @@ def hearing_model() -> Transducer:
 
 @pytest.fixture(scope="module")
 def exp_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tones")
+    return save_run(tmp_path_factory.mktemp("tones"))
+
+
+def save_run(folder: Path, tail_frames: int = 0) -> Path:
     texts = {name: " ".join(word for word, _, _ in words) for name, words in WORDS.items()}
     cuts = [write_cut(folder / f"{name}.wav", make_audio(name), text) for name, text in texts.items()]
     write_manifest(cuts, cuts_path(folder, "mini", "test"))
     model = hearing_model()
-    data = DataConfig(manifest_dir=str(folder), on_the_fly=True, num_mel_bins=NUM_BINS)
+    data = DataConfig(manifest_dir=str(folder), on_the_fly=True, num_mel_bins=NUM_BINS, tail_frames=tail_frames)
     save_epoch(folder / "exp", 1, model, RunningMean(model), TOKENIZER, TrainConfig(model=model.config, data=data))
     return folder / "exp"
 
@@ -121,6 +125,29 @@ def test_times_are_those_of_the_audio(exp_dir: Path, method: str) -> None:
             words = [(word.symbol, word.start, word.end, word.score) for word in supervision.alignment["word"]]
             expected = [tuple(word.values())[:4] for word in hyps[supervision.id]["words"]]
             assert words == expected
+
+
+def test_a_tail_counts_as_no_audio(exp_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its frames are decoded with the others; times and delays end with the recording."""
+    options = "--mode offline simulated streaming --chunk-ms 320 --left-chunks 1 --max-duration 3"
+    results = decode(exp_dir, options)
+    hyps = [(exp_dir / result.hyps).read_text() for result in results]
+    run = save_run(tmp_path, 30)
+    original = PartialResults.add
+    ends: list[float] = []
+    monkeypatch.setattr(
+        PartialResults, "add", lambda self, *words: ends.append(self._duration) or original(self, *words)
+    )
+    with_tail = decode(run, options)
+    assert sorted(set(ends)) == pytest.approx(sorted(SECONDS.values()))
+    assert [result.wer for result in with_tail] == [0, 0, 0]
+    assert [result.seconds for result in with_tail] == [result.seconds for result in results]
+    for lines, result in zip(hyps, with_tail, strict=True):
+        for one, other in zip(lines.splitlines(), (run / result.hyps).read_text().splitlines(), strict=True):
+            without, found = json.loads(one), json.loads(other)
+            assert found["words"] == without["words"]
+            assert found["end"] == SECONDS[found["id"].removeprefix("cut-")]
+            assert without["end"] < found["end"]  # the last frames of a recording give no encoder frame
 
 
 def test_ctm_is_sorted_by_ids_without_spaces(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Exports compute what the model computes, are whole, and refuse what they cannot do."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -7,11 +9,13 @@ import pytest
 import torch
 from export_cases import FBANK, TOKENIZER, export, make_audio, make_model
 
+import summarymix
 from summarymix.chunking import ChunkConfig
 from summarymix.data.features import FbankExtractor
+from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.encoder.subsampling import features_needed, output_lengths
 from summarymix.export import bundle
-from summarymix.export.bundle import taken_for_bytes
+from summarymix.export.bundle import Export, taken_for_bytes
 from summarymix.export.check import ExportCheck
 from summarymix.export.graphs import Graph, StreamingEncoder, offline_graphs, streaming_graphs
 from summarymix.export.onnx import ENDINGS, check_file, load_onnx, read_metadata
@@ -118,6 +122,28 @@ def test_no_masks_in_a_streaming_graph_and_summaries_apart(exported) -> None:
     rings = summary.view(-1, 2, 17)  # of sums (2, 16) and counts (2, 1), in turn
     assert rings.shape[0] == 2
     assert (summary[0, 0] == 8).sum() == 2  # the counts of both layers' newest chunk
+
+
+@pytest.mark.parametrize(("format", "tail"), [("onnx", "0.30"), ("onnx-streaming", "0.66")])
+def test_the_tail_of_the_training_features(format: str, tail: str, tmp_path: Path) -> None:
+    """Programs are told to append it, and this library does."""
+    model, chunk = make_model("conformer"), WHOLE if format == "onnx" else RING
+    fbank = replace(FBANK, tail_frames=30)
+    Export(model, TOKENIZER, fbank, "mini", 1, 0, format, [chunk]).write(tmp_path / "out")  # type: ignore[arg-type]
+    assert re.search(rf"ppend \**{tail} s of silence", (tmp_path / "out" / "README.md").read_text())
+    files = summarymix.load(tmp_path / "out")
+    assert files.extractor.options.tail_frames == 30
+    audio = make_audio(2.3)
+    found = files.transcribe(audio, mode="offline" if format == "onnx" else "streaming", chunk_ms=chunk.chunk_ms)
+    with_tail = FbankExtractor(fbank).extract(audio)
+    assert len(with_tail) == 230 + 30
+    if format == "onnx":
+        frames, lengths = files.model.encoder(with_tail[None], torch.tensor([260]), chunk)
+        [expected] = files.search.decode(frames, lengths)
+    else:
+        [(_, expected)] = StreamingRecognizer(files.search, chunk).decode_all([("a", with_tail)])
+    assert len(expected.tokens) > 5
+    assert [token.token for token in found.tokens] == [TOKENIZER.tokens[i] for i in expected.tokens]
 
 
 def test_the_folder_is_whole_and_small(exported) -> None:

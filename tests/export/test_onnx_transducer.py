@@ -15,10 +15,9 @@ from saved_runs import write_cut
 import summarymix
 from summarymix.chunking import ChunkConfig
 from summarymix.data.config import DataConfig
-from summarymix.data.features import FbankExtractor
+from summarymix.data.features import SILENCE, FbankExtractor
 from summarymix.data.loading import Batch
 from summarymix.data.manifests import cuts_path, write_manifest
-from summarymix.data.silence import SILENCE
 from summarymix.decoding.beam import ModifiedBeamSearch
 from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import decode_batch

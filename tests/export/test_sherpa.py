@@ -43,7 +43,7 @@ def recognizer(folder: Path, kind: str = "Online", parts: str = "", ending: str 
 
 def stream(recognizer, audios: list[np.ndarray], chunk: ChunkConfig, block: int = 100_000) -> list:
     """Feed them block by block, with tail padding, and decode whichever are ready together; their results."""
-    silence = np.zeros(int(tail_seconds(chunk) * RATE), np.float32)
+    silence = np.zeros(int(tail_seconds(chunk, FBANK) * RATE), np.float32)
     audios = [np.concatenate([audio, silence]) for audio in audios]
     streams = [recognizer.create_stream() for _ in audios]
     for start in range(0, max(map(len, audios)) + block, block):
@@ -72,7 +72,7 @@ def simulate(model: Transducer, audio: np.ndarray, chunk: ChunkConfig, search: S
     """Recognise it with the model, without the last part that makes no whole chunk; by greedy search if not another."""
     search = search or GreedySearch(model, unk_id=TOKENIZER.unk_id)
     if chunk.chunk_size is not None:
-        audio = np.concatenate([audio, np.zeros(int(tail_seconds(chunk) * RATE), np.float32)])
+        audio = np.concatenate([audio, np.zeros(int(tail_seconds(chunk, FBANK) * RATE), np.float32)])
     features = FbankExtractor(FBANK).extract(audio)
     out, lengths = model.encoder(features[None], torch.tensor([len(features)]), chunk)
     if chunk.chunk_size is not None:
@@ -181,6 +181,6 @@ def test_the_tail_padding_reaches_the_last_frame() -> None:
         chunk_size = chunk.chunk_size or 0
         size, shift = 4 * (chunk_size + chunk.lookahead) + 3, 4 * chunk_size
         for samples in range(800, 60_000, 97):
-            ready = FBANK.num_frames(samples + int(tail_seconds(chunk) * RATE))
+            ready = FBANK.num_frames(samples + int(tail_seconds(chunk, FBANK) * RATE))
             chunks = max((ready - size - 1) // shift + 1, 0)
             assert chunks * chunk_size >= ((FBANK.num_frames(samples) - 1) // 2 - 1) // 2

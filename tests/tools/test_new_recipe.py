@@ -332,6 +332,16 @@ def test_telephone_speech_stays_at_8_khz() -> None:
     )
 
 
+def test_silence_follows_words_that_are_too_short_for_their_characters() -> None:
+    """THREE takes seven frames: one of the space before it, and one of a blank between equal characters."""
+    enough, too_short = ("THREE", 0.31), ("THREE", 0.30)
+    assert tool.choose_tail([enough] * 99 + [too_short], "char")["tail_frames"] == "0"
+    chosen = tool.choose_tail([enough] * 98 + [too_short] * 2, "char")
+    assert chosen["tail_frames"] == "32"
+    assert "2 of 100 utterances" in chosen["tail_reason"]
+    assert tool.choose_tail([too_short] * 100, "unigram")["tail_frames"] == "0"
+
+
 @pytest.mark.parametrize(
     ("durations", "limit"), [([3] * 50, 20), ([5] * 99 + [25], 30), ([5] * 1000 + [25], 20), ([200] * 9, 60)]
 )

@@ -300,6 +300,16 @@ def test_feature_statistics_are_those_of_valid_frames(tmp_path: Path) -> None:
     frames = torch.cat([batch.features[i, :n] for batch in data.epoch(0) for i, n in enumerate(batch.feature_lengths)])
     torch.testing.assert_close(mean, frames.mean(0), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(std, frames.std(0, unbiased=False), rtol=1e-4, atol=1e-5)
+    with_tails = (
+        replace(
+            batch,
+            features=torch.cat([batch.features, torch.full((len(batch), 5, batch.features.size(2)), -99.0)], dim=1),
+            feature_lengths=batch.feature_lengths + 5,
+            tail_frames=5,
+        )
+        for batch in data.epoch(0)
+    )
+    torch.testing.assert_close(feature_stats(with_tails), (mean, std))
     config = toy_config(tmp_path, num_epochs=1)
     fresh = toy_model(config).state_dict()
     _, model = run(config)
