@@ -115,9 +115,14 @@ def _quantized(source: Path) -> "onnx.ModelProto":  # type: ignore[name-defined]
     return model
 
 
-def load_onnx(path: Path) -> Callable[..., list[Tensor]]:
-    """Load an ONNX file as a function of its inputs, in order. This needs ONNX Runtime alone."""
-    session = _session(path)
+def load_onnx(path: Path, num_threads: int | None = None) -> Callable[..., list[Tensor]]:
+    """Load an ONNX file as a function of its inputs, in order. This needs ONNX Runtime alone.
+
+    Args:
+        path: the file.
+        num_threads: CPU threads; None: as many as PyTorch uses.
+    """
+    session = _session(path, num_threads)
     names = [value.name for value in session.get_inputs()]
 
     def run(*inputs: Tensor) -> list[Tensor]:
@@ -129,17 +134,19 @@ def load_onnx(path: Path) -> Callable[..., list[Tensor]]:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Read the metadata that :func:`write_onnx` stored. This needs ONNX Runtime alone."""
-    return _session(path, is_optimized=False).get_modelmeta().custom_metadata_map
+    return _session(path, 1, is_optimized=False).get_modelmeta().custom_metadata_map
 
 
-def _session(path: Path, is_optimized: bool = True) -> Any:
+def _session(path: Path, num_threads: int | None = None, is_optimized: bool = True) -> Any:
     """Open an ONNX file in ONNX Runtime."""
     check_installed("onnxruntime")
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = num_threads or torch.get_num_threads()
+    # Threads that spin while they wait take the CPUs from the other graphs' threads and from PyTorch's.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not is_optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -187,7 +187,7 @@ class OnnxPredictor:
 
     def __init__(self, path: Path) -> None:
         self.context_size = int(read_metadata(path)["context_size"])
-        self._run = load_onnx(path)
+        self._run = load_onnx(path, num_threads=1)  # more would wait for each other longer than they compute
 
     def init_state(self, batch_size: int, device: torch.device | None = None) -> State:
         """See :func:`summarymix.predictor.init_history`."""
@@ -209,7 +209,7 @@ class OnnxJoiner:
 
     def __init__(self, path: Path) -> None:
         self.encoder_proj = self.predictor_proj = nn.Identity()
-        self._run = load_onnx(path)
+        self._run = load_onnx(path, num_threads=1)  # see OnnxPredictor
 
     def __call__(self, encoder: Tensor, decoder: Tensor) -> Tensor:
         """Encoder output (N, J) and decoder output (N, J) to logits (N, V)."""
