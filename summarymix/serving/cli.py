@@ -113,7 +113,7 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
     option("--idle-seconds", type=float, default=30.0, help="seconds after which a silent connection ends (30)")
     add_epoch_options(parser)
     option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
-    add_backend_option(parser, default=None)  # PyTorch is the fastest for many streams
+    add_backend_option(parser, default=None)  # exports of all settings would delay the first start by minutes
     option("--int8", action="store_true", help="exported model: use the files with int8 weights")
     option(
         "--chunk-ms",
