@@ -112,9 +112,9 @@ def test_an_encoder_is_loaded_when_its_first_chunk_comes(exported, monkeypatch: 
     folder = exported("conformer", "onnx-streaming", *chunks)
     loaded: list[str] = []
 
-    def spy(path: Path) -> Callable[..., list[torch.Tensor]]:
+    def spy(path: Path, num_threads: int | None = None) -> Callable[..., list[torch.Tensor]]:
         loaded.append(path.name)
-        return load_onnx(path)
+        return load_onnx(path, num_threads)
 
     monkeypatch.setattr(onnx_transducer, "load_onnx", spy)
     recognizer = summarymix.load(folder)
