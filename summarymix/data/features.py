@@ -88,9 +88,13 @@ class FbankOptions:
         """Number of mirrored samples before the first one; they centre frame t on its 10 ms."""
         return (self.window - self.shift) // 2
 
+    def num_windows(self, num_samples: IntOrArray) -> IntOrArray:
+        """Number of frames of ``num_samples`` themselves: the duration in units of 10 ms, rounded half up."""
+        return (num_samples + self.shift // 2) // self.shift
+
     def num_frames(self, num_samples: IntOrArray) -> IntOrArray:
-        """Number of frames for ``num_samples``: the duration in units of 10 ms, rounded half up, and the tail."""
-        return (num_samples + self.shift // 2) // self.shift + self.tail_frames
+        """Number of frames for ``num_samples``, with the tail."""
+        return self.num_windows(num_samples) + self.tail_frames
 
 
 def trained_on(data: dict[str, Any]) -> FbankOptions:
@@ -144,7 +148,7 @@ class FbankExtractor:
             ValueError: the samples are not one-dimensional.
         """
         samples = _as_samples(samples)
-        num_windows = self.options.num_frames(len(samples)) - self.options.tail_frames
+        num_windows = self.options.num_windows(len(samples))
         left = self.options.left_padding
         right = (num_windows - 1) * self.options.shift + self.options.window - left - len(samples)
         features = self.whole_windows(_mirror(samples, left, max(right, 0)), num_windows)
@@ -203,7 +207,7 @@ class OnlineFbank:
         The stream accepts no more samples.
         """
         options = self._options
-        remaining = options.num_frames(self._received) - options.tail_frames - self._frames
+        remaining = options.num_windows(self._received) - self._frames
         if self._frames == 0:
             return self._extractor.extract(self._samples)
         right = (remaining - 1) * options.shift + options.window - len(self._samples)

@@ -85,7 +85,7 @@ def describe(about: About) -> str:
     values = {"@RATE@": str(about.fbank.sample_rate), "@BINS@": str(about.fbank.num_mel_bins)}
     values["@ENCODER@"] = next(each.name for each in about.encoders if each.chunk == chunk)
     if chunk.chunk_size is None:
-        values["@TAIL@"] = _TAIL.format(tail_seconds(chunk, about.fbank)) if about.fbank.tail_frames else ""
+        values["@APPEND@"] = _APPEND.format(tail_seconds(chunk, about.fbank)) if about.fbank.tail_frames else ""
     else:
         tails = {each.name: tail_seconds(each.chunk, about.fbank) for each in about.encoders}
         values["@TAIL@"] = f"{max(tails.values()):.2f}"
@@ -202,9 +202,9 @@ stream = recognizer.create_stream()
 stream.accept_waveform(rate, samples)
 recognizer.decode_stream(stream)
 print(stream.result.text)
-```@TAIL@"""
+```@APPEND@"""
 
-_TAIL = """
+_APPEND = """
 
 Append {:.2f} s of silence to the audio: in training it followed each utterance (`data.tail_frames`)."""
 
