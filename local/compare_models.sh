@@ -22,6 +22,7 @@ threads=1
 # Configurations that all models share, before and after their own.
 before=
 after=
+prepare_options=
 train_options="--keep_last_k 3 --keep_best_k 1"
 
 options_help='
@@ -52,7 +53,7 @@ compare_models() {
       done
       log "$model, seed $seed"
       ./run.sh --exp-dir "$exp_dir/$model-s$seed" --config "$configs $after" \
-        --train-options "--seed $seed $train_options" "$@"
+        --prepare-options "$prepare_options" --train-options "--seed $seed $train_options" "$@"
     done
   done
   # comparison.json also keeps the results of experiments that were run elsewhere.

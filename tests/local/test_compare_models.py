@@ -26,13 +26,15 @@ def test_each_model_runs_with_each_seed(tmp_path: Path) -> None:
     for name, text in (("compare.sh", COMPARE), ("run.sh", RUN)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
-    result = subprocess.run([tmp_path / "compare.sh", "--seeds", "1 2"], capture_output=True, text=True)
+    result = subprocess.run(
+        [tmp_path / "compare.sh", "--seeds", "1 2", "--prepare-options", "--nj 3"], capture_output=True, text=True
+    )
     # No model was trained.
     assert result.returncode == 1
     assert "need experiments called MODEL-sSEED" in result.stderr
     assert (tmp_path / "runs").read_text().splitlines() == [
         f"<--exp-dir><exp-compare/{model}-s{seed}><--config><conf/first.yaml {configs} conf/last.yaml>"
-        f"<--train-options><--seed {seed} --keep_last_k 3 --keep_best_k 1 --max-steps 5><--left-chunks><4> 1"
+        f"<--prepare-options><--nj 3><--train-options><--seed {seed} --keep_last_k 3 --keep_best_k 1 --max-steps 5><--left-chunks><4> 1"
         for seed in (1, 2)
         for model, configs in (("a", "conf/a.yaml"), ("b+c", "conf/b.yaml conf/c.yaml"))
     ]
