@@ -34,6 +34,7 @@ Options of every comparison:
   --exp-dir DIR           output folder; each model and seed has its own folder DIR/NAME-sN
   --page FILE.md          page to write
   --threads N             CPU threads; times are comparable only for the same number
+  --prepare-options "..." options of prepare.sh
   --train-options "..."   options of train.py for all models (default: DEFAULT_OPTIONS)'
 
 begin_comparison() {
