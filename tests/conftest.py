@@ -13,6 +13,7 @@ from export_cases import export
 from export_cases import make_model as make_exported
 from filelock import FileLock
 from noise_runs import make_corpus, make_run
+from programs import Interpreter
 from talking_models import make_model
 
 from summarymix.chunking import ChunkConfig
@@ -62,6 +63,14 @@ def clean(exp_dir: Path) -> Iterator[None]:
     yield
     for name in ("selected.json", "results.jsonl"):
         (exp_dir / name).unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def fast_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Environment of shell scripts, in which python starts without importing the library again."""
+    interpreter = Interpreter(tmp_path_factory.mktemp("python"))
+    yield interpreter.environment()
+    interpreter.close()
 
 
 @dataclass

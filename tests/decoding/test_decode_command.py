@@ -1,7 +1,6 @@
 """decode.py from the outside: a small corpus on disk, checkpoints of a random model, files and exit statuses."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -10,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from noise_runs import decode
+from programs import run_in_parallel
 
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.decoding import cli
@@ -391,16 +390,14 @@ def test_two_processes_write_what_one_writes(
     alone, results = files(), [] if "--select" in options else read_results(exp_dir / "results.jsonl")
     program = tmp_path / "decode.py"
     program.write_text(CALL)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    threads = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}  # torchrun would choose one
-    done = subprocess.run([*command, program, *arguments], capture_output=True, text=True, cwd=tmp_path, env=threads)
-    assert done.returncode == 0, done.stderr
+    went_well, said = run_in_parallel(*[[program, *arguments]] * 2)
+    assert went_well, said
     together = files()
     assert together.keys() == alone.keys()
     for name, text in alone.items():
         assert without_rounding(together[name]) == without_rounding(text), name
     if "--select" in options:
-        assert done.stdout.count("Selected epoch") == 1
+        assert said.count("Selected epoch") == 1
         return
     for one, two in zip(results, read_results(exp_dir / "results.jsonl"), strict=True):
         times = {"rtf": 0.0, "command": "", "first_partial_ms": None, "first_stable_ms": None, "final_ms": None}

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,13 @@ def command(dl_dir: Path, data_dir: Path, *options: str) -> list[str]:
             *tokens, *options]  # fmt: skip
 
 
-def prepare(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), capture_output=True, text=True)  # type: ignore[arg-type]
+Prepare = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def prepare(fast_python: dict[str, str]) -> Prepare:
+    """Run prepare.sh."""
+    return lambda *arguments: subprocess.run(command(*arguments), capture_output=True, text=True, env=fast_python)
 
 
 def contents(data_dir: Path) -> dict[str, bytes]:
@@ -73,7 +79,7 @@ def contents(data_dir: Path) -> dict[str, bytes]:
     return made
 
 
-def test_prepare(dl_dir: Path, tmp_path: Path) -> None:
+def test_prepare(dl_dir: Path, prepare: Prepare, tmp_path: Path) -> None:
     """All stages; once more; killed in the features and started again with another number of jobs."""
     done = prepare(dl_dir, tmp_path / "one", "--nj", "2")
     assert done.returncode == 0, done.stderr
@@ -92,7 +98,8 @@ def test_prepare(dl_dir: Path, tmp_path: Path) -> None:
     assert again.returncode == 0
     assert again.stdout.count("already done") == 7
 
-    killed = subprocess.Popen(command(dl_dir, tmp_path / "two", "--nj", "1"), start_new_session=True,
+    options = ("--nj", "1", "--stop-stage", "3")
+    killed = subprocess.Popen(command(dl_dir, tmp_path / "two", *options), start_new_session=True,
                               stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     while not (tmp_path / "two" / "fbank").exists():
         assert killed.poll() is None
@@ -100,12 +107,14 @@ def test_prepare(dl_dir: Path, tmp_path: Path) -> None:
     os.killpg(killed.pid, signal.SIGKILL)
     killed.wait()
     assert not (tmp_path / "two/fbank/.librispeech.done").exists()
-    resumed = prepare(dl_dir, tmp_path / "two", "--nj", "1")
+    resumed = prepare(dl_dir, tmp_path / "two", *options)
     assert resumed.returncode == 0, resumed.stderr
-    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+    whole, made = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert {f"fbank/librispeech_cuts_{part}.jsonl.gz" for part in ("train-clean-5", "dev-clean-2")} <= made.keys()
+    assert made == {name: whole[name] for name in made}
 
 
-def test_unknown_subsets_and_empty_folders_are_refused(tmp_path: Path) -> None:
+def test_unknown_subsets_and_empty_folders_are_refused(prepare: Prepare, tmp_path: Path) -> None:
     wrong = prepare(tmp_path, tmp_path / "data", "--subset", "99")
     assert wrong.returncode == 2
     assert "--subset is 960, 100 or mini, not '99'" in wrong.stdout

@@ -5,7 +5,7 @@ import runpy
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -332,18 +332,25 @@ def test_download_leaves_what_lhotse_downloaded_alone(run, server: Path, tmp_pat
     assert "Run the same command again to continue" in result.err
 
 
-def prepare_sh(*options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([RECIPE / "prepare.sh", *map(str, options)], capture_output=True, text=True)
+@pytest.fixture
+def prepare_sh(fast_python: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run prepare.sh with options."""
+
+    def call(*options: object) -> subprocess.CompletedProcess[str]:
+        command = [RECIPE / "prepare.sh", *map(str, options)]
+        return subprocess.run(command, capture_output=True, text=True, env=fast_python)
+
+    return call
 
 
-def test_unknown_language_is_refused_with_the_list() -> None:
+def test_unknown_language_is_refused_with_the_list(prepare_sh: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     result = prepare_sh("--lang", "xx")
     assert result.returncode == 2
     letters = runpy.run_path(str(RECIPE / "local" / "normalize.py"))["LETTERS"]
     assert f"--lang is one of {' '.join(letters)}, not 'xx'" in result.stdout
 
 
-def test_from_sessions_to_error_rates(corpus: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_from_sessions_to_error_rates(corpus: Path, prepare_sh, tmp_path: Path, monkeypatch, capsys) -> None:
     options = ["--dl-dir", corpus, "--lang", "de", "--data-dir", tmp_path / "data", "--nj", 1, "--vocab-size", 26]
     result = prepare_sh("--stage", 1, *options)
     assert result.returncode == 0, result.stdout + result.stderr

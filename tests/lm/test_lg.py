@@ -3,8 +3,6 @@
 import copy
 import math
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -114,12 +112,11 @@ def test_graphs_of_icefall_and_mistakes(tmp_path: Path, tokenizer: Tokenizer, ar
         compile_lg(path, tokenizer)
 
 
-def test_the_program(tmp_path: Path, tokenizer: Tokenizer, arpa: Path) -> None:
+def test_the_program(run, tmp_path: Path, tokenizer: Tokenizer, arpa: Path) -> None:
     tokenizer.write(tmp_path / "lang")
-    program = Path(__file__).parents[2] / "local/compile_lg.py"
-    options = ["--lang-dir", "lang", "--arpa", arpa, "--out", "LG.pt"]
-    done = subprocess.run([sys.executable, program, *options], cwd=tmp_path, check=True, capture_output=True, text=True)
+    done = run("local/compile_lg.py", "--lang-dir", "lang", "--arpa", arpa, "--out", "LG.pt")
+    assert done.code == 0
     graph, _ = compile_lg(arpa, tokenizer)
-    assert done.stdout == f"LG.pt: {graph.shape[0]} states, {graph.num_arcs} arcs\n"
-    assert "1 words have characters without a token and are left out: É" in done.stderr
+    assert done.out == f"LG.pt: {graph.shape[0]} states, {graph.num_arcs} arcs\n"
+    assert "1 words have characters without a token and are left out: É" in done.err
     assert torch.equal(read_lg(tmp_path / "LG.pt", tokenizer.tokens, 1.0).labels, graph.labels)

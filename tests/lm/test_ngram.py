@@ -4,8 +4,6 @@ import gzip
 import math
 import random
 import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -140,7 +138,7 @@ def test_estimates_are_those_of_kneser_and_ney(tmp_path: Path, order: int) -> No
         history, state = (*history, word), model.step(state, numbers[word])[1]
 
 
-def test_the_program(tmp_path: Path) -> None:
+def test_the_program(run, tmp_path: Path) -> None:
     """From manifests and text to a model that a search can use."""
     texts = ["GOOD DAY", "DAY BY DAY"]
     tokenizer = Tokenizer.train(texts, 20, "char")
@@ -148,16 +146,16 @@ def test_the_program(tmp_path: Path) -> None:
     SupervisionSet.from_segments([SupervisionSegment("a", "a", 0, 1, text=texts[0])]).to_file(tmp_path / "s.jsonl.gz")
     with gzip.open(tmp_path / "text.gz", "wt") as file:
         file.write(texts[1] + "\n\n")
-    program = Path(__file__).parents[2] / "local/train_ngram.py"
+    program = "local/train_ngram.py"
     options = ["--lang-dir", "lang", "--supervisions", "s.jsonl.gz", "--text", "text.gz", "--order", "3", "--out", "lm"]
-    subprocess.run([sys.executable, program, *options], cwd=tmp_path, check=True, capture_output=True)
+    assert run(program, *options).code == 0
     expected = tmp_path / "expected"
     write_ngrams(expected, [[tokenizer.tokens[i] for i in tokenizer.encode(t)] for t in texts], tokenizer.tokens[1:], 3)
     assert (tmp_path / "lm").read_bytes() == expected.read_bytes()
     NgramLM(expected, tokenizer.tokens, 1.0)
 
     options[:2] = ["--words"]
-    subprocess.run([sys.executable, program, *options], cwd=tmp_path, check=True, capture_output=True)
+    assert run(program, *options).code == 0
     scores, _ = read_arpa(tmp_path / "lm", str)
     assert {ngram for ngram in scores if len(ngram) == 1} == {("<s>",), ("GOOD",), ("DAY",), ("BY",), ("</s>",)}
     assert ("DAY", "BY", "DAY") in scores
@@ -166,11 +164,11 @@ def test_the_program(tmp_path: Path) -> None:
     Tokenizer.train(texts, 20, "char", "upper", "remove").write(tmp_path / "lang")
     (tmp_path / "form.txt").write_text("Day, by day!\n")
     options = ["--words", "--lang-dir", "lang", "--text", "form.txt", "--order", "3", "--out", "lm"]
-    subprocess.run([sys.executable, program, *options], cwd=tmp_path, check=True, capture_output=True)
+    assert run(program, *options).code == 0
     scores, _ = read_arpa(tmp_path / "lm", str)
     assert ("DAY", "BY", "DAY") in scores
-    failed = subprocess.run([sys.executable, program, "--out", "lm"], cwd=tmp_path, capture_output=True, text=True)
-    assert (failed.returncode, "give --lang-dir, --words, or both" in failed.stderr) == (2, True)
+    failed = run(program, "--out", "lm")
+    assert (failed.code, "give --lang-dir, --words, or both" in failed.err) == (2, True)
 
 
 def test_no_transcripts(tmp_path: Path) -> None:

@@ -34,7 +34,8 @@ def test_each_model_runs_with_each_seed(tmp_path: Path) -> None:
     assert "need experiments called MODEL-sSEED" in result.stderr
     assert (tmp_path / "runs").read_text().splitlines() == [
         f"<--exp-dir><exp-compare/{model}-s{seed}><--config><conf/first.yaml {configs} conf/last.yaml>"
-        f"<--prepare-options><--nj 3><--train-options><--seed {seed} --keep_last_k 3 --keep_best_k 1 --max-steps 5><--left-chunks><4> 1"
+        f"<--prepare-options><--nj 3><--train-options><--seed {seed} --keep_last_k 3 --keep_best_k 1 --max-steps 5>"
+        "<--left-chunks><4> 1"
         for seed in (1, 2)
         for model, configs in (("a", "conf/a.yaml"), ("b+c", "conf/b.yaml conf/c.yaml"))
     ]

@@ -5,6 +5,7 @@ import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -66,20 +67,25 @@ SIZES = {"num-layers": 1, "dim": 16, "feedforward-dim": 16, "summary-dim": 16}
 SMALL = " ".join(f"--model.conformer.{name} {size}" for name, size in SIZES.items())
 TINY = (
     *("--train-options", f"{SMALL} --average-period 1 --data.num-workers 0 --data.max-duration 100"),
-    *("--chunk-ms", "640", "--num-epochs", "1", "--prepare-options", "--nj 1 --speed-perturb 1.1"),
+    *("--nproc", "1", "--chunk-ms", "640", "--num-epochs", "1", "--prepare-options", "--nj 1 --speed-perturb 1.1"),
 )
 
 
-def run(recipe: Path, script: str, *options: str) -> str:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    command = [str(recipe / script), *options]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+@pytest.fixture
+def run_script(fast_python: dict[str, str]) -> Callable[..., str]:
+    """Run a script of a recipe with options, and return what it prints."""
+    environment = fast_python | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+    def call(recipe: Path, script: str, *options: str) -> str:
+        command = [str(recipe / script), *options]
+        done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+
+    return call
 
 
-def test_from_a_folder_of_recordings_to_error_rates(tmp_path: Path) -> None:
+def test_from_a_folder_of_recordings_to_error_rates(run_script: Callable[..., str], tmp_path: Path) -> None:
     source = write_corpus(tmp_path / "some audio")
     told = "\n".join(tool.new_recipe("calls", source, tmp_path / "egs"))
     recipe = tmp_path / "egs" / "calls" / "ASR"
@@ -90,7 +96,7 @@ def test_from_a_folder_of_recordings_to_error_rates(tmp_path: Path) -> None:
     assert "40 mel bins at 8000 Hz" in told
     assert "1 audio files belong to no utterance" in told
 
-    out = run(recipe, "run.sh", *TINY)
+    out = run_script(recipe, "run.sh", *TINY)
     assert SkippedItems.read(recipe / "data/manifests/skipped-table.tsv").counts == SKIPPED
     splits = {
         split: list(read_cuts(cuts_path(recipe / "data/fbank", "calls", split))) for split in ("train", "dev", "test")
@@ -106,9 +112,9 @@ def test_from_a_folder_of_recordings_to_error_rates(tmp_path: Path) -> None:
     assert all(mode in out.split("Stage 4: results")[1] for mode in ("offline", "simulated", "streaming"))
 
     # Nothing is done twice, until the corpus changes.
-    assert "Stage 1: Manifests: already done" in run(recipe, "prepare.sh", "--stop-stage", "1")
+    assert "Stage 1: Manifests: already done" in run_script(recipe, "prepare.sh", "--stop-stage", "1")
     source.table.write_text(source.table.read_text().replace("gone.wav", "spare.wav"))
-    assert "missing audio" not in run(recipe, "prepare.sh", "--stop-stage", "1")
+    assert "missing audio" not in run_script(recipe, "prepare.sh", "--stop-stage", "1")
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +229,7 @@ def lhotse_source(name: str, corpus_dir: Path, **text_options: str) -> CorpusSou
     return CorpusSource(None, None, None, corpus_dir, lhotse_recipe=LhotseRecipe(name, corpus_dir), **text_options)
 
 
-def test_two_languages_of_common_voice_to_error_rates(tmp_path: Path) -> None:
+def test_two_languages_of_common_voice_to_error_rates(run_script: Callable[..., str], tmp_path: Path) -> None:
     corpus_dir = trees.commonvoice(tmp_path / "cv-corpus-13.0")
     source = lhotse_source("commonvoice", corpus_dir, text="lower", punctuation="remove")
     told = "\n".join(tool.new_recipe("voices", source, tmp_path / "egs", num_jobs=1))
@@ -233,7 +239,7 @@ def test_two_languages_of_common_voice_to_error_rates(tmp_path: Path) -> None:
     assert f"common_voice_en_spare.mp3; see {recipe}/data/manifests/unnamed-audio.txt" in told
     marks = recipe / "data/manifests/lhotse/voices/.lhotse-recipe.json"
     before = marks.stat().st_mtime_ns
-    out = run(recipe, "run.sh", *TINY)
+    out = run_script(recipe, "run.sh", *TINY)
     assert marks.stat().st_mtime_ns == before  # lhotse is not called again for the same corpus
     cuts = read_cuts(cuts_path(recipe / "data/fbank", "voices", "test-cs"))
     assert "hello we aren't" in {cut.supervisions[0].text for cut in cuts}
@@ -242,17 +248,17 @@ def test_two_languages_of_common_voice_to_error_rates(tmp_path: Path) -> None:
     assert "test-cs" in out.split("Stage 4: results")[1]
 
 
-def test_a_recipe_of_lhotse_without_a_dev_split_trains(tmp_path: Path) -> None:
+def test_a_recipe_of_lhotse_without_a_dev_split_trains(run_script: Callable[..., str], tmp_path: Path) -> None:
     corpus_dir = trees.yesno(tmp_path / "waves_yesno")
     source = lhotse_source("yesno", corpus_dir)
     told = "\n".join(tool.new_recipe("answers", source, tmp_path / "egs"))
     assert "dev was taken from train by recordings" in told
     recipe = tmp_path / "egs" / "answers" / "ASR"
-    run(recipe, "run.sh", *TINY, "--stop-stage", "2")
+    run_script(recipe, "run.sh", *TINY, "--stop-stage", "2")
     assert (recipe / "exp" / "selected.json").is_file()
-    assert "Stage 1: Manifests: already done" in run(recipe, "prepare.sh", "--stop-stage", "1")
+    assert "Stage 1: Manifests: already done" in run_script(recipe, "prepare.sh", "--stop-stage", "1")
     os.utime(next(corpus_dir.iterdir()), (0, 0))
-    assert "Stage 1: Manifests: done" in run(recipe, "prepare.sh", "--stop-stage", "1")
+    assert "Stage 1: Manifests: done" in run_script(recipe, "prepare.sh", "--stop-stage", "1")
 
 
 def prepare_made(corpus_dir: Path, output_dir: Path) -> tuple[RecordingSet, SupervisionSet]:
@@ -280,15 +286,17 @@ def write_kaldi(folder: Path, source: CorpusSource) -> None:
         (folder / split / "text").write_text(f"u{i} SOME WORDS\n")
 
 
-def test_kaldi_folders_are_prepared_anew_when_they_change(source: CorpusSource, tmp_path: Path) -> None:
+def test_kaldi_folders_are_prepared_anew_when_they_change(
+    source: CorpusSource, run_script: Callable[..., str], tmp_path: Path
+) -> None:
     write_kaldi(tmp_path / "k", source)
     told = tool.new_recipe("k", CorpusSource(None, tmp_path / "k", None, tmp_path), tmp_path / "egs")
     assert "3 recordings are commands" in "\n".join(told)
     recipe = tmp_path / "egs" / "k" / "ASR"
-    assert "Stage 1: Manifests: done" in run(recipe, "prepare.sh", "--stop-stage", "1")
-    assert "already done" in run(recipe, "prepare.sh", "--stop-stage", "1")
+    assert "Stage 1: Manifests: done" in run_script(recipe, "prepare.sh", "--stop-stage", "1")
+    assert "already done" in run_script(recipe, "prepare.sh", "--stop-stage", "1")
     (tmp_path / "k" / "test" / "text").write_text("u2 OTHER WORDS\n")
-    assert "already done" not in run(recipe, "prepare.sh", "--stop-stage", "1")
+    assert "already done" not in run_script(recipe, "prepare.sh", "--stop-stage", "1")
 
 
 def test_sizes_grow_with_the_data_and_updates_stay_sensible() -> None:

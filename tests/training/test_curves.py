@@ -1,16 +1,15 @@
 """Learning curves of a toy run, and when made-up runs took off."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from training_toy import run, toy_config
+from training_toy import run as train
+from training_toy import toy_config
 
 from summarymix.training.curves import Curve, Point, read_curve, take_off_table
 
-SCRIPT = Path(__file__).parents[2] / "local" / "learning_curves.py"
+SCRIPT = "local/learning_curves.py"
 
 
 def curve(name: str, *wers: tuple[float, float]) -> Curve:
@@ -28,8 +27,8 @@ def test_take_off_is_the_first_of_either_head() -> None:
     assert flat[1:7] == ["–"] * 6
 
 
-def test_a_run_is_read_kept_and_drawn(tmp_path: Path) -> None:
-    run(toy_config(tmp_path / "toy", num_epochs=2, valid_every_steps=4))
+def test_a_run_is_read_kept_and_drawn(run, tmp_path: Path) -> None:
+    train(toy_config(tmp_path / "toy", num_epochs=2, valid_every_steps=4))
     found = read_curve(tmp_path / "toy")
     assert [point.step for point in found.points] == [4, 8, 12, 16]  # at the epochs' ends once
     records = [json.loads(line) for line in (tmp_path / "toy" / "log.jsonl").read_text().splitlines()]
@@ -38,14 +37,12 @@ def test_a_run_is_read_kept_and_drawn(tmp_path: Path) -> None:
     hours = [point.hours for point in found.points]
     assert hours == sorted(hours)
 
-    def call(*arguments: object) -> str:
-        return subprocess.check_output([sys.executable, SCRIPT, *map(str, arguments)], text=True)
-
     files = ["--json", tmp_path / "curves.json", "--plot", tmp_path / "curves.png"]
-    table = call(tmp_path / "toy", *files)
-    assert "| toy " in table
+    made = run(SCRIPT, tmp_path / "toy", *files)
+    assert made.code == 0, made.err
+    assert "| toy " in made.out
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert call(*files) == table  # from what is kept
+    assert run(SCRIPT, *files).out == made.out  # from what is kept
 
 
 def test_a_log_without_error_rates_is_refused(tmp_path: Path) -> None:
@@ -54,10 +51,9 @@ def test_a_log_without_error_rates_is_refused(tmp_path: Path) -> None:
         read_curve(tmp_path)
 
 
-def test_two_runs_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_two_runs_of_one_name_are_refused(run, tmp_path: Path) -> None:
     for folder in ("a", "b"):
-        run(toy_config(tmp_path / folder / "exp", num_epochs=1))
-    command = [sys.executable, SCRIPT, str(tmp_path / "a" / "exp"), str(tmp_path / "b" / "exp")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode != 0
-    assert "Several folders are called exp" in done.stderr
+        train(toy_config(tmp_path / folder / "exp", num_epochs=1))
+    done = run(SCRIPT, tmp_path / "a" / "exp", tmp_path / "b" / "exp")
+    assert done.code != 0
+    assert "Several folders are called exp" in done.err

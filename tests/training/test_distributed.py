@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import training_toy
+from programs import run_in_parallel
 from torch.distributed import TCPStore
 from training_toy import ToyData, run, toy_config
 
@@ -81,8 +82,8 @@ def check_equals_one_process(exp_dir: Path) -> None:
             assert one["valid"][setting] == pytest.approx(other["valid"][setting], rel=1e-4)
 
 
-def test_two_nodes_equal_one_process(tmp_path: Path) -> None:
-    went_well, said = torchrun(*[[PROGRAM, str(tmp_path)]] * 2)
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    went_well, said = run_in_parallel(*[[PROGRAM, tmp_path]] * 2)
     assert went_well, said
     assert "Grad strides" not in said
     check_equals_one_process(tmp_path)
@@ -98,10 +99,11 @@ def test_restarts_after_a_kill_end_as_undisturbed(tmp_path: Path) -> None:
     check_equals_one_process(tmp_path)
 
 
-def test_two_nodes_share_a_corpus(recipe: Path) -> None:
+def test_two_processes_share_a_corpus(recipe: Path) -> None:
     """No utterance twice, none lost; the main process alone writes."""
     (recipe / "train.py").write_text(SPYING_TRAIN_PY)
-    went_well, said = torchrun(*[["train.py", "--exp-dir", "exp", "--num-epochs", "2", "--scan-memory", "true"]] * 2)
+    command = ["train.py", "--exp-dir", "exp", "--num-epochs", "2", "--scan-memory", "true"]
+    went_well, said = run_in_parallel(command, command)
     assert went_well, said
     for epoch in (1, 2):
         shares = [Path(f"cuts-{epoch}-{rank}").read_text().split() for rank in (0, 1)]
@@ -127,7 +129,7 @@ def test_another_number_of_processes_continues_the_epoch(recipe: Path, monkeypat
         main("toy", ["--exp-dir", "exp", "--max-steps", "2"])
     assert 0 < len(before) < 10
     (recipe / "train.py").write_text(SPYING_TRAIN_PY)
-    went_well, said = torchrun(["train.py", "--exp-dir", "exp", "--num-epochs", "1"])
+    went_well, said = run_in_parallel(*[["train.py", "--exp-dir", "exp", "--num-epochs", "1"]] * 2)
     assert went_well, said
     assert "Epoch 1 continues with the cuts that are left, in new batches: processes was 1 and is 2" in said
     expected = {f"train-{i}" for i in range(12)} - {"train-3", "train-5"}
@@ -135,11 +137,11 @@ def test_another_number_of_processes_continues_the_epoch(recipe: Path, monkeypat
     assert Counter(before + after) == Counter(expected)
 
 
-def test_node_that_does_not_see_the_checkpoint_is_told(tmp_path: Path) -> None:
+def test_process_that_does_not_see_the_checkpoint_is_told(tmp_path: Path) -> None:
     """Were it to begin anew, it would train on other batches than the rest."""
     run(toy_config(tmp_path / "here", num_epochs=1, accumulate=2))
     before = (tmp_path / "here" / "epoch-1.pt").read_bytes()
-    went_well, said = torchrun([PROGRAM, str(tmp_path / "here")], [PROGRAM, str(tmp_path / "elsewhere")])
+    went_well, said = run_in_parallel([PROGRAM, tmp_path / "here"], [PROGRAM, tmp_path / "elsewhere"])
     assert not went_well
     assert "do not agree on the step to resume from" in said
     assert "must be one folder that all processes share" in said
@@ -149,9 +151,9 @@ def test_node_that_does_not_see_the_checkpoint_is_told(tmp_path: Path) -> None:
 
 def test_two_processes_agree_on_bad_data_and_resume(tmp_path: Path) -> None:
     """One process meets NaN in an utterance, in a whole batch, and a batch of nothing; the other goes on."""
-    went_well, said = torchrun([PROGRAM, str(tmp_path), "--num_epochs=1", "--spoil=1"])
+    went_well, said = run_in_parallel(*[[PROGRAM, tmp_path, "--num_epochs=1", "--spoil=1"]] * 2)
     assert went_well, said
-    went_well, said = torchrun([PROGRAM, str(tmp_path), "--spoil=1"])
+    went_well, said = run_in_parallel(*[[PROGRAM, tmp_path, "--spoil=1"]] * 2)
     assert went_well, said
     assert "Resuming from" in said
     progress = read_checkpoint(tmp_path / "epoch-2.pt")["progress"]

@@ -3,8 +3,6 @@
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 import training_toy
+from programs import Program, run_program
 from training_toy import ToyData, run, toy_config
 
 from summarymix.runs import read_checkpoint
 from summarymix.training.config import TrainConfig
 from summarymix.training.schedule import LossScales, OptimConfig
 
-PROGRAM = [sys.executable, str(Path(training_toy.__file__))]
+PROGRAM = training_toy.__file__
 OPTIONS = ["--num_epochs=3", "--accumulate=2"]  # 12 steps, checkpoints after 3, 4 (epoch), 6, 8 (epoch), 9, 12 (epoch)
 
 
@@ -69,10 +68,10 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_killed_while_writing_checkpoints(tmp_path: Path, uninterrupted: Path) -> None:
     # The second write is epoch 1's end, the first of a resumed run is that again, or one within an epoch.
     for number in (2, 1):
-        killed = subprocess.run([*PROGRAM, str(tmp_path), f"--die-in-write={number}", *OPTIONS], capture_output=True)
-        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+        killed = run_program(PROGRAM, tmp_path, f"--die-in-write={number}", *OPTIONS)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert list(tmp_path.glob(".*.part"))
-    resumed = subprocess.run([*PROGRAM, str(tmp_path), *OPTIONS], capture_output=True, text=True)
+    resumed = run_program(PROGRAM, tmp_path, *OPTIONS)
     assert resumed.returncode == 0, resumed.stderr
     assert "Resuming from" in resumed.stderr
     assert not list(tmp_path.glob(".*.part"))
@@ -84,19 +83,19 @@ def test_killed_at_random_moments(tmp_path: Path, uninterrupted: Path) -> None:
     kills = 0
     for attempt in range(2):
         lines = len((tmp_path / "log.jsonl").read_text().splitlines()) if attempt else 0
-        process = subprocess.Popen([*PROGRAM, str(tmp_path), *OPTIONS], stderr=subprocess.DEVNULL)
-        # Wait for it to get going, or the kills would all hit its imports.
+        program = Program([PROGRAM, tmp_path, *OPTIONS])
+        # Wait for it to get going, or the kills would all hit its start.
         deadline = time.monotonic() + 60
         log = tmp_path / "log.jsonl"
-        while process.poll() is None and time.monotonic() < deadline:
+        while program.is_running() and time.monotonic() < deadline:
             if log.exists() and len(log.read_text().splitlines()) > lines:
                 break
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.5))
-        process.send_signal(signal.SIGKILL)
-        kills += process.wait() == -signal.SIGKILL
+        program.kill()
+        kills += program.wait().returncode == -signal.SIGKILL
     assert kills > 0
-    resumed = subprocess.run([*PROGRAM, str(tmp_path), *OPTIONS], capture_output=True, text=True)
+    resumed = run_program(PROGRAM, tmp_path, *OPTIONS)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_run(uninterrupted, tmp_path)
 
@@ -169,13 +168,12 @@ def test_log_lines_of_steps_that_are_taken_again_are_dropped(tmp_path: Path) -> 
 def test_told_to_stop_saves_and_continues(tmp_path: Path, uninterrupted: Path, number: signal.Signals) -> None:
     """During a step, and in the validation after an epoch; the signal comes twice, as from a batch system."""
     for moment in ("--send-in-step=3", "--send-in-validation=1"):
-        command = [*PROGRAM, str(tmp_path), moment, f"--send={int(number)}", *OPTIONS]
-        stopped = subprocess.run(command, capture_output=True, text=True)
+        stopped = run_program(PROGRAM, tmp_path, moment, f"--send={int(number)}", *OPTIONS)
         assert stopped.returncode == 128 + number, stopped.stderr
         assert "Traceback" not in stopped.stderr
         assert f"Stopped by {number.name}: epoch " in stopped.stderr.splitlines()[-1]
         assert len(list(tmp_path.glob("checkpoint-*.pt"))) == 1
-    resumed = subprocess.run([*PROGRAM, str(tmp_path), *OPTIONS], capture_output=True, text=True)
+    resumed = run_program(PROGRAM, tmp_path, *OPTIONS)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_run(uninterrupted, tmp_path)
 
@@ -183,8 +181,8 @@ def test_told_to_stop_saves_and_continues(tmp_path: Path, uninterrupted: Path, n
 def test_validation_within_an_epoch_is_repeated_if_it_was_interrupted(tmp_path: Path) -> None:
     options = [*OPTIONS, "--valid_every_steps=3"]
     run(toy_config(tmp_path / "whole", num_epochs=3, accumulate=2, valid_every_steps=3))
-    program = [*PROGRAM, str(tmp_path / "stopped"), *options]
+    program = [PROGRAM, tmp_path / "stopped", *options]
     for send in (["--send-in-validation=1"], ["--send-in-validation=1"], []):  # the second while it is repeated
-        done = subprocess.run([*program, *send, f"--send={int(signal.SIGTERM)}"], capture_output=True, text=True)
+        done = run_program(*program, *send, f"--send={int(signal.SIGTERM)}")
         assert done.returncode == (128 + signal.SIGTERM if send else 0), done.stderr
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
