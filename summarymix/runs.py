@@ -59,9 +59,8 @@ def list_epochs(exp_dir: Path, needed: bool = False) -> list[int]:
         return epochs
     if within := numbered(exp_dir, "checkpoint"):
         raise FileNotFoundError(
-            f"No epoch-*.pt in {exp_dir}: its first epoch is unfinished. Repeat the command of train.py to finish it, "
-            "without --max_steps (which ends the learning rate's schedule) if that ended the run; transcribe.py also "
-            f"takes the file {max(within.items())[1]}"
+            f"No epoch-*.pt in {exp_dir}: its first epoch is unfinished. Repeat the command of train.py to continue; "
+            f"transcribe.py also takes the file {max(within.items())[1]}"
         )
     raise FileNotFoundError(f"No epoch-*.pt in {exp_dir}: train first, or correct --exp-dir")
 

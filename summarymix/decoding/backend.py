@@ -19,7 +19,7 @@ def add_backend_option(parser: argparse.ArgumentParser, default: Literal["auto"]
         choices=get_args(Backend),
         default=default,
         help="streams of a trained model: onnx exports the model once for each chunk size, into onnx-cache in its "
-        "folder, and takes half the CPU time of torch for one stream, and less for many; auto: onnx for live audio, "
+        "folder, and takes half the CPU time of torch for one stream; auto: onnx for live audio, "
         f"where it is possible ({default or 'torch'})",
     )
 

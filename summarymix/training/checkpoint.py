@@ -19,7 +19,7 @@ class Progress:
         bad_in_a_row: skipped steps since the last step taken, without overflows of fp16's loss scale.
         left_out: utterances left out for a non-finite loss.
         seconds: seconds of audio in the steps taken.
-        wall_seconds: wall-clock time of training, without validation.
+        wall_seconds: wall-clock time of training, without validations and the writing of checkpoints.
         cpu_seconds: CPU time of the main process's threads over the same period.
         epoch_sums: sums over the current epoch, for its line in the log.
         log_lines: lines in log.jsonl.

@@ -29,9 +29,8 @@ class TrainConfig:
     """Passes over the training data."""
     max_steps: int | None = None
     """End after this many optimiser steps, if that is earlier; the learning rate's cosine schedule ends there too.
-    Within an epoch, the last step is kept in checkpoint-STEP.pt; the same command with more steps, or without this
-    option, continues the epoch with another schedule. To pause a run, press Ctrl-C instead: the same command continues
-    it."""
+    Within an epoch, this ends the epoch, too; the same command with more steps, or without this option, continues it
+    with another schedule. To pause a run, press Ctrl-C instead: the same command continues it."""
     precision: Precision = "fp32"
     """Precision of the model; the loss is always computed in float32. tf32 is float32 whose products have ten bits of
     mantissa; tf32 and fp16 need a GPU."""

@@ -38,9 +38,9 @@ def train(run: Run) -> Progress:
                     run.validate()
                 if run.is_due(run.config.save_every_steps):
                     run.save_within_epoch()
-            if run.epoch_is_over:
-                run.end_epoch()
+            if run.is_stopping:
+                run.save_within_epoch()
             else:
-                run.end_within_epoch()
+                run.end_epoch()
         run.close()
     return run.progress

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from time import monotonic
 from typing import Any, Protocol
 
 import torch
@@ -190,6 +189,7 @@ class Run:
             )
         self.planned_seconds = config.num_epochs * train_data.total_seconds
         self.max_steps = config.max_steps or math.inf
+        self.stopwatch = Stopwatch()
         self.stop_request = StopRequest()
         self.is_stopping = False  # as all processes have agreed
         self.epoch_is_over = False
@@ -273,9 +273,11 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """True if the last epoch or the last step is done, or a process was told to stop."""
+        """True if the last epoch is done, whole or until ``max_steps``, or a process was told to stop."""
         progress = self.progress
-        return self.is_stopping or progress.epoch > self.config.num_epochs or progress.step >= self.max_steps
+        is_saved = bool(self.history) and self.history[-1]["step"] == progress.step
+        enough_steps = progress.step >= self.max_steps and is_saved
+        return self.is_stopping or progress.epoch > self.config.num_epochs or enough_steps
 
     def groups(self) -> Iterator[list[Batch]]:
         """Yield this process's batches of each remaining step of the epoch, or until the run ends within it."""
@@ -288,7 +290,7 @@ class Run:
             self.done_before,
             self._masks(progress.step + progress.skipped),
         )
-        self.window, self.window_start = dict.fromkeys(SUMS, 0.0), monotonic()
+        self.window, self.window_start = dict.fromkeys(SUMS, 0.0), progress.wall_seconds
         self.stopwatch = Stopwatch()
         title = f"epoch {progress.epoch}/{self.config.num_epochs}"
         self.bar = self.log.bar(title, self.train_data.total_seconds, progress.epoch_sums.get("seconds", 0.0))
@@ -420,17 +422,17 @@ class Run:
         self.bar.set_postfix(loss=f"{losses['loss']:.3f}", lr=f"{self.lr:.1e}", refresh=False)
         if not self.is_due(self.config.log_every_steps):
             return
-        now = monotonic()
+        progress = self.progress
         self.log.record(
             "train",
-            self.progress.step,
-            epoch=self.progress.epoch,
+            progress.step,
+            epoch=progress.epoch,
             **losses,
             lr=self.lr,
             grad_norm=step.norm,
-            audio_per_second=self.window["seconds"] / (now - self.window_start),
+            audio_per_second=self.window["seconds"] / (progress.wall_seconds - self.window_start),
         )
-        self.window, self.window_start = dict.fromkeys(SUMS, 0.0), now
+        self.window, self.window_start = dict.fromkeys(SUMS, 0.0), progress.wall_seconds
 
     def is_due(self, period: int | None) -> bool:
         """True if ``period`` divides the number of steps so far, and there was one."""
@@ -444,7 +446,8 @@ class Run:
         progress, peak = self.progress, peak_memory(self.world.device)
         if self.validated[0] == progress.step:
             return self.validated[1]
-        valid = validate(self.model, self.tokenizer, self.dev_data, self.config, self.world, self.stop_request)
+        with self.stopwatch.paused():
+            valid = validate(self.model, self.tokenizer, self.dev_data, self.config, self.world, self.stop_request)
         if not valid:
             self.is_stopping = True
             return {}
@@ -473,27 +476,27 @@ class Run:
     def save_within_epoch(self) -> None:
         """Write the checkpoint of this step and remove the previous one."""
         if self.world.is_main:
-            replace_step_checkpoint(self.config.exp_dir, self.progress.step, self.snapshot())
-
-    def end_within_epoch(self) -> None:
-        """Write a checkpoint from which the epoch continues, after a validation if ``max_steps`` are done."""
-        if not self.is_stopping:
-            self.validate()
-        self.save_within_epoch()
+            with self.stopwatch.paused():
+                replace_step_checkpoint(self.config.exp_dir, self.progress.step, self.snapshot())
 
     def end_epoch(self) -> None:
-        """Validate, write the epoch's checkpoint, and remove old ones."""
+        """Validate, write the epoch's checkpoint, and remove old ones.
+
+        If ``max_steps`` ended the epoch, a run with more steps continues it, and replaces its checkpoint.
+        """
         config, progress, epoch = self.config, self.progress, self.progress.epoch
         means = _per_frame(progress.epoch_sums) if progress.epoch_sums else {}
         valid = self.validate()
         if not valid:
-            self.end_within_epoch()
+            self.save_within_epoch()
             return
         counts = {"left_out": progress.left_out, "skipped": progress.skipped}
         self.log.record("epoch", progress.step, epoch=epoch, **means, **counts)
+        self.history = [ended for ended in self.history if ended["epoch"] < epoch]
         self.history.append({"epoch": epoch, "step": progress.step, "train": means, "valid": valid})
-        progress.epoch, progress.batch, progress.epoch_sums = epoch + 1, 0, {}
-        self.done_before = NO_CUTS
+        if self.epoch_is_over:
+            progress.epoch, progress.batch, progress.epoch_sums = epoch + 1, 0, {}
+            self.done_before = NO_CUTS
         if self.world.is_main:
             save_checkpoint(epoch_path(config.exp_dir, epoch), self.snapshot())
             dev_losses = {h["epoch"]: _mean_loss(h["valid"]) for h in self.history}

@@ -3,6 +3,8 @@
 import re
 import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,6 +22,16 @@ class Stopwatch:
         """Return wall-clock and CPU seconds since the last lap or the start, and start the next lap."""
         last, self._last = self._last, self._now()
         return self._last[0] - last[0], self._last[1] - last[1]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Do not count the time in the ``with`` block."""
+        begin = self._now()
+        try:
+            yield
+        finally:
+            now = self._now()
+            self._last = self._last[0] + now[0] - begin[0], self._last[1] + now[1] - begin[1]
 
     @staticmethod
     def _now() -> tuple[float, float]:

@@ -105,9 +105,11 @@ def test_missing_files_are_explained(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"No epoch-\*\.pt in .*train first"):
         load_model(tmp_path)
     run(toy_config(tmp_path / "short", max_steps=2))
-    with pytest.raises(FileNotFoundError, match=r"without --max_steps \(which .* transcribe\.py .*checkpoint-2\.pt"):
+    within = tmp_path / "short" / "checkpoint-2.pt"
+    (tmp_path / "short" / "epoch-1.pt").rename(within)
+    with pytest.raises(FileNotFoundError, match=r"first epoch is unfinished.* transcribe\.py .*checkpoint-2\.pt"):
         load_model(tmp_path / "short")
-    info = load_run_or_checkpoint(tmp_path / "short" / "checkpoint-2.pt")[2]
+    info = load_run_or_checkpoint(within)[2]
     assert (info["epoch"], info["avg"], info["step"]) == (1, 0, 2)
     run(toy_config(tmp_path, num_epochs=3, average_period=20))
     assert load_run_or_checkpoint(tmp_path / "epoch-3.pt")[2]["epoch"] == 3

@@ -2,8 +2,10 @@
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +15,10 @@ from training_toy import EMPTY, ToyData, run, toy_config, toy_model
 from summarymix.chunking import DynamicChunkConfig
 from summarymix.data.loading import Batch
 from summarymix.model import Transducer
-from summarymix.runs import list_epochs, read_checkpoint
+from summarymix.runs import list_epochs, read_checkpoint, save_checkpoint
+from summarymix.training import run as run_module
+from summarymix.training import usage
+from summarymix.training.checkpoint import list_checkpoints
 from summarymix.training.initialize import feature_stats
 from summarymix.training.run import Run, Step
 from summarymix.training.schedule import LossScales, OptimConfig
@@ -243,17 +248,24 @@ def test_last_and_best_epochs_are_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("checkpoint-*.pt"))
 
 
-def test_max_steps_ends_the_run_within_its_epoch_with_a_complete_schedule(tmp_path: Path) -> None:
+def test_max_steps_ends_the_run_and_its_epoch_with_a_complete_schedule(tmp_path: Path) -> None:
     config = toy_config(tmp_path, num_epochs=100, max_steps=11, log_every_steps=1)
     progress, _ = run(config)
     assert (progress.epoch, progress.batch, progress.step) == (2, 3, 11)
-    assert sorted(path.name for path in tmp_path.glob("*.pt")) == ["checkpoint-11.pt", "epoch-1.pt"]
+    assert list_checkpoints(tmp_path) == [tmp_path / "epoch-1.pt", tmp_path / "epoch-2.pt"]
+    assert [ended["step"] for ended in read_checkpoint(tmp_path / "epoch-2.pt")["history"]] == [8, 11]
     assert read_log(tmp_path, "train")[-1]["lr"] < 0.1 * config.optim.lr
     assert [line["step"] for line in read_log(tmp_path, "valid")] == [8] * 3 + [11] * 3
     # The same command again has nothing to do.
-    before = (tmp_path / "checkpoint-11.pt").read_bytes()
+    before = (tmp_path / "epoch-2.pt").read_bytes()
     assert run(config)[0].step == 11
-    assert (tmp_path / "checkpoint-11.pt").read_bytes() == before
+    assert (tmp_path / "epoch-2.pt").read_bytes() == before
+    # Nor has one after a kill while the epoch was being ended, but to end it.
+    (tmp_path / "epoch-2.pt").rename(tmp_path / "checkpoint-11.pt")
+    checkpoint = read_checkpoint(tmp_path / "checkpoint-11.pt")
+    save_checkpoint(tmp_path / "checkpoint-11.pt", checkpoint | {"history": checkpoint["history"][:1]})
+    assert run(config)[0].step == 11
+    assert list_checkpoints(tmp_path) == [tmp_path / "epoch-1.pt", tmp_path / "epoch-2.pt"]
 
 
 def test_epoch_of_a_run_that_max_steps_ended_is_continued(
@@ -271,6 +283,8 @@ def test_epoch_of_a_run_that_max_steps_ended_is_continued(
         run(toy_config(tmp_path, num_epochs=1, max_steps=max_steps))
         told = "--max_steps ends the learning rate's schedule, which has changed"
         assert (told in capsys.readouterr().err) == changed
+        history = read_checkpoint(tmp_path / "epoch-1.pt")["history"]
+        assert [(ended["epoch"], ended["step"]) for ended in history] == [(1, max_steps or 8)]
     assert trained_on == [cut_id for batch in ToyData().epoch(1) for cut_id in batch.cut_ids]
     assert list_epochs(tmp_path) == [1]
 
@@ -278,6 +292,28 @@ def test_epoch_of_a_run_that_max_steps_ended_is_continued(
 def test_max_steps_at_the_end_of_an_epoch_ends_it(tmp_path: Path) -> None:
     run(toy_config(tmp_path, max_steps=8))
     assert [path.name for path in tmp_path.glob("*.pt")] == ["epoch-1.pt"]
+
+
+def test_costs_are_those_of_steps_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes a second, everything else more."""
+    clock = SimpleNamespace(seconds=0.0)
+
+    def lasting(seconds: float, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            clock.seconds += seconds
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(usage.Stopwatch, "_now", staticmethod(lambda: (clock.seconds, 2 * clock.seconds)))
+    monkeypatch.setattr(Run, "update", lasting(1, Run.update))
+    for name in ("validate", "replace_step_checkpoint", "save_checkpoint"):
+        monkeypatch.setattr(run_module, name, lasting(100, getattr(run_module, name)))
+    progress, _ = run(toy_config(tmp_path, valid_every_steps=3, save_every_steps=2))
+    assert (progress.step, progress.wall_seconds, progress.cpu_seconds) == (16, 16, 32)
+    lines = read_log(tmp_path, "train")
+    seconds = sum(batch.seconds for epoch in (1, 2) for batch in ToyData().epoch(epoch))
+    assert sum(2 * line["audio_per_second"] for line in lines) == pytest.approx(seconds)
 
 
 def test_options_without_effect_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -140,7 +140,7 @@ def test_epoch_continues_with_other_batches_and_neither_loses_nor_repeats_a_cut(
 
 def test_epoch_of_an_earlier_version_begins_anew(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main("toy", ["--exp-dir", "exp", "--num-epochs", "1", "--max-steps", "2"])
-    path = Path("exp/checkpoint-2.pt")
+    path = Path("exp/epoch-1.pt")
     checkpoint = read_checkpoint(path)
     del checkpoint["done"], checkpoint["num_done_before"]
     torch.save(checkpoint, path)

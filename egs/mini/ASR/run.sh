@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs the mini recipe, from the synthesis of the corpus to a table of word error rates, offline and streaming, in ten
-# to twenty minutes on two CPU cores.
+# Runs the mini recipe, from the synthesis of the corpus to a table of word error rates, offline and streaming, in 15 to
+# 30 minutes on two CPU cores.
 #
 # The corpus is synthetic: the error rates show that the pipeline works, and say nothing about human speech.
 
