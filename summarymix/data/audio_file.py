@@ -36,6 +36,8 @@ _NO_PROTOCOL = {"protocol_whitelist": "none"}
 # Formats that FFmpeg reads as well as libsndfile.
 _SCANNED_FORMATS = {"AIFF", "AU", "FLAC", "MP3", "NIST", "OGG"}
 _WIDE_SUBTYPES = {"PCM_24", "PCM_32", "FLOAT", "DOUBLE"}
+_WAV_MAGICS = (b"RIFF", b"RIFX", b"RF64", b"riff")
+_EXTENSIBLE, _PLAIN_CODECS = 0xFFFE, {1, 3, 6, 7}  # of WAV; PCM, float, A-law, µ-law
 MIN_RATE, MAX_RATE = 1000, 1_000_000  # Hz; a header with another rate is damaged
 _MAX_BLOCK = 1 << 22  # values, for headers with thousands of channels
 REMEDY = "restore the file, or convert it: ffmpeg -i IN OUT.flac"
@@ -283,6 +285,7 @@ def _measure(path: str, sound: soundfile.SoundFile | None, log: str) -> _Length:
         log: notes that libsndfile has made while it opened the file.
     """
     if sound is None:
+        _wav_length(path, math.nan)  # refuses joined files, which libsndfile does not open
         with _ffmpeg(path, {}) as (container, stream):
             declared = _container_seconds(container, stream)
             # libsndfile opens CAF and VOC files unless they are truncated.
@@ -401,17 +404,22 @@ def _wav_length(path: str, libsndfile_seconds: float) -> _Length:
     """Length of a WAV file (RIFF, RF64 or W64), by its chunks.
 
     A recorder or pipe that could not finish the header leaves 0, the maximum or an earlier length in it.
+
+    Raises:
+        ValueError: a second WAV file follows the first in the same file.
     """
     end = os.path.getsize(path)
     with open(path, "rb") as file:
         magic = file.read(4)
+        if magic not in _WAV_MAGICS:
+            return _Length(libsndfile_seconds, None, {})
         order = ">" if magic == b"RIFX" else "<"
         wide = magic == b"riff"
         # In W64, names have 16 bytes, sizes 8, which include both, and chunks begin at multiples of 8.
         head = struct.Struct("<4s12xQ") if wide else struct.Struct(f"{order}4sI")
         alignment = 8 if wide else 2
         file.seek(40 if wide else 12)
-        bytes_per_second, long_size = 0, 0
+        bytes_per_second, long_size, is_packed = 0, 0, False
         while len(header := file.read(head.size)) == head.size:
             name, size = head.unpack(header)
             size -= head.size if wide else 0
@@ -419,9 +427,17 @@ def _wav_length(path: str, libsndfile_seconds: float) -> _Length:
             if name == b"data":
                 break
             if name == b"fmt ":
-                (bytes_per_second,) = struct.unpack(f"{order}8xI", file.read(12))
+                form = file.read(max(min(size, 26), 0))
+                if len(form) < 14:
+                    break
+                tag, _, rate, bytes_per_second, block = struct.unpack(f"{order}HHIIH", form[:14])
+                if tag == _EXTENSIBLE and len(form) == 26:
+                    (tag,) = struct.unpack(f"{order}H", form[24:])
+                is_packed = tag not in _PLAIN_CODECS
+                if not is_packed:
+                    bytes_per_second = rate * block  # the field may be wrong
             elif name == b"ds64":
-                (long_size,) = struct.unpack("<8xQ", file.read(16))
+                (long_size,) = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))
             if not 0 <= size <= end - begin:  # a damaged header
                 bytes_per_second = 0
                 break
@@ -433,17 +449,24 @@ def _wav_length(path: str, libsndfile_seconds: float) -> _Length:
         if size == 0xFFFFFFFF and long_size:
             size = long_size
         there = end - begin
-        declared: float | None = size / bytes_per_second
-        if size <= 0 or (size > there and _is_placeholder(size)):
-            declared = None
+        is_unknown = size <= 0 or (size > there and _is_placeholder(size))
         if size < there:
             file.seek(begin + max(-(-size // alignment) * alignment, 0))
             header = file.read(head.size)
             # Behind the samples there may be other chunks, or less than a header.
-            is_chunk = len(header) == head.size and header[:4].isalnum() and head.unpack(header)[1] <= there - size
+            is_chunk = len(header) == head.size and header[:4].isascii() and header[:4].decode().isprintable()
+            is_chunk = is_chunk and head.unpack(header)[1] <= there - size
+            if is_chunk and header[:4] in _WAV_MAGICS:
+                raise ValueError("a second WAV file follows the first: separate them, because programs read only one")
             if is_chunk or there - size <= END_TOLERANCE * bytes_per_second:
                 there = size
-        return _Length(there / bytes_per_second, declared, {} if wide else {"ignore_length": "1"})
+        if is_packed and not is_unknown and 0 < there <= size:
+            # The bytes per second of a block codec are rounded, libsndfile counts its blocks.
+            return _Length(libsndfile_seconds, libsndfile_seconds * size / there, {})
+        declared = None if is_unknown else size / bytes_per_second
+        # By its length, FFmpeg too would leave samples out that the header does not count.
+        options = {"ignore_length": "1"} if not wide and (is_unknown or there != size) else {}
+        return _Length(there / bytes_per_second, declared, options)
 
 
 def _is_placeholder(size: int) -> bool:

@@ -76,12 +76,21 @@ def flac_of_samples(count: int) -> bytes:
     return FLAC[:21] + bytes([FLAC[21] & 0xF0]) + struct.pack(">I", count) + FLAC[26:]
 
 
+def chunk(name: bytes, size: int) -> bytes:
+    """A chunk that sounds like noise at full scale."""
+    return name + struct.pack("<I", size) + np.random.default_rng(0).integers(0, 256, size, np.uint8).tobytes()
+
+
 HEADERS: dict[str, bytes] = {
     "unfinished.wav": wav_of_size(0),
     "piped.wav": wav_of_size(0xFFFFFFFF),
     "recorder.wav": wav_of_size(0x7FFFFFFF - 36),
     "early.wav": wav_of_size(32000),
-    "with_chunk_behind.wav": WAV + b"LIST" + struct.pack("<I", 20000) + bytes(20000),
+    "with_list_behind.wav": WAV + b"LIST" + struct.pack("<I", 20000) + bytes(20000),
+    "with_cover_behind.wav": WAV + chunk(b"id3 ", 64000),
+    "with_tags_behind.wav": WAV + chunk(b"_PMX", 6000) + chunk(b"cue ", 6000),
+    "slow.wav": WAV[:28] + struct.pack("<I", RATE) + WAV[32:],
+    "slow_with_list_behind.wav": WAV[:28] + struct.pack("<I", RATE) + WAV[32:] + chunk(b"LIST", 64000),
     "unknown.flac": flac_of_samples(0),
     "early.flac": flac_of_samples(16000),
 }
@@ -94,8 +103,26 @@ def test_headers_of_lossless_files_do_not_matter(name: str, tmp_path: Path) -> N
     expected, _ = soundfile.read(io.BytesIO(FLAC if name.endswith("flac") else WAV), dtype="float32", always_2d=True)
     np.testing.assert_array_equal(samples, expected)
     assert not audio.missing_seconds(len(samples))
-    believed = {"piped.wav", "recorder.wav", "with_chunk_behind.wav"}
+    believed = {"piped.wav", "recorder.wav"} | {one for one in HEADERS if "behind" in one or "slow" in one}
     assert (audio.libsndfile_problem == "") == (name in believed)
+
+
+def test_length_of_packed_wav_is_exact(tmp_path: Path) -> None:
+    """The bytes per second in its header are rounded, which would be 0.13 s here."""
+    soundfile.write(tmp_path / "a.wav", np.zeros(1200 * 8000), 8000, "IMA_ADPCM")
+    audio, samples = read(tmp_path / "a.wav")
+    assert audio.libsndfile_problem == ""
+    assert 0 <= len(samples) - 1200 * 8000 < 1000  # the last block is filled with zeros
+    assert not audio.missing_seconds(1200 * 8000)
+    os.truncate(tmp_path / "a.wav", os.path.getsize(tmp_path / "a.wav") // 2)
+    audio, samples = read(tmp_path / "a.wav")
+    assert audio.missing_seconds(len(samples)) == pytest.approx(600, abs=0.2)
+
+
+def test_joined_wav_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(WAV + WAV)
+    with pytest.raises(ValueError, match=r"a\.wav: a second WAV file follows the first: separate them"):
+        open_audio(tmp_path / "a.wav")
 
 
 def test_bits_are_kept(tmp_path: Path) -> None:
