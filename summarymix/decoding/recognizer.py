@@ -44,6 +44,9 @@ from summarymix.runs import load_run_or_checkpoint
 
 TranscribeMode = Literal["streaming", "offline"]
 _FRAME = FRAME_MS / 1000
+_NUM_TAIL = (
+    16  # tokens of an ended segment that are compared with those of a later hypothesis; earlier ones are settled
+)
 
 
 @dataclass(frozen=True)
@@ -393,7 +396,7 @@ class LiveStream:
         self._num_samples = 0
         self._segments: list[Transcript] = []  # ended, not taken yet
         self._offset = 0  # encoder frames before the hypothesis
-        self._begin = 0  # first frame of the segment, counted in the hypothesis
+        self._begin_segment(0, 0)
 
     @property
     def seconds(self) -> float:
@@ -484,16 +487,16 @@ class LiveStream:
             end = hypothesis.num_frames - self._recognizer.chunk_size
             segments = self._end_segment(end)
             self._offset += end
-            self._begin = 0
             self._recognizer.restart(self._stream)
+            self._begin_segment(0, 0)
             return segments
-        if self._endpointing is None or last < self._begin:
+        first = self._first_token()
+        tokens, frames = hypothesis.tokens[first:], hypothesis.frames[first:]
+        if self._endpointing is None or (sound := next(self._sounds(tokens, frames), None)) is None:
             return []
         if silence >= self._endpointing.silence:
             return self._end_segment()
-        first = bisect_left(hypothesis.frames, self._begin)
-        tokens, frames = hypothesis.tokens[first:], hypothesis.frames[first:]
-        if (hypothesis.num_frames - next(self._sounds(tokens, frames))) * _FRAME < self._endpointing.max_seconds:
+        if (hypothesis.num_frames - sound) * _FRAME < self._endpointing.max_seconds:
             return []
         # The last word may be incomplete, so cut before it if there is another one.
         starts = word_starts([self._tokenizer.tokens[i] for i in tokens])
@@ -517,12 +520,31 @@ class LiveStream:
         segment = self.segment(end)
         if not segment.text:
             return []
-        self._begin = self._stream.hypothesis.num_frames if end is None else end
+        hypothesis = self._stream.hypothesis
+        end = hypothesis.num_frames if end is None else end
+        self._begin_segment(end, bisect_left(hypothesis.frames, end))
         return [segment]
 
     def segment(self, end: int | None = None) -> Transcript:
         """The current segment so far, or before frame ``end``."""
-        return make_transcript(self._stream.hypothesis, self._tokenizer, self._begin, end, self._offset)
+        hypothesis, first = self._stream.hypothesis, self._first_token()
+        return make_transcript(hypothesis, self._tokenizer, self._begin, end, self._offset, first)
+
+    def _begin_segment(self, frame: int, num_ended: int) -> None:
+        """Begin a segment at a frame of the hypothesis, behind its first ``num_ended`` tokens."""
+        self._begin, self._num_ended = frame, num_ended
+        self._tail = self._stream.hypothesis.tokens[max(num_ended - _NUM_TAIL, 0) : num_ended]
+
+    def _first_token(self) -> int:
+        """Index of the segment's first token.
+
+        A beam search may move tokens by some frames after a segment has ended there, so tokens are counted. If it has
+        also replaced tokens of the ended segment, the frame decides.
+        """
+        hypothesis, count = self._stream.hypothesis, self._num_ended
+        if hypothesis.tokens[count - len(self._tail) : count] == self._tail:
+            return count
+        return bisect_left(hypothesis.frames, self._begin)
 
 
 class _Counted:

@@ -63,7 +63,12 @@ class Transcript:
 
 
 def make_transcript(
-    hypothesis: Hypothesis, tokenizer: Tokenizer, begin: int, end: int | None = None, offset: int = 0
+    hypothesis: Hypothesis,
+    tokenizer: Tokenizer,
+    begin: int,
+    end: int | None = None,
+    offset: int = 0,
+    first: int | None = None,
 ) -> Transcript:
     """Make the transcript of a hypothesis from frame ``begin`` on, up to but without frame ``end``.
 
@@ -73,11 +78,14 @@ def make_transcript(
         begin: encoder frame.
         end: encoder frame, None for the end of the hypothesis.
         offset: number of encoder frames of the audio before the hypothesis.
+        first: index of the first token, if a search has moved it since ``begin`` was set; None: the first from
+            ``begin`` on.
     """
     end = hypothesis.num_frames if end is None else end
-    part = slice(bisect_left(hypothesis.frames, begin), bisect_left(hypothesis.frames, end))
+    first = bisect_left(hypothesis.frames, begin) if first is None else first
+    part = slice(first, bisect_left(hypothesis.frames, end))
     ids, log_probs = hypothesis.tokens[part], hypothesis.log_probs[part]
-    starts = [(frame + offset) * _FRAME for frame in hypothesis.frames[part]]
+    starts = [(max(frame, begin) + offset) * _FRAME for frame in hypothesis.frames[part]]
     pieces = [tokenizer.tokens[i] for i in ids]
     words = [
         Word(

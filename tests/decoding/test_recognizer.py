@@ -15,10 +15,10 @@ from recognizer_cases import LETTERS, Script, make_audio, make_recognizer
 
 from summarymix.chunking import ChunkConfig, DynamicChunkConfig
 from summarymix.data.features import FbankExtractor
-from summarymix.decoding.greedy import GreedySearch
+from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.recognizer import Endpointing, Recognizer, default_left_chunks
 from summarymix.decoding.streaming import StreamingRecognizer
-from summarymix.decoding.words import Transcript
+from summarymix.decoding.words import SPACE, Transcript
 from summarymix.encoder.subsampling import output_lengths
 
 
@@ -98,6 +98,32 @@ def test_block_sizes_and_endpoints_change_no_token(recognizer: Recognizer, seed:
         token for token, _ in emissions(whole)
     ).rstrip("\u2581")
     assert all(one.end <= other.start for one, other in pairwise(segments))
+
+
+@pytest.mark.parametrize(
+    ("frames", "tokens", "rest"),
+    [
+        ([9, 10, 19, 20, 57, 58], "_a_b_c", "c"),  # the last word earlier than where the segment ended
+        ([9, 10, 60, 61, 62, 63], "_a_b_c", "c"),  # the word before it later
+        ([9, 10, 18, 19, 20, 59, 60], "_ab_d_c", "c"),  # another beam, with another text in the ended segment
+    ],
+)
+def test_a_beam_that_moves_tokens_neither_loses_nor_repeats_them(
+    recognizer: Recognizer, frames: list[int], tokens: str, rest: str
+) -> None:
+    stream = recognizer.stream(16000, endpointing=Endpointing(0.3, 2))
+
+    def recognised(tokens: str, frames: list[int]) -> None:
+        ids = [LETTERS.tokens.index(token.replace("_", SPACE)) for token in tokens]
+        stream._stream.hypothesis = Hypothesis(ids, frames, [0.0] * len(ids), 64)
+
+    recognised("_a_b_c", [9, 10, 19, 20, 59, 60])
+    [ended] = stream._check_endpoint()
+    assert ended.text == "a b"
+    recognised(tokens, frames)
+    segment = stream.segment()
+    assert segment.text == rest
+    assert segment.words[0].start >= segment.start == ended.end
 
 
 @settings(max_examples=10)
