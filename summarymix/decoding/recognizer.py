@@ -44,9 +44,8 @@ from summarymix.runs import load_run_or_checkpoint
 
 TranscribeMode = Literal["streaming", "offline"]
 _FRAME = FRAME_MS / 1000
-_NUM_TAIL = (
-    16  # tokens of an ended segment that are compared with those of a later hypothesis; earlier ones are settled
-)
+# Tokens of an ended segment that are compared with a later hypothesis; earlier ones are settled.
+_NUM_TAIL = 16
 
 
 @dataclass(frozen=True)
