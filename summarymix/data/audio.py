@@ -17,6 +17,7 @@ from torch import Tensor
 from summarymix.data.audio_file import open_audio
 
 # Rates a and b, divided by their common divisor, need a filter of about a·b taps: up to 300,000 for usual rates.
+MAX_CHANNELS = 64
 MAX_FILTER = 1 << 20
 # lhotse's filter: a sinc of 6 zero crossings on each side under a Hann window, at 0.99 of the lower Nyquist frequency.
 _ZERO_CROSSINGS, _ROLLOFF = 6, 0.99
@@ -96,6 +97,9 @@ def to_mono(samples: Tensor | np.ndarray, channel: int | None = None) -> Tensor:
     if not mono.is_floating_point():
         limits = torch.iinfo(mono.dtype)
         mono = (mono.double() - limits.min) * (2 / (limits.max - limits.min + 1)) - 1
+    if mono.dim() == 2 and mono.size(1) > max(mono.size(0), MAX_CHANNELS):
+        shape = tuple(mono.shape)
+        raise ValueError(f"expected samples (n,) or (n, channels), got {shape}: transpose them, as samples.T")
     _check_channel(channel, mono.size(1) if mono.dim() == 2 else 1)
     if mono.dim() == 2:
         mono = mono.mean(1) if channel is None else mono[:, channel]

@@ -63,6 +63,8 @@ class FbankOptions:
     def __post_init__(self) -> None:
         if self.sample_rate < 1000:
             raise ValueError(f"sample_rate must be at least 1000 Hz, not {self.sample_rate}")
+        if self.sample_rate % 100:
+            raise ValueError(f"sample_rate {self.sample_rate} has no whole samples in 10 ms: take 16000 or 8000")
         if self.tail_frames < 0:
             raise ValueError(f"tail_frames must be 0 or more, not {self.tail_frames}")
         if self.num_mel_bins < 4:

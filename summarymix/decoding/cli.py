@@ -62,6 +62,7 @@ EPILOG = """examples:
   ./decode.py --compare --chunk-ms 640 --left-chunks 4     compare simulated and streaming by utterance
   ./decode.py --table                                      all results so far"""
 
+AVERAGES = (1, 2, 4, 8, 16)
 OF_ICEFALL = {
     "--chunk-size": "chunk sizes are given in milliseconds: --chunk-ms",
     "--left-context-frames": "the left context is given in chunks: --left-chunks",
@@ -176,7 +177,7 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
         "--table", choices=["terminal", "markdown"], nargs="?", const="terminal", help="print all results so far"
     )
     option("--epochs", nargs="+", type=int, help="--select: epochs to try (the last one)")
-    option("--avgs", nargs="+", type=int, default=[1, 2, 4, 8, 16], help="--select: averages to try (1 2 4 8 16)")
+    option("--avgs", nargs="+", type=int, help=f"--select: averages to try ({' '.join(map(str, AVERAGES))})")
     SearchOptions.add_to(parser)
     parser.set_defaults(default_splits=list(splits))
     return parser
@@ -185,6 +186,10 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
 def _settings(args: argparse.Namespace) -> list[DecodeSetting]:
     """Return every mode with every chunk size and left context, offline once; no setting for exported models."""
     modes = args.mode
+    if args.select and (args.epoch, args.avg) != (None, None):
+        raise ValueError("--select tries several: give --epochs and --avgs, not --epoch and --avg")
+    if not args.select and (args.epochs, args.avgs) != (None, None):
+        raise ValueError("--epochs and --avgs are for --select: give --epoch and --avg")
     if args.onnx is not None:
         given = modes, args.epoch, args.avg, args.chunk_ms, args.left_chunks, args.lookahead_ms
         if args.compare or args.select or given != (None,) * len(given):
@@ -199,8 +204,9 @@ def _settings(args: argparse.Namespace) -> list[DecodeSetting]:
         raise ValueError(f"--{'int8' if args.int8 else 'fp16'} only applies to exported models: pass --onnx DIR")
     if modes is None:
         modes = ["offline", "simulated"] if args.select else ["simulated", "streaming"] if args.compare else ["offline"]
-    if any(args.lookahead_ms or []) and set(modes) == {"offline"}:
-        raise ValueError("--lookahead-ms is for chunks: add --mode simulated or streaming")
+    of_chunks = {"--chunk-ms": args.chunk_ms, "--left-chunks": args.left_chunks, "--lookahead-ms": args.lookahead_ms}
+    if set(modes) == {"offline"} and (unused := [name for name, values in of_chunks.items() if values]):
+        raise ValueError(f"{unused[0]} is for chunks: add --mode simulated or streaming")
     if args.compare and not {"simulated", "streaming"} <= set(modes):
         raise ValueError("--compare needs both modes: --mode simulated streaming")
     values = product(args.chunk_ms or [CHUNK_MS], args.left_chunks or [-1], args.lookahead_ms or [0])
@@ -437,7 +443,7 @@ def _select(recipe: str, world: World, args: argparse.Namespace, settings: list[
     metric: Metric | None = args.metric
     data: dict[str, EvalData] = {}
     tried: list[dict[str, Any]] = []
-    for epoch, avg in _candidates(args):
+    for epoch, avg in _candidates(world, args):
         try:
             run = load_model(args.exp_dir, epoch, avg, recipe)
         except ValueError as error:
@@ -483,22 +489,25 @@ def _select(recipe: str, world: World, args: argparse.Namespace, settings: list[
     print(f"Selected epoch {best['epoch']}, avg {best['avg']}: mean {metric.upper()} {mean:.2f}% ({path})")
 
 
-def _candidates(args: argparse.Namespace) -> list[tuple[int, int]]:
+def _candidates(world: World, args: argparse.Namespace) -> list[tuple[int, int]]:
     """Return the (epoch, avg) to try for which checkpoints exist.
 
     Raises:
-        FileNotFoundError: no checkpoint exists for any of them.
+        FileNotFoundError: no checkpoint exists for any of them, or for one of ``--epochs``.
     """
     there = list_epochs(args.exp_dir, needed=True)
-    epochs = args.epochs or there[-1:]
-    candidates = [
-        (epoch, avg)
-        for epoch, avg in product(epochs, args.avgs)
-        if epoch in there and (avg in (0, epoch) or epoch_path(args.exp_dir, epoch - avg).is_file())
-    ]
+    epochs, averages = args.epochs or there[-1:], args.avgs or AVERAGES
+    if missing := sorted({*epochs} - {*there}):
+        raise FileNotFoundError(f"No {epoch_path(args.exp_dir, missing[0])}; there are epochs {there}")
+    candidates = []
+    for epoch, avg in product(epochs, averages):
+        if avg in (0, epoch) or epoch_path(args.exp_dir, epoch - avg).is_file():
+            candidates.append((epoch, avg))
+        elif args.avgs:
+            _say(world, f"epoch {epoch}, avg {avg}: skipped, no checkpoint of epoch {epoch - avg}")
     if not candidates:
         raise FileNotFoundError(
-            f"No checkpoints in {args.exp_dir} for epochs {epochs} and averages {args.avgs} (existing: {there}): "
+            f"No checkpoints in {args.exp_dir} for epochs {epochs} and averages {averages} (existing: {there}): "
             "train first, or correct --exp-dir, --epochs, --avgs"
         )
     return candidates

@@ -181,8 +181,8 @@ class Recognizer:
         chunk_ms: int | None = None,
         left_chunks: int | None = None,
         lookahead_ms: int | None = None,
-        window_seconds: float = 30.0,
-        overlap_seconds: float = 4.0,
+        window_seconds: float | None = None,
+        overlap_seconds: float | None = None,
         channel: int | None = None,
         reset_after_silence: float | None = None,
     ) -> Transcript:
@@ -196,14 +196,27 @@ class Recognizer:
             chunk_ms: see :meth:`stream`.
             left_chunks: see :meth:`stream`.
             lookahead_ms: see :meth:`stream`.
-            window_seconds: length of the offline windows; a shorter recording is recognised as a whole.
-            overlap_seconds: overlap of consecutive windows.
+            window_seconds: length of the offline windows; a shorter recording is recognised as a whole. None: 30.
+            overlap_seconds: overlap of consecutive windows. None: 4.
             channel: channel, counted from 0; None for the mean of all.
             reset_after_silence: see :meth:`stream`.
 
         Raises:
             FileNotFoundError, ValueError: the audio cannot be read, or an option is invalid; the message names it.
         """
+        options: dict[str, dict[str, float | None]] = {
+            "streaming": {"--window-seconds": window_seconds, "--overlap-seconds": overlap_seconds},
+            "offline": {
+                "--chunk-ms": chunk_ms,
+                "--left-chunks": left_chunks,
+                "--lookahead-ms": lookahead_ms or None,
+                "--reset-after-silence": reset_after_silence,
+            },
+        }
+        if mode not in options:
+            raise ValueError(f"the mode must be streaming or offline, not {mode}")
+        if unused := [name for name, value in options[mode].items() if value is not None]:
+            raise ValueError(f"{unused[0]} has no effect with --mode {mode}: leave it out")
         rate = self.extractor.options.sample_rate
         blocks: Iterable[Tensor]
         if isinstance(audio, str | Path):
@@ -216,12 +229,13 @@ class Recognizer:
             stream = self.stream(sample_rate, chunk_ms, left_chunks, lookahead_ms, None, reset_after_silence)
             segments = [segment for block in blocks for segment in stream.accept(block)] + stream.finish()
             return joined(segments, stream.seconds)
-        if mode != "offline":
-            raise ValueError(f"the mode must be streaming or offline, not {mode}")
-        if lookahead_ms:
-            raise ValueError(f"--lookahead-ms {lookahead_ms} is for chunks: offline, a window sees all of itself")
         self.model.encoder.check_chunk(ChunkConfig())
-        windowed = WindowedRecognizer(self.search, self.tokenizer.tokens, window_seconds, overlap_seconds)
+        windowed = WindowedRecognizer(
+            self.search,
+            self.tokenizer.tokens,
+            30.0 if window_seconds is None else window_seconds,
+            4.0 if overlap_seconds is None else overlap_seconds,
+        )
         counted = _Counted(blocks)
         hypothesis = windowed.recognize(self._features(counted, sample_rate))
         seconds = counted.num_samples / sample_rate

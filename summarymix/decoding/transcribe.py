@@ -105,8 +105,8 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="streaming: reset encoder and search after SECONDS without a word (never)",
     )
-    option("--window-seconds", type=float, default=30.0, help="offline: length of the windows of longer audio (30)")
-    option("--overlap-seconds", type=float, default=4.0, help="offline: overlap of consecutive windows (4)")
+    option("--window-seconds", type=float, help="offline: length of the windows of longer audio (30)")
+    option("--overlap-seconds", type=float, help="offline: overlap of consecutive windows (4)")
     option("--channel", type=int, help="channel to transcribe, counted from 0 (the mean of all)")
     option("--format", choices=["text", "json", "srt", "vtt"], default="text", help="output format (text)")
     option("--out-dir", type=Path, help="folder for one output file per audio file (standard output)")
@@ -130,6 +130,10 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("give either audio files or --stdin")
     if args.stdin and (args.format in ("srt", "vtt") or args.mode == "offline" or args.out_dir):
         raise ValueError("--stdin needs --mode streaming and --format text or json, without --out-dir")
+    if not args.stdin and (args.sample_rate, Endpointing.from_args(args)) != (None, Endpointing()):
+        raise ValueError("--sample-rate, --endpoint-silence and --max-segment-seconds are for --stdin: leave them out")
+    if args.stdin and args.channel is not None:
+        raise ValueError("--channel is for files, --stdin has one channel: leave it out")
     if args.mode == "offline" and args.backend == "onnx":
         raise ValueError("--backend onnx only applies to --mode streaming: leave it out")
     if args.nbest is not None:

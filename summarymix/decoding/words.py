@@ -33,8 +33,8 @@ class Token:
 @dataclass(frozen=True)
 class Word:
     """A word with its times in seconds, from its first token to the end of its last token's frame, and the geometric
-    mean of its tokens' probabilities. Each Chinese character and kana is a word; text of other scripts without spaces,
-    such as Thai, is one word up to the next space.
+    mean of its tokens' probabilities. A token that begins with a Chinese character or kana is a word; text of other
+    scripts without spaces, such as Thai, is one word up to the next space.
     """
 
     word: str

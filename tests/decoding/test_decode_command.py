@@ -265,7 +265,12 @@ def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("--splits nowhere", r"No manifest .*mini_cuts_nowhere"),
         ("--epoch 7", r"No checkpoint .*epoch-7.pt; epochs in .*: 1, 2"),
         ("--epoch 1 --avg 3", "--avg 3 must be from 0"),
-        ("--select --epochs 9", r"No checkpoints in .*existing: \[1, 2\]"),
+        ("--select --epochs 2 9", r"No .*epoch-9\.pt; there are epochs \[1, 2\]"),
+        ("--select --avgs 3", r"No checkpoints in(.|\n)*epoch 2, avg 3: skipped, no checkpoint of epoch -1"),
+        ("--select --epoch 2", "--select tries several: give --epochs and --avgs"),
+        ("--epochs 1 --avgs 0", "--epochs and --avgs are for --select: give --epoch and --avg"),
+        ("--chunk-ms 640", "--chunk-ms is for chunks: add --mode simulated or streaming"),
+        ("--mode offline --left-chunks 4", "--left-chunks is for chunks: add --mode simulated or streaming"),
         ("--manifest-dir /nowhere", "No manifest /nowhere"),
         (
             "--beam-size 4",

@@ -279,3 +279,23 @@ def test_mistakes_are_named(recognizer: Recognizer) -> None:
     stream.finish()
     with pytest.raises(RuntimeError, match="has been finished"):
         stream.accept(torch.zeros(10))
+
+
+@pytest.mark.parametrize(
+    ("mode", "option"),
+    [
+        ("offline", {"chunk_ms": 640}),
+        ("offline", {"left_chunks": 4}),
+        ("offline", {"reset_after_silence": 1.0}),
+        ("streaming", {"window_seconds": 30.0}),
+        ("streaming", {"overlap_seconds": 4.0}),
+    ],
+)
+def test_options_of_the_other_mode_are_refused(recognizer: Recognizer, mode: str, option: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"--{next(iter(option)).replace('_', '-')} has no effect with --mode {mode}"):
+        recognizer.transcribe(np.zeros(16000), mode=mode, **option)
+
+
+def test_channels_in_the_wrong_dimension_are_refused(recognizer: Recognizer) -> None:
+    with pytest.raises(ValueError, match=r"expected samples \(n,\) or \(n, channels\), got \(1, 16000\): transpose"):
+        recognizer.transcribe(torch.zeros(1, 16000))

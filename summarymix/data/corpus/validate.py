@@ -111,14 +111,17 @@ def validate_split(
         raise ValueError(f"{manifest}: none of {len(bad)} cuts is valid; {found.summary()}")
 
     listing = Path(manifest_dir) / f"skipped-{prefix}-{split}-validate.tsv"
-    # Cuts removed by an earlier check stay listed, unless the manifest has been rewritten since.
-    before = SkippedItems.read(listing).items if listing.exists() else []
-    back = {*ids[np.isin(ids, [id_hash(item.id) for item in before])].tolist()}
-    skipped = SkippedItems([item for item in before if id_hash(item.id) not in back] + found.items)
+    # Cuts removed by an earlier check stay listed, unless the manifest has been rewritten since and has them again.
+    kept = SkippedItems.read(listing).items if listing.exists() else []
+    if kept and manifest.stat().st_mtime_ns > listing.stat().st_mtime_ns:
+        back = {*ids[np.isin(ids, [id_hash(item.id) for item in kept])].tolist()}
+        kept = [item for item in kept if id_hash(item.id) not in back]
+    skipped = SkippedItems(kept + found.items)
     # The list is written first: if the program is killed in between, the next check finds the same cuts again.
     skipped.write(listing)
     if len(found):
         write_lines_packed(compress(source.lines(), ~bad), manifest)
+        listing.touch()  # now newer than the manifest again
     return Validated(skipped, np.asarray(cuts.seconds)[~bad], (+cuts.speakers).keys())
 
 
