@@ -9,6 +9,8 @@
 #   stage_done                ends that stage and writes MARK
 #   write_whole FILE          writes standard input to FILE, which is left as it was if that fails
 #   check_names NAME ...      exits unless the names can be parts of paths and arguments
+#   check_choice NAME VALUE ...
+#                             exits unless the value of the variable NAME is one of VALUE ...
 #
 # A stage is done when MARK holds the same SETTINGS and the run of the stage before it whose result it used. Each run has
 # its own name, so an earlier stage that runs again makes the later ones run again, whatever the clock says. To run a
@@ -88,6 +90,16 @@ check_names() {
         ;;
     esac
   done
+}
+
+check_choice() {
+  local _name=$1 _value
+  shift
+  for _value; do
+    [ "${!_name}" != "$_value" ] || return 0
+  done
+  echo "${0##*/}: --${_name//_/-} is one of $*, not '${!_name}'" >&2
+  exit 2
 }
 
 _mark=

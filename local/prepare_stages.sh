@@ -57,6 +57,9 @@ Stages of every recipe: 2 features, 3 validation, 4 tokens, 5 noise, 6 Shar. Opt
 
 begin() {
   parse_options "$@"
+  check_choice musan auto true false
+  check_choice shar true false
+  check_choice disjoint_speakers true false
   . "$_stages_dir/../tools/setup.sh"
   manifests=$data_dir/manifests
   fbank=$data_dir/fbank

@@ -105,7 +105,10 @@ run_stages() {
 
   # Prepared noise is mixed in. train.py prints at the start whether it trains with noise.
   local noise=$data_dir/fbank/musan_cuts.jsonl.gz
-  [ ! -e "$noise" ] || train_options="--data.noise.manifest $noise $train_options"
+  case " $prepare_options " in
+    *" --musan false "* | *" --musan=false "*) ;;
+    *) [ ! -e "$noise" ] || train_options="--data.noise.manifest $noise $train_options" ;;
+  esac
   if stage 1 "Train" "$exp_dir/.trained" "$config ${num_epochs:-as in the configuration} $train_options"; then
     launch train.py "${configs[@]}" --exp-dir "$exp_dir" ${num_epochs:+--num-epochs "$num_epochs"} $train_options
     stage_done

@@ -12,7 +12,7 @@ if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
     if ! "$_python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'; then
       echo "$_python is $("$_python" --version 2>&1); this repository is tested with Python 3.10 to 3.12." \
         "Choose another one: PYTHON=python3.11 $0" >&2
-      exit 1
+      return 1
     fi
     echo "Creating a virtual environment in $_root/.venv"
     "$_python" -m venv "$_root/.venv"
@@ -32,7 +32,11 @@ if [ ! -e "$_stamp" ]; then
   fi
   echo "Installing requirements.txt into $_env (with torch: some 5 GB, a minute or more)"
   # In the root, because "-e ." in the list is the current folder.
-  (cd "$_root" && python -m pip install --quiet --disable-pip-version-check -r "$_wanted")
+  if ! (cd "$_root" && python -m pip install --quiet --disable-pip-version-check -r "$_wanted"); then
+    rm -f "$_wanted"
+    echo "requirements.txt is not installed: see above; the same command tries again" >&2
+    return 1
+  fi
   rm -f "$_wanted"
   touch "$_stamp"
 fi

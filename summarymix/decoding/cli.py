@@ -319,7 +319,11 @@ def _decode_together(job: DecodeJob, setting: DecodeSetting, split: str, data: E
             job.search, setting, data, job.args.num_streams, nbest, bar.update, tokenizer=job.tokenizer
         )
     decoded.skipped = list(data.skipped_items.items)
-    return decoded.gathered(job.world)
+    decoded = decoded.gathered(job.world)
+    if job.world.is_main and decoded.skipped and not decoded.hypotheses:
+        item = decoded.skipped[0]
+        raise OSError(f"{split}: no utterance could be read, for example {item.id}: {item.reason} {item.detail}")
+    return decoded
 
 
 def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded, data: EvalData) -> Result:

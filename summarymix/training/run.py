@@ -161,6 +161,12 @@ class Run:
         self.progress = Progress()
         self.done_before = NO_CUTS  # cuts of this epoch done before it was last divided into batches
         self.history: list[dict[str, Any]] = []
+        self.planned_seconds = config.num_epochs * train_data.total_seconds
+        self.max_steps = config.max_steps or math.inf
+        self.stopwatch = Stopwatch()
+        self.stop_request = StopRequest()
+        self.is_stopping = False  # as all processes have agreed
+        self.epoch_is_over = False
         self.validated: tuple[int, dict[str, dict[str, float]]] = -1, {}  # last step with a validation, and the result
 
         messages = [", ".join(f"{name}: {value}" for name, value in surroundings.items())]
@@ -187,12 +193,6 @@ class Run:
                 broadcast_buffers=False,  # buffers are constant
                 gradient_as_bucket_view=True,
             )
-        self.planned_seconds = config.num_epochs * train_data.total_seconds
-        self.max_steps = config.max_steps or math.inf
-        self.stopwatch = Stopwatch()
-        self.stop_request = StopRequest()
-        self.is_stopping = False  # as all processes have agreed
-        self.epoch_is_over = False
 
     def _restore_or_initialize(self, messages: list[str]) -> tuple[bool, bool]:
         """Restore the newest checkpoint, or else load ``init_from``.
@@ -208,7 +208,8 @@ class Run:
             check_same_model(path, checkpoint, plain(self.model.config), self.tokenizer.state())
             self.model.load_state_dict(checkpoint["model"])
             restore_optimizer(self.optimizer, path, checkpoint, config.optim)
-            self.scaler.load_state_dict(checkpoint["scaler"])
+            if self.scaler.is_enabled() and checkpoint["scaler"]:  # empty in other precisions than fp16
+                self.scaler.load_state_dict(checkpoint["scaler"])
             if self.average is not None:
                 self.average.load_state_dict(checkpoint["model_avg"])
             self.progress = Progress(**checkpoint["progress"])
@@ -221,6 +222,8 @@ class Run:
                 )
             if changed := config_differences(checkpoint["config"], plain(config)):
                 messages.append(f"Options changed since that checkpoint: {', '.join(changed)}")
+                if self.is_finished:
+                    messages.append("Nothing is left to train, so these have no effect: give another --exp_dir")
             if not config.optim.is_eden and checkpoint["config"].get("max_steps") != config.max_steps:
                 messages.append(
                     "--max_steps ends the learning rate's schedule, which has changed with it: the final numbers "
@@ -257,8 +260,9 @@ class Run:
         self.log = TrainingLog(config.exp_dir, self.world.rank, config.tensorboard, progress.step, progress.log_lines)
         if self.world.is_main:
             remove_partial(config.exp_dir)
-            with atomic_write(config.exp_dir / "config.yaml") as file:
-                yaml.safe_dump(plain(config), file, sort_keys=False)
+            if not self.is_finished:  # otherwise the file has the options of the model
+                with atomic_write(config.exp_dir / "config.yaml") as file:
+                    yaml.safe_dump(plain(config), file, sort_keys=False)
         for message in messages:
             self.log.say_once(message)
 
@@ -591,6 +595,14 @@ def _report_left_out(log: TrainingLog, number: int, step: Step) -> None:
 
 def _report_bad_step(log: TrainingLog, config: TrainConfig, progress: Progress, group: list[Batch], rank: int) -> None:
     """Save and report the batches of a step without a finite gradient; stop after too many in a row."""
+    if not any(batch.cut_ids for batch in group):
+        log.say(f"No utterance of the batches after step {progress.step} could be read. This step is skipped.")
+        if progress.bad_in_a_row >= config.max_bad_steps:
+            raise OSError(
+                f"no utterance of {progress.bad_in_a_row} steps in a row could be read: restore the data, of which "
+                f"{config.exp_dir}/skipped-unreadable*.tsv lists the files; the same command continues"
+            )
+        return
     saved = "not saved, because enough already are"
     if len(list(config.exp_dir.glob(f"bad-batch-*-rank{rank}.pt"))) < MAX_SAVED_BAD_BATCHES:
         path: Path = config.exp_dir / f"bad-batch-{progress.step + progress.skipped}-rank{rank}.pt"

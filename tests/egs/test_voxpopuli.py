@@ -347,7 +347,9 @@ def test_unknown_language_is_refused_with_the_list(prepare_sh: Callable[..., sub
     result = prepare_sh("--lang", "xx")
     assert result.returncode == 2
     letters = runpy.run_path(str(RECIPE / "local" / "normalize.py"))["LETTERS"]
-    assert f"--lang is one of {' '.join(letters)}, not 'xx'" in result.stdout
+    assert f"--lang is one of {' '.join(letters)}, not 'xx'" in result.stderr
+    result = prepare_sh("--segmented", "True")
+    assert (result.returncode, result.stderr) == (2, "prepare.sh: --segmented is one of auto true false, not 'True'\n")
 
 
 def test_from_sessions_to_error_rates(corpus: Path, prepare_sh, tmp_path: Path, monkeypatch, capsys) -> None:

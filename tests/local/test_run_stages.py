@@ -63,3 +63,13 @@ def test_another_folder_for_preparation_alone_is_refused(options: str, recipe, t
     assert result.returncode == 2
     assert "run.sh: give --data-dir to run.sh itself" in result.stderr
     assert not (tmp_path / "prepared").exists()
+
+
+def test_prepared_noise_is_used_unless_it_is_not_wanted(recipe, tmp_path: Path) -> None:
+    noise = tmp_path / "data/fbank/musan_cuts.jsonl.gz"
+    noise.parent.mkdir(parents=True)
+    noise.touch()
+    for options, is_used in (((), True), (("--prepare-options", "--nj 1 --musan false"), False)):
+        result = recipe(*options)
+        assert result.returncode == 0, result.stderr
+        assert ("--data.noise.manifest data/fbank/musan_cuts.jsonl.gz" in (tmp_path / "trained").read_text()) == is_used

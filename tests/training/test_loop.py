@@ -196,6 +196,19 @@ def test_batch_of_which_nothing_could_be_read(tmp_path: Path) -> None:
     assert (progress.step, progress.skipped, progress.left_out) == (4, 0, 0)
 
 
+def test_data_that_vanish_are_not_taken_for_divergence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Vanished(ToyData):
+        def batch(self, epoch: int, number: int) -> Batch:
+            return EMPTY if epoch > 0 and number >= 2 else super().batch(epoch, number)
+
+    with pytest.raises(
+        OSError, match=r"no utterance of 4 steps in a row could be read: restore .*unreadable"
+    ):
+        run(toy_config(tmp_path, num_epochs=1, max_bad_steps=4), Vanished())
+    assert "No utterance of the batches after step 2 could be read" in capsys.readouterr().err
+    assert not list(tmp_path.glob("bad-batch-*.pt"))
+
+
 @pytest.mark.parametrize("accumulate", [2, 3])
 def test_accumulated_batches_equal_one_large_batch(tmp_path: Path, accumulate: int) -> None:
     """Eight batches, by two or by three; then the last step of the epoch has two."""

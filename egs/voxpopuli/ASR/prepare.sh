@@ -26,10 +26,8 @@ vocab_size=1000
 begin "$@"
 
 languages="en de fr es pl it ro hu cs nl fi hr sk sl et lt"
-if [[ " $languages " != *" $lang "* ]]; then
-  log "--lang is one of $languages, not '$lang'"
-  exit 2
-fi
+check_choice lang $languages
+check_choice segmented auto true false
 if [ "$segmented" = auto ]; then
   segmented=false
   [ ! -e "$dl_dir/voxpopuli/transcribed_data/$lang/asr_train.tsv" ] || segmented=true
