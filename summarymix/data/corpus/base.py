@@ -230,6 +230,11 @@ class Corpus:
             file.writelines(f"{name}\n" for name in written)
 
 
+def no_utterance(name: str, file: str) -> Skipped:
+    """A recording, listed in ``file``, that no utterance names."""
+    return Skipped(name, file, "no utterance", "", "add its transcripts, or remove it from the list")
+
+
 def gather(
     rows: Iterable[Row | Skipped],
     recordings: Mapping[str, Recording | Skipped],

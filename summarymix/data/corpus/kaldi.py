@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from summarymix.cli import say
-from summarymix.data.corpus.base import Corpus, Row, gather
+from summarymix.data.corpus.base import Corpus, Row, gather, no_utterance
 from summarymix.data.corpus.commands import TIMEOUT
-from summarymix.data.corpus.on_disk import DiskDict, DiskList
+from summarymix.data.corpus.on_disk import DiskDict, DiskList, DiskSet
 from summarymix.data.corpus.recordings import AudioFindings, command_in, open_commands, open_files
 from summarymix.data.names import check_name, is_encodable, is_path, printable
 from summarymix.data.skipped import Skipped
@@ -125,11 +125,13 @@ def _rows(folder: Path, split: str | None, scp: "_Table") -> Iterator[Row | Skip
                 yield Skipped(id_, segments.where(id_), "malformed segment", repr(value), remedy)
             else:
                 spans[id_] = span
+    used = DiskSet()
     # A transcript without a segment is taken as a whole recording, and reported if wav.scp does not list it.
     for id_ in itertools.chain(spans, (id_ for id_ in texts.values if id_ not in spans)):
         if id_ in malformed:
             continue
         audio, start, duration = spans.get(id_, (id_, 0.0, None))
+        used.add(audio)
         yield Row(
             audio=audio,
             text=texts.values.get(id_),
@@ -141,6 +143,7 @@ def _rows(folder: Path, split: str | None, scp: "_Table") -> Iterator[Row | Skip
             language=languages.values.get(id_),
             where=texts.where(id_) or segments.where(id_) or scp.where(id_),
         )
+    yield from (no_utterance(id_, scp.where(id_)) for id_ in scp.values if id_ not in used)
 
 
 def _span(value: str) -> tuple[str, float, float | None] | None:

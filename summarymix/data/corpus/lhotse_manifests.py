@@ -9,8 +9,8 @@ from typing import Any
 from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.cut import MixedCut
 
-from summarymix.data.corpus.base import Corpus, Row, gather
-from summarymix.data.corpus.on_disk import DiskDict, DiskList
+from summarymix.data.corpus.base import Corpus, Row, gather, no_utterance
+from summarymix.data.corpus.on_disk import DiskDict, DiskList, DiskSet
 from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
 from summarymix.data.names import check_name, is_path, printable
 from summarymix.data.skipped import Skipped, SkippedItems
@@ -106,13 +106,18 @@ def _of_pair(
     recordings_path: Path, supervisions_path: Path, unusable: SkippedItems
 ) -> Iterator[tuple[Recording, SupervisionSegment]]:
     recordings = DiskDict((recording.id, recording) for recording in _items(RecordingSet, recordings_path))
+    used = DiskSet()
     for supervision in _items(SupervisionSet, supervisions_path):
         if supervision.recording_id in recordings:
+            used.add(supervision.recording_id)
             yield recordings[supervision.recording_id], supervision
         else:
             detail = f"recording {supervision.recording_id}"
             remedy = "add the recording, or remove the supervision"
             unusable.add(Skipped(supervision.id, str(recordings_path), "missing audio", detail, remedy))
+    for recording_id in recordings:
+        if recording_id not in used:
+            unusable.add(no_utterance(recording_id, str(recordings_path)))
 
 
 def _of_cuts(cuts: Iterable[Any], path: Path, unusable: SkippedItems) -> Iterator[tuple[Recording, SupervisionSegment]]:
@@ -121,6 +126,8 @@ def _of_cuts(cuts: Iterable[Any], path: Path, unusable: SkippedItems) -> Iterato
             detail = "a mixture of cuts" if isinstance(cut, MixedCut) else "no recording"
             unusable.add(Skipped(cut.id, str(path), "unsuitable cut", detail, "use unmixed cuts with recordings"))
             continue
+        if not cut.supervisions:
+            unusable.add(no_utterance(cut.id, str(path)))
         for supervision in cut.supervisions:
             # Supervision times are relative to the cut's start.
             yield cut.recording, supervision.with_offset(cut.start)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from lhotse import CutSet, RecordingSet, SupervisionSet
+from lhotse import CutSet, Recording, RecordingSet, SupervisionSet
 from lhotse.kaldi import export_to_kaldi
 from manifest_cuts import load_cuts
 from tables import prepare_table
@@ -101,6 +101,8 @@ def test_malformed_kaldi_lines_are_listed(audio_dir: Path, tmp_path: Path) -> No
         ("r0", "wav.scp, line 4", "duplicate key"),
         ("a", "text, line 6", "duplicate key"),
         *((id_, f"segments, line {i}", "malformed segment") for i, id_ in enumerate("bcd", 2)),
+        ("r1", "wav.scp, line 2", "no utterance"),
+        ("r9", "wav.scp, line 5", "no utterance"),
     ]
     (folder / "segments").unlink()
     corpus = read_kaldi_corpus(folder, audio_dir, AudioFindings(tmp_path / "copies"))
@@ -179,6 +181,33 @@ def test_supervision_without_recording(manifests: Path, audio_dir: Path) -> None
     corpus = read_lhotse_corpus(manifests, audio_dir, AudioFindings(audio_dir.parent / "copies"))
     assert [(item.id, item.reason) for item in corpus.skipped.items] == [("c", "missing audio")]
     assert corpus.num_rows == 3
+
+
+def test_recordings_that_no_utterance_names_are_listed(manifests: Path, audio_dir: Path, tmp_path: Path) -> None:
+    def found(corpus: Corpus) -> list[tuple[str, str]]:
+        return [(item.id, item.reason) for item in corpus.skipped.items]
+
+    spare = Recording.from_file(audio_dir / "2.wav", recording_id="spare")
+    recordings = RecordingSet.from_file(manifests / "c_recordings_train.jsonl.gz")
+    supervisions = SupervisionSet.from_file(manifests / "c_supervisions_train.jsonl.gz")
+    recordings = RecordingSet.from_recordings([*recordings, spare])
+    recordings.to_file(manifests / "c_recordings_train.jsonl.gz")
+    corpus = read_lhotse_corpus(manifests, audio_dir, AudioFindings(tmp_path / "copies"))
+    assert (described(corpus), found(corpus)) == (WANTED, [("spare", "no utterance")])
+
+    cuts = CutSet.from_manifests(recordings, supervisions)
+    (tmp_path / "cuts").mkdir()
+    cuts.to_file(tmp_path / "cuts" / "cuts_train.jsonl.gz")
+    corpus = read_lhotse_corpus(tmp_path / "cuts", audio_dir, AudioFindings(tmp_path / "copies"))
+    assert described(corpus) == {id_: WANTED[id_] for id_ in "ab"}
+    assert [reason for _, reason in found(corpus)] == ["no utterance"]
+
+    write_lines(tmp_path / "k" / "wav.scp", "r0 0.wav", "r1 1.wav", "r2 2.wav")
+    write_lines(tmp_path / "k" / "text", "u0 ONE", "r1 TWO")
+    write_lines(tmp_path / "k" / "segments", "u0 r0 0.5 1.25")
+    corpus = read_kaldi_corpus(tmp_path / "k", audio_dir, AudioFindings(tmp_path / "copies"))
+    assert sorted(described(corpus)) == ["r1", "u0"]
+    assert found(corpus) == [("r2", "no utterance")]
 
 
 @pytest.mark.parametrize("trimmed", [False, True])
