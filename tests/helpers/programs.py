@@ -14,6 +14,7 @@ import socket
 import sys
 import tempfile
 import traceback
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -112,7 +113,7 @@ class Interpreter:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         listener = socket.socket(socket.AF_UNIX)
-        address = str(folder / "socket")
+        address = f"\0{uuid.uuid4().hex}"  # of Linux, without a file, whose path may be too long
         listener.bind(address)
         listener.listen(16)
         for name in ("python", "python3"):
