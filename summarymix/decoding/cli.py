@@ -62,7 +62,7 @@ EPILOG = """examples:
   ./decode.py --compare --chunk-ms 640 --left-chunks 4     compare simulated and streaming by utterance
   ./decode.py --table                                      all results so far"""
 
-AVERAGES = (1, 2, 4, 8, 16)
+AVERAGES = (0, 1, 2, 4, 8, 16)  # 0: the last weights, which may be best after few epochs
 OF_ICEFALL = {
     "--chunk-size": "chunk sizes are given in milliseconds: --chunk-ms",
     "--left-context-frames": "the left context is given in chunks: --left-chunks",
