@@ -412,6 +412,18 @@ def test_two_processes_write_what_one_writes(
         assert two.rtf > 0
 
 
+def test_two_processes_that_can_read_nothing_say_so(exp_dir: Path, tmp_path: Path) -> None:
+    cuts = list(read_cuts(cuts_path(exp_dir.parent, "mini", "test")))
+    for cut in cuts:
+        cut.recording.sources[0].source = f"/nowhere/{cut.id}.wav"
+    write_manifest(cuts, cuts_path(tmp_path, "mini", "test"))
+    (tmp_path / "decode.py").write_text(CALL)
+    arguments = ["--exp-dir", exp_dir, "--manifest-dir", tmp_path, "--device", "cpu", "--max-duration", "3"]
+    went_well, said = run_in_parallel(*[[tmp_path / "decode.py", *arguments]] * 2)
+    assert not went_well
+    assert re.search(r"decode\.py: test: no utterance could be read, for example cut-\d+: ", said), said
+
+
 def without_rounding(text: str) -> str:
     """The text with its decimal fractions to two places."""
     return re.sub(r"-?\d+\.\d+", lambda number: f"{float(number[0]):.2f}", text)
