@@ -41,6 +41,7 @@ begin_comparison() {
   options_help=${options_help/DEFAULT_MODELS/$models}
   options_help=${options_help/DEFAULT_OPTIONS/$train_options}
   parse_options "$@"
+  . "$_compare_dir/../tools/setup.sh"
   export OMP_NUM_THREADS=$threads
 }
 

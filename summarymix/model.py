@@ -49,6 +49,11 @@ class ModelConfig:
     mixing: MixingConfig = field(default_factory=MixingConfig)
     """Mixing of frames: SummaryMixing, or a baseline."""
 
+    def __post_init__(self) -> None:
+        most = 1.0 if self.encoder == "conformer" else 1 / 3  # see ``dropout``
+        if not 0 <= self.dropout < most:
+            raise ValueError(f"--model.dropout {self.dropout} must be from 0 to below {most:.3g} for a {self.encoder}")
+
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "ModelConfig":
         """Make the configuration from the values in a checkpoint; missing options get their defaults."""

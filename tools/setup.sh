@@ -7,7 +7,7 @@
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
-  if [ ! -x "$_root/.venv/bin/python" ]; then
+  if [ ! -e "$_root/.venv/bin/activate" ]; then
     _python=${PYTHON:-python3}
     if ! "$_python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))'; then
       echo "$_python is $("$_python" --version 2>&1); this repository is tested with Python 3.10 to 3.12." \
@@ -15,7 +15,11 @@ if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
       return 1
     fi
     echo "Creating a virtual environment in $_root/.venv"
-    "$_python" -m venv "$_root/.venv"
+    if ! "$_python" -m venv "$_root/.venv"; then
+      rm -rf "$_root/.venv"
+      echo "No virtual environment could be made: see above, or activate one of your own" >&2
+      return 1
+    fi
   fi
   . "$_root/.venv/bin/activate"
 fi

@@ -204,7 +204,8 @@ def _settings(args: argparse.Namespace) -> list[DecodeSetting]:
         raise ValueError(f"--{'int8' if args.int8 else 'fp16'} only applies to exported models: pass --onnx DIR")
     if modes is None:
         modes = ["offline", "simulated"] if args.select else ["simulated", "streaming"] if args.compare else ["offline"]
-    of_chunks = {"--chunk-ms": args.chunk_ms, "--left-chunks": args.left_chunks, "--lookahead-ms": args.lookahead_ms}
+    of_chunks = {"--chunk-ms": args.chunk_ms, "--left-chunks": args.left_chunks}
+    of_chunks["--lookahead-ms"] = [ms for ms in args.lookahead_ms or [] if ms > 0]
     if set(modes) == {"offline"} and (unused := [name for name, values in of_chunks.items() if values]):
         raise ValueError(f"{unused[0]} is for chunks: add --mode simulated or streaming")
     if args.compare and not {"simulated", "streaming"} <= set(modes):

@@ -513,7 +513,9 @@ class LiveStream:
             return []
         # The last word may be incomplete, so cut before it if there is another one.
         starts = word_starts([self._tokenizer.tokens[i] for i in tokens])
-        return self._end_segment(frames[starts[-1]] if len(starts) > 1 else None)
+        if len(starts) < 2:
+            return self._end_segment()
+        return self._end_segment(frames[starts[-1]], first + starts[-1])
 
     def _may_reset(self) -> bool:
         """True if the last chunk, which a reset decodes again, emitted no token and has not been decoded twice already.
@@ -528,20 +530,20 @@ class LiveStream:
         pieces = self._tokenizer.tokens
         return (frame for token, frame in zip(tokens, frames, strict=True) if pieces[token] != SPACE)
 
-    def _end_segment(self, end: int | None = None) -> list[Transcript]:
-        """End the segment before frame ``end``, or at the last one, and return it. A segment without text continues."""
-        segment = self.segment(end)
+    def _end_segment(self, end: int | None = None, last: int | None = None) -> list[Transcript]:
+        """End the segment as :meth:`segment` does, and return it. A segment without text continues."""
+        segment = self.segment(end, last)
         if not segment.text:
             return []
         hypothesis = self._stream.hypothesis
         end = hypothesis.num_frames if end is None else end
-        self._begin_segment(end, bisect_left(hypothesis.frames, end))
+        self._begin_segment(end, bisect_left(hypothesis.frames, end) if last is None else last)
         return [segment]
 
-    def segment(self, end: int | None = None) -> Transcript:
-        """The current segment so far, or before frame ``end``."""
+    def segment(self, end: int | None = None, last: int | None = None) -> Transcript:
+        """The current segment so far, or before frame ``end`` and token ``last``."""
         hypothesis, first = self._stream.hypothesis, self._first_token()
-        return make_transcript(hypothesis, self._tokenizer, self._begin, end, self._offset, first)
+        return make_transcript(hypothesis, self._tokenizer, self._begin, end, self._offset, first, last)
 
     def _begin_segment(self, frame: int, num_ended: int) -> None:
         """Begin a segment at a frame of the hypothesis, behind its first ``num_ended`` tokens."""

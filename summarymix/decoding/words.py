@@ -69,6 +69,7 @@ def make_transcript(
     end: int | None = None,
     offset: int = 0,
     first: int | None = None,
+    last: int | None = None,
 ) -> Transcript:
     """Make the transcript of a hypothesis from frame ``begin`` on, up to but without frame ``end``.
 
@@ -80,10 +81,11 @@ def make_transcript(
         offset: number of encoder frames of the audio before the hypothesis.
         first: index of the first token, if a search has moved it since ``begin`` was set; None: the first from
             ``begin`` on.
+        last: index behind the last token, if tokens behind it have the frame ``end``; None: the first from ``end`` on.
     """
     end = hypothesis.num_frames if end is None else end
     first = bisect_left(hypothesis.frames, begin) if first is None else first
-    part = slice(first, bisect_left(hypothesis.frames, end))
+    part = slice(first, bisect_left(hypothesis.frames, end) if last is None else last)
     ids, log_probs = hypothesis.tokens[part], hypothesis.log_probs[part]
     starts = [(max(frame, begin) + offset) * _FRAME for frame in hypothesis.frames[part]]
     pieces = [tokenizer.tokens[i] for i in ids]

@@ -126,6 +126,14 @@ def test_a_beam_that_moves_tokens_neither_loses_nor_repeats_them(
     assert segment.words[0].start >= segment.start == ended.end
 
 
+def test_a_word_whose_last_token_has_the_frame_of_the_next_word_stays_whole(recognizer: Recognizer) -> None:
+    stream = recognizer.stream(16000, endpointing=Endpointing(0.3, 2))
+    ids = [LETTERS.tokens.index(token.replace("_", SPACE)) for token in "_ab_c"]
+    stream._stream.hypothesis = Hypothesis(ids, [9, 10, 59, 59, 60], [0.0] * 5, 64)
+    [ended] = stream._check_endpoint()
+    assert (ended.text, stream.segment().text) == ("ab", "c")
+
+
 @settings(max_examples=10)
 @given(seed=st.integers(0, 100))
 def test_streams_together_get_what_each_gets_alone(recognizer: Recognizer, seed: int) -> None:

@@ -63,17 +63,20 @@ def read_kaldi_corpus(
     files: DiskDict[str] = DiskDict()  # recording names by file
     commands: DiskDict[str] = DiskDict()  # recording names by command
     missing: DiskDict[Skipped] = DiskDict()
+    places: DiskDict[str] = DiskDict()  # of all recordings in wav.scp; several folders may list the same
+    used = DiskSet()  # their names
     for split, folder in folders.items():
         if split is not None:
             check_name(split, f"{printable(folder)}: the split")
         scp = _Table(folder / "wav.scp")
+        places.update((name, scp.where(name)) for name in scp.values)
         for name, value in scp.values.items():
             source = _audio(value, audio_dir)
             if is_command(source):
                 commands[source] = name
             elif is_path(source):
                 files[source] = name
-        for row in _rows(folder, split, scp):
+        for row in _rows(folder, split, scp, used):
             if isinstance(row, Skipped):
                 rows.append(row)
                 continue
@@ -83,6 +86,9 @@ def read_kaldi_corpus(
                 file = printable(folder / "wav.scp")
                 missing[row.audio] = Skipped(row.audio, file, "missing audio", "", "add the recording to wav.scp")
             rows.append(row)
+    for name, where in places.items():
+        if name not in used:
+            rows.append(no_utterance(name, where))
     if commands:
         say(
             f"{len(commands)} recordings in wav.scp are commands. They run now, for at most {command_timeout:g} s each "
@@ -107,8 +113,10 @@ def _audio(value: str, audio_dir: Path) -> str:
     return os.path.join(audio_dir, value)
 
 
-def _rows(folder: Path, split: str | None, scp: "_Table") -> Iterator[Row | Skipped]:
-    """Utterances of a folder, with the name of the recording as ``audio``, and lines that cannot be used."""
+def _rows(folder: Path, split: str | None, scp: "_Table", used: DiskSet) -> Iterator[Row | Skipped]:
+    """Utterances of a folder, with the name of the recording as ``audio``, and lines that cannot be used. The names of
+    recordings in both are added to ``used``.
+    """
     texts = _Table(folder / "text")
     speakers, languages = (_Table(folder / name, optional=True) for name in ("utt2spk", "utt2lang"))
     segments = _Table(folder / "segments", optional=True)
@@ -121,11 +129,11 @@ def _rows(folder: Path, split: str | None, scp: "_Table") -> Iterator[Row | Skip
         for id_, value in segments.values.items():
             if (span := _span(value)) is None:
                 malformed.add(id_)
+                used.add("".join(value.split()[:1]))
                 remedy = "give a recording, a start and an end in seconds"
                 yield Skipped(id_, segments.where(id_), "malformed segment", repr(value), remedy)
             else:
                 spans[id_] = span
-    used = DiskSet()
     # A transcript without a segment is taken as a whole recording, and reported if wav.scp does not list it.
     for id_ in itertools.chain(spans, (id_ for id_ in texts.values if id_ not in spans)):
         if id_ in malformed:
@@ -143,7 +151,6 @@ def _rows(folder: Path, split: str | None, scp: "_Table") -> Iterator[Row | Skip
             language=languages.values.get(id_),
             where=texts.where(id_) or segments.where(id_) or scp.where(id_),
         )
-    yield from (no_utterance(id_, scp.where(id_)) for id_ in scp.values if id_ not in used)
 
 
 def _span(value: str) -> tuple[str, float, float | None] | None:

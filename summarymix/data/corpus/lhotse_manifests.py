@@ -58,11 +58,13 @@ def read_lhotse_corpus(
     named: DiskList[str] = DiskList()
     notes: list[str] = []
     unusable = SkippedItems()
+    places: DiskDict[str] = DiskDict()  # of all recordings in pairs; several splits may list the same
+    used = DiskSet()  # their ids
     for group, paths in found.items():
         if "cuts" in paths:
             pairs = _of_cuts(_items(CutSet, paths["cuts"]), paths["cuts"], unusable)
         elif len(paths) == 2:
-            pairs = _of_pair(paths["recordings"], paths["supervisions"], unusable)
+            pairs = _of_pair(paths["recordings"], paths["supervisions"], unusable, places, used)
         else:
             (path,) = paths.values()
             notes.append(f"{path.name} is left out: it needs both recordings and supervisions")
@@ -75,6 +77,9 @@ def read_lhotse_corpus(
                         named.append(str(audio_dir / source.source))
                 recordings[key] = _with_absolute_paths(recording, audio_dir)
             rows.append(_row(key, supervision, splits[group]))
+    for recording_id, place in places.items():
+        if recording_id not in used:
+            unusable.add(no_utterance(recording_id, place))
     if not rows:
         raise ValueError(
             f"No utterances in {manifest_dir}: it needs PREFIX_recordings_SPLIT.jsonl.gz and "
@@ -103,10 +108,14 @@ def _items(kind: type[CutSet] | type[RecordingSet] | type[SupervisionSet], path:
 
 
 def _of_pair(
-    recordings_path: Path, supervisions_path: Path, unusable: SkippedItems
+    recordings_path: Path,
+    supervisions_path: Path,
+    unusable: SkippedItems,
+    places: DiskDict[str],
+    used: DiskSet,
 ) -> Iterator[tuple[Recording, SupervisionSegment]]:
     recordings = DiskDict((recording.id, recording) for recording in _items(RecordingSet, recordings_path))
-    used = DiskSet()
+    places.update((recording_id, str(recordings_path)) for recording_id in recordings)
     for supervision in _items(SupervisionSet, supervisions_path):
         if supervision.recording_id in recordings:
             used.add(supervision.recording_id)
@@ -115,9 +124,6 @@ def _of_pair(
             detail = f"recording {supervision.recording_id}"
             remedy = "add the recording, or remove the supervision"
             unusable.add(Skipped(supervision.id, str(recordings_path), "missing audio", detail, remedy))
-    for recording_id in recordings:
-        if recording_id not in used:
-            unusable.add(no_utterance(recording_id, str(recordings_path)))
 
 
 def _of_cuts(cuts: Iterable[Any], path: Path, unusable: SkippedItems) -> Iterator[tuple[Recording, SupervisionSegment]]:

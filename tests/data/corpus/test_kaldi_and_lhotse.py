@@ -101,7 +101,6 @@ def test_malformed_kaldi_lines_are_listed(audio_dir: Path, tmp_path: Path) -> No
         ("r0", "wav.scp, line 4", "duplicate key"),
         ("a", "text, line 6", "duplicate key"),
         *((id_, f"segments, line {i}", "malformed segment") for i, id_ in enumerate("bcd", 2)),
-        ("r1", "wav.scp, line 2", "no utterance"),
         ("r9", "wav.scp, line 5", "no utterance"),
     ]
     (folder / "segments").unlink()
@@ -208,6 +207,17 @@ def test_recordings_that_no_utterance_names_are_listed(manifests: Path, audio_di
     corpus = read_kaldi_corpus(tmp_path / "k", audio_dir, AudioFindings(tmp_path / "copies"))
     assert sorted(described(corpus)) == ["r1", "u0"]
     assert found(corpus) == [("r2", "no utterance")]
+
+    # Splits may share their list of recordings.
+    write_lines(tmp_path / "splits" / "dev" / "text", "v0 THREE")
+    write_lines(tmp_path / "splits" / "dev" / "segments", "v0 r2 0.5 1.25")
+    write_lines(tmp_path / "splits" / "dev" / "wav.scp", "r0 0.wav", "r1 1.wav", "r2 2.wav")
+    (tmp_path / "k").rename(tmp_path / "splits" / "train")
+    corpus = read_kaldi_corpus(tmp_path / "splits", audio_dir, AudioFindings(tmp_path / "copies"))
+    assert (sorted(described(corpus)), found(corpus)) == (["r1", "u0", "v0"], [])
+    for split in ("train", "test"):
+        recordings.to_file(manifests / f"c_recordings_{split}.jsonl.gz")
+    corpus = read_lhotse_corpus(manifests, audio_dir, AudioFindings(tmp_path / "copies"))
 
 
 @pytest.mark.parametrize("trimmed", [False, True])
