@@ -51,10 +51,11 @@ compare_models() {
     for model in $models; do
       configs=$before
       for part in ${model//+/ }; do
-        configs+=" conf/$part.yaml"
+        configs+=${configs:+ }conf/$part.yaml
       done
+      configs+=${after:+ $after}
       log "$model, seed $seed"
-      ./run.sh --exp-dir "$exp_dir/$model-s$seed" --config "$configs $after" \
+      ./run.sh --exp-dir "$exp_dir/$model-s$seed" --config "$configs" \
         --prepare-options "$prepare_options" --train-options "--seed $seed $train_options" "$@"
     done
   done

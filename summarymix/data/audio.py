@@ -16,8 +16,8 @@ from torch import Tensor
 
 from summarymix.data.audio_file import open_audio
 
+MAX_CHANNELS = 64  # more, and more than samples, are samples in the place of channels
 # Rates a and b, divided by their common divisor, need a filter of about a·b taps: up to 300,000 for usual rates.
-MAX_CHANNELS = 64
 MAX_FILTER = 1 << 20
 # lhotse's filter: a sinc of 6 zero crossings on each side under a Hann window, at 0.99 of the lower Nyquist frequency.
 _ZERO_CROSSINGS, _ROLLOFF = 6, 0.99

@@ -427,15 +427,7 @@ def _wav_length(path: str, libsndfile_seconds: float) -> _Length:
             if name == b"data":
                 break
             if name == b"fmt ":
-                form = file.read(max(min(size, 26), 0))
-                if len(form) < 14:
-                    break
-                tag, _, rate, bytes_per_second, block = struct.unpack(f"{order}HHIIH", form[:14])
-                if tag == _EXTENSIBLE and len(form) == 26:
-                    (tag,) = struct.unpack(f"{order}H", form[24:])
-                is_packed = tag not in _PLAIN_CODECS
-                if not is_packed:
-                    bytes_per_second = rate * block  # the field may be wrong
+                bytes_per_second, is_packed = _wav_codec(file.read(max(min(size, 26), 0)), order)
             elif name == b"ds64":
                 (long_size,) = struct.unpack("<8xQ", file.read(16).ljust(16, b"\0"))
             if not 0 <= size <= end - begin:  # a damaged header
@@ -467,6 +459,17 @@ def _wav_length(path: str, libsndfile_seconds: float) -> _Length:
         # By its length, FFmpeg too would leave samples out that the header does not count.
         options = {"ignore_length": "1"} if not wide and (is_unknown or there != size) else {}
         return _Length(there / bytes_per_second, declared, options)
+
+
+def _wav_codec(form: bytes, order: str) -> tuple[int, bool]:
+    """Bytes per second by the beginning of a fmt chunk, 0 if it is incomplete; True if a block codec packs samples."""
+    if len(form) < 14:
+        return 0, False
+    tag, _, rate, bytes_per_second, block = struct.unpack(f"{order}HHIIH", form[:14])
+    if tag == _EXTENSIBLE and len(form) == 26:
+        (tag,) = struct.unpack(f"{order}H", form[24:])
+    is_packed = tag not in _PLAIN_CODECS
+    return (bytes_per_second if is_packed else rate * block), is_packed  # of plain samples, the field may be wrong
 
 
 def _is_placeholder(size: int) -> bool:

@@ -230,12 +230,9 @@ class Recognizer:
             segments = [segment for block in blocks for segment in stream.accept(block)] + stream.finish()
             return joined(segments, stream.seconds)
         self.model.encoder.check_chunk(ChunkConfig())
-        windowed = WindowedRecognizer(
-            self.search,
-            self.tokenizer.tokens,
-            30.0 if window_seconds is None else window_seconds,
-            4.0 if overlap_seconds is None else overlap_seconds,
-        )
+        sizes = {"window_seconds": window_seconds, "overlap_seconds": overlap_seconds}
+        given = {name: seconds for name, seconds in sizes.items() if seconds is not None}
+        windowed = WindowedRecognizer(self.search, self.tokenizer.tokens, **given)
         counted = _Counted(blocks)
         hypothesis = windowed.recognize(self._features(counted, sample_rate))
         seconds = counted.num_samples / sample_rate

@@ -50,11 +50,6 @@ def read_kaldi_corpus(
             encoding.
         FileNotFoundError: there is no file named text.
     """
-    folders: dict[str | None, Path] = {None: kaldi_dir}
-    if not (kaldi_dir / "wav.scp").is_file():
-        folders = {path.parent.name: path.parent for path in sorted(kaldi_dir.glob("*/wav.scp"))}
-    if not folders:
-        raise ValueError(f"No wav.scp in {kaldi_dir} or the folders in it: correct --kaldi-dir")
 
     def is_command(source: str) -> bool:
         return source.startswith(command_in(audio_dir, "")) and is_encodable(source)
@@ -65,9 +60,7 @@ def read_kaldi_corpus(
     missing: DiskDict[Skipped] = DiskDict()
     places: DiskDict[str] = DiskDict()  # of all recordings in wav.scp; several folders may list the same
     used = DiskSet()  # their names
-    for split, folder in folders.items():
-        if split is not None:
-            check_name(split, f"{printable(folder)}: the split")
+    for split, folder in _folders(kaldi_dir).items():
         scp = _Table(folder / "wav.scp")
         places.update((name, scp.where(name)) for name in scp.values)
         for name, value in scp.values.items():
@@ -77,12 +70,9 @@ def read_kaldi_corpus(
             elif is_path(source):
                 files[source] = name
         for row in _rows(folder, split, scp, used):
-            if isinstance(row, Skipped):
-                rows.append(row)
-                continue
-            if row.audio in scp.values:
+            if isinstance(row, Row) and row.audio in scp.values:
                 row = replace(row, audio=_audio(scp.values[row.audio], audio_dir))
-            else:
+            elif isinstance(row, Row):
                 file = printable(folder / "wav.scp")
                 missing[row.audio] = Skipped(row.audio, file, "missing audio", "", "add the recording to wav.scp")
             rows.append(row)
@@ -104,6 +94,23 @@ def read_kaldi_corpus(
             "many utterances, files are faster"
         )
     return corpus
+
+
+def _folders(kaldi_dir: Path) -> dict[str | None, Path]:
+    """Data folders by split: ``kaldi_dir`` itself, whose split is None, or those in it.
+
+    Raises:
+        ValueError: there is none, or its name cannot be the name of a split.
+    """
+    if (kaldi_dir / "wav.scp").is_file():
+        return {None: kaldi_dir}
+    folders: dict[str | None, Path] = {}
+    for path in sorted(kaldi_dir.glob("*/wav.scp")):
+        check_name(path.parent.name, f"{printable(path.parent)}: the split")
+        folders[path.parent.name] = path.parent
+    if not folders:
+        raise ValueError(f"No wav.scp in {kaldi_dir} or the folders in it: correct --kaldi-dir")
+    return folders
 
 
 def _audio(value: str, audio_dir: Path) -> str:
