@@ -81,9 +81,12 @@ class Session {
     this.finished = false;
     this.sent = []; // [seconds of audio, time] of packets whose text has not come yet
     this.seconds = 0;
+  }
+
+  connect() {
     this.socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/`);
     this.socket.onmessage = ({ data }) => this.receive(data);
-    this.opened = new Promise((resolve, reject) => {
+    return new Promise((resolve, reject) => {
       this.socket.onopen = resolve;
       this.socket.onclose = () => {
         reject(new Error("The server does not answer."));
@@ -94,18 +97,20 @@ class Session {
 
   async start(source, heard) {
     await this.context.audioWorklet.addModule("worklet.js");
-    await this.opened;
+    if (session !== this) throw new Error("The stream has been stopped.");
+    await this.connect();
     this.socket.send(JSON.stringify({ sample_rate: this.context.sampleRate, ...this.setting }));
     this.recorder = new AudioWorkletNode(this.context, "recorder", { numberOfOutputs: 0 });
-    this.recorder.port.onmessage = ({ data }) => (data ? this.send(data) : this.socket.send("Done"));
+    this.recorder.port.onmessage = ({ data }) => this.send(data);
     source.connect(this.recorder);
     if (heard) source.connect(this.context.destination);
     await this.context.resume();
   }
 
-  send(samples) {
+  send(samples) { // null: the end
     if (this.socket.readyState !== WebSocket.OPEN) return;
-    this.socket.send(samples);
+    this.socket.send(samples ?? "Done");
+    if (!samples) return;
     this.seconds += samples.length / this.context.sampleRate;
     this.sent.push([this.seconds, performance.now()]);
     if (this.sent.length > KEPT) this.sent.shift(); // silence: no text comes
@@ -146,7 +151,7 @@ class Session {
     session = null;
     if (problem) complain(problem);
     this.release?.();
-    this.socket.close();
+    this.socket?.close();
     this.context.close();
     $("level").value = 0;
     show("state", "Ready.");
@@ -158,7 +163,6 @@ async function run(context, open, heard, state) {
   complain("");
   const setting = { chunk_ms: Number($("chunk").value), lookahead_ms: Number($("lookahead").value) };
   const mine = (session = new Session(context, setting));
-  mine.opened.catch(() => {}); // start() reports it
   update();
   try {
     const source = await open(mine);
