@@ -90,6 +90,10 @@ class FbankOptions:
         """Number of mirrored samples before the first one; they centre frame t on its 10 ms."""
         return (self.window - self.shift) // 2
 
+    def num_whole_windows(self, num_samples: int) -> int:
+        """Number of windows that lie within ``num_samples``, the first one at their beginning."""
+        return max(1 + (num_samples - self.window) // self.shift, 0)
+
     def num_windows(self, num_samples: IntOrArray) -> IntOrArray:
         """Number of frames of ``num_samples`` themselves: the duration in units of 10 ms, rounded half up."""
         return (num_samples + self.shift // 2) // self.shift
@@ -153,11 +157,31 @@ class FbankExtractor:
         num_windows = self.options.num_windows(len(samples))
         left = self.options.left_padding
         right = (num_windows - 1) * self.options.shift + self.options.window - left - len(samples)
-        features = self.whole_windows(_mirror(samples, left, max(right, 0)), num_windows)
+        features = self._first_windows(_mirror(samples, left, max(right, 0)), num_windows)
         return with_tail(features, self.options.tail_frames)
 
-    def whole_windows(self, samples: Tensor, num_frames: int) -> Tensor:
-        """Compute features (num_frames, num_mel_bins) of the first windows in ``samples``, without mirroring."""
+    def whole_windows(self, blocks: list[Tensor]) -> list[Tensor]:
+        """Compute the features of the whole windows of each block, without mirroring: of many streams together.
+
+        Args:
+            blocks: samples (n,) each.
+
+        Returns:
+            Features (t, num_mel_bins) of each block, t = ``options.num_whole_windows(n)``, each in its own memory.
+        """
+        options = self.options
+        # The blocks follow each other, filled up to whole shifts, as if they were one recording. The two or three
+        # windows that reach beyond the end of a block are computed too, and dropped.
+        filled = [F.pad(block, (0, -len(block) % options.shift)) for block in blocks]
+        sizes = [len(block) // options.shift for block in filled]
+        samples = torch.cat([*filled, torch.zeros(options.window)])
+        parts = self._first_windows(samples, sum(sizes)).split(sizes)
+        return [
+            part[: options.num_whole_windows(len(block))].clone() for part, block in zip(parts, blocks, strict=True)
+        ]
+
+    def _first_windows(self, samples: Tensor, num_frames: int) -> Tensor:
+        """Compute features (num_frames, num_mel_bins) of the first windows in ``samples``."""
         if num_frames == 0:
             return torch.zeros(0, self.options.num_mel_bins)
         # In pieces, so that intermediate tensors take no more memory for an hour than for ten seconds.
@@ -174,47 +198,66 @@ class FbankExtractor:
 
 
 class OnlineFbank:
-    """Features of one stream, pushed in blocks of any size. A frame is returned once its last sample has arrived."""
+    """Features of one stream, pushed in blocks of any size. A frame is ready once its last sample has arrived.
+
+    :meth:`accept` computes the frames of a stream by itself. With :meth:`push` and :meth:`take`, an extractor computes
+    those of many streams together (:meth:`FbankExtractor.whole_windows`), in half the time of one after the other.
+    """
 
     def __init__(self, extractor: FbankExtractor) -> None:
         self._extractor = extractor
         self._options = extractor.options
-        self._samples = torch.zeros(0)  # still needed; mirrored on the left once the first window is complete
+        self._blocks: list[Tensor] = []  # samples that are still needed
+        self._num_samples = 0  # in these blocks
         self._received = 0
-        self._frames = 0
+        self._frames = 0  # that have been taken
+
+    @property
+    def num_ready(self) -> int:
+        """Number of frames that are ready."""
+        # Mirrored only once the first window is complete: finish() mirrors a very short stream as a whole.
+        mirrored = 0 if self._frames else self._options.left_padding
+        return self._options.num_whole_windows(mirrored + self._num_samples)
+
+    def push(self, samples: Tensor | np.ndarray) -> None:
+        """Add samples (n,) in [-1, 1]; their memory may be used again at once."""
+        samples = _as_samples(samples).clone()
+        self._blocks.append(samples)
+        self._num_samples += len(samples)
+        self._received += len(samples)
+
+    def take(self) -> Tensor:
+        """Return the samples (n,) whose whole windows are the ready frames, which are then no longer ready."""
+        num_ready = self.num_ready
+        if num_ready == 0:
+            return torch.zeros(0)
+        samples = torch.cat(self._blocks)
+        if self._frames == 0:
+            samples = _mirror(samples, self._options.left_padding, 0)
+        # At least window - shift = 240 samples remain, and at most 200 are mirrored at the end.
+        rest = samples[num_ready * self._options.shift :]
+        self._blocks, self._num_samples = [rest], len(rest)
+        self._frames += num_ready
+        return samples[: (num_ready - 1) * self._options.shift + self._options.window]
 
     def accept(self, samples: Tensor | np.ndarray) -> Tensor:
         """Push samples (n,) in [-1, 1]; return the new frames (t, num_mel_bins), possibly none."""
-        samples = _as_samples(samples)
-        self._samples = torch.cat([self._samples, samples])
-        self._received += len(samples)
-        options = self._options
-        if self._frames == 0:
-            # Mirrored only once the first window is complete: finish() mirrors a very short stream as a whole.
-            if self._received < options.window - options.left_padding:
-                return self._extractor.whole_windows(samples, 0)
-            self._samples = _mirror(self._samples, options.left_padding, 0)
-        num_frames = 1 + (len(self._samples) - options.window) // options.shift
-        if num_frames <= 0:
-            return self._extractor.whole_windows(samples, 0)
-        features = self._extractor.whole_windows(self._samples, num_frames)
-        # At least window - shift = 240 samples remain, and at most 200 are mirrored at the end.
-        self._samples = self._samples[num_frames * options.shift :]
-        self._frames += num_frames
-        return features
+        self.push(samples)
+        return self._extractor.whole_windows([self.take()])[0]
 
     def finish(self) -> Tensor:
-        """Return the frames (t, num_mel_bins) whose windows reach past the end, and the tail.
+        """Return the frames (t, num_mel_bins) that are ready or whose windows reach past the end, and the tail.
 
         The stream accepts no more samples.
         """
         options = self._options
-        remaining = options.num_windows(self._received) - self._frames
+        samples = torch.cat([torch.zeros(0), *self._blocks])
+        self._blocks, self._num_samples = [], 0
         if self._frames == 0:
-            return self._extractor.extract(self._samples)
-        right = (remaining - 1) * options.shift + options.window - len(self._samples)
-        features = self._extractor.whole_windows(_mirror(self._samples, 0, max(right, 0)), remaining)
-        return with_tail(features, options.tail_frames)
+            return self._extractor.extract(samples)
+        remaining = options.num_windows(self._received) - self._frames
+        right = (remaining - 1) * options.shift + options.window - len(samples)
+        return with_tail(self._extractor.whole_windows([_mirror(samples, 0, right)])[0], options.tail_frames)
 
 
 def with_tail(features: Tensor, num_frames: int) -> Tensor:

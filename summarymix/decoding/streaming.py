@@ -81,8 +81,13 @@ class Stream:
         self._feature_dim = feature_dim
         self._online = None if extractor is None else extractor.online()
 
+    @property
+    def num_frames(self) -> int:
+        """Number of feature frames that wait to be decoded."""
+        return self.queue.num_frames + (0 if self._online is None else self._online.num_ready)
+
     def accept_features(self, features: Tensor) -> None:
-        """Add the next (t, F) feature frames; any t, also 0.
+        """Add the next (t, F) feature frames; any t, also 0. A stream takes either features or samples.
 
         Raises:
             RuntimeError: the stream has been finished.
@@ -102,7 +107,11 @@ class Stream:
         self._check_open()
         if self._online is None:
             raise RuntimeError("this recognizer takes features only: give StreamingRecognizer an extractor")
-        self.queue.append(self._online.accept(samples))
+        self._online.push(samples)
+
+    def take_samples(self) -> Tensor:
+        """Return the samples (n,) whose features have not been computed: they belong at the end of the queue."""
+        return torch.zeros(0) if self._online is None else self._online.take()
 
     def finish(self) -> None:
         """End the input: the remaining frames are decoded as a partial chunk, or filled with silence to a whole one."""
@@ -207,7 +216,7 @@ class StreamingRecognizer:
 
     def missing_frames(self, stream: Stream) -> int:
         """Feature frames that the stream's next whole chunk lacks; 0 or less if it has come."""
-        return self._chunk_features - stream.queue.num_frames
+        return self._chunk_features - stream.num_frames
 
     @torch.inference_mode()
     def step(self) -> int:
@@ -218,6 +227,10 @@ class StreamingRecognizer:
         ready = [s for s in self._streams if s is not None and self._frames_ready(s) > 0]
         if not ready:
             return 0
+        if self.extractor is not None:
+            blocks = self.extractor.whole_windows([s.take_samples() for s in ready])
+            for stream, block in zip(ready, blocks, strict=True):
+                stream.queue.append(block)
         lengths = torch.tensor([self._frames_ready(s) for s in ready])  # (M,)
         # (M, 4(C+R)+3, F); zeros after the end of a stream give frames that are masked out.
         features = torch.zeros(len(ready), self._chunk_features, self._feature_dim, dtype=self._dtype)
@@ -289,7 +302,7 @@ class StreamingRecognizer:
 
     def _frames_ready(self, stream: Stream) -> int:
         """Return the number of encoder frames that the next step can use: C + R, or fewer at the end."""
-        if stream.queue.num_frames >= self._chunk_features:
+        if stream.num_frames >= self._chunk_features:
             return self.chunk_size + self._lookahead
         may_be_partial = stream.finished and not self.model.encoder.takes_whole_chunks
-        return output_lengths(stream.queue.num_frames) if may_be_partial else 0
+        return output_lengths(stream.num_frames) if may_be_partial else 0

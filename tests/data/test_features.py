@@ -1,4 +1,5 @@
 import sys
+import warnings
 
 import lhotse
 import numpy as np
@@ -68,6 +69,33 @@ def test_frames_come_as_soon_as_their_window_is_there() -> None:
     # The first window ends at sample 280, in the second block; from then on one frame for each block of 10 ms.
     assert counts == [0, 1] + [1] * 98
     assert len(stream.finish()) == 1
+
+
+@settings(max_examples=40)
+@given(lengths=st.lists(st.integers(0, 500) | st.integers(0, 5000), min_size=1, max_size=6))
+def test_many_streams_together_equal_each_alone(lengths: list[int]) -> None:
+    """Blocks of any sizes, also too short for a window; each result has its own memory."""
+    blocks = [torch.from_numpy(audio(length, seed)) for seed, length in enumerate(lengths)]
+    together = EXTRACTOR.whole_windows(blocks)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # lhotse warns of snip_edges=True
+        reference = lhotse.Fbank(lhotse.FbankConfig(num_mel_bins=80, snip_edges=True))
+    for block, features in zip(blocks, together, strict=True):
+        assert features.shape == (max((len(block) - 240) // 160, 0), 80)
+        if len(features):
+            expected = reference.extract(block, 16000)
+            torch.testing.assert_close(features, expected, atol=1e-5, rtol=0)
+        assert features.untyped_storage().nbytes() == 4 * features.numel()
+
+
+def test_a_stream_does_not_share_the_memory_of_its_input() -> None:
+    samples = audio(4000)
+    stream, buffer = EXTRACTOR.online(), np.empty(100, np.float32)
+    for i in range(0, 4000, 100):
+        buffer[:] = samples[i : i + 100]
+        stream.push(buffer)
+    parts = [*EXTRACTOR.whole_windows([stream.take()]), stream.finish()]
+    torch.testing.assert_close(torch.cat(parts), EXTRACTOR.extract(samples), atol=1e-5, rtol=0)
 
 
 def test_streams_do_not_share_state() -> None:

@@ -184,6 +184,34 @@ def test_audio_in_blocks_equals_the_whole_recording(stateless_model: Transducer,
     assert_same(stream.hypothesis, expected)
 
 
+def test_features_of_all_streams_are_computed_together(stateless_model: Transducer) -> None:
+    """One call a step, with the same tokens as for each stream alone."""
+    extractor = FbankExtractor(FbankOptions(num_mel_bins=16))
+    chunk = ChunkConfig(8, 2)
+    generator = torch.Generator().manual_seed(3)
+    recordings = [0.1 * torch.randn(n, generator=generator) for n in (41_234, 20_000, 33_333, 900)]
+    recognizer = make_recognizer(stateless_model, chunk, num_streams=len(recordings))
+    recognizer.extractor = extractor
+    calls: list[int] = []
+    compute = extractor._windows_to_fbank
+    extractor._windows_to_fbank = lambda samples: calls.append(len(samples)) or compute(samples)
+    streams = [recognizer.open() for _ in recordings]
+    for begin in range(0, 41_234, 5000):
+        for stream, samples in zip(streams, recordings, strict=True):
+            stream.accept_samples(samples[begin : begin + 5000])
+        assert calls == []  # nothing is computed before the step
+        decoded = recognizer.step()
+        assert len(calls) == (1 if decoded else 0)
+        calls.clear()
+    for stream in streams:
+        stream.finish()
+    while recognizer.step():
+        pass
+    for stream, samples in zip(streams, recordings, strict=True):
+        assert recognizer.done(stream)
+        assert_same(stream.hypothesis, simulate(stateless_model, extractor.extract(samples), chunk))
+
+
 def test_results_arrive_while_the_input_does(stateless_model: Transducer) -> None:
     [features] = make_features([400])
     chunk = ChunkConfig(8, 2)
