@@ -130,6 +130,16 @@ def test_streaming(configs: str, tmp_path: Path, monkeypatch) -> None:
         assert all(0 < one["p50"] <= one["p95"] <= one["p99"] for one in result["tried"])
 
 
+def test_streaming_of_an_exported_model(exported, tmp_path: Path, monkeypatch) -> None:
+    chunk = ChunkConfig(8, 2)
+    folder = exported("conformer", "onnx-streaming", chunk)
+    sizes = f"--int8 --parts chunks --seconds 2 --chunk-ms {chunk.chunk_ms} --left-chunks 2 --threads 1 --device cpu"
+    results = run_benchmark(f"streaming --exp-dir {folder} {sizes}", tmp_path, monkeypatch)["results"]
+    precise, small = results["chunks"]
+    assert [precise["config"], small["config"]] == [str(folder), f"{folder}, int8"]
+    assert len(precise["seconds"]) == len(small["seconds"]) == 2000 // chunk.chunk_ms
+
+
 def test_settings_take_turns_by_the_time_of_the_audio() -> None:
     assert list(turns([1.0, 2.0], 4.5)) == [0, 0, 1, 0, 0, 1]
 
@@ -184,6 +194,7 @@ def test_shar(tmp_path: Path, monkeypatch, capsys) -> None:
     [
         ("streaming", "no model: give --exp-dir DIR or --config FILE"),
         ("accuracy --exp-dir /nowhere", "no /nowhere/results.jsonl, and no --splits"),
+        ("streaming --exp-dir /nowhere --int8", "--int8 needs a folder of export.py, and /nowhere is none"),
         ("streaming --exp-dir /nowhere", "No /nowhere: give the folder of a training run"),
     ],
 )

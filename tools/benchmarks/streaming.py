@@ -79,6 +79,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=["torch"],
         help="trained models: PyTorch, ONNX Runtime on the CPU, or both (torch)",
     )
+    option("--int8", action="store_true", help="exported models: measure the files with int8 weights, too")
     option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes in ms (640)")
     option("--left-chunks", type=int, nargs="+", default=[-1], help="left contexts in chunks, -1: unlimited (-1)")
     option("--lookahead-ms", type=int, nargs="+", default=[0], help="look-aheads in ms (0)")
