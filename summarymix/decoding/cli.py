@@ -178,7 +178,7 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     )
     option("--epochs", nargs="+", type=int, help="--select: epochs to try (the last one)")
     option("--avgs", nargs="+", type=int, help=f"--select: averages to try ({' '.join(map(str, AVERAGES))})")
-    SearchOptions.add_to(parser)
+    SearchOptions.add_to(parser, nbest=True)
     parser.set_defaults(default_splits=list(splits))
     return parser
 

@@ -114,11 +114,13 @@ class SearchOptions:
     )
 
     @classmethod
-    def add_to(cls, parser: argparse.ArgumentParser) -> None:
-        """Add the options to a parser."""
+    def add_to(cls, parser: argparse.ArgumentParser, nbest: bool = False) -> None:
+        """Add the options to a parser; --nbest only for programs that write alternatives."""
         group = parser.add_argument_group("search")
         group.add_argument("--method", "--decoding-method", choices=METHODS, default="greedy_search", help=METHOD_HELP)
         for one in _options():
+            if one.name == "nbest" and not nbest:
+                continue
             methods = one.metadata["methods"]
             prefix = HELP_PREFIXES.get(methods, f"{', '.join(methods)}: ")
             nargs = "+" if isinstance(one.default, tuple) else None
@@ -134,7 +136,7 @@ class SearchOptions:
         """
         given: dict[str, Any] = {"method": args.method}
         for one in _options():
-            value = getattr(args, one.name)
+            value = getattr(args, one.name, None)
             if value is None:
                 continue
             methods, least = one.metadata["methods"], one.metadata["least"]

@@ -136,8 +136,6 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--channel is for files, --stdin has one channel: leave it out")
     if args.mode == "offline" and args.backend == "onnx":
         raise ValueError("--backend onnx only applies to --mode streaming: leave it out")
-    if args.nbest is not None:
-        raise ValueError("--nbest only applies to decode.py: leave it out")
     if args.format in ("srt", "vtt") and len(args.files) > 1 and not args.out_dir:
         raise ValueError(f"subtitles of {len(args.files)} files need a folder: give --out-dir")
     outputs: dict[Path, str] = {}

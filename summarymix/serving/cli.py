@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None, program: str = "summarymix serve") -
         settings = offered_settings(recognizer, args.chunk_ms, args.lookahead_ms, rules)
         batcher = Batcher(recognizer, limits.max_clients, rules)
         rate = recognizer.extractor.options.sample_rate
-        server = Server(batcher, settings, rate, limits, str(args.model), args.public_host)
+        server = Server(batcher, settings, rate, limits, args.model.resolve().name, args.public_host)
         asyncio.run(server.run(args.host, args.port, partial(print, "listening on", flush=True)))
     print(f"{program}: stopped", file=sys.stderr)
 

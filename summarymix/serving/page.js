@@ -18,9 +18,9 @@ function complain(text) {
 }
 
 function fill(select, values) {
-  const before = Number(select.value);
+  const before = select.value; // "" at first
   select.replaceChildren(...values.map((ms) => new Option(ms ? `${ms} ms` : "none", ms)));
-  if (values.includes(before)) select.value = before;
+  if (values.map(String).includes(before)) select.value = before;
 }
 
 function offerLookaheads() {
@@ -110,7 +110,10 @@ class Session {
   send(samples) { // null: the end
     if (this.socket.readyState !== WebSocket.OPEN) return;
     this.socket.send(samples ?? "Done");
-    if (!samples) return;
+    if (!samples) {
+      this.release(); // the microphone, or the file
+      return;
+    }
     this.seconds += samples.length / this.context.sampleRate;
     this.sent.push([this.seconds, performance.now()]);
     if (this.sent.length > KEPT) this.sent.shift(); // silence: no text comes

@@ -8,28 +8,29 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from time import monotonic
 from urllib.parse import urlsplit
 
 import numpy as np
 
+from summarymix.data.audio import has_small_filter
 from summarymix.decoding.words import to_json
 from summarymix.serving.batching import Batcher, Feed, Setting
 
 try:
-    from aiohttp import WSCloseCode, WSMsgType, web
+    from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 except ImportError as error:
     raise ImportError(f"{error}: pip install aiohttp") from error
 
 MAX_MESSAGE = 1 << 20  # bytes
 MAX_AMPLITUDE = 8.0  # full scale is 1; integers that have not been scaled are far above
-SAMPLE_RATES = range(8000, 192_001)  # Hz
+SAMPLE_RATES = range(8000, 192_001)  # Hz, except those that cost too much to resample
 GOODBYE_SECONDS = 1.0
 # The page loads its own files, and talks to its own server only.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
-    "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
@@ -69,6 +70,9 @@ class Server:
         limits: limits of clients.
         name: name of the model, for the page.
         public_host: host, or host:port, under which a proxy serves the page.
+
+    Raises:
+        ValueError: ``public_host`` is something else.
     """
 
     def __init__(
@@ -85,7 +89,7 @@ class Server:
         self.sample_rate = sample_rate
         self.limits = limits
         self._name = name
-        self._public_host = public_host and public_host.lower()
+        self._public_host = None if public_host is None else _host(public_host)
         self._begin = monotonic()
         self._loopback = True
         self._readers: set[asyncio.Task[None]] = set()  # one for each client
@@ -93,7 +97,8 @@ class Server:
         self._app.on_shutdown.append(self._say_goodbye)
         self._app.router.add_get("/", self._root)
         self._app.router.add_get("/status", self._status)
-        self._app.router.add_get(f"/{{name:{'|'.join(PAGE)}}}", self._file)
+        for name in PAGE:
+            self._app.router.add_get(f"/{name}", self._file)
         self._page = {name: files(__package__).joinpath(name).read_bytes() for name in PAGE}
 
     async def run(self, host: str, port: int, on_start: Callable[[str], object]) -> None:
@@ -108,7 +113,12 @@ class Server:
             OSError: the address is in use, or does not belong to this machine.
         """
         self._loopback = _is_loopback(host)
-        runner = web.AppRunner(self._app, access_log=None, shutdown_timeout=GOODBYE_SECONDS)
+        runner = web.AppRunner(
+            self._app,
+            access_log=None,
+            shutdown_timeout=GOODBYE_SECONDS,
+            keepalive_timeout=self.limits.idle_seconds,
+        )
         await runner.setup()
         stop = asyncio.Event()
         with suppress(ValueError, RuntimeError):  # in another thread than the main one
@@ -142,13 +152,19 @@ class Server:
         """Refuse pages of other sites, also those whose names have been made to point here (DNS rebinding)."""
         host, origin = request.headers.get("Host", ""), request.headers.get("Origin")
         try:
-            known = not self._loopback or _is_loopback(urlsplit(f"//{host}").hostname or "")
+            known = host.lower() == self._public_host or self._is_own(urlsplit(f"//{host}").hostname or "")
             own = origin is None or urlsplit(origin).netloc.lower() in (host.lower(), self._public_host)
         except ValueError:  # one of them is no address
             known = own = False
-        if not (own and (known or host.lower() == self._public_host)):
+        if not (own and known):
             raise web.HTTPForbidden(text="This server is for its own page and for programs; see --public-host.\n")
         return await handler(request)
+
+    def _is_own(self, name: str) -> bool:
+        """True for names of this machine. Without a public host, those of a server in the network may be any."""
+        if self._loopback:
+            return _is_loopback(name)
+        return self._public_host is None or name == "localhost" or _address(name) is not None
 
     async def _root(self, request: web.Request) -> web.StreamResponse:
         if request.headers.get("Upgrade", "").lower() == "websocket":
@@ -156,7 +172,7 @@ class Server:
         return await self._file(request)
 
     async def _file(self, request: web.Request) -> web.Response:
-        name = request.match_info.get("name", "page.html")
+        name = request.path[1:] or "page.html"
         return web.Response(body=self._page[name], content_type=PAGE[name], charset="utf-8", headers=HEADERS)
 
     async def _status(self, request: web.Request) -> web.Response:
@@ -175,7 +191,9 @@ class Server:
 
     async def _connect(self, request: web.Request) -> web.WebSocketResponse:
         # A message above the library's limit ends the connection at once; a smaller one gets an answer.
-        socket = web.WebSocketResponse(timeout=GOODBYE_SECONDS, max_msg_size=4 * MAX_MESSAGE, compress=False)
+        socket = web.WebSocketResponse(
+            timeout=GOODBYE_SECONDS, max_msg_size=4 * MAX_MESSAGE, compress=False, autoping=False
+        )
         await socket.prepare(request)
         client = _Client(self, socket, request.transport)
         with suppress(ConnectionError):
@@ -200,11 +218,14 @@ class Server:
         reader = asyncio.create_task(client.read())
         self._readers.add(reader)
         try:
-            await asyncio.wait({reader})
+            _, late = await asyncio.wait({reader}, timeout=60 * self.limits.max_minutes)
+            if late:
+                reader.cancel()
+                await asyncio.wait({reader})
             if reader.cancelled() or not isinstance(reader.exception(), ConnectionError):
                 await client.finish()
             if reader.cancelled():
-                raise Refused("the server is stopped", WSCloseCode.GOING_AWAY)
+                raise _too_long(self.limits) if late else Refused("the server is stopped", WSCloseCode.GOING_AWAY)
             reader.result()
         finally:
             self._readers.discard(reader)
@@ -232,20 +253,9 @@ class _Client:
             Refused: a message is invalid, or the client exceeds a limit.
             ConnectionError: the client has gone.
         """
-        limits = self._limits
-        most = 60 * limits.max_minutes
-        deadline = monotonic() + most
-        too_long = Refused(f"a stream may last {limits.max_minutes:g} minutes: begin another one")
         num_samples = 0
         while True:
-            try:
-                message = await self._socket.receive(min(limits.idle_seconds, max(deadline - monotonic(), 1e-3)))
-            except asyncio.TimeoutError:
-                if monotonic() >= deadline:
-                    raise too_long from None
-                raise Refused(f"no message for {limits.idle_seconds:g} s") from None
-            if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
-                raise ConnectionError
+            message = await self._receive()
             if len(message.data) > MAX_MESSAGE:
                 code = WSCloseCode.MESSAGE_TOO_BIG
                 raise Refused(f"a message of {len(message.data)} bytes: at most {MAX_MESSAGE} are allowed", code)
@@ -255,13 +265,34 @@ class _Client:
                 self._configure(message.data)
                 continue
             samples = _parse_samples(message.data)
+            room = round(60 * self._limits.max_minutes * self._sample_rate) - num_samples
             num_samples += len(samples)
-            if num_samples > most * self._sample_rate or monotonic() >= deadline:
-                raise too_long
             if self._feed is None:
                 self._feed = self._server.batcher.open(self._setting, self._sample_rate)
                 self._writer = asyncio.create_task(self._write(self._feed))
-            await self._feed.put(samples)
+            await self._feed.put(samples[:room])
+            if len(samples) > room:
+                raise _too_long(self._limits)
+
+    async def _receive(self) -> WSMessage:
+        """Return the next message with data. Pings in between are answered, and do not count as a sign of life.
+
+        Raises:
+            Refused: none comes in time.
+            ConnectionError: the client has gone.
+        """
+        deadline = monotonic() + self._limits.idle_seconds
+        while True:
+            try:
+                message = await self._socket.receive(max(deadline - monotonic(), 1e-3))
+            except asyncio.TimeoutError:
+                raise Refused(f"no message for {self._limits.idle_seconds:g} s") from None
+            if message.type in (WSMsgType.BINARY, WSMsgType.TEXT):
+                return message
+            if message.type == WSMsgType.PING:
+                await self._socket.pong(message.data)
+            elif message.type != WSMsgType.PONG:
+                raise ConnectionError
 
     async def finish(self) -> None:
         """End the input, and send the rest of the results."""
@@ -321,6 +352,8 @@ class _Client:
             raise Refused(
                 f"sample_rate is a whole number of Hz from {SAMPLE_RATES[0]} to {SAMPLE_RATES[-1]}, not {rate}"
             )
+        if not has_small_filter(rate, self._server.sample_rate):
+            raise Refused(f"sample_rate {rate} costs too much to resample: use an ordinary one such as 48000 or 44100")
         self._setting = self._server.settings[self._server.settings.index(setting)]
         self._sample_rate = rate
 
@@ -339,8 +372,34 @@ def _parse_samples(data: bytes) -> np.ndarray:
     return samples
 
 
-def _is_loopback(host: str) -> bool:
+def _too_long(limits: Limits) -> Refused:
+    return Refused(f"a stream may last {limits.max_minutes:g} minutes: begin another one")
+
+
+def _host(text: str) -> str:
+    """Return host, or host:port, as browsers name it in requests.
+
+    Raises:
+        ValueError: it is something else.
+    """
     try:
-        return host == "localhost" or ip_address(host).is_loopback
+        parts = urlsplit(f"//{text}")
+        if not parts.hostname or parts.netloc != text or "@" in text:
+            raise ValueError
+        port = parts.port
     except ValueError:
-        return False
+        message = f"--public-host is a host, or host:port, such as asr.example.org, not {text}"
+        raise ValueError(message) from None
+    return text.lower().removesuffix(f":{port}") if port in (80, 443) else text.lower()
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None

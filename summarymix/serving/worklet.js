@@ -4,13 +4,16 @@ class Recorder extends AudioWorkletProcessor {
     super();
     this.packet = new Float32Array(Math.round(sampleRate / 25));
     this.filled = 0;
+    this.ended = false;
     this.port.onmessage = () => {  // the end: the last packet may be short
+      this.ended = true;
       this.post();
       this.port.postMessage(null);
     };
   }
 
   process([channels]) {
+    if (this.ended) return false;
     const frames = channels.length ? channels[0].length : 0;
     for (let i = 0; i < frames; i++) {
       let sum = 0;

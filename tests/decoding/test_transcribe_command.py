@@ -169,7 +169,7 @@ def test_bad_files_are_named_and_the_others_done(folder: Path, monkeypatch, caps
         ("--stdin --format srt", "--stdin needs"),
         ("a.wav b.flac --format srt", "subtitles of 2 files need a folder: give --out-dir"),
         ("a.wav x/a.mp3 --out-dir out", "a.wav and x/a.mp3 would both become out/a.txt"),
-        ("a.wav --nbest 3 --method modified_beam_search", "--nbest only applies to decode.py"),
+        ("a.wav --nbest 3 --method modified_beam_search", "unrecognized arguments: --nbest"),
         ("a.wav --max-sym-per-frame 2", "trained with --loss.rnnt-type modified, at most one token per frame"),
         ("a.wav --beam-size 3", "--beam-size applies to --method modified_beam_search"),
         ("a.wav --chunk-ms 650", "--chunk-ms 650 is not a multiple"),

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -21,11 +21,14 @@ Text = tuple[str, float, float]  # of a segment: text, start, end in seconds
 
 
 @asynccontextmanager
-async def running_server(recognizer: Recognizer, **limits: Any) -> AsyncIterator[Server]:
+async def running_server(
+    recognizer: Recognizer, settings: Sequence[Setting] = SETTINGS, **limits: Any
+) -> AsyncIterator[Server]:
     """A server on a free port, with its URL as ``server.url`` and its task as ``server.running``."""
     bounds = Limits(**limits)
     batcher = Batcher(recognizer, bounds.max_clients, RULES)
-    server = Server(batcher, SETTINGS, recognizer.extractor.options.sample_rate, bounds, "a model", "asr.example.org")
+    rate = recognizer.extractor.options.sample_rate
+    server = Server(batcher, list(settings), rate, bounds, "a model", "asr.example.org")
     started = asyncio.get_running_loop().create_future()
     running = server.running = asyncio.create_task(server.run("127.0.0.1", 0, started.set_result))
     await asyncio.wait({running, started}, return_when=asyncio.FIRST_COMPLETED)

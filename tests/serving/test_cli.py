@@ -79,6 +79,9 @@ def test_errors_name_the_remedy(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
             main(["no-model", option, value])
         assert wrong.value.code == 2
         assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["no-model", "--nbest", "5"])
+    assert "unrecognized arguments: --nbest 5" in capsys.readouterr().err
     monkeypatch.delitem(sys.modules, "summarymix.serving.server", raising=False)
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(SystemExit, match="pip install aiohttp"):

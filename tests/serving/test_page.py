@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from recognizer_cases import make_audio, make_recognizer
 aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed: pip install aiohttp")
 
 from serving_cases import expected, finals, running_server  # noqa: E402
+
+from summarymix.serving.batching import Batcher, Setting  # noqa: E402
 
 
 def text_of(driver: Any, name: str) -> str:
@@ -88,6 +91,45 @@ def test_the_microphone_becomes_text(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(aiohttp.web.WebSocketResponse, "send_str", spy)
     browse(tmp_path / "a.wav", use)
+
+
+def test_nothing_is_sent_after_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The microphone is off while the last words are computed."""
+    soundfile.write(tmp_path / "a.wav", make_audio(30), 16000)
+    compute = Batcher._compute
+
+    def slowly(*args: Any) -> Any:
+        time.sleep(0.5)
+        return compute(*args)
+
+    def use(driver: Any) -> None:
+        driver.execute_script(
+            "window.sent = []; const send = WebSocket.prototype.send;"
+            "WebSocket.prototype.send = function (data) { sent.push(typeof data); send.call(this, data); }"
+        )
+        button = driver.find_element("id", "microphone")
+        button.click()
+        wait(driver, lambda driver: len(segments(driver)) > 1)
+        button.click()
+        wait(driver, lambda driver: text_of(driver, "state") == "Ready.")
+        kinds = driver.execute_script("return sent")
+        assert kinds == ["string", *["object"] * (len(kinds) - 2), "string"]  # settings, audio, "Done"
+
+    monkeypatch.setattr(Batcher, "_compute", slowly)
+    browse(tmp_path / "a.wav", use)
+
+
+def test_the_first_setting_is_chosen_at_first(tmp_path: Path) -> None:
+    def use(driver: Any) -> None:
+        chosen = [driver.find_element("id", name).get_attribute("value") for name in ("chunk", "lookahead")]
+        assert chosen == ["320", "160"]
+        driver.find_element("css selector", "#lookahead option[value='0']").click()
+        driver.find_element("css selector", "#chunk option[value='640']").click()
+        assert driver.find_element("id", "lookahead").get_attribute("value") == "0"
+
+    settings = [Setting(320, 160), Setting(320, 0), Setting(640, 160), Setting(640, 0)]
+    soundfile.write(tmp_path / "a.wav", make_audio(1), 16000)
+    browse(tmp_path / "a.wav", use, settings=settings)
 
 
 def test_a_file_gives_the_text_of_a_stream(tmp_path: Path) -> None:

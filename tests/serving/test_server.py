@@ -1,11 +1,13 @@
 """The server: many clients at once, slow, broken and hostile ones, its limits, and sherpa-onnx's protocol."""
 
 import asyncio
+import contextlib
 import functools
 import gc
 import json
 import random
 import threading
+from collections.abc import Awaitable, Callable
 
 import pytest
 from memory import traced_peaks
@@ -13,7 +15,9 @@ from recognizer_cases import Script, make_audio, make_recognizer
 
 aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed: pip install aiohttp")
 
+from aiohttp.test_utils import make_mocked_request  # noqa: E402
 from serving_cases import (  # noqa: E402
+    RULES,
     SETTINGS,
     as_bytes,
     connected,
@@ -26,7 +30,7 @@ from serving_cases import (  # noqa: E402
 
 from summarymix.decoding.recognizer import Recognizer  # noqa: E402
 from summarymix.serving.batching import Batcher  # noqa: E402
-from summarymix.serving.server import MAX_MESSAGE  # noqa: E402
+from summarymix.serving.server import MAX_MESSAGE, Limits, Server  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +200,7 @@ SPOILED = {
     "one of": '{"chunk_ms": [1], "lookahead_ms": null}',
     "8000 to 192000": '{"sample_rate": 1}',
     "whole number": '{"sample_rate": 16000.5}',
+    "191999 costs too much": '{"sample_rate": 191999}',
     "settings": "x" * 100_000,
 }
 
@@ -281,6 +286,52 @@ def test_clients_time_and_silence_are_limited(recognizer: Recognizer) -> None:
     asyncio.run(run())
 
 
+def test_signs_of_life_without_audio_do_not_keep_a_place(recognizer: Recognizer) -> None:
+    """Neither pings, which libraries send by themselves, nor settings again and again."""
+
+    async def last(server: Server, send: Callable[[aiohttp.ClientWebSocketResponse], Awaitable[None]]) -> str:
+        async with connected(server) as socket:
+
+            async def chatter() -> None:
+                with contextlib.suppress(ConnectionError):
+                    for _ in range(400):
+                        await send(socket)
+                        await asyncio.sleep(0.01)
+
+            chattering = asyncio.create_task(chatter())
+            messages = await received(socket)
+            assert not chattering.done()
+            chattering.cancel()
+            return messages[-1]["error"]
+
+    async def run() -> None:
+        async with running_server(recognizer, idle_seconds=0.4, max_minutes=1 / 60) as server:
+            assert await last(server, lambda socket: socket.ping(b"?")) == "no message for 0.4 s"
+            assert "minutes" in await last(server, lambda socket: socket.send_str('{"chunk_ms": 320}'))
+            async with (
+                aiohttp.ClientSession() as session,
+                session.ws_connect(server.url + "/", autoping=False) as socket,
+            ):
+                await socket.ping(b"here?")
+                answer = await socket.receive()
+                assert (answer.type, answer.data) == (aiohttp.WSMsgType.PONG, b"here?")
+
+    asyncio.run(run())
+
+
+def test_audio_up_to_the_limit_is_recognised_in_messages_of_any_length(recognizer: Recognizer) -> None:
+    audio = make_audio(5)
+
+    async def run() -> None:
+        async with running_server(recognizer, max_minutes=2 / 60) as server:
+            for samples in (1600, 24_000, 80_000):
+                messages = await transcribed(server, audio, samples=samples)
+                assert "minutes" in messages[-1]["error"]
+                assert finals(messages[:-1]) == expected(recognizer, audio[:32_000])
+
+    asyncio.run(run())
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
@@ -317,11 +368,46 @@ def test_pages_of_other_sites_are_refused(recognizer: Recognizer, headers: dict[
     assert asyncio.run(run()) == [status] * 4
 
 
+def test_names_of_a_server_in_the_network(recognizer: Recognizer) -> None:
+    """With a public host, other names are refused: they may have been made to point here."""
+
+    async def answered(public_host: str | None) -> dict[str, int]:
+        batcher = Batcher(recognizer, 1, RULES)
+        server = Server(batcher, SETTINGS, 16000, Limits(), "a model", public_host)
+        server._loopback = False  # as if it listened on all addresses
+        found = {}
+        for host in ("asr.example.org", "ASR.example.org", "evil.example:6006", "192.168.1.2:6006", "localhost:6006"):
+            request = make_mocked_request("GET", "/status", headers={"Host": host})
+            try:
+                found[host] = (await server._check_origin(request, server._status)).status
+            except aiohttp.web.HTTPForbidden as error:
+                found[host] = error.status
+        return found
+
+    everything = asyncio.run(answered(None))
+    assert set(everything.values()) == {200}
+    assert asyncio.run(answered("asr.example.org:443")) == everything | {"evil.example:6006": 403}
+
+
+@pytest.mark.parametrize("host", ["https://asr.example.org/", "asr.example.org/page", "a:b", "me@asr.example.org", ""])
+def test_a_wrong_public_host_is_refused(recognizer: Recognizer, host: str) -> None:
+    with pytest.raises(ValueError, match="--public-host is a host, or host:port, such as"):
+        Server(Batcher(recognizer, 1, RULES), SETTINGS, 16000, Limits(), "a model", host)
+
+
 def test_only_the_page_is_served(recognizer: Recognizer) -> None:
     async def run() -> dict[str, int]:
         async with running_server(recognizer) as server, aiohttp.ClientSession() as session:
             found = {}
-            for path in ("/page.html", "/worklet.js", "/server.py", "/..%2fserver.py", "/README.md", "/page.js/"):
+            for path in (
+                "/page.html",
+                "/worklet.js",
+                "/server.py",
+                "/..%2fserver.py",
+                "/README.md",
+                "/page.js/",
+                "/pageXhtml",
+            ):
                 async with session.get(server.url + path) as response:
                     found[path] = response.status
             return found
