@@ -2,6 +2,7 @@
 
 import errno
 import gzip
+import json
 import os
 import re
 import secrets
@@ -63,6 +64,23 @@ def atomic_write(path: Path | str, mode: str = "w") -> Iterator[IO[Any]]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """Yield the number and the record of each line of a file of JSON lines that a program appends to.
+
+    Half a last line, of a program that was killed while it wrote, is left out.
+
+    Raises:
+        ValueError: another line is not JSON; the message names the file and the line.
+    """
+    *lines, last = path.read_text(encoding="utf-8").split("\n")
+    for number, text in enumerate([*lines, *filter(str.strip, [last])], 1):
+        try:
+            yield number, json.loads(text)
+        except ValueError as error:
+            if text is not last:
+                raise ValueError(f"{path}, line {number} is not a record ({error}): delete that line") from error
 
 
 def write_png(path: Path | str, figure: "Figure") -> None:

@@ -411,11 +411,7 @@ def _above_offline(exp_dir: Path, result: Result, stats: ErrorStats) -> list[flo
     for offline in read_results(path):
         if offline.setting == key and (exp_dir / offline.recogs).is_file():
             baseline = ErrorStats.from_utterances(read_recogs(exp_dir / offline.recogs), result.metric)
-            if baseline.by_utterance().keys() != stats.by_utterance().keys():
-                return None
-            interval = stats.interval(baseline)
-            if interval is not None and stats.rate is not None and baseline.rate is not None:
-                return [stats.rate - baseline.rate, *interval]
+            return stats.above(baseline)
     return None
 
 

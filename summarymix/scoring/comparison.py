@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from summarymix.files import write_png
 from summarymix.scoring.experiments import Experiment
-from summarymix.scoring.metrics import RATE_NAMES, Metric
+from summarymix.scoring.metrics import RATE_NAMES, UNIT_NAMES, Metric
 from summarymix.scoring.results import Result, render_rows
 
 # Quantiles of Student's t for two-sided 95 % intervals, for 1, 2, … degrees of freedom, the last also for more.
@@ -79,7 +79,7 @@ class SeedComparison:
         baseline: model that the others are compared with; None takes the first.
 
     Raises:
-        ValueError: no experiment has the model ``baseline``, or two have the same model and seed.
+        ValueError: no experiment has the model ``baseline``, two have the same model and seed, or the test sets differ.
     """
 
     def __init__(self, experiments: Sequence[Experiment], baseline: str | None = None) -> None:
@@ -95,8 +95,16 @@ class SeedComparison:
         self.groups = {self.baseline: self.groups[self.baseline]} | self.groups
         # {setting: {model: {seed: error rate}}}
         self.rates: dict[ComparedSetting, dict[str, dict[int | None, float]]] = {}
+        scored: dict[tuple[str, Metric], tuple[tuple[int, int], str]] = {}  # sizes of test sets, and who had them first
         for experiment in self.experiments:
             for result in _chosen(experiment):
+                size = (result.utterances, result.units or result.words)
+                same, first = scored.setdefault((result.split, result.metric), (size, experiment.name))
+                if size != same:
+                    raise ValueError(
+                        f"{first} and {experiment.name} were scored on different sets {result.split}, of {same[0]} and "
+                        f"{size[0]} utterances with {same[1]} and {size[1]} {UNIT_NAMES[result.metric]}: decode again"
+                    )
                 if result.mode != "streaming" and result.rate is not None:
                     by_group = self.rates.setdefault(_setting(result), {})
                     by_group.setdefault(experiment.group, {})[experiment.seed] = result.rate
@@ -159,10 +167,10 @@ class SeedComparison:
         """A sentence on how often streaming and simulated streaming made the same errors; empty without such pairs."""
         same = []
         for experiment in self.experiments:
-            by_mode: dict[ComparedSetting, dict[str, tuple[int, int, int]]] = {}
+            by_mode: dict[tuple[ComparedSetting, int, int], dict[str, tuple[int, int, int]]] = {}
             for result in _chosen(experiment):
                 errors = (result.insertions, result.deletions, result.substitutions)
-                by_mode.setdefault(_setting(result), {})[result.mode] = errors
+                by_mode.setdefault((_setting(result), result.epoch, result.avg), {})[result.mode] = errors
             both = [errors for errors in by_mode.values() if {"simulated", "streaming"} <= errors.keys()]
             same += [errors["simulated"] == errors["streaming"] for errors in both]
         if not same:

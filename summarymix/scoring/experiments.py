@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 import yaml
 
-from summarymix.files import atomic_write
+from summarymix.files import atomic_write, read_json_lines
 from summarymix.runs import read_selection
 from summarymix.scoring.results import Result, read_results
 
@@ -68,8 +68,7 @@ def collect(exp_dir: Path) -> Experiment:
     config, log = exp_dir / "config.yaml", exp_dir / "log.jsonl"
     seed = yaml.safe_load(config.read_text(encoding="utf-8"))["seed"] if config.is_file() else None
     lines: dict[str, list[dict[str, Any]]] = {"start": [], "epoch": [], "cost": [], "valid": []}
-    for line in log.read_text(encoding="utf-8").splitlines() if log.is_file() else ():
-        record = json.loads(line)
+    for _, record in read_json_lines(log) if log.is_file() else ():
         lines.setdefault(record["kind"], []).append(record)
     last_epoch, last_cost = ((lines[kind] or [{}])[-1] for kind in ("epoch", "cost"))
     last = [line for line in lines["valid"] if line["step"] == last_epoch.get("step")]

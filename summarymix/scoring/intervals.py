@@ -19,10 +19,11 @@ def rate_interval(errors: Sequence[float], units: Sequence[int]) -> tuple[float,
         units: number of units in each reference.
 
     Returns:
-        The lower and the upper bound in per cent; None if the references have no units.
+        The lower and the upper bound in per cent; None if there is a single utterance or the references have no units.
+        Without any error, both bounds are 0, although further utterances would have some.
     """
     counts = np.array([errors, units], np.float64)  # (2, N)
-    if not counts[1].sum():
+    if counts.shape[1] < 2 or not counts[1].sum():
         return None
     rng = np.random.default_rng(0)
     number = counts.shape[1]

@@ -165,15 +165,15 @@ def _section(experiment: Experiment, metrics: Sequence[Metric]) -> str:
 
 def surroundings(results: Iterable[Result]) -> str:
     """Devices, commits and test sets of the results, as text."""
-    machines, commits, sets = set(), set(), {}
+    machines, commits, sets = set(), set(), set()
     for result in results:
         machines.add(f"{result.device} ({result.threads} threads)")
         commits.add(result.commit or "unknown")
         units = f"{result.units or result.words} {UNIT_NAMES[result.metric]}"
-        sets[result.split] = f"{result.split} {result.utterances} utterances, {units}, {result.skipped} skipped"
+        sets.add(f"{result.split} {result.utterances} utterances, {units}, {result.skipped} skipped")
     return (
         f"Decoded on {', '.join(sorted(machines))} at commit {', '.join(sorted(commits))}. "
-        f"Sets: {'; '.join(sets.values())}."
+        f"Sets: {'; '.join(sorted(sets))}."
     )
 
 

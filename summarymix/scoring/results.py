@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import kaldialign
 
-from summarymix.files import atomic_write
+from summarymix.files import atomic_write, read_json_lines
 from summarymix.scoring.intervals import rate_interval
 from summarymix.scoring.metrics import METRICS, UNIT_NAMES, Metric, split_units
 
@@ -113,12 +113,26 @@ class ErrorStats:
             for cut_id, pairs in self.alignments
         }
 
-    def interval(self, baseline: "ErrorStats | None" = None) -> tuple[float, float] | None:
-        """The 95 % interval of the rate over utterances, or of its difference from another rate on the same ones."""
-        counts = self.by_utterance()
-        others = baseline.by_utterance() if baseline else {}
-        errors = [count - others.get(cut_id, (0, 0))[0] for cut_id, (count, _) in counts.items()]
-        return rate_interval(errors, [units for _, units in counts.values()])
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the rate over utterances."""
+        counts = self.by_utterance().values()
+        return rate_interval([errors for errors, _ in counts], [units for _, units in counts])
+
+    def above(self, baseline: "ErrorStats") -> list[float] | None:
+        """The difference from another rate in percentage points, with its 95 % interval over utterances.
+
+        None if it has no interval, or the two have other utterances or other references.
+        """
+        if self._references() != baseline._references():
+            return None
+        counts, others = self.by_utterance(), baseline.by_utterance()
+        errors = [count - others[cut_id][0] for cut_id, (count, _) in counts.items()]
+        units = [units for _, units in counts.values()]
+        interval = rate_interval(errors, units)
+        return None if interval is None else [100 * sum(errors) / sum(units), *interval]
+
+    def _references(self) -> dict[str, list[str]]:
+        return {cut_id: [ref for ref, _ in pairs if ref != _NOTHING] for cut_id, pairs in self.alignments}
 
     def __str__(self) -> str:
         """One line in the format of Kaldi's ``%WER`` lines."""
@@ -177,11 +191,14 @@ def read_recogs(path: Path) -> list[ScoredUtterance]:
         ValueError: the file has another format; the message names the line.
     """
     words: dict[str, dict[str, list[str]]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), 1):
         cut_id, _, rest = line.rpartition(":\t")
         kind, _, value = rest.partition("=")
+        one = words.setdefault(cut_id, {})
+        if kind in one:
+            raise ValueError(f"{path}, line {number}: the second {kind} of {cut_id}: decode again")
         try:
-            words.setdefault(cut_id, {})[kind] = ast.literal_eval(value)
+            one[kind] = ast.literal_eval(value)
         except (ValueError, SyntaxError) as error:
             raise ValueError(f"{path}, line {number} is not a line of a recogs file: decode again") from error
     if not all(both.keys() == {"ref", "hyp"} for both in words.values()):
@@ -383,10 +400,10 @@ def read_results(path: Path) -> list[Result]:
         ValueError: a line is not a result; the message names the file and the line.
     """
     latest: dict[tuple[Any, ...], Result] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, record in read_json_lines(path):
         try:
-            result = Result(**json.loads(line))
-        except (ValueError, TypeError) as error:
+            result = Result(**record)
+        except TypeError as error:
             raise ValueError(f"{path}, line {number} is not a result ({error}): delete that line") from error
         latest.pop(result.setting, None)
         latest[result.setting] = result

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from summarymix.files import atomic_write, write_png
+from summarymix.files import atomic_write, read_json_lines, write_png
 from summarymix.scoring.metrics import Metric
 from summarymix.training.validation import metric_of
 
@@ -60,10 +60,10 @@ def read_curve(exp_dir: Path) -> Curve:
 
     Raises:
         FileNotFoundError: the run has no log.
-        ValueError: the log has no validation with error rates.
+        ValueError: the log is damaged, or has no validation with error rates.
     """
     path = exp_dir / "log.jsonl"
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    records = [record for _, record in read_json_lines(path)]
     costs = {record["step"]: record for record in records if record["kind"] == "cost" and "seconds" in record}
     metric: Metric = "wer"
     points: dict[int, Point] = {}

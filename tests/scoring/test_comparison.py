@@ -4,6 +4,7 @@ import json
 import math
 import runpy
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,37 @@ def test_records_are_kept_replaced_and_read_back(tmp_path: Path) -> None:
     path.write_text('[{"name": "x"}]')
     with pytest.raises(ValueError, match=r"comparison.json was not made by local/collect_results.py"):
         read_experiments(path)
+
+
+def test_half_a_line_of_a_killed_run_is_left_out(tmp_path: Path) -> None:
+    folder = write_experiment(tmp_path / "exp", [("offline", None, 1.0)])
+    expected = collect(folder)
+    log = folder / "log.jsonl"
+    text = log.read_text()
+    log.write_text(text + '{"kind": "co')
+    assert collect(folder) == expected
+    log.write_text('{"kind": "co\n' + text)
+    with pytest.raises(ValueError, match=r"log.jsonl, line 1 is not a record"):
+        collect(folder)
+
+
+def test_results_of_different_test_sets_are_not_compared(tmp_path: Path) -> None:
+    one, other = (
+        collect(write_experiment(tmp_path / f"{name}-s42", [("offline", None, 1.0)]))
+        for name in ("conformer", "zipformer")
+    )
+    SeedComparison([one, other])
+    smaller = replace(other, results=[replace(result, utterances=50, words=100) for result in other.results])
+    with pytest.raises(ValueError, match=r"conformer-s42 and zipformer-s42 were scored on different sets test.*50"):
+        SeedComparison([one, smaller])
+
+
+def test_streaming_is_compared_with_simulated_of_the_same_checkpoint(tmp_path: Path) -> None:
+    wers = [("simulated", 640, 3.0), ("streaming", 640, 3.0)]
+    one = collect(write_experiment(tmp_path / "conformer-s42", wers))
+    others = [replace(result, epoch=9, substitutions=99) for result in one.results if result.mode == "simulated"]
+    mixed = replace(one, selection={}, results=[*one.results, *others])
+    assert SeedComparison([mixed])._exactness().endswith("in 1 of 1 cases.")
 
 
 def test_quantiles_are_those_of_t() -> None:

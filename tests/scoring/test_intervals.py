@@ -23,6 +23,7 @@ def test_difference_of_equal_results_is_certain_and_nothing_has_no_interval() ->
     assert rate_interval([0, 0, 0], [4, 5, 6]) == (0.0, 0.0)
     assert rate_interval([2, 1], [0, 0]) is None
     assert rate_interval([], []) is None
+    assert rate_interval([3], [10]) is None  # of a single utterance
     assert rate_interval([1, 0], [0, 3]) is not None  # draws without any unit are left out
 
 
@@ -38,9 +39,23 @@ def test_differences_are_paired_by_utterance() -> None:
 
     one, other = stats("a x c d", "e f f", "g h i"), stats("a b c d", "e f", "g h")
     assert one.by_utterance() == {"0": (1, 4), "1": (1, 2), "2": (0, 3)}
-    assert one.interval(other) == rate_interval([1, 1, -1], [4, 2, 3])
+    assert one.above(other) == [pytest.approx(100 / 9), *rate_interval([1, 1, -1], [4, 2, 3])]
     assert one.interval() == rate_interval([1, 1, 0], [4, 2, 3])
-    assert one.interval(one) == (0.0, 0.0)
+    assert one.above(one) == [0.0, 0.0, 0.0]
+
+
+def test_results_of_other_references_are_not_compared() -> None:
+    """Such as results from before and after a change of the transcripts' form."""
+
+    def stats(*refs: str, first: int = 0) -> ErrorStats:
+        utterances = [ScoredUtterance(str(i), ref.split(), ["a"]) for i, ref in enumerate(refs, first)]
+        return ErrorStats.from_utterances(utterances)
+
+    assert stats("a b", "a").above(stats("a c", "a")) is None
+    assert stats("a b", "a").above(stats("a b", "a", first=1)) is None
+    assert stats("a b", "a").above(stats("a b")) is None
+    assert stats("", "").above(stats("", "")) is None
+    assert stats("a b", "a").above(stats("a b", "a")) == [0.0, 0.0, 0.0]
 
 
 def test_equal_utterances_make_a_point_and_long_ones_count_for_more() -> None:

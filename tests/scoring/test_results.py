@@ -115,10 +115,16 @@ def test_half_a_line_harms_no_other(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text('{"recipe": "mi')
     append_result(path, make_result())
-    with pytest.raises(ValueError, match=r"results.jsonl, line 1 is not a result"):
+    with pytest.raises(ValueError, match=r"results.jsonl, line 1 is not a record"):
         read_results(path)
     path.write_text(path.read_text().split("\n", 1)[1])
     assert read_results(path) == [make_result()]
+    with open(path, "a") as file:
+        file.write('{"recipe": "mi')  # not followed by another result yet
+    assert read_results(path) == [make_result()]
+    path.write_text('{"recipe": "mini"}\n')
+    with pytest.raises(ValueError, match=r"results.jsonl, line 1 is not a result"):
+        read_results(path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")

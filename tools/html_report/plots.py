@@ -1,11 +1,11 @@
 """Plots of the page as data, which its script draws."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from summarymix.files import read_json_lines
 from summarymix.scoring.metrics import RATE_NAMES
 from summarymix.scoring.results import Result
 from summarymix.training.validation import metric_of
@@ -28,23 +28,6 @@ def line(
     return {"name": name, "points": points, "color": color, "style": style}
 
 
-def _read_log(path: Path) -> list[dict[str, Any]]:
-    """The records of a ``log.jsonl``. A killed run may have left half of the last line, which is skipped.
-
-    Raises:
-        ValueError: another line is not a record; the message names it.
-    """
-    *lines, last = path.read_text(encoding="utf-8").split("\n")
-    records = []
-    for number, text in enumerate([*lines, *filter(str.strip, [last])], 1):
-        try:
-            records.append(json.loads(text))
-        except ValueError as error:
-            if text is not last:
-                raise ValueError(f"{path}, line {number} is not a record ({error}): delete that line") from error
-    return records
-
-
 def _points(values: Mapping[int, float], digits: int) -> list[tuple[int, float]]:
     """Finite values by step: a curve has a gap where training diverged."""
     return [(step, round(value, digits)) for step, value in values.items() if math.isfinite(value)]
@@ -60,7 +43,7 @@ def learning_curves(logs: Mapping[str, Path]) -> list[Plot]:
     rates, losses = [], []
     rate_name = "error rate"
     for number, (name, path) in enumerate(logs.items()):
-        records = _read_log(path) if path.is_file() else []
+        records = [record for _, record in read_json_lines(path)] if path.is_file() else []
         valid = [r for r in records if r["kind"] == "valid" and "@" not in r["setting"] and metric_of(r) in r]
         settings = list(dict.fromkeys(record["setting"] for record in valid))
         for i, setting in enumerate(settings[:1] if len(logs) > 1 else settings):
