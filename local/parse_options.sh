@@ -4,7 +4,7 @@
 #   parse_options "$@"        sets the variable foo_bar from the option --foo-bar VALUE (or --foo_bar, or =VALUE); the
 #                             script must set a default of foo_bar before. --help prints the script's header.
 #   log MESSAGE               prints time, script and message
-#   stage N TITLE MARK [SETTINGS]
+#   stage N TITLE MARK [SETTINGS [EARLIER_MARK]]
 #                             succeeds if stage N has to run: --stage <= N <= --stop-stage, and it is not done yet
 #   stage_done                ends that stage and writes MARK
 #   write_whole FILE          writes standard input to FILE, which is left as it was if that fails
@@ -12,9 +12,9 @@
 #   check_choice NAME VALUE ...
 #                             exits unless the value of the variable NAME is one of VALUE ...
 #
-# A stage is done when MARK holds the same SETTINGS and the run of the stage before it whose result it used. Each run has
-# its own name, so an earlier stage that runs again makes the later ones run again, whatever the clock says. To run a
-# stage again, remove its MARK. A recipe contains
+# A stage is done when MARK holds the same SETTINGS and the run of the earlier stage whose result it used: the one before
+# it, or that of EARLIER_MARK, "" for none. Each run has its own name, so an earlier stage that runs again makes the later
+# ones run again, whatever the clock says. To run a stage again, remove its MARK. A recipe contains
 #
 #   if stage 2 "Compute features" data/fbank/.done "$speeds"; then
 #     ../../../local/compute_fbank.py ...
@@ -140,7 +140,7 @@ _is_done() {
 stage() {
   _settings=${4:-}
   _stage_title="Stage $1: $2"
-  local previous=$_previous_mark
+  local previous=${5-$_previous_mark}
   _previous_run=$(_in_mark run "$previous")
   _mark=$3
   _previous_mark=$3

@@ -29,6 +29,8 @@ lang_dir=
 musan=auto
 shar=false
 dask_scheduler=
+# Some recipes have these options. Variables of the environment are none.
+unset lang text_case punctuation
 
 options_help='
 Stages of every recipe: 2 features, 3 validation, 4 tokens, 5 noise, 6 Shar. Options of every recipe:
@@ -89,7 +91,8 @@ prepare_stages() {
     stage_done
   fi
 
-  if stage 3 "Validate" "$fbank/.$prefix-validated.done" "--disjoint-speakers $disjoint_speakers"; then
+  local validated=$fbank/.$prefix-validated.done
+  if stage 3 "Validate" "$validated" "--disjoint-speakers $disjoint_speakers"; then
     local validate=(--prefix "$prefix" --manifest-dir "$fbank" --audio-dir "$manifests/audio")
     validate+=(--nj "$nj" --splits $train $eval)
     [ "$disjoint_speakers" != true ] || validate+=(--disjoint-speakers)
@@ -119,7 +122,7 @@ prepare_stages() {
       log "No noise is prepared, because $dl_dir/musan does not exist; --musan true downloads it"
     fi
   fi
-  if [ "$musan" = true ] && stage 5 "Noise" "$fbank/.musan.done" "${features[*]}"; then
+  if [ "$musan" = true ] && stage 5 "Noise" "$fbank/.musan.done" "${features[*]}" ""; then
     "$_stages_dir/download_musan.py" --dl-dir "$dl_dir"
     "$_stages_dir/prepare_musan.py" --dl-dir "$dl_dir" --out-dir "$manifests" --nj "$nj"
     "$_stages_dir/compute_fbank.py" --prefix musan "${options[@]}" "${features[@]}" --splits music noise speech \
@@ -129,7 +132,7 @@ prepare_stages() {
 
   local shar_dir=$data_dir/shar${lang:+_$lang} fields=(--features numpy)
   [ "$storage" != none ] || fields=(--features none --recording flac)
-  if [ "$shar" = true ] && stage 6 "Shar" "$shar_dir/.done" "${fields[*]}"; then
+  if [ "$shar" = true ] && stage 6 "Shar" "$shar_dir/.done" "${fields[*]}" "$validated"; then
     "$_stages_dir/export_shar.py" --prefix "$prefix" --splits $train $eval --manifest-dir "$fbank" --out-dir "$shar_dir" \
       "${fields[@]}" --nj "$nj"
     stage_done

@@ -92,16 +92,23 @@ run_stages() {
   fi
 
   # Checkpoints from other data would be resumed as an earlier part of this training.
-  local manifests=() data_sum
-  for split in $train; do
-    manifests+=("$data_dir/fbank/${prefix}_cuts_$split.jsonl.gz")
-  done
-  data_sum=$(cat "${manifests[@]}" | cksum)
-  if [ -e "$exp_dir/.data" ] && [ "$(cat "$exp_dir/.data")" != "$data_sum" ]; then
-    log "$exp_dir was trained on other data: remove it, or give another --exp-dir"
-    exit 1
+  if [ "$stage" -le 1 ] && [ "$stop_stage" -ge 1 ]; then
+    local manifest manifests=() data_sum
+    for split in $train; do
+      manifest=$data_dir/fbank/${prefix}_cuts_$split.jsonl.gz
+      if [ ! -e "$manifest" ]; then
+        log "No $manifest: run stage 0, or correct --data-dir"
+        exit 1
+      fi
+      manifests+=("$manifest")
+    done
+    data_sum=$(cat "${manifests[@]}" | cksum)
+    if [ -e "$exp_dir/.data" ] && [ "$(cat "$exp_dir/.data")" != "$data_sum" ]; then
+      log "$exp_dir was trained on other data: remove it, or give another --exp-dir"
+      exit 1
+    fi
+    echo "$data_sum" | write_whole "$exp_dir/.data"
   fi
-  echo "$data_sum" | write_whole "$exp_dir/.data"
 
   # Prepared noise is mixed in. train.py prints at the start whether it trains with noise.
   local noise=$data_dir/fbank/musan_cuts.jsonl.gz

@@ -23,6 +23,8 @@ def main() -> None:
     args = parser.parse_args()
     if not args.lang_dir and not args.words:
         parser.error("give --lang-dir, --words, or both")
+    if not (args.supervisions or args.text):
+        parser.error("there is nothing to read: give --supervisions, --text, or both")
 
     with clear_errors("train_ngram.py"):
         tokenizer = Tokenizer.from_lang_dir(args.lang_dir) if args.lang_dir else None

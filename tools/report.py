@@ -49,6 +49,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not args.html and (args.splits, args.audio, args.manifest_dir) != (None, 50, None):
         parser.error("--splits, --audio and --manifest-dir are for the page of experiments: add --html")
+    if args.html and args.out.is_dir():
+        parser.error(f"--out {args.out} is a folder: give the name of the page, such as {args.out}/page.html")
+    if folders := [] if args.html else [path for path in args.paths if path.is_dir()]:
+        parser.error(f"{folders[0]} is a folder: add --html for the page of an experiment")
     if args.audio < 0:
         parser.error(f"--audio {args.audio}: give a number of utterances, 0 for none")
     return args

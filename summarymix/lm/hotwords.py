@@ -14,10 +14,10 @@ class ContextGraph:
     """A :class:`~summarymix.lm.scorers.TokenScorer` that adds a bonus to each token that continues a phrase, and takes
     the bonus back if the phrase is not completed.
 
-    The rules are icefall's and sherpa-onnx's. The state is the longest prefix of a phrase that the last tokens match;
-    its bonus is the sum of its tokens' scores. A token in a prefix of several phrases has the highest of their scores.
-    When a phrase is complete its bonus stays, and matching starts again; if several phrases end there, the longest
-    counts. So if one phrase is a prefix of another one, only the shorter one is found.
+    The rules are sherpa-onnx's, and icefall's with ``strict_mode=False``. The state is the longest prefix of a phrase
+    that the last tokens match; its bonus is the sum of its tokens' scores. A token in a prefix of several phrases has
+    the highest of their scores. When a phrase is complete its bonus stays, and matching starts again; if several
+    phrases end there, the longest counts. So if one phrase is a prefix of another one, only the shorter one is found.
 
     Args:
         phrases: the tokens of each phrase, and the score of each of its tokens.
@@ -82,13 +82,14 @@ def read_hotwords(path: Path, tokenizer: Tokenizer, score: float) -> list[tuple[
     phrases, unwritable = [], []
     for number, line in read_lines(path):
         text, _, own = normalize_text(line).rpartition(" :")
-        if not re.fullmatch(r"[-+]?\d*\.?\d+", own):
+        if not re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", own, re.IGNORECASE):
             text, own = line, ""
         text = tokenizer.normalize(text)
         if not text:
             continue
         if unknown := tokenizer.unknown_characters(text):
-            unwritable.append(f"line {number}: the model has no token for {' '.join(unknown)}")
+            hint = " (a score is a number, as in HELLO :2.5)" if ":" in unknown else ""
+            unwritable.append(f"line {number}: the model has no token for {' '.join(unknown)}{hint}")
         phrases.append((tokenizer.encode(text), float(own) if own else score))
     if unwritable:
         more = f"; and {len(unwritable) - 5} more of {len(phrases)} lines" if len(unwritable) > 5 else ""

@@ -75,7 +75,7 @@ def read_arpa(
 
     Raises:
         FileNotFoundError: the file is missing.
-        ValueError: the file is not an ARPA file, or a word is not a token; the message names the line.
+        ValueError: the file is incomplete or not an ARPA file, or a word is not a token; the message names the line.
     """
     scores: dict[tuple[Word, ...], float] = {}
     backoffs: dict[tuple[Word, ...], float] = {}
@@ -101,13 +101,27 @@ def read_arpa(
 
 
 def _read_ngrams(path: Path) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield the line number, the order, and the fields of each n-gram."""
-    order = 0
+    """Yield the line number, the order, and the fields of each n-gram.
+
+    Raises:
+        ValueError: there are fewer or more n-grams than the file announces, or its end is missing.
+    """
+    order, ended = 0, False
+    announced, found = Counter[int](), Counter[int]()
     for number, line in read_lines(path):
+        ended = ended or line.startswith("\\end\\")
         if section := re.fullmatch(r"\\(\d+)-grams:\s*", line):
             order = int(section.group(1))
-        elif order and (fields := line.split()) and not line.startswith("\\end\\"):
+        elif size := re.fullmatch(r"ngram\s+(\d+)\s*=\s*(\d+)\s*", line):
+            announced[int(size.group(1))] = int(size.group(2))
+        elif order and not ended and (fields := line.split()):
+            found[order] += 1
             yield number, order, fields
+    if order and not ended:
+        raise ValueError(f"{path} is incomplete, its last line \\end\\ is missing: copy it again")
+    for order, number in announced.items():
+        if found[order] != number:
+            raise ValueError(f"{path} has {found[order]} of {number} {order}-grams: copy it again")
 
 
 def write_ngrams(path: Path, sentences: Iterable[Sequence[str]], tokens: Iterable[str], order: int) -> None:

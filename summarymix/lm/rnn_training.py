@@ -98,13 +98,14 @@ class RnnLMRun:
         """
         for epoch in range(len(self.perplexities) + 1, self.config.num_epochs + 1):
             by_token, by_word = perplexity(self._train_epoch(epoch), self.data)
-            dev_by_token, dev_by_word = perplexity(self._dev_loss(), self.dev)
+            dev_loss = self._dev_loss()
+            if not math.isfinite(dev_loss):
+                raise ValueError("the loss is not finite: lower --lr and train again with another --out")
+            dev_by_token, dev_by_word = perplexity(dev_loss, self.dev)
             say(
                 f"epoch {epoch}: perplexity per token {by_token:.3f}, dev {dev_by_token:.3f}; "
                 f"per word {by_word:.1f}, dev {dev_by_word:.1f}"
             )
-            if not math.isfinite(dev_by_token):
-                raise ValueError("the loss is not finite: lower --lr and train again with another --out")
             self._save(dev_by_token)
         say(f"Epoch {self.perplexities.index(min(self.perplexities)) + 1} is the best")
 
@@ -150,6 +151,8 @@ class RnnLMRun:
     def _resume(self) -> None:
         """Resume from the file that :meth:`_save` has written."""
         content = read_rnn_lm(self.path)
+        if "run" not in content:
+            raise ValueError(f"{self.path} has no record of its training, so it cannot be continued: change --out")
         run = content["run"]
         changed = config_differences(run["options"], self.options)
         changed += ["its tokens differ from --lang-dir"] * (content["tokens"] != self.tokenizer.state())

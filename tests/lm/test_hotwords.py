@@ -101,11 +101,11 @@ def tokenizer() -> Tokenizer:
 
 def test_files(tmp_path: Path, tokenizer: Tokenizer) -> None:
     path = tmp_path / "hotwords.txt"
-    path.write_text("HELLO WORLD :2.5\n\n  GOOD\nDAY  :-1\n")
+    path.write_text("HELLO WORLD :2.5\n\n  GOOD\nDAY  :-1\nDAY :2.\nDAY :1e1\n")
     assert read_hotwords(path, tokenizer, 1.5) == [
         (tokenizer.encode("HELLO WORLD"), 2.5),
         (tokenizer.encode("GOOD"), 1.5),
-        (tokenizer.encode("DAY"), -1.0),
+        *((tokenizer.encode("DAY"), score) for score in (-1.0, 2.0, 10.0)),
     ]
 
 
@@ -145,7 +145,7 @@ def test_options_reach_the_search(tmp_path: Path, tokenizer: Tokenizer, stateles
             "GOOD\nhello\n",
             r"words.txt, line 2: the model has no token for h e l o: write phrases like the training transcripts",
         ),
-        ("HELLO :x", "line 1: the model has no token for : x"),
+        ("HELLO :x", r"line 1: the model has no token for : x \(a score is a number, as in HELLO :2.5\): write"),
         ("HELLO :1.2.3", "line 1: the model has no token for : 1 . 2 3"),
         (
             "x1\n" * 7 + "GOOD\n",

@@ -52,6 +52,17 @@ def test_bigrams_by_hand(tmp_path: Path) -> None:
     assert natural.step(natural.start, 2)[0] == pytest.approx(0.2 * math.log(10))
 
 
+def test_an_incomplete_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "2gram.arpa"
+    lines = BIGRAMS.splitlines(keepends=True)
+    path.write_text("".join(lines[:-3]))
+    with pytest.raises(ValueError, match=r"2gram.arpa is incomplete, its last line \\end\\ is missing: copy it again"):
+        NgramLM(path, TOKENS, 1.0)
+    path.write_text("".join(line for line in lines if "a b" not in line))
+    with pytest.raises(ValueError, match=r"2gram.arpa has 1 of 2 2-grams: copy it again"):
+        NgramLM(path, TOKENS, 1.0)
+
+
 @pytest.mark.parametrize("order", [1, 2, 4])
 def test_back_off_is_the_recursion(tmp_path: Path, order: int) -> None:
     rng = random.Random(order)
@@ -179,7 +190,9 @@ def test_no_transcripts(tmp_path: Path) -> None:
 def test_what_is_likely_is_preferred(tmp_path: Path, model: Transducer) -> None:
     """A model of 'aa' makes more of them, and the same one below 0 fewer."""
     path = tmp_path / "lm.arpa"
-    path.write_text("\\1-grams:\n-2\t<unk>\n-2\t<s>\n-0.5\tt2\n-0.5\tt5\n\\2-grams:\n-0.01\tt2 t2\n-0.01\tt5 t5\n")
+    path.write_text(
+        "\\1-grams:\n-2\t<unk>\n-2\t<s>\n-0.5\tt2\n-0.5\tt5\n\\2-grams:\n-0.01\tt2 t2\n-0.01\tt5 t5\n\\end\\\n"
+    )
     frames, lengths = encoder_frames(model)
     counts = []
     for scale in (-1.0, 0.0, 1.0):
@@ -197,7 +210,7 @@ def test_what_is_likely_is_preferred(tmp_path: Path, model: Transducer) -> None:
         ("\\1-grams:\nx a\n", "line 2 is not a 1-gram"),
         ("\\1-grams:\n-1 a b a\n", "line 2 is not a 1-gram"),
         ("HELLO", "has no n-grams"),
-        ("\\1-grams:\n-1 <s>\n", "has no 1-grams of tokens"),
+        ("\\1-grams:\n-1 <s>\n\\end\\", "has no 1-grams of tokens"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:

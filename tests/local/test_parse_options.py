@@ -100,6 +100,21 @@ def test_other_settings_and_earlier_stages_make_it_stale(recipe, tmp_path: Path)
     assert ran(recipe("--nj", "5")) == []
 
 
+def test_a_stage_may_depend_on_another_one_than_the_last(tmp_path: Path) -> None:
+    """Stage 2 depends on nothing, and stage 3 on stage 0."""
+    script = tmp_path / "prepare.sh"
+    stages = [("0", ""), ("1", ""), ("2", ' ""'), ("3", " marks/0")]
+    calls = [f'if stage {n} T marks/{n} "$v"{on}; then echo run {n}; stage_done; fi' for n, on in stages]
+    script.write_text("\n".join(["set -euo pipefail", "v=a", f". {HELPER}", 'parse_options "$@"', *calls]))
+
+    def again(*removed: int) -> list[int]:
+        for number in removed:
+            (tmp_path / "marks" / str(number)).unlink()
+        return ran(subprocess.run(["bash", script], cwd=tmp_path, capture_output=True, text=True, check=True))
+
+    assert [again(), again(), again(1), again(0)] == [[0, 1, 2, 3], [], [1], [0, 1, 3]]
+
+
 def test_clock_has_no_influence(recipe, tmp_path: Path) -> None:
     recipe()
     marks = [tmp_path / "marks" / str(number) for number in range(3)]

@@ -57,6 +57,13 @@ def test_training_reads_the_folder_that_was_prepared(recipe, tmp_path: Path) -> 
     ]
 
 
+def test_data_are_needed_for_training_only(recipe, tmp_path: Path) -> None:
+    result = recipe("--stage", "1")
+    assert result.returncode == 1
+    assert "No data/fbank/c_cuts_train.jsonl.gz: run stage 0, or correct --data-dir" in result.stdout
+    assert recipe("--stage", "2", "--stop-stage", "1").returncode == 0
+
+
 @pytest.mark.parametrize("options", ["--data-dir X", "--nj 2 --data_dir=X"])
 def test_another_folder_for_preparation_alone_is_refused(options: str, recipe, tmp_path: Path) -> None:
     result = recipe("--prepare-options", options)

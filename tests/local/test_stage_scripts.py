@@ -194,6 +194,12 @@ SPLIT = ("--prefix", "p", "--splits", "train")
         ("compute_fbank.py", (*SPLIT, "--speed-perturb", "0,1.1"), 2, "--speed-perturb: '0' is not a number above 0"),
         ("export_shar.py", (*SPLIT, "--shard-size", 0), 2, "--shard-size: '0' is not a whole number above 0"),
         ("train_rnn_lm.py", ("--num-epochs", "0.5"), 2, "--num-epochs: '0.5' is not a whole number above 0"),
+        (
+            "train_ngram.py",
+            ("--words", "--out", "x"),
+            2,
+            "there is nothing to read: give --supervisions, --text, or both",
+        ),
         ("train_rnn_lm.py", ("--lr", "nan"), 2, "--lr: 'nan' is not a number above 0"),
     ],
 )

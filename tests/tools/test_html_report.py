@@ -173,6 +173,12 @@ def test_wrong_folders_and_options_are_refused(recipe: Path, run, tmp_path: Path
     done = run("tools/report.py", "x.json", "--out", "pages", "--splits", "test")
     assert done.code == 2
     assert "add --html" in done.err
+    for options, message in [
+        ([exp_dir, "--out", "pages"], "is a folder: add --html for the page of an experiment"),
+        (["--html", exp_dir, "--out", tmp_path], "is a folder: give the name of the page"),
+    ]:
+        done = run("tools/report.py", *options)
+        assert (done.code, message in done.err) == (2, True), done.err
     other = tmp_path / "other"
     append_result(other / "results.jsonl", make_result(recipe="librispeech"))
     with pytest.raises(ValueError, match="recipes librispeech, mini"):
