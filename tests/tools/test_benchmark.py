@@ -145,7 +145,7 @@ def test_settings_take_turns_by_the_time_of_the_audio() -> None:
 
 
 def test_audio_without_end_makes_a_chunk_with_each_block(configs: str, tmp_path: Path) -> None:
-    options = argparse.Namespace(config=[[tmp_path / "tiny.yaml"]], exp_dir=[], device="cpu")
+    options = argparse.Namespace(config=[[tmp_path / "tiny.yaml"]], exp_dir=[], device="cpu", int8=False)
     [model] = streams.load_models(options).values()
     for chunk_size in (1, 4, 16):
         chunk = ChunkConfig(chunk_size)
@@ -194,7 +194,7 @@ def test_shar(tmp_path: Path, monkeypatch, capsys) -> None:
     [
         ("streaming", "no model: give --exp-dir DIR or --config FILE"),
         ("accuracy --exp-dir /nowhere", "no /nowhere/results.jsonl, and no --splits"),
-        ("streaming --exp-dir /nowhere --int8", "--int8 needs a folder of export.py, and /nowhere is none"),
+        ("streaming --exp-dir /nowhere --int8", "--int8 needs a folder of export.py: give one as --exp-dir"),
         ("streaming --exp-dir /nowhere", "No /nowhere: give the folder of a training run"),
     ],
 )

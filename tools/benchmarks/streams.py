@@ -36,9 +36,11 @@ def load_models(args: argparse.Namespace) -> dict[str, Model]:
     """Load the models of --exp-dir and --config, by name, in evaluation mode on the device.
 
     Raises:
-        ValueError: no model is given, --int8 with a training run, or ONNX Runtime is asked for what it cannot compute.
+        ValueError: no model is given, --int8 without an exported one, or ONNX Runtime is asked for what it cannot compute.
     """
     models = {}
+    if args.int8 and not any(map(encoder_stems, args.exp_dir)):
+        raise ValueError("--int8 needs a folder of export.py: give one as --exp-dir")
     for exp_dir in args.exp_dir:
         if encoder_stems(exp_dir):
             for int8 in (False, True) if args.int8 else (False,):
@@ -46,8 +48,6 @@ def load_models(args: argparse.Namespace) -> dict[str, Model]:
                 name = f"{exp_dir}, int8" if int8 else str(exp_dir)
                 models[name] = Model(recognizer.model, recognizer.tokenizer.unk_id, recognizer.extractor.options)
             continue
-        if args.int8:
-            raise ValueError(f"--int8 needs a folder of export.py, and {exp_dir} is none")
         model, tokenizer, info = load_run_or_checkpoint(exp_dir, args.epoch, args.avg)
         data = info["config"]["data"]
         fbank = FbankOptions(data["sample_rate"], data["num_mel_bins"], data["feature_backend"])
