@@ -36,7 +36,8 @@ def load_models(args: argparse.Namespace) -> dict[str, Model]:
     """Load the models of --exp-dir and --config, by name, in evaluation mode on the device.
 
     Raises:
-        ValueError: no model is given, --int8 without an exported one, or ONNX Runtime is asked for what it cannot compute.
+        ValueError: no model is given, --int8 without an exported one, or ONNX Runtime is asked for what it cannot
+            compute.
     """
     models = {}
     if args.int8 and not any(map(encoder_stems, args.exp_dir)):
