@@ -25,7 +25,7 @@ import numpy as np
 from torch import Tensor
 
 from summarymix.chunking import CHUNK_MS, FRAME_MS, ChunkConfig, DynamicChunkConfig, default_chunk
-from summarymix.data.audio import AudioReader, Resampler, to_mono
+from summarymix.data.audio import AudioReader, Resampler, has_small_filter, to_mono
 from summarymix.data.features import FbankExtractor, trained_on
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.backend import Backend, StreamBackend
@@ -290,6 +290,10 @@ class Recognizer:
         self.model.encoder.check_chunk(chunk)
         search = self.search if self.backend is None else self.backend.prepare(self.search, chunk)
         return LiveStreams(StreamingRecognizer(search, chunk, num_streams, self.extractor), self.tokenizer)
+
+    def resamples_quickly(self, sample_rate: int) -> bool:
+        """True if audio at ``sample_rate`` Hz takes little computing to resample."""
+        return has_small_filter(sample_rate, self.extractor.options.sample_rate)
 
     def _chunk(self, chunk_ms: int | None, left_chunks: int, lookahead_ms: int | None) -> ChunkConfig:
         """Setting of a stream; None: of an exported model the default one of those with the other values."""

@@ -161,6 +161,10 @@ class Batcher:
         self._dropped: list[Feed] = []
         self._awake = asyncio.Event()
 
+    def resamples_quickly(self, sample_rate: int) -> bool:
+        """True if audio at ``sample_rate`` Hz takes little computing to resample, which all clients would wait for."""
+        return self._recognizer.resamples_quickly(sample_rate)
+
     def open(self, setting: Setting, sample_rate: int) -> Feed:
         """Open a stream for samples at ``sample_rate`` Hz."""
         feed = Feed(self, setting, sample_rate)

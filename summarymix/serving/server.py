@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from summarymix.data.audio import has_small_filter
 from summarymix.decoding.words import to_json
 from summarymix.serving.batching import Batcher, Feed, Setting
 
@@ -352,7 +351,7 @@ class _Client:
             raise Refused(
                 f"sample_rate is a whole number of Hz from {SAMPLE_RATES[0]} to {SAMPLE_RATES[-1]}, not {rate}"
             )
-        if not has_small_filter(rate, self._server.sample_rate):
+        if not self._server.batcher.resamples_quickly(rate):
             raise Refused(f"sample_rate {rate} costs too much to resample: use an ordinary one such as 48000 or 44100")
         self._setting = self._server.settings[self._server.settings.index(setting)]
         self._sample_rate = rate

@@ -152,7 +152,7 @@ def test_hot_words(exp_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_language_models(exp_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One for, and one against: all t, and none."""
     for name, letter in (("t", "t"), ("h", "h")):
-        (tmp_path / f"{name}.arpa").write_text(f"\\1-grams:\n-2 <unk>\n0 {letter}\n")
+        (tmp_path / f"{name}.arpa").write_text(f"\\1-grams:\n-2 <unk>\n0 {letter}\n\\end\\\n")
     options = f"--method modified_beam_search --ngram-lm {tmp_path}/t.arpa {tmp_path}/h.arpa --ngram-lm-scale"
     shares = []
     for scales in ("0.5 -0.5", "-0.5 0.5"):
