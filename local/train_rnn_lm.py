@@ -41,6 +41,8 @@ def main() -> None:
     option("--device", help="cpu, cuda, cuda:1, … (a GPU if there is one)")
     option("--out", type=Path, required=True, help="file to write")
     args = parser.parse_args()
+    if not (args.supervisions or args.text):
+        parser.error("there is nothing to read: give --supervisions, --text, or both")
     if not (args.dev_supervisions or args.dev_text):
         parser.error("the best epoch is chosen on dev text: give --dev-supervisions or --dev-text")
     with clear_errors("train_rnn_lm.py"):

@@ -13,6 +13,7 @@ from lhotse import SupervisionSegment, SupervisionSet
 import summarymix.lm.rnn
 from summarymix.data.tokens import Tokenizer
 from summarymix.lm.rnn import load_rnn_lm
+from summarymix.lm.rnn_training import RnnLMRun
 from summarymix.model import BLANK
 
 SIZES = ("--dim", 16, "--num-layers", 1, "--batch-tokens", 200, "--lr", 0.02, "--warmup-steps", 5, "--dropout", 0.0)
@@ -101,7 +102,27 @@ def test_mistakes(run, texts: dict[str, list[str]], tmp_path: Path) -> None:
     result = run("local/train_rnn_lm.py", "--lang-dir", "lang", "--text", "train.txt", "--out", "lm.pt")
     assert result.code == 2
     assert "give --dev-supervisions or --dev-text" in result.err
+    result = run("local/train_rnn_lm.py", "--lang-dir", "lang", "--dev-text", "dev.txt", "--out", "lm.pt")
+    assert result.code == 2
+    assert "there is nothing to read: give --supervisions, --text, or both" in result.err
     result = train(run, "--lr", "1e30", "--num-epochs", 1, "--out", "lm.pt")
     assert result.code == 1
     assert "the loss is not finite: lower --lr" in result.err
     assert not (tmp_path / "lm.pt").exists()
+
+
+def test_an_infinite_dev_loss_is_not_finite(run, texts: dict[str, list[str]], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(RnnLMRun, "_dev_loss", lambda self: math.inf)
+    result = train(run, "--num-epochs", 1, "--out", "lm.pt")
+    assert "the loss is not finite: lower --lr" in result.err
+    assert not (tmp_path / "lm.pt").exists()
+
+
+def test_a_model_without_a_record_of_its_training_is_not_continued(run, texts, tmp_path: Path) -> None:
+    assert train(run, "--num-epochs", 1, "--out", "lm.pt").code == 0
+    content = torch.load(tmp_path / "lm.pt")
+    del content["run"]
+    torch.save(content, tmp_path / "lm.pt")
+    result = train(run, "--num-epochs", 1, "--out", "lm.pt")
+    assert result.code == 1
+    assert "lm.pt has no record of its training, so it cannot be continued: change --out" in result.err

@@ -68,6 +68,13 @@ def test_wrong_options(recipe, options: list[str], message: str) -> None:
     assert not ran(result)
 
 
+def test_variables_of_the_environment_are_no_options_of_prepare() -> None:
+    show = f'. {HELPER.with_name("prepare_stages.sh")}; echo "${{lang-none}} ${{text_case-none}} ${{punctuation-none}}"'
+    environment = os.environ | {"lang": "de", "text_case": "lower", "punctuation": "remove"}
+    done = subprocess.run(["bash", "-euc", show], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "none none none\n"
+
+
 def test_help_is_the_header_and_the_common_options(recipe) -> None:
     result = recipe("--help")
     assert result.returncode == 0

@@ -17,6 +17,7 @@ from summarymix.scoring.results import (
     append_result,
     error_rates,
     format_alignment,
+    read_recogs,
     read_results,
     render_table,
     write_errs,
@@ -80,6 +81,16 @@ def test_report_sections_agree_with_its_totals(tmp_path: Path) -> None:
         _, _, in_ref, in_hyp = map(int, numbers)
         assert in_ref == sum(u.ref.count(word) for u in utterances)
         assert in_hyp == sum(u.hyp.count(word) for u in utterances)
+
+
+def test_recogs_are_read_back_with_any_id_and_once_each(tmp_path: Path) -> None:
+    path = tmp_path / "recogs.txt"
+    utterances = [ScoredUtterance("a\x85b", ["x"], []), ScoredUtterance("c\u2028d", ["y"], ["y"])]
+    write_recogs(path, utterances)
+    assert read_recogs(path) == utterances
+    path.write_text(2 * path.read_text())
+    with pytest.raises(ValueError, match=r"recogs.txt, line 5: the second ref of a"):
+        read_recogs(path)
 
 
 def test_recogs_are_sorted_and_complete(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Content of the page as plain data: experiments with their results, plots, and the utterances of each split."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from lhotse.cut import Cut
 
 from html_report.audio import LONGEST, choose, encode, open_cuts
 from html_report.plots import latency_plot, learning_curves
+from summarymix.files import read_json_lines
 from summarymix.scoring.experiments import Experiment, by_name, collect
 from summarymix.scoring.metrics import UNIT_NAMES, split_units
 from summarymix.scoring.report import INTERVALS, interval_table, pivot, surroundings
@@ -228,14 +228,12 @@ def _hypotheses(ids: list[str], stats: ErrorStats, separator: str) -> list[list[
 
 def _words(path: Path, wanted: Iterable[str]) -> dict[str, list[tuple[str, float, float, float]]]:
     """Word, start, end and confidence of the words of some utterances, from a hyps file."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    records = map(json.loads, lines)
     return {
         record["id"]: [
             (word["word"], round(word["start"], 2), round(word["end"], 2), round(word["confidence"], 2))
             for word in record["words"]
         ]
-        for record in records
+        for _, record in (read_json_lines(path) if path.is_file() else ())
         if record["id"] in wanted
     }
 
