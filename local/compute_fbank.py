@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from summarymix.cli import above_zero, clear_errors
-from summarymix.data.extraction import LARGE_HOURS, ExtractionOptions, Storage, done_path, extract_noise, extract_split
+from summarymix.data.extraction import LARGE_HOURS, ExtractionOptions, Storage, extract_noise, extract_split
 from summarymix.data.features import FbankOptions, FeatureBackend
-from summarymix.data.manifests import add_split_options
+from summarymix.data.manifests import add_split_options, cuts_path
 from summarymix.data.skipped import SkippedItems
 
 
@@ -98,8 +98,8 @@ def main() -> None:
             )
             print_skipped(args.prefix, skipped, args.out_dir / f"skipped-{args.prefix}-audio.tsv")
             return
-        # Splits of an interrupted run that were finished are only checked, and last, as its shards are.
-        for split in sorted(args.splits, key=lambda split: done_path(args.out_dir, args.prefix, split).exists()):
+        # Splits that an interrupted run has finished are only checked, and last, as its shards are.
+        for split in sorted(args.splits, key=lambda split: cuts_path(args.out_dir, args.prefix, split).exists()):
             skipped = extract_split(args.manifest_dir, args.out_dir, args.prefix, split, options, executor)
             print_skipped(split, skipped, args.out_dir / f"skipped-{args.prefix}-{split}-audio.tsv")
 

@@ -3,14 +3,15 @@
 It runs in parallel, can be restarted and is reproducible. Noise for augmentation is extracted from recordings alone.
 
 The cuts are divided into shards. A shard's manifest is written after all of its features, and its name holds a
-fingerprint of the cuts, audio files and options. So a restarted run reuses finished shards, a run with changed data or
-options reuses none, and the number of jobs does not affect the result.
+fingerprint of the cuts, audio files and options. So another run reuses the shards whose features are still there, one
+with changed data or options reuses none, and the number of jobs does not affect the result.
 """
 
 import hashlib
 import json
 import os
 import random
+import shutil
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -28,7 +29,7 @@ from lhotse.features.io import FeaturesWriter, get_writer
 from lhotse.utils import fastcopy, is_module_available
 from tqdm import tqdm
 
-from summarymix.data.cuts import load_audio, unreadable_cut
+from summarymix.data.cuts import features_file, load_audio, unreadable_cut
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.lines import run_in_order
 from summarymix.data.manifests import (
@@ -36,6 +37,7 @@ from summarymix.data.manifests import (
     cuts_path,
     manifest_path,
     read_items,
+    removed_path,
     write_lines_packed,
     write_manifest,
 )
@@ -57,11 +59,11 @@ _SHARD_FILES = (
     r"\.?(\d{5,}-[0-9a-f]{16}\.(jsonl\.gz|tsv)|cuts|[0-9a-f]{16}|\w+\.(jsonl|npy)|options)(\.[0-9a-f]+\.part)?"
 )
 
+# Files of features, in folders named by the beginnings of their names.
+_FEATURE_FILES = r".+\.(npy|lca)|.{1,3}"
+
 # Shards that wait for a worker, more than any cluster has workers.
 _SHARDS_AHEAD = 4000
-
-# A file may be restored with its former size and time, on which a shard's name depends.
-_AGAIN = "then remove the .done files in the output folder and run again"
 
 # Seed of the order of a manifest's cuts. They are shuffled, because training reads manifests from front to back through
 # a limited buffer, and neighbours in a corpus share speaker and book.
@@ -161,11 +163,6 @@ def extract_noise(
     return _extract(open_cuts, out_dir, prefix, None, options, executor)
 
 
-def done_path(out_dir: Path, prefix: str, split: str | None) -> Path:
-    """The file that lists the shards of a finished split."""
-    return out_dir / f".{prefix}-{split or 'cuts'}.done"
-
-
 def _extract(
     open_cuts: Callable[[Path], tuple[Cuts, float]],
     out_dir: Path,
@@ -183,9 +180,8 @@ def _extract(
     out_dir = Path(out_dir)
     manifest = cuts_path(out_dir, prefix, split)
     listing = out_dir / f"skipped-{prefix}{f'-{split}' if split else ''}-audio.tsv"
-    suffix = f"_{split}" if split else ""
-    shard_dir, feature_dir = out_dir / f"{prefix}_shards{suffix}", out_dir / f"{prefix}_feats{suffix}"
-    done = done_path(out_dir, prefix, split)
+    feature_dir = out_dir / f"{prefix}_feats{f'_{split}' if split else ''}"
+    shard_dir = shards_path(out_dir, prefix, split)
     check_own(shard_dir, _SHARD_FILES)
     shard_dir.mkdir(parents=True, exist_ok=True)
     cuts, seconds = open_cuts(shard_dir / "cuts")
@@ -201,21 +197,17 @@ def _extract(
         begin = number * options.shard_size
         return _Shard(number, cuts, options.speeds, order[begin : begin + options.shard_size])
 
-    if done.exists() and manifest.exists():
-        find_name = partial(_shard_name, folder=Path.cwd(), options=options)
-        names = list(run_in_order(executor, find_name, map(cuts_of, range(count)), _SHARDS_AHEAD))
-        if done.read_text() == "\n".join(names) + "\n":
-            remove_own(shard_dir, _SHARD_FILES)
-            return SkippedItems.read(listing)
-    done.unlink(missing_ok=True)
-    # Shards of an interrupted run are only checked, and last, so that work on features begins at once.
-    made_with = shard_dir / ".options"
-    written: set[int] = set()
-    if made_with.exists() and made_with.read_text(encoding="utf-8") == repr(options):
-        written = {int(path.name.split("-")[0]) for path in shard_dir.glob("[0-9]*.jsonl.gz")}
-    else:
-        with atomic_write(made_with) as file:
-            file.write(repr(options))
+    made_from, wanted = shard_dir / ".options", f"{len(cuts)} cuts, {options}"
+    if not made_from.exists() or made_from.read_text(encoding="utf-8") != wanted:
+        # No shard can be used again, and features of the same names take the places of theirs.
+        manifest.unlink(missing_ok=True)
+        for path in shard_dir.glob("[0-9]*"):
+            path.unlink()
+        remove_own(feature_dir, _FEATURE_FILES)
+        with atomic_write(made_from) as file:
+            file.write(wanted)
+    # Shards of an earlier run are only checked, and last, so that work on features begins at once.
+    written = {int(path.name.split("-")[0]) for path in shard_dir.glob("[0-9]*.jsonl.gz")}
     numbers = sorted(range(count), key=written.__contains__)
     seconds *= 1 + sum(1 / speed for speed in options.speeds)
     seconds *= sum(number not in written for number in numbers) / max(count, 1)
@@ -233,10 +225,11 @@ def _extract(
         remove_own(shard_dir, _SHARD_FILES)
         raise ValueError(f"No audio of {manifest} can be read; the reasons are in {listing}")
     shards = (CutManifest(shard_dir / f"{name}.jsonl.gz") for name in names)
+    removed_path(out_dir, prefix, split).unlink(missing_ok=True)
     write_lines_packed((line for shard in shards for line in shard.lines()), manifest)
-    with atomic_write(done) as file:
-        file.write("\n".join(names) + "\n")
-    remove_own(shard_dir, _SHARD_FILES)
+    shutil.rmtree(shard_dir / "cuts", ignore_errors=True)
+    for path in shard_dir.glob(".*.part"):  # of a run that was killed
+        path.unlink()
     return skipped
 
 
@@ -256,6 +249,11 @@ class _Shard:
     def _cut(self, copy: int, number: int) -> Cut:
         cut = self.originals[number]
         return cut.perturb_speed(self.speeds[copy - 1]) if copy else cut
+
+
+def shards_path(out_dir: Path, prefix: str, split: str | None) -> Path:
+    """The folder of a split's shards."""
+    return out_dir / f"{prefix}_shards{f'_{split}' if split else ''}"
 
 
 def _default_storage(name: str, hours: float) -> Storage:
@@ -284,7 +282,7 @@ def _fingerprint(cuts: Sequence[Cut], folder: Path, options: ExtractionOptions) 
 
 
 def _extract_shard(shard: _Shard, folder: Path, shard_dir: Path, feature_dir: Path, options: ExtractionOptions) -> str:
-    """Compute one shard, if that is still to be done, and return the name of its files.
+    """Compute one shard, if it or some of its features are missing, and return the name of its files.
 
     Paths are relative to ``folder``, because a worker may have been started elsewhere.
     """
@@ -293,8 +291,15 @@ def _extract_shard(shard: _Shard, folder: Path, shard_dir: Path, feature_dir: Pa
     name = f"{shard.number:05d}-{_fingerprint(cuts, folder, options)}"
     manifest = folder / shard_dir / f"{name}.jsonl.gz"
     if manifest.exists():
-        return name
+        with_features = (cut for cut in read_items(manifest) if cut.has_features)
+        if all((folder / features_file(cut)).exists() for cut in with_features):
+            return name
+    # Its features are about to be replaced.
+    for path in (folder / shard_dir).glob(f"{shard.number:05d}-*"):
+        path.unlink()
     torch.set_num_threads(1)  # the shards run in parallel
+    # A file may be restored with its former size and time, on which the shard's name depends.
+    again = f"then remove {shard_dir} and compute the features again (stage 2 of prepare.sh)"
     skipped = SkippedItems()
     kept: list[Cut] = []
     if options.storage == "none":
@@ -314,14 +319,14 @@ def _extract_shard(shard: _Shard, folder: Path, shard_dir: Path, feature_dir: Pa
                 except Exception as error:
                     if is_disk_error(error):
                         raise
-                    skipped.add(unreadable_cut(cut, "audio", error, f"restore the file, {_AGAIN}"))
+                    skipped.add(unreadable_cut(cut, "audio", error, f"restore the file, {again}"))
                     continue
                 try:
                     kept.append(_store(cut, features, extractor.options, writer, stored_path))
                 except OSError as error:
                     if is_disk_error(error):
                         raise
-                    remedy = f"correct this, {_AGAIN}"
+                    remedy = f"correct this, {again}"
                     skipped.add(Skipped(cut.id, str(writer.storage_path), "unwritable features", f"{error}", remedy))
     skipped.write(folder / shard_dir / f"{name}.tsv")
     write_manifest(kept, manifest)

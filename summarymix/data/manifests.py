@@ -160,6 +160,11 @@ def cuts_path(manifest_dir: Path | str, prefix: str, split: str | None) -> Path:
     return manifest_path(manifest_dir, prefix, "cuts", split)
 
 
+def removed_path(manifest_dir: Path | str, prefix: str, split: str | None) -> Path:
+    """The list of the cuts that validation has removed from a split's manifest."""
+    return Path(manifest_dir) / f"skipped-{prefix}-{split or 'cuts'}-validate.tsv"
+
+
 def read_items(path: Path) -> Iterator[Any]:
     """Iterate over the recordings, supervisions or cuts of a manifest; they are not kept in memory.
 

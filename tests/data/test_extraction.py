@@ -22,8 +22,9 @@ from tables import prepare_table
 
 from summarymix import files
 from summarymix.data import extraction
+from summarymix.data.cuts import features_file
 from summarymix.data.extraction import ExtractionOptions, extract_split
-from summarymix.data.manifests import cuts_path, read_cuts
+from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 
 COMPUTE_FBANK = Path(__file__).parents[2] / "local" / "compute_fbank.py"
 
@@ -128,8 +129,11 @@ def test_dask_gives_the_same_files(manifests: Path, tmp_path: Path, monkeypatch)
                 runpy.run_path(str(COMPUTE_FBANK), run_name="__main__")
             results[name] = contents(Path("fbank"))
     assert results["dask"] == results["pool"]
-    del results["pool"][".tiny-train.done"], results["command"][".tiny-train.done"]  # of shards of another size
-    assert results["command"] == results["pool"]
+    pool, command = (
+        {path: content for path, content in results[name].items() if "_shards_" not in path}  # shards of other sizes
+        for name in ("pool", "command")
+    )
+    assert command == pool
 
 
 def test_killed_and_started_again_gives_the_same_files(manifests: Path, tmp_path: Path, monkeypatch) -> None:
@@ -176,7 +180,59 @@ def test_finished_shards_are_used_again_unless_the_audio_changed(manifests: Path
     samples, _ = soundfile.read(audio)
     soundfile.write(audio, samples / 2, 16000)
     extract(manifests, tmp_path / "fbank")
-    assert len(computed) == 84
+    assert len(computed) == 44 + 8
+
+    # Lost features are computed again, and a manifest from which cuts were removed gets them back.
+    before = contents(tmp_path / "fbank")
+    cuts = list(read_cuts(cuts_path(tmp_path / "fbank", "tiny", "train")))
+    features_file(cuts[9]).unlink()
+    write_manifest(cuts[1:], cuts_path(tmp_path / "fbank", "tiny", "train"))
+    extract(manifests, tmp_path / "fbank")
+    assert (len(computed), contents(tmp_path / "fbank")) == (52 + 8, before)
+    shutil.rmtree(tmp_path / "fbank" / "tiny_feats_train")
+    extract(manifests, tmp_path / "fbank")
+    assert (len(computed), contents(tmp_path / "fbank")) == (60 + 40, before)
+
+
+def test_features_of_other_options_are_removed(manifests: Path, tmp_path: Path) -> None:
+    extract(manifests, tmp_path / "fbank", speeds=(0.9,))
+    with_copies = contents(tmp_path / "fbank")
+    extract(manifests, tmp_path / "fbank")
+    cuts = list(read_cuts(cuts_path(tmp_path / "fbank", "tiny", "train")))
+    assert set((tmp_path / "fbank").rglob("*.npy")) == {features_file(cut) for cut in cuts}
+    extract(manifests, tmp_path / "fbank", speeds=(0.9,))
+    assert contents(tmp_path / "fbank") == with_copies
+    mine = tmp_path / "fbank" / "tiny_feats_train" / "mine.txt"
+    mine.touch()
+    with pytest.raises(FileExistsError, match=r"tiny_feats_train is in the way: .*mine.txt is not from this program"):
+        extract(manifests, tmp_path / "fbank")
+
+
+def test_an_interrupted_run_with_other_audio_leaves_no_shard_with_its_features(
+    manifests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(manifests, tmp_path / "fbank")
+    before = contents(tmp_path / "fbank")
+    audio = sorted((tmp_path / "audio").glob("*.flac"))
+    kept = [(path, path.read_bytes(), path.stat()) for path in audio]
+    for path in audio:
+        soundfile.write(path, soundfile.read(path)[0] / 2, 16000)
+    original, stored = extraction._store, []
+
+    def store(*arguments):
+        if len(stored) == 13:
+            raise KeyboardInterrupt
+        stored.append(1)
+        return original(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(extraction, "_store", store)
+        extract(manifests, tmp_path / "fbank")
+    for path, content, stat in kept:
+        path.write_bytes(content)
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    extract(manifests, tmp_path / "fbank")
+    assert contents(tmp_path / "fbank") == before
 
 
 def test_truncated_audio_is_left_out_and_listed(manifests: Path, tmp_path: Path) -> None:
@@ -197,14 +253,14 @@ def test_truncated_audio_is_left_out_and_listed(manifests: Path, tmp_path: Path)
     assert (tmp_path / "fbank" / "skipped-tiny-train-audio.tsv").read_text().count("\n") == 4
     # The remedy helps, even if size and time of the file are as before.
     assert {item.remedy for item in skipped.items} == {
-        "restore the file, then remove the .done files in the output folder and run again"
+        f"restore the file, then remove {tmp_path}/fbank/tiny_shards_train and compute the features again "
+        "(stage 2 of prepare.sh)"
     }
     audio[0].write_bytes(whole)
     os.utime(audio[0], ns=(stat.st_atime_ns, stat.st_mtime_ns))
     (tmp_path / "moved").rename(audio[1])
     audio[2].write_bytes(shorter)
-    for done in (tmp_path / "fbank").glob(".*.done"):
-        done.unlink()
+    shutil.rmtree(tmp_path / "fbank" / "tiny_shards_train")
     assert len(extract(manifests, tmp_path / "fbank")) == 0
     for path in audio:
         path.unlink()
@@ -361,7 +417,7 @@ def test_a_file_that_cannot_be_written_stops_no_other(manifests: Path, tmp_path:
     assert len(list(read_cuts(cuts_path(tmp_path / "fbank", "tiny", "train")))) == 39
     # The remedy helps.
     monkeypatch.setattr(NumpyFilesWriter, "write", original)
-    (tmp_path / "fbank" / ".tiny-train.done").unlink()
+    shutil.rmtree(tmp_path / "fbank" / "tiny_shards_train")
     assert len(extract(manifests, tmp_path / "fbank")) == 0
 
 

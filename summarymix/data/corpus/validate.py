@@ -20,9 +20,16 @@ from numpy.typing import NDArray
 
 from summarymix.data.audio_file import open_audio
 from summarymix.data.corpus.measured import Measured
-from summarymix.data.cuts import IF_NO_SPEECH, has_no_speech, transcript
+from summarymix.data.cuts import IF_NO_SPEECH, features_file, has_no_speech, transcript
 from summarymix.data.lines import id_hash, run_in_order
-from summarymix.data.manifests import CutManifest, check_manifest, cuts_path, naming_line, write_lines_packed
+from summarymix.data.manifests import (
+    CutManifest,
+    check_manifest,
+    cuts_path,
+    naming_line,
+    removed_path,
+    write_lines_packed,
+)
 from summarymix.data.skipped import Skipped, SkippedItems
 
 # Lines that a process checks at a time, and blocks of them that wait for each process.
@@ -63,8 +70,8 @@ def validate_split(
 ) -> Validated:
     """Check every cut of a split and remove bad ones from its manifest.
 
-    Each cut needs a unique id, a transcript, and consistent times and numbers of frames. Each audio file must open,
-    have the sample rate and number of samples in the manifest, and be readable to its end.
+    Each cut needs a unique id, a transcript, consistent times and numbers of frames, and the file of its features. Each
+    audio file must open, have the sample rate and number of samples in the manifest, and be readable to its end.
 
     The manifest is read several times, because the cuts of a large corpus do not fit into memory.
 
@@ -110,9 +117,10 @@ def validate_split(
     if bad.all():
         raise ValueError(f"{manifest}: none of {len(bad)} cuts is valid; {found.summary()}")
 
-    listing = Path(manifest_dir) / f"skipped-{prefix}-{split}-validate.tsv"
+    listing = removed_path(manifest_dir, prefix, split)
     # Cuts removed by an earlier check stay listed, unless the manifest has been rewritten since and has them again.
-    kept = SkippedItems.read(listing).items if listing.exists() else []
+    again = {item.id for item in found.items}
+    kept = [item for item in SkippedItems.read(listing).items if item.id not in again] if listing.exists() else []
     if kept and manifest.stat().st_mtime_ns > listing.stat().st_mtime_ns:
         back = {*ids[np.isin(ids, [id_hash(item.id) for item in kept])].tolist()}
         kept = [item for item in kept if id_hash(item.id) not in back]
@@ -191,6 +199,8 @@ def _problem(cut: Cut, bad_files: Mapping[str, str] = MappingProxyType({})) -> P
         return "empty transcript", "", f"add the transcript, or remove the utterance; {IF_NO_SPEECH}"
     if bad := [bad_files[file] for file in _files(cut) if file in bad_files]:
         return "bad audio", bad[0], "restore the file, then prepare this split again"
+    if cut.has_features and not features_file(cut).exists():
+        return "missing features", str(features_file(cut)), "compute the features again (stage 2 of prepare.sh)"
     if inconsistency := _inconsistency(cut):
         return "inconsistent manifest", inconsistency, "prepare this split again"
     return None

@@ -13,8 +13,8 @@ from summarymix.data.audio_file import open_audio
 from summarymix.data.corpus import validate
 from summarymix.data.corpus.measured import read_measured
 from summarymix.data.corpus.validate import audio_problem, duration_statistics, shared_speakers, validate_split
-from summarymix.data.cuts import NO_SPEECH
-from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
+from summarymix.data.cuts import NO_SPEECH, features_file
+from summarymix.data.manifests import cuts_path, read_cuts, removed_path, write_manifest
 from summarymix.data.skipped import SkippedItems
 
 
@@ -51,6 +51,34 @@ def test_bad_cuts_are_taken_out_and_stay_listed(prepare) -> None:
     again = validate_split(fbank, "tiny", "train").skipped
     assert {item.id for item in again.items} == {cut.id for cut in [*cuts[:6], cuts[10]]}
     assert len(SkippedItems.read(fbank / "skipped-tiny-train-validate.tsv")) == 7
+
+
+def test_cuts_without_the_file_of_their_features_are_taken_out(prepare) -> None:
+    fbank = prepare()
+    cuts = list(read_cuts(cuts_path(fbank, "tiny", "train")))
+    features_file(cuts[7]).unlink()
+    (item,) = validate_split(fbank, "tiny", "train").skipped.items
+    assert (item.id, item.reason, item.detail) == (cuts[7].id, "missing features", str(features_file(cuts[7])))
+
+
+def test_killed_between_list_and_manifest_lists_nothing_twice(prepare, monkeypatch: pytest.MonkeyPatch) -> None:
+    fbank = prepare()
+    path = cuts_path(fbank, "tiny", "train")
+    (last,) = (cut for cut in read_cuts(path) if cut.id == "u39")
+    Path(last.recording.sources[0].source).unlink()
+
+    def killed(*arguments) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(validate, "write_lines_packed", killed)
+        validate_split(fbank, "tiny", "train")
+    assert len(SkippedItems.read(removed_path(fbank, "tiny", "train"))) == 1
+    for _ in range(2):
+        assert [item.id for item in validate_split(fbank, "tiny", "train").skipped.items] == ["u39"]
+    # A new extraction without this utterance forgets it.
+    prepare(39)
+    assert not validate_split(fbank, "tiny", "train").skipped.items
 
 
 def test_recordings_without_speech_stay(prepare) -> None:
