@@ -12,10 +12,12 @@ from lhotse.cut import MixedCut
 from summarymix.data.corpus.base import Corpus, Row, gather, no_utterance
 from summarymix.data.corpus.on_disk import DiskDict, DiskList, DiskSet
 from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
-from summarymix.data.names import check_name, is_path, printable
+from summarymix.data.names import check_name, is_path, named_kinds, printable
 from summarymix.data.skipped import Skipped, SkippedItems
 
-_NAME = re.compile(r"(?:.+[_-])?(?P<kind>recordings|supervisions|cuts)(?:[_-](?P<split>.+))?\.jsonl(?:\.gz)?")
+_NAME = re.compile(
+    r"(?:(?P<prefix>.+)[_-])?(?P<kind>recordings|supervisions|cuts)(?:[_-](?P<split>.+))?\.jsonl(?:\.gz)?"
+)
 
 
 def read_lhotse_corpus(
@@ -28,7 +30,8 @@ def read_lhotse_corpus(
 ) -> Corpus:
     """Read ``[PREFIX_]{recordings,supervisions}[_SPLIT].jsonl.gz`` or ``[PREFIX_]cuts[_SPLIT].jsonl.gz``.
 
-    If a split has both, its cuts are read. Every supervision becomes an utterance; features are ignored.
+    If a split has both, its cuts are read. Every supervision becomes an utterance; features are ignored. Without
+    ``_SPLIT``, a prefix with a word for training, dev or test data, such as ``corpus_dev``, names the split.
 
     Args:
         manifest_dir: folder of the manifests.
@@ -49,14 +52,16 @@ def read_lhotse_corpus(
         if match := _NAME.fullmatch(path.name):
             group = path.name[: match.start("kind")] + "*" + path.name[match.end("kind") :]
             found.setdefault(group, {})[match["kind"]] = path
-            if match["split"]:
-                check_name(match["split"], f"{printable(path)}: the split")
-            splits[group] = match["split"]
+            splits[group] = split = match["split"] or _split_in(match["prefix"] or "")
+            if split:
+                check_name(split, f"{printable(path)}: the split")
 
     rows: DiskList[Row] = DiskList()
     recordings: DiskDict[Recording | Skipped] = DiskDict()
     named: DiskList[str] = DiskList()
     notes: list[str] = []
+    if len(unnamed := [group for group in found if splits[group] is None]) > 1:
+        notes.append(f"these manifests name no split and are training data: {printable(', '.join(unnamed)):.500}")
     unusable = SkippedItems()
     places: DiskDict[str] = DiskDict()  # of all recordings in pairs; several splits may list the same
     used = DiskSet()  # their ids
@@ -92,6 +97,12 @@ def read_lhotse_corpus(
     if corpus_dir is not None:
         corpus.unnamed_audio = unnamed_audio(corpus_dir, named, findings)
     return corpus
+
+
+def _split_in(prefix: str) -> str | None:
+    """The split in the name of a manifest before its kind: from the first word for training, dev or test data on."""
+    words = re.finditer(r"[^_-]+", prefix)
+    return next((prefix[word.start() :] for word in words if named_kinds(word[0])), None)
 
 
 def _items(kind: type[CutSet] | type[RecordingSet] | type[SupervisionSet], path: Path) -> Iterator[Any]:

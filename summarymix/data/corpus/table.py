@@ -5,8 +5,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,10 @@ class _Rows:
 
     table: Path
     audio_dir: Path
+    ignored: set[str] = field(default_factory=set)
 
     def __iter__(self) -> Iterator[Row | Skipped]:
-        return read_table(self.table, self.audio_dir)
+        return read_table(self.table, self.audio_dir, self.ignored)
 
 
 class _Malformed(Exception):
@@ -43,12 +44,17 @@ class _Malformed(Exception):
         self.problem, self.remedy = problem, remedy
 
 
-def read_table(table: Path, audio_dir: Path) -> Iterator[Row | Skipped]:
+def read_table(table: Path, audio_dir: Path, ignored: set[str] | None = None) -> Iterator[Row | Skipped]:
     """Read a ``.tsv``, ``.csv`` or ``.jsonl`` file, one utterance a line.
 
     Columns: audio (a path relative to ``audio_dir``), text, and optionally id, speaker, split, start and duration (in
     seconds; several rows may be parts of one long recording), channel (from 0), language. Other columns are
-    ignored; an empty field counts as missing.
+    ignored, but not ``Split`` for ``split``, or ``end`` beside ``start``. An empty field counts as missing.
+
+    Args:
+        table: the file.
+        audio_dir: base folder of relative paths.
+        ignored: gets the names of the other columns.
 
     Yields:
         A row, or the reason why there is none, for each line that is not empty.
@@ -63,6 +69,7 @@ def read_table(table: Path, audio_dir: Path) -> Iterator[Row | Skipped]:
     columns: list[str] = []
     held: Row | Skipped | None = None
     is_open = False
+    ignored = set() if ignored is None else ignored
     for number, line in read_lines(table):
         if not line.strip():
             continue
@@ -71,10 +78,13 @@ def read_table(table: Path, audio_dir: Path) -> Iterator[Row | Skipped]:
         try:
             if table.suffix == ".jsonl":
                 fields = _json_object(line)
+                ignored |= _other_columns(fields.keys())
             elif columns:
                 fields = _by_column(columns, _fields(line, table.suffix, len(columns)))
             else:
-                columns = _header(_fields(line, table.suffix), table.suffix)
+                header = _header(_fields(line, table.suffix), table.suffix)
+                ignored |= _other_columns({*header})
+                columns = header
                 continue
             id_ = str(fields.get("id") or "")
             item = _row(fields, audio_dir, where)
@@ -102,6 +112,21 @@ def _header(columns: list[str], suffix: str) -> list[str]:
             remedy = f"name the columns in the first line, separated by {separator}"
             raise _Malformed(f"no {column!r}. The columns are: {names:.500}", remedy)
     return columns
+
+
+def _other_columns(columns: Set[str]) -> Set[str]:
+    """Columns that are ignored.
+
+    Raises:
+        _Malformed: one has nearly the name of a column that is read, or says when an utterance ends.
+    """
+    others = columns - {*COLUMNS}
+    for column in others:
+        if (known := column.strip().lower()) in COLUMNS:
+            raise _Malformed(f"a column is named {column!r}", f"name it {known}")
+        if known == "end" and "start" in columns:
+            raise _Malformed(f"there is a column {column!r}", "give the duration, end - start, instead")
+    return others
 
 
 def _fields(line: str, suffix: str, num_columns: int | None = None) -> list[str]:
@@ -221,5 +246,8 @@ def read_table_corpus(
         if isinstance(row, Row) and row.audio not in names and is_path(row.audio):
             names[row.audio] = name_of(os.path.relpath(row.audio, audio_dir))
     corpus = gather(rows, open_files(names, findings, num_jobs), findings, **options)
+    if rows.ignored:
+        ignored = printable(", ".join(sorted(rows.ignored)))
+        corpus.notes.append(f"these columns of the table are not used: {ignored:.500}")
     corpus.unnamed_audio = unnamed_audio(audio_dir, names, findings)
     return corpus

@@ -163,6 +163,22 @@ def test_lhotse_recordings_and_supervisions(manifests: Path, audio_dir: Path) ->
         read_lhotse_corpus(audio_dir, audio_dir, AudioFindings(audio_dir.parent / "copies"))
 
 
+def test_splits_named_before_the_kind(manifests: Path, audio_dir: Path) -> None:
+    for kind in ("recordings", "supervisions"):
+        (manifests / f"c_{kind}_train.jsonl.gz").rename(manifests / f"train-clean_{kind}.jsonl.gz")
+        (manifests / f"c_{kind}_test.jsonl.gz").rename(manifests / f"my_corpus_dev_other_{kind}.jsonl.gz")
+    corpus = read_lhotse_corpus(manifests, audio_dir, AudioFindings(audio_dir.parent / "copies"))
+    split = {"train": "train-clean", "test": "dev_other"}
+    assert described(corpus) == {id_: (split[values[0]], *values[1:]) for id_, values in WANTED.items()}
+    assert corpus.notes == []
+    for kind in ("recordings", "supervisions"):
+        (manifests / f"train-clean_{kind}.jsonl.gz").rename(manifests / f"clean_{kind}.jsonl.gz")
+        (manifests / f"my_corpus_dev_other_{kind}.jsonl.gz").rename(manifests / f"{kind}.jsonl.gz")
+    corpus = read_lhotse_corpus(manifests, audio_dir, AudioFindings(audio_dir.parent / "copies"))
+    assert {values[0] for values in described(corpus).values()} == {"train"}
+    assert corpus.notes == ["these manifests name no split and are training data: clean_*.jsonl.gz, *.jsonl.gz"]
+
+
 def test_damaged_manifests_and_hostile_names_are_named(manifests: Path, audio_dir: Path) -> None:
     path = manifests / "c_supervisions_test.jsonl.gz"
     content = path.read_bytes()

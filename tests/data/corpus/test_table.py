@@ -69,6 +69,20 @@ def test_all_columns(tmp_path: Path) -> None:
     assert list(read_table(table, tmp_path)) == [wanted]
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_columns_that_are_not_used_are_told(suffix: str, tmp_path: Path) -> None:
+    write_audio(tmp_path, "x/a.wav", "x/b.wav")
+    rows = [row | {"mood": "glad", "end": "7"} for row in ROWS]
+    table = write_table(tmp_path / f"t{suffix}", rows)
+    corpus = read_table_corpus(table, tmp_path, AudioFindings(tmp_path / "copies"))
+    assert corpus.notes == ["these columns of the table are not used: end, mood"]
+    with table.open("a") as file:
+        file.write(json.dumps(ROWS[0] | {"Split": "dev"}) + "\n")
+    if suffix == ".jsonl":
+        (item,) = read_table_corpus(table, tmp_path, AudioFindings(tmp_path / "copies")).skipped.items
+        assert (item.reason, item.detail) == ("malformed row", "a column is named 'Split'")
+
+
 def test_bad_rows_are_left_out_and_listed(tmp_path: Path) -> None:
     rows = [dict(ROWS[0], id=name, audio=f"{name}.wav") for name in ("good", "missing", "broken", "silent", "empty")]
     rows[3]["text"] = " "
@@ -103,6 +117,9 @@ def test_tables_without_a_header_or_of_another_encoding_are_refused(tmp_path: Pa
     assert "line 1: unbalanced quotation marks" in refused(b'audio,"text\na,b\n', tmp_path, ".csv")
     assert "line 2 is not UTF-8" in refused("audio\ttext\na\tä\n".encode("latin1"), tmp_path)
     assert "a table is a .tsv, .csv or .jsonl file" in refused(b"", tmp_path, ".txt")
+    assert "line 1: a column is named 'Split': name it split" in refused(b"audio,text,Split\na,b,c\n", tmp_path, ".csv")
+    end = refused(b"audio\ttext\tstart\tEnd\na\tb\t1\t2\n", tmp_path)
+    assert "line 1: there is a column 'End': give the duration, end - start, instead" in end
     with pytest.raises(
         ValueError, match=r"none of 2 utterances is usable; skipped 2: 2 missing audio.*the first: .*a.wav"
     ):
