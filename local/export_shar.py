@@ -30,7 +30,7 @@ def main() -> None:
         "--recording",
         choices=["flac", "opus", "wav", "none"],
         default="none",
-        help="audio format, for --data.on_the_fly true",
+        help="audio format, for --data.on_the_fly true; 16 bits, so a signal above full scale is clipped",
     )
     parser.add_argument("--shard-size", type=above_zero(int), default=1000, help="utterances per file")
     parser.add_argument("--nj", type=above_zero(int), default=2, help="processes")

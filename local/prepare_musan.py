@@ -25,10 +25,14 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
 
     def scan(path: Path) -> Recording | Skipped:
         try:
-            return Recording.from_file(path)
+            recording = Recording.from_file(path)
         # The exception for a broken file depends on format and library; its text goes into the list.
         except Exception as error:
             return Skipped(path.stem, str(path), "unreadable audio", described(error), "unpack the archive again")
+        if recording.num_channels == 1:
+            return recording
+        channels = f"{recording.num_channels} channels"
+        return Skipped(path.stem, str(path), "several channels", channels, "write one channel, or the mean of all")
 
     files = sorted(folder.rglob("*.wav"))
     with ThreadPoolExecutor(num_jobs) as executor:

@@ -29,6 +29,7 @@ from lhotse.features.io import FeaturesWriter, get_writer
 from lhotse.utils import fastcopy, is_module_available
 from tqdm import tqdm
 
+from summarymix.data.audio import has_small_filter
 from summarymix.data.cuts import features_file, load_audio, unreadable_cut
 from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.lines import run_in_order
@@ -99,7 +100,10 @@ def noise_windows(manifest_dir: Path, prefix: str, parts: Sequence[str], seconds
             raise FileNotFoundError(f"No manifest {path}: make it with local/prepare_musan.py, or correct the options")
         for recording in read_items(path):
             if recording.num_channels != 1:
-                raise ValueError(f"{path}: recording {recording.id} has {recording.num_channels} channels instead of 1")
+                raise ValueError(
+                    f"{path}: recording {recording.id} has {recording.num_channels} channels instead of 1: make the "
+                    "manifest again with local/prepare_musan.py, which leaves it out"
+                )
             windows += recording.to_cut().cut_into_windows(seconds).filter(lambda window: window.duration > seconds / 2)
     return windows
 
@@ -248,7 +252,16 @@ class _Shard:
 
     def _cut(self, copy: int, number: int) -> Cut:
         cut = self.originals[number]
-        return cut.perturb_speed(self.speeds[copy - 1]) if copy else cut
+        if not copy:
+            return cut
+        speed, rate = self.speeds[copy - 1], cut.sampling_rate
+        # lhotse changes the speed as if it resampled; the filter of an odd pair of rates takes gigabytes and seconds.
+        if not has_small_filter(round(rate * speed), rate):
+            raise ValueError(
+                f"{cut.recording_id} has {rate} Hz, of which the speed {speed:g} needs a filter of a huge size: leave "
+                "that speed out of --speed-perturb, or resample the corpus to 16000 Hz first"
+            )
+        return cut.perturb_speed(speed)
 
 
 def shards_path(out_dir: Path, prefix: str, split: str | None) -> Path:

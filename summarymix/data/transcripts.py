@@ -87,6 +87,12 @@ def has_unspaced(text: str) -> bool:
     return re.search(rf"[{UNSPACED}]", text) is not None
 
 
+def num_words(text: str) -> float:
+    """Number of words; a character of a script without spaces counts as half a word."""
+    characters = re.findall(rf"[{UNSPACED}]", text)
+    return len(re.sub(rf"[{UNSPACED}]", " ", text).split()) + len(characters) / 2
+
+
 def is_punctuation(character: str) -> bool:
     """True for characters that :func:`remove_punctuation` removes, at least in some places."""
     return unicodedata.category(character)[0] == "P" and character not in _SPOKEN

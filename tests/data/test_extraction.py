@@ -194,6 +194,16 @@ def test_finished_shards_are_used_again_unless_the_audio_changed(manifests: Path
     assert (len(computed), contents(tmp_path / "fbank")) == (60 + 40, before)
 
 
+def test_speeds_that_need_a_huge_filter_are_refused(manifests: Path, tmp_path: Path) -> None:
+    extract(manifests, tmp_path / "fbank", speeds=(0.95,))
+    for path in (tmp_path / "audio").glob("*.flac"):
+        soundfile.write(path, soundfile.read(path)[0], 22050)
+    prepare_table(tmp_path / "table.tsv", tmp_path / "audio", "tiny", tmp_path / "manifests")
+    extract(manifests, tmp_path / "fbank", speeds=(0.9,))
+    with pytest.raises(ValueError, match=r"u\d+ has 22050 Hz, of which the speed 0.95 needs .*: leave that speed out"):
+        extract(manifests, tmp_path / "fbank", speeds=(0.9, 0.95))
+
+
 def test_features_of_other_options_are_removed(manifests: Path, tmp_path: Path) -> None:
     extract(manifests, tmp_path / "fbank", speeds=(0.9,))
     with_copies = contents(tmp_path / "fbank")

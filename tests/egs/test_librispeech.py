@@ -146,6 +146,8 @@ def test_librispeech_is_lhotses_but_not_stopped_by_bad_files(run, tmp_path: Path
     (chapter / "19-198-0000.flac").unlink()
     (chapter / "19-198-0001.flac").write_bytes(b"")
     lines[2] = "19-198-0002 "
+    soundfile.write(chapter / "19-198-0006.flac", samples, 16000)
+    assert "Warning" not in result.out
     (chapter / "19-198.trans.txt").write_text("\n".join(lines) + "\n")
     result = run("egs/librispeech/ASR/local/prepare_manifests.py", "--dl-dir", tmp_path, "--parts", "dev-clean")
     assert result.code == 0, result.err
@@ -156,6 +158,9 @@ def test_librispeech_is_lhotses_but_not_stopped_by_bad_files(run, tmp_path: Path
         ("2", "empty transcript"),
     ]
     assert all(item.file.endswith(f"19/198/{item.id}.flac") for item in skipped.items)
+    listing = manifests / "unnamed-audio-librispeech-dev-clean.txt"
+    assert listing.read_text() == f"{chapter / '19-198-0006.flac'}\n"
+    assert "Warning: 1 audio files have no transcript, for example" in result.out
 
 
 def test_download_uses_what_is_there_and_ends_in_one_line(run, tmp_path: Path) -> None:

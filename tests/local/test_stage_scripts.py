@@ -84,10 +84,12 @@ def test_musan(run, tmp_path: Path) -> None:
             (folder / "ANNOTATIONS").write_text(f"{part}-{source}-0000 rock,pop N somebody\n")
     theirs = prepare_musan(tmp_path / "musan")
     (tmp_path / "musan" / "noise" / "c.wav").write_bytes(b"RIFF")
+    soundfile.write(tmp_path / "musan" / "music" / "d.wav", np.zeros((16000, 2)), 16000)
 
     result = run("local/prepare_musan.py", "--dl-dir", tmp_path)
     assert result.code == 0, result.err
     assert "musan noise: 2 recordings, 0.00 h, skipped 1: 1 unreadable audio" in result.out
+    assert "musan music: 2 recordings, 0.01 h, skipped 1: 1 several channels" in result.out
     for part in ("music", "noise", "speech"):
         ours = RecordingSet.from_jsonl(tmp_path / "data" / "manifests" / f"musan_recordings_{part}.jsonl.gz")
         assert list(ours) == sorted(theirs[part]["recordings"], key=lambda recording: recording.id)

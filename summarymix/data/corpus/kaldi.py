@@ -128,6 +128,8 @@ def _rows(folder: Path, split: str | None, scp: "_Table", used: DiskSet) -> Iter
     speakers, languages = (_Table(folder / name, optional=True) for name in ("utt2spk", "utt2lang"))
     segments = _Table(folder / "segments", optional=True)
     yield from (line for table in (scp, segments, texts, speakers, languages) for line in table.unusable)
+    # Kaldi's convention for unknown speakers
+    unknown = all(id_ == speaker for id_, speaker in speakers.values.items())
     malformed: set[str] = set()
     spans: DiskDict[tuple[str, float, float | None]] = DiskDict()
     if not (folder / "segments").is_file():
@@ -151,7 +153,7 @@ def _rows(folder: Path, split: str | None, scp: "_Table", used: DiskSet) -> Iter
             audio=audio,
             text=texts.values.get(id_),
             id=id_,
-            speaker=speakers.values.get(id_),
+            speaker=None if unknown else speakers.values.get(id_),
             split=split,
             start=start,
             duration=duration,

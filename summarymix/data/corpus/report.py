@@ -10,7 +10,7 @@ from summarymix.data.corpus.base import Corpus, Utterance, Utterances
 from summarymix.data.corpus.validate import shared_speakers
 from summarymix.data.names import is_guessed, kind_of, printable
 from summarymix.data.skipped import Skipped, write_skipped
-from summarymix.data.transcripts import has_unspaced, is_punctuation
+from summarymix.data.transcripts import has_unspaced, is_punctuation, num_words
 from summarymix.files import atomic_write
 
 RARE = 5  # characters in fewer utterances can hardly be learnt
@@ -172,11 +172,11 @@ def _punctuation(corpus: Corpus) -> list[str]:
 def _suspicion(utterance: Utterance) -> list[Skipped]:
     if not utterance.supervision.text:
         return []
-    words = len(utterance.supervision.text.split())
+    words = num_words(utterance.supervision.text)
     rate = words / utterance.seconds
     if MIN_WORDS_PER_SECOND <= rate <= MAX_WORDS_PER_SECOND:
         return []
-    detail = f"{words} words in {utterance.seconds:.2f} s: {utterance.supervision.text}"
+    detail = f"{words:g} words in {utterance.seconds:.2f} s: {utterance.supervision.text}"
     reason = "too many words" if rate > MAX_WORDS_PER_SECOND else "too few words"
     remedy = "check that transcript and audio belong together"
     return [Skipped(utterance.supervision.id, utterance.file, reason, detail, remedy)]

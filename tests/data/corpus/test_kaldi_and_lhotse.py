@@ -62,6 +62,9 @@ def test_kaldi_folder(audio_dir: Path, tmp_path: Path) -> None:
         ("u6", "missing audio"),
         ("u5", "missing audio"),
     ]
+    write_lines(folder / "utt2spk", "u0 u0", "u1 u1")  # unknown
+    unknown = read_kaldi_corpus(folder, audio_dir, AudioFindings(tmp_path / "copies"))
+    assert {values[4] for values in described(unknown).values()} == {None}
     kept = read_kaldi_corpus(folder, audio_dir, AudioFindings(tmp_path / "copies"), keep_empty=True)
     assert described(kept).keys() == {"u0", "u1", "u2", "u3"}  # text has no line for u4
     assert "1 recordings are commands" in corpus.notes[0]

@@ -114,6 +114,16 @@ def test_absurd_speaking_rates_are_listed(tmp_path: Path) -> None:
     }
 
 
+def test_characters_without_spaces_are_half_words(tmp_path: Path) -> None:
+    rows = [Row("r", "今天天气很好我们去公园玩", "good", duration=3), Row("r", "今天天气很好", "fast", duration=0.3)]
+    lines = corpus_report(corpus_of([*rows, Row("r", "今 OK", "slow", duration=8)]), tmp_path)
+    assert "2 utterances have more than 8" in one_line(lines, "Warning: 2")
+    assert {i.id: i.detail.split(" in ")[0] for i in SkippedItems.read(tmp_path / "suspicious.tsv").items} == {
+        "fast": "3 words",
+        "slow": "1.5 words",
+    }
+
+
 def test_text_without_spaces(tmp_path: Path) -> None:
     def lines(text: str) -> list[str]:
         rows = [Row("r", text, start=5 * i, duration=5) for i in range(9)]

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from lhotse import Recording, SupervisionSegment
 
-from summarymix.data.corpus.recordings import AudioFindings, open_files
+from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
 from summarymix.data.manifests import write_manifest
 from summarymix.data.skipped import Skipped, separate
+from summarymix.files import atomic_write
 
 
 def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
@@ -57,6 +58,11 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
     for kind, items in zip(("recordings", "supervisions"), zip(*utterances, strict=True), strict=True):
         write_manifest(items, out_dir / f"librispeech_{kind}_{folder.name}.jsonl.gz")
     print(f"{folder.name}: {len(utterances)} utterances, {skipped.summary()}")
+    if unnamed := unnamed_audio(folder, files.values(), findings):
+        listing = out_dir / f"unnamed-audio-librispeech-{folder.name}.txt"
+        with atomic_write(listing) as file:
+            file.writelines(f"{path}\n" for path in unnamed)
+        print(f"Warning: {len(unnamed)} audio files have no transcript, for example {unnamed[0]}; see {listing}")
 
 
 def _file_of(folder: Path, utterance: str) -> Path:
