@@ -280,7 +280,7 @@ class ChunkGrid:
             total = (row.cumsum(1) if decay == 1.0 else decayed_sum(row, row.size(1), decay))[:, 1:]
             return total, total[:, -1]
         left = self.room(past.size(1))
-        if decay != 1.0:
+        if decay != 1.0 and left > 0:
             total, row = decayed_run(past, new, left, decay)
             return total, last_chunks(row, left)
         row, kept = self.remember(past, new)

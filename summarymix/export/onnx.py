@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from summarymix.data.skipped import described
 from summarymix.export.graphs import Graph
 
 OPSET = 20  # torch's default; sherpa-onnx 2.0 reads up to 26
@@ -83,14 +84,37 @@ def convert(graph: Graph, source: Path, target: Path, precision: Precision) -> N
 
 
 def _halved(source: Path) -> "onnx.ModelProto":  # type: ignore[name-defined]  # noqa: F821
-    """Convert an ONNX file to float16."""
+    """Convert an ONNX file to float16. Means over time stay in float32, because sums of many frames exceed float16."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
     from onnxruntime.transformers.onnx_model import OnnxModel
 
-    model = OnnxModel(convert_float_to_float16(onnx.load(source), keep_io_types=True))
+    original = onnx.load(source)
+    of_means = _of_means(original.graph.node)
+    halved = convert_float_to_float16(original, keep_io_types=True, node_block_list=of_means)
+    # The converter casts every value between two such nodes to float16 and back.
+    kept = {output for node in halved.graph.node if node.name in of_means for output in node.output}
+    casts = [node for node in halved.graph.node if node.op_type == "Cast"]
+    narrowed = {node.output[0]: node.input[0] for node in casts if node.input[0] in kept}
+    for node in casts:
+        if node.input[0] in narrowed:
+            node.op_type, node.input[0] = "Identity", narrowed[node.input[0]]
+            del node.attribute[:]
+    model = OnnxModel(halved)
     model.topological_sort()  # the converter appends the casts of inputs
     return model.model
+
+
+def _of_means(nodes: Sequence["onnx.NodeProto"]) -> list[str]:  # type: ignore[name-defined]  # noqa: F821
+    """Names of the nodes from each sum to the division by its count."""
+    found: dict[str, None] = {}
+    summed = set[str]()  # values between a sum and the division
+    for node in nodes:  # in the order of computation
+        if node.op_type in ("ReduceSum", "CumSum") or summed.intersection(node.input):
+            found[node.name] = None
+            if node.op_type != "Div":
+                summed.update(node.output)
+    return list(found)
 
 
 def _quantized(source: Path) -> "onnx.ModelProto":  # type: ignore[name-defined]  # noqa: F821
@@ -138,7 +162,11 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def _session(path: Path, num_threads: int | None = None, is_optimized: bool = True) -> Any:
-    """Open an ONNX file in ONNX Runtime."""
+    """Open an ONNX file in ONNX Runtime.
+
+    Raises:
+        ValueError: this is impossible.
+    """
     check_installed("onnxruntime")
     import onnxruntime
 
@@ -149,7 +177,11 @@ def _session(path: Path, num_threads: int | None = None, is_optimized: bool = Tr
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not is_optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    # ONNX Runtime's exceptions have no base class of their own.
+    except Exception as error:
+        raise ValueError(f"ONNX Runtime cannot open {path} ({described(error)}): export the model again") from error
 
 
 def check_file(graph: Graph, path: Path) -> None:

@@ -57,6 +57,7 @@ class _Encoder:
     def __init__(self, model: Transducer, files: OnnxTransducer, chunk: ChunkConfig) -> None:
         assert isinstance(files.encoder, OnnxStreamingEncoder)
         self._files = files.encoder
+        self._files.load()  # another process may replace the export
         self._module = StreamingEncoder(model, chunk).eval()
         self.check_chunk, self.init_state = self._files.check_chunk, self._files.init_state
 
@@ -122,7 +123,7 @@ class OnnxCache:
             try:
                 self._export(chunk).write(folder)
             except RuntimeError as error:
-                raise ValueError(f"the export differs from the model: {error}") from error
+                raise ValueError(f"the model cannot be exported: {error}") from error
             except OSError:
                 if not folder.is_dir():  # no other process was faster
                     raise
@@ -133,7 +134,7 @@ class OnnxCache:
             try:
                 other = next(iter(self._loaded.values()), None)
                 self._loaded[chunk] = OnnxStep(self._model, OnnxTransducer(folder), chunk, other)
-            except Exception as error:  # ONNX and ONNX Runtime have many for damaged files
+            except Exception as error:  # such as missing metadata
                 raise ValueError(f"{folder} is damaged: delete it ({error})") from error
         return Found(self._loaded[chunk], folder, is_new)
 

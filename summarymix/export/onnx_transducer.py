@@ -139,6 +139,11 @@ class OnnxStreamingEncoder:
         self._paths = {(int(metadata["T"]), chunk.lookahead): path for chunk, (path, metadata) in self._files.items()}
         self._load = cache(load_onnx)
 
+    def load(self) -> None:
+        """Load all files, which are not needed afterwards."""
+        for path in self._paths.values():
+            self._load(path)
+
     def check_chunk(self, chunk: ChunkConfig) -> None:
         """See :meth:`summarymix.encoder.base.Encoder.check_chunk`."""
         _check_chunk(chunk, self.chunks)

@@ -147,6 +147,19 @@ def test_exports_are_named_by_the_model(
     assert second == f"streaming step: ONNX Runtime, exported in {copy / CACHE}"
 
 
+def test_streams_do_not_need_the_files_of_an_export_any_more(exp_dir: Path, tmp_path: Path) -> None:
+    """A recogniser with other weights replaces the export, before or between the chunks of this one."""
+    copy, audio = tmp_path / "exp", make_audio(1.5)
+    shutil.copytree(exp_dir, copy)
+    recognizer = load(copy, "onnx")
+    stream = recognizer.stream(**SETTING)
+    shutil.rmtree(copy / CACHE)
+    segments = [*stream.accept(audio), *stream.finish()]
+    again = recognizer.stream(**SETTING)
+    assert [*again.accept(audio), *again.finish()] == segments
+    assert not (copy / CACHE).exists()
+
+
 def test_a_damaged_export_is_named(exp_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy, audio = tmp_path / "exp", make_audio(1.5)
     shutil.copytree(exp_dir, copy)

@@ -215,6 +215,23 @@ def test_float16_is_near_and_half_as_large(exported) -> None:
     assert weights[1] < 0.6 * weights[0]
 
 
+def test_decay_without_left_context(tmp_path: Path) -> None:
+    """ONNX Runtime cannot open graphs with sums over an empty past."""
+    model = make_model("conformer", decay_seconds=0.4)
+    export(model, "onnx-streaming", [ChunkConfig(3, 0)], tmp_path / "out")  # is checked against the model
+
+
+def test_float16_sums_of_hours_do_not_overflow(tmp_path: Path) -> None:
+    model = make_model("conformer")
+    export(model, "onnx", [WHOLE], tmp_path / "out", "fp16")
+    audio = features(3.0).repeat(1000, 1)[None]  # 50 minutes: 75 000 frames
+    with torch.inference_mode():
+        expected = model.joiner.encoder_proj(model.encoder(audio, torch.tensor([audio.size(1)]), WHOLE)[0])
+    rounded, _ = load_onnx(tmp_path / "out" / "encoder.fp16.onnx")(audio, torch.tensor([audio.size(1)]))
+    assert expected.size(1) > torch.finfo(torch.float16).max
+    assert (rounded[:, : expected.size(1)] - expected).abs().max() / expected.abs().max() < 1e-2
+
+
 def test_torchscript_carries_the_metadata(exported) -> None:
     extra = {"d_model": "", "rnn_hidden_size": "", "T": ""}
     torch.jit.load(exported("conformer", "torchscript", SUM) / "encoder.pt", _extra_files=extra)
