@@ -9,12 +9,14 @@
 #   begin "$@"                         # parses the command line
 #   if stage 0 ...; then ...; fi       # downloads the audio
 #   if stage 1 ...; then ...; fi       # writes $manifests/PREFIX_{recordings,supervisions}_SPLIT.jsonl.gz
-#   prepare_stages PREFIX "TRAIN SPLITS" "DEV AND TEST SPLITS"
+#   prepare_stages PREFIX "TRAIN SPLITS" "DEV AND TEST SPLITS" ["SPLITS THAT ARE NOT PREPARED"]
 
 _stages_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$_stages_dir/parse_options.sh"
 
-nj=$(getconf _NPROCESSORS_ONLN)
+# nproc counts what taskset or a cluster's scheduler leaves to this script, but also obeys these variables, which are
+# about threads.
+nj=$(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc)
 dl_dir=download
 data_dir=data
 sample_rate=16000
@@ -37,7 +39,7 @@ Stages of every recipe: 2 features, 3 validation, 4 tokens, 5 noise, 6 Shar. Opt
 
   --stage N, --stop-stage M   run only stages N to M; a finished stage is skipped, unless its options have changed or an
                               earlier stage has run since; it names the file to remove to run it again
-  --nj N                      processes (default: all processors)
+  --nj N                      processes (default: all processors that the script may use)
   --dl-dir DIR                folder of the corpus (default: download)
   --data-dir DIR              output folder (default: data)
   --sample-rate HZ            sample rate of the features; other audio is resampled
@@ -72,9 +74,28 @@ begin() {
   fi
 }
 
+# Exits unless the splits in the list of manifests that local/prepare_table.py has written are the splits NAME ...
+check_splits() {
+  local prefix=$1 listing=$manifests/.$1-manifests.txt written named added removed
+  shift
+  [ -e "$listing" ] || return 0
+  written=$(sed -n "s/^${prefix}_supervisions_\(.*\)\.jsonl\.gz$/\1/p" "$listing" | sort)
+  named=$(printf '%s\n' "$@" | sort)
+  added=$(comm -23 <(echo "$written") <(echo "$named") | xargs)
+  removed=$(comm -13 <(echo "$written") <(echo "$named") | xargs)
+  [ -n "$added$removed" ] || return 0
+  [ -z "$added" ] || log "The corpus has splits that this recipe does not name: $added"
+  [ -z "$removed" ] || log "The corpus no longer has splits that this recipe names: $removed"
+  log "Correct prepare.sh: prepare_stages $prefix \"TRAIN ...\" \"DEV AND TEST ...\" [\"NOT PREPARED ...\"]"
+  log "Then correct the training splits in run.sh and in conf/*.yaml (train), the dev splits in conf/*.yaml (dev), and" \
+    "the test splits in decode.py"
+  exit 1
+}
+
 prepare_stages() {
-  local prefix=$1 train=$2 eval=$3
-  check_names "$prefix" $train $eval
+  local prefix=$1 train=$2 eval=$3 unused=${4:-}
+  check_names "$prefix" $train $eval $unused
+  check_splits "$prefix" $train $eval $unused
   local options=(--manifest-dir "$manifests" --out-dir "$fbank" --nj "$nj")
   [ -z "$dask_scheduler" ] || options+=(--executor dask --dask-scheduler "$dask_scheduler")
   local features=(${storage:+--storage "$storage"} --backend "$feature_backend")
