@@ -16,6 +16,7 @@ The table is a .tsv, .csv or .jsonl with the columns audio and text, and optiona
 
 import argparse
 import gzip
+import json
 import math
 import os
 import re
@@ -243,9 +244,7 @@ def new_recipe(name: str, source: CorpusSource, egs_dir: Path = ROOT / "egs", nu
         values, told = _choose(name, source, corpus, egs_dir)
         for name_of_file in TEMPLATE_FILES:
             _write(TEMPLATE / name_of_file, partial / "ASR" / name_of_file, values)
-        made = (str(one.source) for u in corpus.utterances for one in u.recording.sources if one.type == "file")
-        if corpus.audio.converted or any(path.startswith(str(partial)) for path in made):
-            _rename_copies(manifests, str(partial), str(recipe))
+        _rename_folder(partial.name, name, manifests)
     listing.unlink(missing_ok=True)
     return [line.replace(str(partial), str(recipe)) for line in lines] + told
 
@@ -296,19 +295,37 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
     return values, told
 
 
-def _rename_copies(manifests: Path, old: str, new: str) -> None:
-    """Replace the folder of audio files that the preparation made in the manifests and lists that name them."""
-    lists = [path for path in [manifests / "converted.tsv"] if path.is_file()]
-    lists += manifests.glob("audio/*/measured.jsonl")
-    lists += [*manifests.glob("lhotse/*/*_recordings*.jsonl.gz"), *manifests.glob("lhotse/*/*_cuts*.jsonl.gz")]
-    for path in [*manifests.glob("*_recordings_*.jsonl.gz"), *lists]:
+def _rename_folder(old: str, new: str, manifests: Path) -> None:
+    """Rename a folder, by its unique name, in the manifests and tables that name audio in it: copies of files that
+    training cannot read, and files that lhotse's recipe made.
+    """
+    # Random letters and digits, which JSON never escapes
+    token = old.split(".")[-2].encode()
+
+    def renamed(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: renamed(part) for name, part in value.items()}
+        if isinstance(value, list):
+            return [renamed(part) for part in value]
+        return value.replace(old, new) if isinstance(value, str) else value
+
+    def renamed_line(line: bytes, is_table: bool) -> bytes:
+        if token not in line:
+            return line
+        if is_table:
+            return line.replace(old.encode(), new.encode())
+        return json.dumps(renamed(json.loads(line)), ensure_ascii=False).encode() + b"\n"
+
+    patterns = ("*_recordings_*.jsonl.gz", "lhotse/*/*_recordings*.jsonl.gz", "lhotse/*/*_cuts*.jsonl.gz")
+    patterns = (*patterns, "audio/*/measured.jsonl", "*.tsv")
+    for path in [path for pattern in patterns for path in manifests.glob(pattern)]:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            lines = (line.replace(old.encode(), new.encode()) for line in file)
+            lines = (renamed_line(line, path.suffix == ".tsv") for line in file)
             if path.suffix == ".gz":
                 write_lines_packed(lines, path)
             else:
-                with atomic_write(path, "wb") as renamed:
-                    renamed.writelines(lines)
+                with atomic_write(path, "wb") as whole:
+                    whole.writelines(lines)
 
 
 def _options(source: CorpusSource) -> list[str]:

@@ -20,7 +20,8 @@ from summarymix.cli import parse_config
 from summarymix.data.corpus import lhotse_recipes
 from summarymix.data.corpus.base import Utterance
 from summarymix.data.corpus.lhotse_recipes import LhotseRecipe
-from summarymix.data.corpus.options import CorpusSource
+from summarymix.data.corpus.measured import read_measured
+from summarymix.data.corpus.options import CorpusSource, prepare_corpus
 from summarymix.data.manifests import cuts_path, read_cuts
 from summarymix.data.skipped import SkippedItems
 from summarymix.scoring.results import read_results
@@ -266,6 +267,32 @@ def prepare_made(corpus_dir: Path, output_dir: Path) -> tuple[RecordingSet, Supe
     recordings = [Recording.from_file(trees.noise(output_dir / f"{i:02}.wav")) for i in range(12)]
     supervisions = [SupervisionSegment(one.id, one.id, 0.0, one.duration, text="one two") for one in recordings]
     return RecordingSet.from_recordings(recordings), SupervisionSet.from_segments(supervisions)
+
+
+def test_audio_that_a_recipe_of_lhotse_makes_has_paths_that_hold(tmp_path: Path, monkeypatch) -> None:
+    """Also from a relative folder, and if JSON escapes some of their characters."""
+    monkeypatch.setattr(lhotse_recipes, "recipes", lambda: {"made": prepare_made})
+    lab = tmp_path / "Prüfung 日本"
+    (lab / "corpus").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    options = ["--lhotse-recipe", "made", "--corpus-dir", f"{lab.name}/corpus", "--egs-dir", f"{lab.name}/egs"]
+    monkeypatch.setattr(sys, "argv", ["new_recipe.py", "c", *options])
+    tool.main()
+    recipe = lab / "egs" / "c" / "ASR"
+    manifests = recipe / "data" / "manifests"
+    sources = [
+        source.source
+        for path in [*manifests.glob("*_recordings_*"), *manifests.glob("lhotse/c/*_recordings*")]
+        for one in RecordingSet.from_file(path)
+        for source in one.sources
+    ]
+    assert len(sources) == 24
+    measured = read_measured(manifests / "audio")
+    assert all(Path(source).resolve().is_relative_to(recipe) and measured.get(source) for source in sources)
+
+    # prepare.sh does not call lhotse again.
+    prepare_corpus(lhotse_source("made", lab / "corpus"), "c", manifests)
+    assert SkippedItems.read(manifests / "skipped-table.tsv").counts == {}
 
 
 def test_audio_that_a_recipe_of_lhotse_makes_is_found_in_the_new_recipe(tmp_path: Path, monkeypatch) -> None:
