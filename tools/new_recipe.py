@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 try:
-    from summarymix.cli import clear_errors
+    from summarymix.cli import above_zero, clear_errors
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing}: activate this repository's environment first with `. tools/setup.sh`")
 import numpy as np
@@ -258,10 +258,13 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
     max_seconds = choose_max_seconds(training)
     tokens = choose_tokens(texts, hours)
     tail = choose_tail(training.columns("text, duration"), tokens["model_type"])
+    root = "../../.." if egs_dir.resolve() == ROOT / "egs" else str(ROOT)
     silent_hours = len(training) * FEATURE_SECONDS * int(tail["tail_frames"]) / 3600
     values = {
         "NAME": name,
-        "ROOT": "../../.." if egs_dir.resolve() == ROOT / "egs" else shlex.quote(str(ROOT)),
+        "ROOT": shlex.quote(root),
+        # JSON, and so YAML
+        "LIBRISPEECH": json.dumps(f"{root}/egs/librispeech/ASR", ensure_ascii=False),
         "PATH": str(source.path),
         "SOURCE": shlex.join(_options(source)),
         "CONTENTS": _contents(source),
@@ -404,7 +407,7 @@ def main() -> None:
     )
     parser.add_argument("--list", action=_ListRecipes, help="list lhotse's recipes, with their arguments, and exit")
     parser.add_argument("--egs-dir", type=Path, default=ROOT / "egs", metavar="DIR", help="folder of recipes (egs)")
-    parser.add_argument("--nj", type=int, default=4, help="audio files to open in parallel (4)")
+    parser.add_argument("--nj", type=above_zero(int), default=4, help="audio files to open in parallel (4)")
     args = parser.parse_args()
     with clear_errors("new_recipe.py"):
         egs_dir = Path(os.path.relpath(args.egs_dir))

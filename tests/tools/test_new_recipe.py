@@ -150,6 +150,18 @@ def test_the_recipe_is_whole_and_names_its_corpus(source: CorpusSource, tmp_path
     assert Path(config.data.corpora[0].dir) == ROOT / "egs/librispeech/ASR"
 
 
+def test_the_repository_may_lie_in_any_folder(source: CorpusSource, tmp_path: Path, monkeypatch) -> None:
+    root = tmp_path / "it's my repo: #1"
+    monkeypatch.setitem(tool.new_recipe.__globals__, "ROOT", root)
+    tool.new_recipe("c", source, tmp_path / "egs")
+    recipe = tmp_path / "egs" / "c" / "ASR"
+    config = yaml.safe_load((recipe / "conf" / "with_librispeech.yaml").read_text())
+    assert config["data"]["corpora"][0]["dir"] == f"{root}/egs/librispeech/ASR"
+    (root / "local").mkdir(parents=True)
+    (root / "local" / "prepare_stages.sh").write_text("echo found; exit\n")
+    assert subprocess.run([recipe / "prepare.sh"], stdout=subprocess.PIPE, text=True).stdout == "found\n"
+
+
 def test_names_that_cannot_be(source: CorpusSource, tmp_path: Path) -> None:
     for name in ("", "a b", "../a", "..", "-h", "--help", "a/b", ".a"):
         with pytest.raises(ValueError, match=r"the recipe .* cannot be a name: use letters, digits"):
@@ -224,6 +236,10 @@ def test_command_line(source: CorpusSource, tmp_path: Path, monkeypatch, capsys)
     assert "not allowed with argument" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         call("d")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        call("d", *options, "--nj", 0)
+    assert "argument --nj: '0' is not a whole number above 0" in capsys.readouterr().err
 
 
 def lhotse_source(name: str, corpus_dir: Path, **text_options: str) -> CorpusSource:
