@@ -173,3 +173,9 @@ def test_download_uses_what_is_there_and_ends_in_one_line(run, tmp_path: Path) -
     result = run(script, "--dl-dir", "dl", "--parts", "dev-clean-2", "dev-clean", *nowhere)
     assert result.code == 1
     assert result.err.splitlines()[-1].startswith("dev-clean: <urlopen error")
+
+
+def test_files_to_open_at_a_time_are_at_least_one(run, tmp_path: Path) -> None:
+    options = ("--dl-dir", tmp_path, "--parts", "dev-clean-2", "--nj", 0)
+    result = run("egs/librispeech/ASR/local/prepare_manifests.py", *options)
+    assert (result.code, "--nj: '0' is not a whole number above 0" in result.err) == (2, True), result.err

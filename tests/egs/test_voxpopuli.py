@@ -239,6 +239,11 @@ def test_segmented_audio_beside_another_language(run, corpus: Path, tmp_path: Pa
     assert cut.duration == cut.recording.duration == cut.supervisions[0].duration
 
 
+def test_files_to_open_at_a_time_are_at_least_one(run, tmp_path: Path) -> None:
+    result = run("egs/voxpopuli/ASR/local/prepare_manifests.py", "--dl-dir", tmp_path, "--lang", "de", "--nj", 0)
+    assert (result.code, "--nj: '0' is not a whole number above 0" in result.err) == (2, True), result.err
+
+
 def test_what_cannot_be_prepared_is_named(run, corpus: Path) -> None:
     def message(*options: object) -> str:
         result = run("egs/voxpopuli/ASR/local/prepare_manifests.py", "--dl-dir", corpus, *options)

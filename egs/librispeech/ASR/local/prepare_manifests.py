@@ -13,6 +13,7 @@ from pathlib import Path
 
 from lhotse import Recording, SupervisionSegment
 
+from summarymix.cli import above_zero
 from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
 from summarymix.data.manifests import write_manifest
 from summarymix.data.skipped import Skipped, separate
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--dl-dir", type=Path, required=True)
     parser.add_argument("--parts", nargs="+", required=True, metavar="PART")
     parser.add_argument("--out-dir", type=Path, default=Path("data/manifests"))
-    parser.add_argument("--nj", type=int, default=4, help="files to open at a time")
+    parser.add_argument("--nj", type=above_zero(int), default=4, help="files to open at a time")
     args = parser.parse_args()
     for part in args.parts:
         prepare_part(args.dl_dir / "LibriSpeech" / part, args.out_dir, args.nj)

@@ -23,6 +23,7 @@ from typing import Literal, get_args
 from lhotse import Recording, SupervisionSegment
 from normalize import LETTERS, CharacterReport, clean, normalize
 
+from summarymix.cli import above_zero
 from summarymix.data.audio_file import END_TOLERANCE
 from summarymix.data.corpus.recordings import AudioFindings, open_files
 from summarymix.data.manifests import write_manifest
@@ -243,7 +244,7 @@ def main() -> None:
     parser.add_argument("--max-seconds", type=float, default=100.0, help="leave longer segments out of train")
     parser.add_argument("--min-words", type=int, default=3, help="leave segments with fewer words out of train")
     parser.add_argument("--out-dir", type=Path, default=Path("data/manifests"))
-    parser.add_argument("--nj", type=int, default=4, help="files to open at a time")
+    parser.add_argument("--nj", type=above_zero(int), default=4, help="files to open at a time")
     args = parser.parse_args()
     read = read_segmented if args.segmented else read_sessions
     segments = list(read(args.dl_dir / "voxpopuli", args.lang, args.text))
