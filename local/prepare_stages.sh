@@ -8,6 +8,7 @@
 #   vocab_size=80                      # defaults that differ from those below, and more options
 #   begin "$@"                         # parses the command line
 #   if stage 0 ...; then ...; fi       # downloads the audio
+#   check_audio PREFIX MARK_OF_STAGE_1 # optional: stage 1 also runs again when an audio file of the corpus has changed
 #   if stage 1 ...; then ...; fi       # writes $manifests/PREFIX_{recordings,supervisions}_SPLIT.jsonl.gz
 #   prepare_stages PREFIX "TRAIN SPLITS" "DEV AND TEST SPLITS" ["SPLITS THAT ARE NOT PREPARED"]
 
@@ -71,6 +72,17 @@ begin() {
     lang_dir=$data_dir/lang_bpe_$vocab_size
     [ "$model_type" != char ] || lang_dir=$data_dir/lang_char
     lang_dir+=${lang:+_$lang}
+  fi
+}
+
+# Removes the mark $2 of stage 1, so that it runs, if an audio file of the corpus $1 is not as that stage found it.
+check_audio() {
+  local changed
+  if [ -e "$2" ] && [ "$stage" -le 1 ] && [ "$stop_stage" -ge 1 ]; then
+    changed=$("$_stages_dir/changed_audio.py" "$manifests/audio/$1")
+    [ -n "$changed" ] || return 0
+    log "$changed has changed since stage 1"
+    rm "$2"
   fi
 }
 

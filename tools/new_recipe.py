@@ -350,20 +350,16 @@ def _options(source: CorpusSource) -> list[str]:
 
 
 def _contents(source: CorpusSource) -> str:
-    """Shell command whose output changes when the corpus changes."""
+    """Shell command whose output changes when the lists of the corpus change, or the files of a recipe of lhotse."""
     path = shlex.quote(str(source.path))
     if source.table:
-        return f"cat {path}; {_files([source.audio_dir])}"
+        return f"cat {path}"
     if source.lhotse_recipe:
-        return _files(source.lhotse_recipe.paths())
+        folders = shlex.join(map(str, source.lhotse_recipe.paths()))
+        return f"find -L {folders} -samefile .. -prune -o -type f -printf '%p %s %T@\\n' | sort"
     if source.kaldi_dir:
         return f"cat {path}/{{,*/}}{{wav.scp,segments,text,utt2spk,utt2lang}}"
     return f"cat {path}/*.jsonl*"
-
-
-def _files(folders: Iterable[Path]) -> str:
-    """Shell command that prints names, sizes and times of the files in folders."""
-    return f"find -L {shlex.join(map(str, folders))} -type f -printf '%P %s %T@\\n' | sort"
 
 
 class _ListRecipes(argparse.Action):

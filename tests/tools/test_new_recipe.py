@@ -6,6 +6,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -340,6 +341,59 @@ def test_kaldi_folders_are_prepared_anew_when_they_change(
     assert "already done" in run_script(recipe, "prepare.sh", "--stop-stage", "1")
     (tmp_path / "k" / "test" / "text").write_text("u2 OTHER WORDS\n")
     assert "already done" not in run_script(recipe, "prepare.sh", "--stop-stage", "1")
+
+
+@pytest.mark.parametrize("kind", ["table", "kaldi_dir", "lhotse_manifests", "lhotse_recipe"])
+def test_stage_1_runs_again_when_audio_changes_and_only_then(
+    kind: str, run_script: Callable[..., str], tmp_path: Path
+) -> None:
+    """The recipe lies in the folder of the corpus, to which other programs write too."""
+    folder = tmp_path / "corpus"
+    names = [f"{i}.wav" for i in range(9)]
+    audio = [trees.noise(folder / name) for name in names]
+    if kind == "table":
+        lines = [f"{name}\tONE TWO\tS{i}" for i, name in enumerate(names)]
+        trees.lines(folder / "t.tsv", "audio\ttext\tspeaker", *lines, "late.wav\tONE\tS9")
+    elif kind == "kaldi_dir":
+        trees.lines(folder / "wav.scp", *(f"u{i} {name}" for i, name in enumerate(names)), "v late.wav")
+        trees.lines(folder / "text", *(f"u{i} ONE TWO" for i in range(len(names))), "v ONE")
+    elif kind == "lhotse_manifests":
+        recordings = [Recording.from_file(path) for path in audio]
+        late = trees.noise(folder / "late.wav")
+        recordings.append(Recording.from_file(late))
+        late.unlink()
+        RecordingSet.from_recordings(recordings).to_file(folder / "recordings.jsonl.gz")
+        supervisions = [SupervisionSegment(one.id, one.id, 0.0, one.duration, text="ONE") for one in recordings]
+        SupervisionSet.from_segments(supervisions).to_file(folder / "supervisions.jsonl.gz")
+    source = CorpusSource(None, None, None, folder)
+    if kind == "lhotse_recipe":
+        folder = trees.yesno(tmp_path / "waves_yesno")
+        audio = [*folder.iterdir()]
+        source = lhotse_source("yesno", folder)
+    else:
+        source = replace(source, **{kind: folder / "t.tsv" if kind == "table" else folder})
+    tool.new_recipe("c", source, folder / "egs")
+    recipe = folder / "egs" / "c" / "ASR"
+
+    def prepare() -> str:
+        return run_script(recipe, "prepare.sh", "--stop-stage", "1", "--nj", "1")
+
+    assert "Stage 1: Manifests: done" in prepare()
+    if kind != "lhotse_recipe":
+        (folder / "other-recipe.log").write_text("not of this corpus")
+    assert "Stage 1: Manifests: already done" in prepare()
+    changed = trees.noise(audio[0], 1.5, rate=8000)
+    out = prepare()
+    assert "Stage 1: Manifests: done" in out
+    assert f"{changed} has changed since stage 1" in out or kind == "lhotse_recipe"
+    assert "already done" in prepare()
+    late = folder / ("late.txt" if kind == "lhotse_recipe" else "late.wav")
+    trees.lines(late, "new") if kind == "lhotse_recipe" else trees.noise(late)
+    out = prepare()
+    assert "Stage 1: Manifests: done" in out
+    assert f"{late} has changed since stage 1" in out or kind == "lhotse_recipe"
+    assert "missing audio" not in out
+    assert "already done" in prepare()
 
 
 def test_sizes_grow_with_the_data_and_updates_stay_sensible() -> None:

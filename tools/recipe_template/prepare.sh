@@ -19,9 +19,14 @@ punctuation=@PUNCTUATION@
 begin "$@"
 
 corpus=(@SOURCE@ --text "$text_case" --punctuation "$punctuation")
-# The contents are part of the settings: if they change, the stage runs again.
+# Stage 1 runs again when the corpus changes. Its lists are part of the settings, by their contents. It records size and
+# time of the audio files that they name, also of missing ones, and those are compared with the disk. Nothing else counts:
+# the audio may lie in a folder to which this recipe, or another, also writes. lhotse's recipes choose their files
+# themselves, so all files of the corpus count, except for the ones of this recipe.
 contents=$({ @CONTENTS@; } 2>/dev/null | cksum || true)
-if stage 1 "Manifests" "$manifests/.@NAME@.done" "${corpus[*]}, contents $contents"; then
+mark=$manifests/.@NAME@.done
+check_audio @NAME@ "$mark"
+if stage 1 "Manifests" "$mark" "${corpus[*]}, contents $contents"; then
   "$_stages_dir/prepare_table.py" "${corpus[@]}" --fill-splits --prefix @NAME@ --out-dir "$manifests" --nj "$nj"
   stage_done
 fi

@@ -10,6 +10,7 @@ from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, Supervis
 from lhotse.cut import MixedCut
 
 from summarymix.data.corpus.base import Corpus, Row, gather, no_utterance
+from summarymix.data.corpus.measured import Measured
 from summarymix.data.corpus.on_disk import DiskDict, DiskList, DiskSet
 from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
 from summarymix.data.names import check_name, is_path, named_kinds, printable
@@ -79,7 +80,9 @@ def read_lhotse_corpus(
             if key not in recordings:
                 for source in recording.sources:
                     if source.type == "file":
-                        named.append(str(audio_dir / source.source))
+                        file = str(audio_dir / source.source)
+                        named.append(file)
+                        findings.measured[file] = Measured.unread(file)  # also of a missing file, or one of several
                 recordings[key] = _with_absolute_paths(recording, audio_dir)
             rows.append(_row(key, supervision, splits[group]))
     for recording_id, place in places.items():

@@ -1,8 +1,11 @@
-"""Audio files as preparation has found them, so that a later check need not read those again that have not changed."""
+"""Audio files as preparation has found them, so that a later check need not read those again that have not changed, and
+preparation is repeated when one has.
+"""
 
 import json
 import os
 from array import array
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,19 +20,29 @@ _FILE = "measured.jsonl"
 
 
 class Measured(NamedTuple):
-    """A file that libsndfile reads to its true end."""
+    """A file and what was found in it."""
 
     size: int
+    """-1 if there is no such file."""
     mtime_ns: int
     """Time of modification."""
-    sample_rate: int
-    num_samples: int
+    sample_rate: int = 0
+    num_samples: int = 0
+    """0 unless libsndfile reads the file to its true end."""
 
     @classmethod
     def of(cls, path: str, sample_rate: int, num_samples: int) -> "Measured":
         """The present size and time of a file, with what was found in it."""
         stat = os.stat(path)
         return cls(stat.st_size, stat.st_mtime_ns, sample_rate, num_samples)
+
+    @classmethod
+    def unread(cls, path: str) -> "Measured":
+        """The present size and time of a file, which may be missing."""
+        try:
+            return cls.of(path, 0, 0)
+        except (OSError, ValueError):  # ValueError: the path has a NUL
+            return cls(-1, 0)
 
 
 def write_measured(folder: Path, files: DiskDict[Measured]) -> None:
@@ -66,12 +79,27 @@ class MeasuredFiles:
 
 
 def read_measured(folder: Path) -> MeasuredFiles:
-    """Read the files of all corpora with a folder in ``folder``."""
+    """Read the files that libsndfile reads, of all corpora with a folder in ``folder``."""
     paths, rows = array("q"), array("q")
     for listing in sorted(folder.glob(f"*/{_FILE}")):
-        with open(listing, encoding="utf-8") as file:
-            for line in file:
-                path, *values = json.loads(line)
+        for path, found in _read(listing):
+            if found.num_samples:
                 paths.append(id_hash(path))
-                rows.extend(values)
+                rows.extend(found)
     return MeasuredFiles(np.asarray(paths), np.asarray(rows).reshape(len(paths), len(Measured._fields)))
+
+
+def changed_file(folder: Path) -> str | None:
+    """The first file of the corpus with the folder ``folder`` that has another size or time than preparation found, has
+    gone or has come; None if there is none.
+    """
+    listing = folder / _FILE
+    files = _read(listing) if listing.is_file() else ()
+    return next((path for path, found in files if Measured.unread(path)[:2] != found[:2]), None)
+
+
+def _read(listing: Path) -> Iterator[tuple[str, Measured]]:
+    with open(listing, encoding="utf-8") as file:
+        for line in file:
+            path, *values = json.loads(line)
+            yield path, Measured(*values)

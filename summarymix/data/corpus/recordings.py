@@ -82,7 +82,7 @@ class AudioFindings:
     truncated: dict[str, float] = field(default_factory=dict)
     """Seconds that the header promises, by path or command, of audio that ends before."""
     measured: DiskDict[Measured] = field(default_factory=DiskDict)
-    """Files that training reads, by path."""
+    """Files of the corpus, and copies that training reads, by path."""
 
     @property
     def originals(self) -> dict[str, str]:
@@ -120,7 +120,7 @@ class _Opened:
     recording: Recording | Skipped
     converted: Converted | None = None
     truncated: float | None = None
-    measured: Measured | None = None
+    measured: dict[str, Measured] = field(default_factory=dict)
 
 
 def open_files(paths: Mapping[str, str], findings: AudioFindings, num_jobs: int = 1) -> DiskDict[Recording | Skipped]:
@@ -202,26 +202,25 @@ def _open_all(
                 findings.converted.append(one.converted)
             if one.truncated is not None:
                 findings.truncated[source] = one.truncated
-            if one.measured is not None and isinstance(one.recording, Recording):
-                findings.measured[one.recording.sources[0].source] = one.measured
+            findings.measured.update(one.measured.items())
     return recordings
 
 
 def _open_file(path: str, name: str, folder: Path) -> _Opened:
-    stat = os.stat(path) if os.path.exists(path) else None
-    key = f"{os.path.abspath(path)} {stat.st_size} {stat.st_mtime_ns}" if stat else ""
+    # From before the file is read: if it changes meanwhile, it will not be taken for unchanged.
+    before = Measured.unread(path)
+    key = f"{os.path.abspath(path)} {before.size} {before.mtime_ns}"
     suffix = Path(path).suffix.lower()
     problem = f"lhotse does not read {suffix} with libsndfile" if suffix in _SUFFIXES_BEYOND_LIBSNDFILE else ""
     opened = _open(path, name, AudioSource("file", [], path), key, folder, problem)
     recording = opened.recording
-    if stat and isinstance(recording, Recording):
+    opened.measured[path] = before
+    if isinstance(recording, Recording):
         rate, num_samples = recording.sampling_rate, recording.num_samples
-        # From before the file was read: if it has changed meanwhile, it will not be taken for unchanged.
-        opened.measured = (
-            Measured.of(opened.converted.copy, rate, num_samples)
-            if opened.converted
-            else Measured(stat.st_size, stat.st_mtime_ns, rate, num_samples)
-        )
+        if opened.converted:
+            opened.measured[opened.converted.copy] = Measured.of(opened.converted.copy, rate, num_samples)
+        elif before.size >= 0:
+            opened.measured[path] = before._replace(sample_rate=rate, num_samples=num_samples)
     return opened
 
 

@@ -1,0 +1,22 @@
+#!/usr/bin/env python3
+"""Print an audio file of a corpus that has changed, gone or come since the manifest stage read it, if there is one."""
+
+import argparse
+from pathlib import Path
+
+from summarymix.cli import clear_errors
+from summarymix.data.corpus.measured import changed_file
+from summarymix.data.names import printable
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="folder with the findings of the manifest stage about the corpus")
+    args = parser.parse_args()
+    if changed := changed_file(args.folder):
+        print(printable(changed))
+
+
+if __name__ == "__main__":
+    with clear_errors("changed_audio.py"):
+        main()
