@@ -7,6 +7,7 @@
 #   . ../../../local/run_stages.sh
 #   num_epochs=10                      # defaults that differ from those below, and more options
 #   begin "$@"                         # parses the command line
+#   train_arguments+=(--data.prefix "$prefix")    # options that precede the user's; prepare_arguments likewise
 #   run_stages PREFIX "TRAIN SPLITS"
 
 _stages_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -22,6 +23,9 @@ left_chunks=2
 splits=
 prepare_options=
 train_options=
+# Options of prepare.sh and train.py that the recipe gives. Only the user's string of options is split at spaces.
+prepare_arguments=()
+train_arguments=()
 
 options_help='
 Stages:
@@ -67,7 +71,8 @@ launch() {
 run_stages() {
   local prefix=$1 train=$2 split
   check_names "$prefix" $train $splits
-  case " ${prepare_options//_/-}" in
+  prepare_arguments+=($prepare_options)
+  case " ${prepare_arguments[*]//_/-}" in
     *" --data-dir"*)
       echo "${0##*/}: give --data-dir to ${0##*/} itself, so that training reads the same folder" >&2
       exit 2
@@ -77,10 +82,10 @@ run_stages() {
 
   if [ "$stage" -le 0 ] && [ "$stop_stage" -ge 0 ]; then
     log "Stage 0: prepare the data"
-    ./prepare.sh --data-dir "$data_dir" $prepare_options
+    ./prepare.sh --data-dir "$data_dir" "${prepare_arguments[@]}"
   fi
 
-  local file configs=()
+  local file configs=() config_sum=
   for file in $config; do
     configs+=(--config "$file")
   done
@@ -88,12 +93,15 @@ run_stages() {
   if [ "$data_dir" != data ]; then
     local lang_dir
     lang_dir=$(python train.py "${configs[@]}" --print_config | sed -n 's/^  lang_dir: //p')
-    train_options="--data.manifest-dir $data_dir/fbank --data.lang-dir $data_dir/${lang_dir#data/} $train_options"
+    train_arguments=(
+      --data.manifest-dir "$data_dir/fbank" --data.lang-dir "$data_dir/${lang_dir#data/}" "${train_arguments[@]}"
+    )
   fi
 
   # Checkpoints from other data would be resumed as an earlier part of this training.
   if [ "$stage" -le 1 ] && [ "$stop_stage" -ge 1 ]; then
     local manifest manifests=() data_sum
+    config_sum=$(cat $config | cksum) # an edited configuration is another one
     for split in $train; do
       manifest=$data_dir/fbank/${prefix}_cuts_$split.jsonl.gz
       if [ ! -e "$manifest" ]; then
@@ -112,12 +120,14 @@ run_stages() {
 
   # Prepared noise is mixed in. train.py prints at the start whether it trains with noise.
   local noise=$data_dir/fbank/musan_cuts.jsonl.gz
-  case " $prepare_options " in
+  case " ${prepare_arguments[*]} " in
     *" --musan false "* | *" --musan=false "*) ;;
-    *) [ ! -e "$noise" ] || train_options="--data.noise.manifest $noise $train_options" ;;
+    *) [ ! -e "$noise" ] || train_arguments=(--data.noise.manifest "$noise" "${train_arguments[@]}") ;;
   esac
-  if stage 1 "Train" "$exp_dir/.trained" "$config ${num_epochs:-as in the configuration} $train_options"; then
-    launch train.py "${configs[@]}" --exp-dir "$exp_dir" ${num_epochs:+--num-epochs "$num_epochs"} $train_options
+  train_arguments+=($train_options)
+  [ -z "$num_epochs" ] || train_arguments=(--num-epochs "$num_epochs" "${train_arguments[@]}")
+  if stage 1 "Train" "$exp_dir/.trained" "$config $config_sum ${train_arguments[*]}"; then
+    launch train.py "${configs[@]}" --exp-dir "$exp_dir" "${train_arguments[@]}"
     stage_done
   fi
 

@@ -16,6 +16,7 @@ run_stages c train
 """
 PREPARE = """#!/usr/bin/env bash
 echo "$@" >prepared
+printf '%s\n' "$@" >prepared-words
 mkdir -p "$2/fbank"
 echo "cuts in $2" >"$2/fbank/c_cuts_train.jsonl.gz"
 """
@@ -24,6 +25,7 @@ if "--print_config" in sys.argv:
     print("data:\\n  lang_dir: data/lang_char\\n")
 else:
     open("trained", "w").write(" ".join(sys.argv[1:]))
+    open("trained-words", "w").write("\\n".join(sys.argv[1:]))
 """
 
 
@@ -32,6 +34,8 @@ def recipe(tmp_path: Path):
     for name, text in (("run.sh", RUN), ("prepare.sh", PREPARE), ("train.py", TRAIN)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "conformer.yaml").write_text("num_epochs: 30\n")
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
         command = [tmp_path / "run.sh", "--nproc", "1", "--stop-stage", "1", *options]
@@ -57,6 +61,35 @@ def test_training_reads_the_folder_that_was_prepared(recipe, tmp_path: Path) -> 
     ]
 
 
+def test_only_the_users_options_are_split_at_spaces(recipe, tmp_path: Path) -> None:
+    folder = tmp_path / "my data"
+    (folder / "fbank").mkdir(parents=True)
+    (folder / "fbank" / "musan_cuts.jsonl.gz").touch()
+    (tmp_path / "run.sh").write_text(
+        RUN.replace(
+            "run_stages c", 'prepare_arguments+=(--words "a b")\ntrain_arguments+=(--words "c d")\nrun_stages c'
+        )
+    )
+    result = recipe("--data-dir", folder, "--prepare-options", "--nj  1", "--train-options", "--seed  2")
+    assert result.returncode == 0, result.stderr
+    prepared = (tmp_path / "prepared-words").read_text().splitlines()
+    assert prepared == ["--data-dir", str(folder), "--words", "a b", "--nj", "1"]
+    assert (tmp_path / "trained-words").read_text().splitlines()[4:] == [
+        *("--data.noise.manifest", f"{folder}/fbank/musan_cuts.jsonl.gz"),
+        *("--data.manifest-dir", f"{folder}/fbank", "--data.lang-dir", f"{folder}/lang_char"),
+        *("--words", "c d", "--seed", "2"),
+    ]
+
+
+def test_an_edited_configuration_is_trained(recipe, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "more.yaml").write_text("seed: 1\n")
+    options = ("--config", "conf/conformer.yaml conf/more.yaml")
+    assert "Stage 1: Train: done" in recipe(*options).stdout
+    assert "Stage 1: Train: already done" in recipe(*options).stdout
+    (tmp_path / "conf" / "more.yaml").write_text("seed: 2\n")
+    assert "Stage 1: Train: done" in recipe(*options).stdout
+
+
 def test_data_are_needed_for_training_only(recipe, tmp_path: Path) -> None:
     result = recipe("--stage", "1")
     assert result.returncode == 1
@@ -76,7 +109,7 @@ def test_prepared_noise_is_used_unless_it_is_not_wanted(recipe, tmp_path: Path) 
     noise = tmp_path / "data/fbank/musan_cuts.jsonl.gz"
     noise.parent.mkdir(parents=True)
     noise.touch()
-    for options, is_used in (((), True), (("--prepare-options", "--nj 1 --musan false"), False)):
+    for options, is_used in (((), True), (("--prepare-options", "--nj 1 --musan  false"), False)):
         result = recipe(*options)
         assert result.returncode == 0, result.stderr
         assert ("--data.noise.manifest data/fbank/musan_cuts.jsonl.gz" in (tmp_path / "trained").read_text()) == is_used

@@ -13,23 +13,23 @@ chunk_ms="1280 640 320"
 left_chunks="-1 4"
 begin "$@"
 
+prepare_arguments+=(--subset "$subset")
 case $subset in
   960) train="train-clean-100 train-clean-360 train-other-500" ;;
   100)
     train=train-clean-100
-    train_options="--data.train [train-clean-100] $train_options"
+    train_arguments+=(--data.train "[train-clean-100]")
     ;;
   mini)
     train=train-clean-5
     splits=${splits:-dev-clean-2}
     [ "$config" != conf/conformer.yaml ] || config=conf/mini.yaml
-    prepare_options="--model-type char --speed-perturb= $prepare_options"
+    prepare_arguments+=(--model-type char --speed-perturb=)
     ;;
   *)
     log "--subset is 960, 100 or mini, not '$subset'"
     exit 2
     ;;
 esac
-prepare_options="--subset $subset $prepare_options"
 
 run_stages librispeech "$train"

@@ -14,7 +14,7 @@ left_chunks="4 -1"
 begin "$@"
 
 exp_dir=${exp_dir:-exp-$lang}
-prepare_options="--lang $lang --vocab-size $vocab_size $prepare_options"
-train_options="--data.prefix voxpopuli-$lang --data.lang-dir $data_dir/lang_bpe_${vocab_size}_$lang $train_options"
+prepare_arguments+=(--lang "$lang" --vocab-size "$vocab_size")
+train_arguments+=(--data.prefix "voxpopuli-$lang" --data.lang-dir "$data_dir/lang_bpe_${vocab_size}_$lang")
 
 run_stages "voxpopuli-$lang" train
