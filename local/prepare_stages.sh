@@ -99,8 +99,8 @@ check_splits() {
   [ -z "$added" ] || log "The corpus has splits that this recipe does not name: $added"
   [ -z "$removed" ] || log "The corpus no longer has splits that this recipe names: $removed"
   log "Correct prepare.sh: prepare_stages $prefix \"TRAIN ...\" \"DEV AND TEST ...\" [\"NOT PREPARED ...\"]"
-  log "Then correct the training splits in run.sh and in conf/*.yaml (train), the dev splits in conf/*.yaml (dev), and" \
-    "the test splits in decode.py"
+  log "Then correct the training splits in run.sh and in conf/*.yaml (train), the dev splits in conf/*.yaml (dev)," \
+    "and the test splits in decode.py"
   exit 1
 }
 

@@ -319,8 +319,8 @@ def _rename_folder(old: str, new: str, manifests: Path) -> None:
             return line.replace(old.encode(), new.encode())
         return json.dumps(renamed(json.loads(line)), ensure_ascii=False).encode() + b"\n"
 
-    patterns = ("*_recordings_*.jsonl.gz", "lhotse/*/*_recordings*.jsonl.gz", "lhotse/*/*_cuts*.jsonl.gz")
-    patterns = (*patterns, "audio/*/measured.jsonl", "*.tsv")
+    patterns = ["*_recordings_*.jsonl.gz", "lhotse/*/*_recordings*.jsonl.gz", "lhotse/*/*_cuts*.jsonl.gz"]
+    patterns += ["audio/*/measured.jsonl", "*.tsv"]
     for path in [path for pattern in patterns for path in manifests.glob(pattern)]:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
             lines = (renamed_line(line, path.suffix == ".tsv") for line in file)

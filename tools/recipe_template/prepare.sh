@@ -19,10 +19,10 @@ punctuation=@PUNCTUATION@
 begin "$@"
 
 corpus=(@SOURCE@ --text "$text_case" --punctuation "$punctuation")
-# Stage 1 runs again when the corpus changes. Its lists are part of the settings, by their contents. It records size and
-# time of the audio files that they name, also of missing ones, and those are compared with the disk. Nothing else counts:
-# the audio may lie in a folder to which this recipe, or another, also writes. lhotse's recipes choose their files
-# themselves, so all files of the corpus count, except for the ones of this recipe.
+# Stage 1 runs again when the corpus changes. Its lists are part of the settings, by their contents. The stage records
+# size and time of the audio files that they name, also of missing ones, and the files on disk are compared with them;
+# audio behind commands of a wav.scp is not. Nothing else counts, because the audio may lie in a folder to which recipes
+# write too. lhotse's recipes choose their files themselves, so all files of the corpus count, except for this recipe's.
 contents=$({ @CONTENTS@; } 2>/dev/null | cksum || true)
 mark=$manifests/.@NAME@.done
 check_audio @NAME@ "$mark"
