@@ -121,7 +121,9 @@ def add_epoch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epoch", type=int, help="last epoch to average (default: the choice of decode.py --select, or else the last)"
     )
-    parser.add_argument("--avg", type=int, help="epochs to average, 0 for none (default: as selected, or else 1)")
+    parser.add_argument(
+        "--avg", type=int, help="epochs to average, 0 for none (default: as selected with the epoch, or else 1)"
+    )
 
 
 def progress_bar(*arguments: Any, **options: Any) -> "tqdm[Any]":

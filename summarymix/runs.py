@@ -170,6 +170,8 @@ def read_selection(exp_dir: Path) -> dict[str, Any]:
 def choose_epoch(exp_dir: Path, epoch: int | None, avg: int | None) -> tuple[int | None, int, str]:
     """Choose (epoch, avg) for :func:`load_model`: as requested, or else as selected on dev, or else the last epoch.
 
+    The selected avg belongs to the selected epoch: of another one, 1 is the default.
+
     Args:
         exp_dir: folder of the run.
         epoch: requested epoch, or None.
@@ -179,9 +181,12 @@ def choose_epoch(exp_dir: Path, epoch: int | None, avg: int | None) -> tuple[int
         epoch, avg, and a message for the user if the selection was used.
     """
     choice = read_selection(exp_dir)
-    if epoch is None and avg is None and choice:
-        epoch, avg = choice["epoch"], choice["avg"]
+    if epoch is None and choice:
+        epoch = choice["epoch"]
         splits = ", ".join(choice["splits"])
+        if avg is not None:
+            return epoch, avg, f"{exp_dir}/selected.json: epoch {epoch} selected on {splits}"
+        avg = choice["avg"]
         return epoch, avg, f"{exp_dir}/selected.json: epoch {epoch}, avg {avg} selected on {splits}"
     return epoch, 1 if avg is None else avg, ""
 
@@ -277,7 +282,7 @@ def load_run_or_checkpoint(
     path = Path(path)
     if not path.is_file():
         if not path.is_dir():
-            raise FileNotFoundError(f"No {path}: give the folder of a training run, or a checkpoint")
+            raise FileNotFoundError(f"No {path}: give the folder of a training run, a checkpoint, or an export")
         epoch, avg, _ = choose_epoch(path, epoch, avg)
         return load_model(path, epoch, avg, recipe)
     if epoch is not None or avg is not None:

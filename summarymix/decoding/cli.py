@@ -197,6 +197,8 @@ def _settings(args: argparse.Namespace) -> list[DecodeSetting]:
                 "--onnx uses the modes and the epoch of its files: leave out --mode, --epoch, --avg, --select, "
                 "--compare, --chunk-ms, --left-chunks, --lookahead-ms"
             )
+        if args.device not in (None, "cpu"):
+            raise ValueError(f"--device {args.device}: exported models run on the CPU: leave it out")
         if args.int8 and args.fp16:
             raise ValueError("--int8 and --fp16 are different files: decode twice")
         return []

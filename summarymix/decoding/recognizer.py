@@ -19,7 +19,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from torch import Tensor
@@ -34,11 +34,11 @@ from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.search import Search
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.windows import WindowedRecognizer
-from summarymix.decoding.words import SPACE, Transcript, make_transcript, word_starts
+from summarymix.decoding.words import SPACE, Transcript, make_transcript, text_of, word_starts
 from summarymix.distributed import find_device
 from summarymix.encoder.subsampling import FEATURE_SECONDS
 from summarymix.export.onnx_step import OnnxCache
-from summarymix.export.onnx_transducer import OnnxTransducer, encoder_stems
+from summarymix.export.onnx_transducer import OnnxOfflineEncoder, OnnxTransducer, encoder_stems
 from summarymix.model import Transducer, TransducerParts
 from summarymix.runs import load_run_or_checkpoint
 
@@ -132,6 +132,8 @@ class Recognizer:
     ) -> "Recognizer":
         """See :func:`summarymix.load`."""
         path = Path(path)
+        if backend not in (None, *get_args(Backend)):
+            raise ValueError(f"the backend must be {', '.join(get_args(Backend))} or None, not {backend}")
         if encoder_stems(path):
             if epoch is not None or avg is not None or device not in (None, "cpu"):
                 raise ValueError(f"{path} is an exported model: epoch and avg are fixed in it, and it runs on the CPU")
@@ -261,7 +263,7 @@ class Recognizer:
             reset_after_silence: after this many seconds, and at least one chunk, without a token, encoder and search
                 are reset as if a new stream began with the last chunk; a word that begins in this chunk stays whole.
                 Servers such as sherpa's reset the search only, but a long past or a long silence distorts the
-                encoder's mean.
+                encoder's mean. In a long silence this repeats; each time a chunk is computed twice.
 
         Raises:
             ValueError: the model cannot stream with these values.
@@ -286,6 +288,8 @@ class Recognizer:
         Raises:
             ValueError: the model cannot stream with these values.
         """
+        if isinstance(self.model.encoder, OnnxOfflineEncoder):
+            raise ValueError("this export recognises whole recordings only: --mode offline; others stream")
         chunk = self._chunk(chunk_ms, self.left_chunks if left_chunks is None else left_chunks, lookahead_ms)
         self.model.encoder.check_chunk(chunk)
         search = self.search if self.backend is None else self.backend.prepare(self.search, chunk)
@@ -410,6 +414,7 @@ class LiveStream:
         self._num_samples = 0
         self._segments: list[Transcript] = []  # ended, not taken yet
         self._offset = 0  # encoder frames before the hypothesis
+        self._num_replayed = 0  # encoder frames of the hypothesis that were silence before it
         self._begin_segment(0, 0)
 
     @property
@@ -425,7 +430,7 @@ class LiveStream:
     @property
     def partial(self) -> str:
         """Text of the current segment so far."""
-        return self.segment().text
+        return text_of(self._stream.hypothesis.tokens[self._first_token() :], self._tokenizer)
 
     def accept(self, samples: Tensor | np.ndarray) -> list[Transcript]:
         """Add samples (n,) or (n, channels), in [-1, 1] or integers, and return the segments that end with them.
@@ -495,18 +500,21 @@ class LiveStream:
 
     def _check_endpoint(self) -> list[Transcript]:
         hypothesis = self._stream.hypothesis
-        last = next(self._sounds(reversed(hypothesis.tokens), reversed(hypothesis.frames)), -1)
+        last = next(self._sounds(reversed(hypothesis.tokens), reversed(hypothesis.frames)), self._num_replayed - 1)
         silence = (hypothesis.num_frames - last - 1) * _FRAME
         if self._reset_after_silence is not None and silence >= self._reset_after_silence and self._may_reset():
             end = hypothesis.num_frames - self._recognizer.chunk_size
             segments = self._end_segment(end)
             self._offset += end
             self._recognizer.restart(self._stream)
+            self._num_replayed = self._recognizer.chunk_size
             self._begin_segment(0, 0)
             return segments
+        if self._endpointing is None:
+            return []
         first = self._first_token()
         tokens, frames = hypothesis.tokens[first:], hypothesis.frames[first:]
-        if self._endpointing is None or (sound := next(self._sounds(tokens, frames), None)) is None:
+        if (sound := next(self._sounds(tokens, frames), None)) is None:
             return []
         if silence >= self._endpointing.silence:
             return self._end_segment()

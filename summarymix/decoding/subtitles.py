@@ -7,6 +7,8 @@ from itertools import pairwise
 
 from summarymix.decoding.words import Word
 
+MAX_CHARS = 84  # of a cue, by default: two lines
+MAX_SECONDS = 7.0
 PAUSE = 0.8  # seconds without a word that always end a cue
 LINGER = 0.5  # seconds that a cue stays after its last word, at most until the next cue
 

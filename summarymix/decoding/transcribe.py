@@ -17,19 +17,22 @@ from typing import IO, Any
 import numpy as np
 
 import summarymix
-from summarymix.cli import add_epoch_options, clear_ends, clear_errors, dashed
+from summarymix.cli import above_zero, add_epoch_options, clear_ends, clear_errors, dashed
 from summarymix.data.names import is_encodable, printable
 from summarymix.decoding.backend import Backend, add_backend_option
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Endpointing, Recognizer
-from summarymix.decoding.subtitles import make_cues, srt, vtt
+from summarymix.decoding.subtitles import MAX_CHARS, MAX_SECONDS, make_cues, srt, vtt
 from summarymix.decoding.words import Transcript, to_json
 from summarymix.files import atomic_write
 
 EPILOG = """examples:
   {program} exp talk.mp3                                     text, on the terminal
   {program} exp --mode offline --format srt --out-dir subtitles *.opus
-  arecord -q -f S16_LE -r 16000 | {program} exp --stdin      a microphone"""
+  arecord -q -t raw -f S16_LE -r 16000 | {program} exp --stdin   a microphone"""
+
+# First bytes of WAV, FLAC, Ogg and MP3 files
+HEADERS = (b"RIFF", b"fLaC", b"OggS", b"ID3")
 
 
 def main(argv: Sequence[str] | None = None, program: str = "./transcribe.py") -> None:
@@ -110,8 +113,8 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
     option("--channel", type=int, help="channel to transcribe, counted from 0 (the mean of all)")
     option("--format", choices=["text", "json", "srt", "vtt"], default="text", help="output format (text)")
     option("--out-dir", type=Path, help="folder for one output file per audio file (standard output)")
-    option("--cue-chars", type=int, default=84, help="maximum characters of a subtitle (84)")
-    option("--cue-seconds", type=float, default=7.0, help="maximum seconds of a subtitle (7)")
+    option("--cue-chars", type=above_zero(int), help=f"srt, vtt: maximum characters of a subtitle ({MAX_CHARS})")
+    option("--cue-seconds", type=above_zero(float), help=f"srt, vtt: maximum seconds of a subtitle ({MAX_SECONDS:g})")
     SearchOptions.add_to(parser)
     live = parser.add_argument_group("live")
     live.add_argument("--stdin", action="store_true", help="transcribe raw 16-bit mono PCM as it arrives")
@@ -134,6 +137,10 @@ def _check(args: argparse.Namespace) -> None:
         raise ValueError("--sample-rate, --endpoint-silence and --max-segment-seconds are for --stdin: leave them out")
     if args.stdin and args.channel is not None:
         raise ValueError("--channel is for files, --stdin has one channel: leave it out")
+    if args.stdin and (args.window_seconds, args.overlap_seconds) != (None, None):
+        raise ValueError("--window-seconds and --overlap-seconds are for --mode offline: leave them out")
+    if args.format not in ("srt", "vtt") and (args.cue_chars, args.cue_seconds) != (None, None):
+        raise ValueError("--cue-chars and --cue-seconds are for --format srt and vtt: leave them out")
     if args.mode == "offline" and args.backend == "onnx":
         raise ValueError("--backend onnx only applies to --mode streaming: leave it out")
     if args.format in ("srt", "vtt") and len(args.files) > 1 and not args.out_dir:
@@ -184,7 +191,7 @@ def _transcribe_file(recognizer: Recognizer, file: str, args: argparse.Namespace
         several = len(args.files) > 1 and not args.out_dir
         text = f"{file}: {transcript.text}\n" if several else transcript.text + "\n"
     else:
-        cues = make_cues(transcript.words, args.cue_chars, args.cue_seconds)
+        cues = make_cues(transcript.words, args.cue_chars or MAX_CHARS, args.cue_seconds or MAX_SECONDS)
         text = srt(cues) if args.format == "srt" else vtt(cues)
     if args.out_dir:
         with clear_errors(args.program), atomic_write(_output(args, file)) as out:
@@ -265,13 +272,26 @@ def _read_ahead() -> Iterator[Iterator[bytes]]:
 
 
 def _pcm(blocks: Iterable[bytes]) -> Iterator[np.ndarray]:
-    """Yield the 16-bit samples (n,) of blocks of bytes, which may end within a sample."""
-    rest = b""
+    """Yield the 16-bit samples (n,) of blocks of bytes, which may end within a sample.
+
+    Raises:
+        ValueError: there is no sample, or a file with a header.
+    """
+    rest, is_first = b"", True
     for block in blocks:
         block = rest + block
+        if is_first and len(block) >= len(HEADERS[0]):
+            is_first = False
+            if block.startswith(HEADERS):
+                raise ValueError(
+                    f"--stdin got a file with a header ({block[:4]!r}), not raw samples: give the file itself, or the "
+                    "option for raw output (arecord -t raw; ffmpeg -f s16le)"
+                )
         whole = len(block) // 2 * 2
         rest = block[whole:]
         yield np.frombuffer(block[:whole], "<i2")
+    if is_first:
+        raise ValueError("--stdin got no audio: pipe 16-bit PCM into it")
 
 
 class _Partial:

@@ -6,6 +6,7 @@ import unicodedata
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from itertools import pairwise
 from operator import itemgetter
 from pathlib import Path
@@ -100,12 +101,17 @@ def make_transcript(
         for word in words_of(ids, tokenizer)
     ]
     return Transcript(
-        text=" ".join(tokenizer.decode(ids).split()),
+        text=text_of(ids, tokenizer),
         start=(begin + offset) * _FRAME,
         end=(end + offset) * _FRAME,
         tokens=list(map(Token, pieces, starts, map(math.exp, log_probs))),
         words=words,
     )
+
+
+def text_of(ids: Sequence[int], tokenizer: Tokenizer) -> str:
+    """Text of tokens, with single spaces."""
+    return " ".join(tokenizer.decode(ids).split())
 
 
 def to_json(transcript: Transcript, **more: Any) -> str:
@@ -177,6 +183,7 @@ def spoken(pieces: Sequence[str], start: int) -> int:
     return start + (pieces[start] == SPACE and start + 1 < len(pieces))
 
 
+@cache
 def _is_word(piece: str) -> bool:
     """True if the piece begins with a Chinese character or kana."""
     name = unicodedata.name(piece.lstrip(SPACE)[:1] or " ", "")

@@ -51,7 +51,9 @@ class _Job(NamedTuple):
 
 
 class _Outcome(NamedTuple):
-    """Results of a job: ended segments, the current one, and the seconds of audio that the next chunk needs."""
+    """Results of a job: ended segments, the current one if its text has changed, and the seconds of audio that the next
+    chunk needs.
+    """
 
     feed: "Feed"
     finals: list[Message]
@@ -66,7 +68,8 @@ class Feed:
     def __init__(self, batcher: "Batcher", setting: Setting, sample_rate: int) -> None:
         self.setting = setting
         self.sample_rate = sample_rate
-        self.stream: LiveStream | None = None  # belongs to the thread
+        self.stream: LiveStream | None = None  # belongs to the thread, as does:
+        self.text: str | None = None  # the partial text of the last round
         self._batcher = batcher
         self._blocks: list[np.ndarray] = []  # samples that wait for the next round
         self._num_samples = 0
@@ -133,7 +136,7 @@ class Feed:
     def deliver(self, outcome: _Outcome) -> None:
         """Take the results of a round."""
         self._finals += outcome.finals
-        self._partial = outcome.partial
+        self._partial = outcome.partial or self._partial
         self._closed |= outcome.closed
         self._missing_seconds = outcome.missing_seconds
         self._news.set()
@@ -239,5 +242,8 @@ class Batcher:
         stream = feed.stream
         assert stream is not None
         finals = [Message(segment, True, stream.seconds) for segment in stream.take()]
-        partial = Message(stream.segment(), False, stream.seconds)
+        text = stream.partial
+        partial = None
+        if finals or text != feed.text:
+            feed.text, partial = text, Message(stream.segment(), False, stream.seconds)
         return _Outcome(feed, finals, partial, stream.missing_seconds, stream.closed)

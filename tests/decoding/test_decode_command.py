@@ -18,7 +18,7 @@ from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import Decoded, DecodeSetting, decoding_differences
 from summarymix.decoding.greedy import Hypothesis
 from summarymix.decoding.methods import SearchOptions
-from summarymix.runs import epoch_path, read_checkpoint, save_checkpoint
+from summarymix.runs import choose_epoch, epoch_path, read_checkpoint, save_checkpoint
 from summarymix.scoring.results import Result, read_results
 
 pytestmark = pytest.mark.usefixtures("clean")
@@ -192,6 +192,11 @@ def test_selection_is_used_until_told_otherwise(exp_dir: Path, capsys: pytest.Ca
     (exp_dir / "selected.json").write_text(json.dumps(selected))
     assert [(r.epoch, r.avg) for r in decode(exp_dir, "")] == [(1, 1)]
     assert [(r.epoch, r.avg) for r in decode(exp_dir, "--epoch 2 --avg 2")] == [(1, 1), (2, 2)]
+    assert choose_epoch(exp_dir, None, 0)[:2] == (1, 0)
+    assert choose_epoch(exp_dir, 2, None)[:2] == (2, 1)
+    with pytest.raises(SystemExit) as caught:
+        decode(exp_dir, "--onnx exported --device cuda")
+    assert "--device cuda: exported models run on the CPU" in str(caught.value.code) + capsys.readouterr().err
 
 
 def test_metrics_and_recordings_without_speech(exp_dir: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:

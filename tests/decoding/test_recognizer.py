@@ -248,6 +248,17 @@ def test_a_reset_ends_a_segment_and_time_goes_on(seconds: float) -> None:
     assert all(one.end <= other.start for one, other in pairwise(segments))
 
 
+@pytest.mark.parametrize("seconds", [1.2, 2.4])  # three and six chunks
+def test_a_reset_in_silence_waits_for_as_much_silence_again(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    restarts = []
+    original = StreamingRecognizer.restart
+    monkeypatch.setattr(
+        StreamingRecognizer, "restart", lambda self, stream: restarts.append(stream) or original(self, stream)
+    )
+    script({}, endpointing=None, reset_after_silence=seconds)
+    assert len(restarts) - 1 == 39 // round(seconds / 0.4)  # the first opens the stream
+
+
 def test_left_context_is_limited_where_training_limited_it(recognizer: Recognizer) -> None:
     assert default_left_chunks(DynamicChunkConfig(max_left=8)) == 8
     assert default_left_chunks(DynamicChunkConfig(limited_left_prob=0)) == -1
@@ -277,6 +288,8 @@ def test_mistakes_are_named(recognizer: Recognizer) -> None:
         recognizer.stream(chunk_ms=650)
     with pytest.raises(ValueError, match="--reset-after-silence must be above 0, not 0"):
         recognizer.stream(reset_after_silence=0)
+    with pytest.raises(ValueError, match="the backend must be auto, torch, onnx or None, not Onnx"):
+        Recognizer.load("exp", backend="Onnx")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="more than 0 seconds, not -1"):
         Endpointing(silence=-1)
     with pytest.raises(ValueError, match="streaming or offline, not simulated"):

@@ -87,7 +87,9 @@ def test_load(folder: Path, recognizer: Recognizer) -> None:
     assert recognizer.left_chunks == 2
     assert summarymix.load(folder / "exp" / "epoch-1.pt").transcribe(folder / "a.wav").text == text
     assert summarymix.load(folder / "exp", epoch=2, avg=0).transcribe(folder / "a.wav").text == ""
-    with pytest.raises(FileNotFoundError, match=r"No .*exq: give the folder of a training run, or a checkpoint"):
+    with pytest.raises(
+        FileNotFoundError, match=r"No .*exq: give the folder of a training run, a checkpoint, or an export"
+    ):
         summarymix.load(folder / "exq")
     with pytest.raises(ValueError, match=r"epoch-1.pt is a single checkpoint"):
         summarymix.load(folder / "exp" / "epoch-1.pt", avg=1)
@@ -167,6 +169,9 @@ def test_bad_files_are_named_and_the_others_done(folder: Path, monkeypatch, caps
         ("", "give either audio files or --stdin"),
         ("--stdin a.wav", "give either audio files or --stdin"),
         ("--stdin --format srt", "--stdin needs"),
+        ("--stdin --window-seconds 5", "--window-seconds and --overlap-seconds are for --mode offline"),
+        ("a.wav --cue-chars 30", "--cue-chars and --cue-seconds are for --format srt and vtt"),
+        ("a.wav --format srt --cue-chars 0", "'0' is not a whole number above 0"),
         ("a.wav b.flac --format srt", "subtitles of 2 files need a folder: give --out-dir"),
         ("a.wav x/a.mp3 --out-dir out", "a.wav and x/a.mp3 would both become out/a.txt"),
         ("a.wav --nbest 3 --method modified_beam_search", "unrecognized arguments: --nbest"),
@@ -205,6 +210,24 @@ def test_standard_input_of_a_recipe(folder: Path) -> None:
     partials = err.splitlines()
     assert len(partials) > 1
     assert all("".join(partial.split()) in letters for partial in partials)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"RIFF$\0\0\0WAVEfmt ", "--stdin got a file with a header (b'RIFF'), not raw samples: give the file itself"),
+        (b"ID3\4" + bytes(100), "--stdin got a file with a header"),
+        (b"", "--stdin got no audio: pipe 16-bit PCM into it"),
+    ],
+)
+def test_files_on_standard_input_are_refused(
+    folder: Path, data: bytes, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "stdin").write_bytes(data)
+    with (folder / "stdin").open() as file, pytest.raises(SystemExit) as caught:
+        monkeypatch.setattr(sys, "stdin", file)
+        transcribe(folder, "--stdin --backend torch", monkeypatch)
+    assert message in str(caught.value.code)
 
 
 def test_standard_input_is_read_while_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

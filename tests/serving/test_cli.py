@@ -65,7 +65,7 @@ def test_settings_of_an_export_begin_with_its_default(exported) -> None:
     with pytest.raises(ValueError, match="--chunk-ms 400: chunks and look-aheads of the exported model are 560"):
         offered_settings(recognizer, [400], [0], Rules())
     offline = summarymix.load(exported("conformer", "onnx", ChunkConfig()))
-    with pytest.raises(ValueError, match="the model was exported with offline"):
+    with pytest.raises(ValueError, match="this export recognises whole recordings only"):
         offered_settings(offline, None, None, Rules())
 
 
