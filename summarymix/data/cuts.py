@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from lhotse.cut import Cut, MixedCut, PaddingCut
+from lhotse.utils import fastcopy
 from numpy.typing import NDArray
 
 from summarymix.data.skipped import Skipped, described
@@ -27,6 +28,17 @@ def utterances(cut: Cut) -> list[Cut]:
     if not isinstance(cut, MixedCut):
         return [cut]
     return [track.cut for track in cut.tracks if track.snr is None and not isinstance(track.cut, PaddingCut)]
+
+
+def noise_in(cut: Cut) -> list[Cut]:
+    """The noise in a cut, which is mixed in at a signal-to-noise ratio."""
+    return [track.cut for track in cut.tracks if track.snr is not None] if isinstance(cut, MixedCut) else []
+
+
+def without_noise(cut: MixedCut) -> Cut:
+    """The utterances in a cut with the silence added to them, without noise."""
+    tracks = [track for track in cut.tracks if track.snr is None]
+    return tracks[0].cut if len(tracks) == 1 else fastcopy(cut, tracks=tracks)
 
 
 def transcript(cut: Cut, tokenizer: Tokenizer | None = None) -> str:

@@ -9,13 +9,22 @@ from typing import Any
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.utils import LOG_EPSILON
+from lhotse.utils import LOG_EPSILON, fastcopy
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from summarymix.data.config import DataConfig
-from summarymix.data.cuts import features_file, load_audio, parts, transcript, unreadable_cut, utterances
+from summarymix.data.cuts import (
+    features_file,
+    load_audio,
+    noise_in,
+    parts,
+    transcript,
+    unreadable_cut,
+    utterances,
+    without_noise,
+)
 from summarymix.data.features import FbankExtractor, with_tail
 from summarymix.data.shar import Contents, place_in_shar, read_data, with_data
 from summarymix.data.silence import WhiteNoise
@@ -58,7 +67,7 @@ class Batch:
 
 
 class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
-    """Loads the cuts of a batch. Unreadable cuts are left out of it and returned as a list."""
+    """Loads the cuts of a batch. Unreadable cuts and unreadable noise are left out of it and returned as a list."""
 
     def __init__(self, config: DataConfig, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
@@ -73,7 +82,8 @@ class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
     def __getitem__(self, cuts: CutSet) -> tuple[Batch, list[Skipped]]:
         chosen = list(cuts)  # cuts with noise are made while they are iterated over
         contents = read_data(chosen)
-        read, failures = separate(one for cut in chosen for one in self._load(cut, contents))
+        unreadable_noise: list[Skipped] = []
+        read, unreadable = separate(one for cut in chosen for one in self._load(cut, contents, unreadable_noise))
         features = [matrix for _, matrix in read]
         texts = [transcript(cut, self._tokenizer) for cut, _ in read]
         batch = Batch(
@@ -87,17 +97,44 @@ class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
             seconds=sum((sum(utterance.duration for utterance in utterances(cut)) for cut, _ in read), 0.0),
             tail_frames=self._tail_frames,
         )
-        return batch, failures.items
+        return batch, [*unreadable.items, *unreadable_noise]
 
-    def _load(self, cut: Cut, contents: Contents) -> list[tuple[Cut, Tensor] | Skipped]:
-        """Load a cut and its features (T, F), or return its problem. Of joined utterances, the readable ones remain."""
+    def _load(
+        self, cut: Cut, contents: Contents, unreadable_noise: list[Skipped]
+    ) -> list[tuple[Cut, Tensor] | Skipped]:
+        """Load a cut and its features (T, F), or return its problem.
+
+        If noise cannot be read, the cut is loaded without any. Of joined utterances, the readable ones remain.
+
+        Args:
+            cut: the cut.
+            contents: its data, if they are in tar files.
+            unreadable_noise: list to which its noise that cannot be read is added.
+        """
         try:
             return [(cut, self._features(with_data(cut, contents)))]
         # The exception for a broken file depends on format and library; its message goes into the list.
         except Exception as error:
-            joined = utterances(cut)
-            loaded = [one for part in joined for one in self._load(part, contents)] if len(joined) > 1 else []
-            return loaded if any(isinstance(one, Skipped) for one in loaded) else [self._unreadable(cut, error)]
+            if noise := [problem for one in noise_in(cut) if (problem := self._problem_of_noise(one)) is not None]:
+                unreadable_noise += noise
+                return self._load(without_noise(cut), contents, unreadable_noise)
+            spoken = utterances(cut)
+            if len(spoken) > 1:
+                loaded = [one for part in spoken for one in self._load(part, contents, unreadable_noise)]
+                if any(isinstance(one, Skipped) for one in loaded):
+                    return loaded
+            remedy = "restore the file, then run local/validate_cuts.py"
+            return [self._unreadable(part, "", error, remedy) for part in spoken]
+
+    def _problem_of_noise(self, noise: Cut) -> Skipped | None:
+        """The problem of noise that cannot be read; None if it can."""
+        try:
+            self._features(noise)
+        except Exception as error:
+            remedy = "restore the file, or prepare the noise again (stage 5 of ./prepare.sh --musan true)"
+            # lhotse gives truncated noise a new id each time.
+            return self._unreadable(fastcopy(noise, id=noise.recording_id), "noise ", error, remedy)
+        return None
 
     def _features(self, cut: Cut) -> Tensor:
         if self._extractor is not None:
@@ -116,12 +153,12 @@ class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
             self._white_noise.fill(features, cut)
         return features  # (T, F)
 
-    def _unreadable(self, cut: Cut, error: Exception) -> Skipped:
+    def _unreadable(self, cut: Cut, kind: str, error: Exception, remedy: str) -> Skipped:
         data = "features" if self._extractor is None else "audio"
         places = [str(place) for part in parts(cut) if (place := place_in_shar(part))]
         if data == "features" and not places:
             places = [str(features_file(part)) for part in parts(cut) if part.has_features]
-        return unreadable_cut(cut, data, error, "restore the file, then run local/validate_cuts.py", places)
+        return unreadable_cut(cut, kind + data, error, remedy, places)
 
 
 def load_batches(
@@ -139,7 +176,7 @@ def load_batches(
         batches: what ``loader`` needs for each batch.
         num_workers: processes that load ahead; 0 loads in this one.
         num_cuts: upper bound of the number of cuts in all batches.
-        unreadable: list to which each unreadable cut is added once.
+        unreadable: list to which each unreadable cut, and each unreadable recording of noise, is added once.
         listing: file to which ``unreadable`` is written at the end and whenever it has grown by a tenth.
 
     Raises:
@@ -163,9 +200,10 @@ def load_batches(
         for batch, failures in loaded:
             num_read += len(batch)
             num_failed += len(failures)
-            if new := [item for item in failures if (item.id, item.file) not in listed]:
-                unreadable.extend(new)
-                listed.update((item.id, item.file) for item in new)
+            for item in failures:
+                if (item.id, item.file) not in listed:
+                    unreadable.add(item)
+                    listed.add((item.id, item.file))
             if listing is not None and len(unreadable) > 1.1 * num_written:
                 unreadable.write(listing)
                 num_written = len(unreadable)

@@ -14,6 +14,7 @@ from summarymix.data.extraction import ExtractionOptions, extract_noise
 from summarymix.data.features import FbankExtractor
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.noise import NoiseConfig, NoiseMixer
+from summarymix.data.silence import SilenceConfig
 from summarymix.data.skipped import SkippedItems
 from summarymix.data.tokens import Tokenizer
 from summarymix.encoder.subsampling import output_lengths
@@ -162,20 +163,53 @@ def test_what_is_said_in_the_noise_is_not_learnt(prepare, make_noise, tokenizer:
 
 
 @pytest.mark.parametrize("on_the_fly", [False, True])
-def test_unreadable_noise_is_named(on_the_fly: bool, prepare, make_noise, tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("silence", [SilenceConfig(), SilenceConfig(0.5, 0.9)])
+def test_unreadable_noise_is_listed_and_costs_no_utterance(
+    silence: SilenceConfig, on_the_fly: bool, prepare, make_noise, tokenizer: Tokenizer
+) -> None:
     fbank, noise = prepare(count=8), make_noise(1.9, 1.9)
     (bad, _) = sorted(read_cuts(noise), key=lambda cut: cut.id)
-    data = train_data(fbank, tokenizer, on_the_fly=on_the_fly, noise=mixed_in(noise))
+    options = {"on_the_fly": on_the_fly, "silence": silence, "max_duration": 16.0}
+    data = train_data(fbank, tokenizer, noise=mixed_in(noise), **options)
+    with_noise = list(data.epoch(1))
+    clean = list(train_data(fbank, tokenizer, **options).epoch(1))
     file = Path(bad.recording.sources[0].source)
     if not on_the_fly:
         file = Path(bad.features.storage_path) / bad.features.storage_key
     file.unlink()
-    kept = [cut_id for batch in data.epoch(0) for cut_id in batch.cut_ids]
+    batches = list(data.epoch(1))
+    assert [batch.cut_ids for batch in batches] == [batch.cut_ids for batch in clean]
+    noisy, noiseless = 0, 0
+    for batch, before, without in zip(batches, with_noise, clean, strict=True):
+        for row, one, other in zip(batch.features, before.features, without.features, strict=True):
+            noisy += torch.equal(row, one)
+            noiseless += torch.equal(row, other)
+    assert noisy + noiseless == sum(map(len, batches))
+    assert noiseless
+    (item,) = SkippedItems.read(data.skipped_path.with_name("skipped-train-unreadable.tsv")).items
+    assert (item.id, item.file) == (bad.recording_id, bad.recording.sources[0].source)
+    assert item.reason == f"missing noise {'audio' if on_the_fly else 'features'}"
+    assert file.name in f"{item.file} {item.detail}"
+    assert item.remedy.startswith("restore the file, or prepare the noise again")
+
+
+def test_unreadable_utterance_beside_unreadable_noise(prepare, make_noise, tokenizer: Tokenizer) -> None:
+    """Each has its own entry, and of joined utterances the others remain."""
+    fbank, noise = prepare(count=12), make_noise(1.9)
+    data = train_data(
+        fbank, tokenizer, noise=mixed_in(noise), silence=SilenceConfig(0.5, 0.9), max_duration=20.0, max_seconds=10.0
+    )
+    whole = {name for batch in data.epoch(1) for cut_id in batch.cut_ids for name in cut_id.split("+")}
+    cut, (bad,) = tiny_cuts(fbank)[4], read_cuts(noise)
+    for one in (cut, bad):
+        (Path(one.features.storage_path) / one.features.storage_key).write_bytes(b"damaged")
+    read = [name for batch in data.epoch(1) for cut_id in batch.cut_ids for name in cut_id.split("+")]
+    assert sorted([*read, cut.id]) == sorted(whole)
     listed = SkippedItems.read(data.skipped_path.with_name("skipped-train-unreadable.tsv"))
-    assert sorted(kept + [item.id for item in listed.items]) == sorted(f"u{i}" for i in range(8))
-    assert kept
-    assert listed.items
-    assert all(file.name in f"{item.file} {item.detail}" for item in listed.items)
+    assert {item.id: item.reason for item in listed.items} == {
+        cut.id: "unreadable features",
+        bad.recording_id: "unreadable noise features",
+    }
 
 
 def test_noise_that_cannot_be_used_is_refused(prepare, make_noise, tmp_path: Path) -> None:
