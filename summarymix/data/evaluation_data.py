@@ -53,6 +53,7 @@ class EvalData:
         self.split = split
         self._loader = BatchLoader(config, tokenizer)
         self._rank, self._world_size = rank, world_size
+        self._num_unreadable = 0
         problems = CutProblems(config, tokenizer, output_lengths)
         problem = problems.for_loss if for_loss else problems.for_decoding
         kept, self.skipped_items = separate(problem(cut) or cut for cut in config.open(split))
@@ -84,17 +85,24 @@ class EvalData:
         """Number of cuts left out so far, by reason; unreadable cuts are found during iteration."""
         return self.skipped_items.counts
 
+    @property
+    def num_unreadable(self) -> int:
+        """Number of this process's cuts that could not be read in the last iteration."""
+        return self._num_unreadable
+
     def __iter__(self) -> Iterator[Batch]:
         """Iterate over this process's batches, from the shortest utterances to the longest.
 
         Raises:
-            OSError: this process can read none of its first cuts.
+            OSError: this process cannot read more than a few of its cuts.
         """
+        self._num_unreadable = 0
         batches = [
             CutSet.from_cuts(self._cuts[i] for i in numbers)
             for numbers in self._batches[self._rank :: self._world_size]
         ]
         workers = self.config.num_workers
         for batch in load_batches(self._loader, batches, workers, self.num_cuts, self.skipped_items, self._listing):
+            self._num_unreadable += batch.num_unreadable
             if len(batch):
                 yield batch

@@ -31,8 +31,9 @@ from summarymix.data.silence import WhiteNoise
 from summarymix.data.skipped import Skipped, SkippedItems, separate
 from summarymix.data.tokens import Tokenizer
 
-# If this many cuts fail and none has been read, the cause is not a few bad files.
+# If this many cuts, and more than this share of the cuts so far, cannot be read, the cause is not a few bad files.
 FAILURES_THAT_ARE_FATAL = 50
+FATAL_SHARE = 0.05
 
 
 @dataclass
@@ -47,6 +48,9 @@ class Batch:
     seconds: float  # duration of the utterances, without padding and added silence
     tail_frames: int = 0  # silence behind each utterance, the last of its feature_lengths
     other_views: list[Tensor] = field(default_factory=list)  # the features with other masks
+    num_read: int = 0  # cuts of the manifest in the batch; several may be joined to one utterance
+    num_unreadable: int = 0  # cuts that the batch lacks because they could not be read
+    num_unreadable_noise: int = 0  # pieces of noise that could not be mixed in because they could not be read
 
     def __len__(self) -> int:
         return len(self.cut_ids)
@@ -96,6 +100,9 @@ class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
             cut_ids=[cut.id for cut, _ in read],
             seconds=sum((sum(utterance.duration for utterance in utterances(cut)) for cut, _ in read), 0.0),
             tail_frames=self._tail_frames,
+            num_read=sum(len(utterances(cut)) for cut, _ in read),
+            num_unreadable=len(unreadable),
+            num_unreadable_noise=len(unreadable_noise),
         )
         return batch, [*unreadable.items, *unreadable_noise]
 
@@ -180,7 +187,7 @@ def load_batches(
         listing: file to which ``unreadable`` is written at the end and whenever it has grown by a tenth.
 
     Raises:
-        OSError: no cut can be read.
+        OSError: more than a few cuts cannot be read.
     """
     data_loader = DataLoader(
         loader,
@@ -194,12 +201,12 @@ def load_batches(
         generator=torch.Generator().manual_seed(0),
     )
     listed = {(item.id, item.file) for item in unreadable.items}  # two corpora may have the same id
-    num_read, num_failed, num_written = 0, 0, len(unreadable)
+    num_read, num_unreadable, num_written = 0, 0, len(unreadable)
     loaded = iter(data_loader)
     try:
         for batch, failures in loaded:
-            num_read += len(batch)
-            num_failed += len(failures)
+            num_read += batch.num_read
+            num_unreadable += batch.num_unreadable
             for item in failures:
                 if (item.id, item.file) not in listed:
                     unreadable.add(item)
@@ -207,8 +214,9 @@ def load_batches(
             if listing is not None and len(unreadable) > 1.1 * num_written:
                 unreadable.write(listing)
                 num_written = len(unreadable)
-            if num_read == 0 and num_failed >= min(FAILURES_THAT_ARE_FATAL, num_cuts):
-                raise _nothing_readable(num_failed, failures[-1], listing)
+            num_seen = num_read + num_unreadable
+            if num_unreadable >= min(FAILURES_THAT_ARE_FATAL, num_cuts) and num_unreadable > FATAL_SHARE * num_seen:
+                raise _too_many_unreadable(num_unreadable, num_seen, failures[0], listing)
             yield batch
     finally:
         _end_workers(loaded)
@@ -225,11 +233,12 @@ def _end_workers(loaded: Iterator[Any]) -> None:
                 worker.kill()
 
 
-def _nothing_readable(count: int, example: Skipped, listing: Path | None) -> OSError:
+def _too_many_unreadable(count: int, num_seen: int, example: Skipped, listing: Path | None) -> OSError:
     where = f" All are listed in {listing}." if listing else ""
     return OSError(
-        f"None of the first {count} cuts could be read, for example {example.id}, {example.file}: {example.detail}."
-        f"{where} Relative paths start in the recipe's folder: run the command there, or run ./prepare.sh again"
+        f"{count} of the first {num_seen} cuts could not be read, for example {example.id}, {example.file}: "
+        f"{example.detail}.{where} Restore the files, or run ./prepare.sh again. Relative paths start in the recipe's "
+        "folder: run the command there"
     )
 
 

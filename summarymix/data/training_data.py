@@ -166,7 +166,7 @@ class TrainData:
             masks: SpecAugment of each batch that follows; empty for none.
 
         Raises:
-            OSError: no cut can be read.
+            OSError: more than a few cuts cannot be read.
         """
         tasks = self.tasks(epoch, rank, world_size, skip_batches, done, masks)
         unreadable_path = self.skipped_path.with_name(

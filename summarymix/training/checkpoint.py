@@ -18,6 +18,8 @@ class Progress:
         skipped: steps skipped for a non-finite gradient; schedules do not count them.
         bad_in_a_row: skipped steps since the last step taken, without overflows of fp16's loss scale.
         left_out: utterances left out for a non-finite loss.
+        unreadable: cuts that could not be read in the epoch that ended last.
+        unreadable_noise: pieces of noise that could not be read in the epoch that ended last.
         seconds: seconds of audio in the steps taken.
         wall_seconds: wall-clock time of training, without validations and the writing of checkpoints.
         cpu_seconds: CPU time of the main process's threads over the same period.
@@ -32,6 +34,8 @@ class Progress:
     skipped: int = 0
     bad_in_a_row: int = 0
     left_out: int = 0
+    unreadable: int = 0
+    unreadable_noise: int = 0
     seconds: float = 0.0
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0

@@ -18,7 +18,7 @@ from summarymix.seeding import reseed
 from summarymix.training.config import TrainConfig
 from summarymix.training.lock import lock_folder
 from summarymix.training.loop import train
-from summarymix.training.run import Run
+from summarymix.training.run import Run, unreadable_notice
 
 DEFAULT_CONFIG = Path("conf/conformer.yaml")
 
@@ -71,9 +71,11 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
                 print(f"Left out of training: {reasons}; listed in {skipped_path}", file=sys.stderr)
         progress = train(Run(config, model, tokenizer, train_data, dev_data, world, recipe))
         if world.is_main:
+            notice = unreadable_notice(progress, config.exp_dir)
             print(
                 f"Training has ended after {progress.step} steps; {progress.skipped} more steps were skipped and "
-                f"{progress.left_out} utterances left out. Checkpoints and logs are in {config.exp_dir}",
+                f"{progress.left_out} utterances left out for their loss. {notice and f'Last epoch: {notice}. '}"
+                f"Checkpoints and logs are in {config.exp_dir}",
                 file=sys.stderr,
             )
 

@@ -52,8 +52,10 @@ from summarymix.training.validation import metric_of, plateau_notice, validate
 
 MAX_SAVED_BAD_BATCHES = 10  # so that a diverging run does not fill the disk
 
-# Values summed over a step's utterances, and over the steps between two lines of the log.
-SUMS = ("frames", "left_out", "loss", "simple", "pruned", "ctc", "consistency", "seconds")
+# Values summed over a step's utterances, and over the steps between two lines of the log. The last three also count for
+# a step that is skipped: seconds of audio, cuts and pieces of noise that could not be read.
+DATA_SUMS = ("seconds", "unreadable", "unreadable_noise")
+SUMS = ("frames", "left_out", "loss", "simple", "pruned", "ctc", "consistency", *DATA_SUMS)
 
 
 class EpochData(Protocol):
@@ -80,6 +82,17 @@ class EpochData(Protocol):
 
     def worst_batches(self) -> Iterable[tuple[str, Batch]]:
         """The batches that need the most memory, each with the reason."""
+
+
+class DevData(Protocol):
+    """Interface of a dev split; :class:`summarymix.data.evaluation_data.EvalData` implements it."""
+
+    @property
+    def num_unreadable(self) -> int:
+        """Number of this process's cuts that could not be read in the last iteration."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """This process's batches."""
 
 
 @dataclass
@@ -134,7 +147,7 @@ class Run:
         model: Transducer,
         tokenizer: Tokenizer,
         train_data: EpochData,
-        dev_data: Mapping[str, Iterable[Batch]],
+        dev_data: Mapping[str, DevData],
         world: World,
         recipe: str = "",
     ) -> None:
@@ -167,6 +180,7 @@ class Run:
         self.stop_request = StopRequest()
         self.is_stopping = False  # as all processes have agreed
         self.epoch_is_over = False
+        self.dev_unreadable = 0  # dev cuts that could not be read in the last validation, of all processes
         self.validated: tuple[int, dict[str, dict[str, float]]] = -1, {}  # last step with a validation, and the result
 
         messages = [", ".join(f"{name}: {value}" for name, value in surroundings.items())]
@@ -349,9 +363,12 @@ class Run:
             if not is_empty:
                 sums[0] += int(losses.num_frames.sum())  # on the CPU
                 rows = [~finite, loss.detach(), *terms.detach()]
-                sums[1:-2] += torch.stack([row.sum(dtype=torch.float64) for row in rows])
+                sums[1 : 1 + len(rows)] += torch.stack([row.sum(dtype=torch.float64) for row in rows])
             finite_masks.append(finite)
-            sums[-2] += given.seconds
+            for name, value in zip(
+                DATA_SUMS, (batch.seconds, batch.num_unreadable, batch.num_unreadable_noise), strict=True
+            ):
+                sums[SUMS.index(name)] += value
         sums[-1] = bool(self.stop_request)
         world.sum(sums)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
@@ -404,7 +421,7 @@ class Run:
         if not (self.scaler.is_enabled() and self.scaler.get_scale() > 1.0):
             self.progress.bad_in_a_row += 1
             _report_bad_step(self.log, self.config, self.progress, step.group, self.world.rank)
-        self._finish(step, {"seconds": step.sums["seconds"]})
+        self._finish(step, {name: step.sums[name] for name in DATA_SUMS})
 
     def _finish(self, step: Step, sums: dict[str, float]) -> None:
         """Count a step that was taken or skipped."""
@@ -472,6 +489,13 @@ class Run:
             for name, losses in valid.items()
         )
         self.log.say_once(f"epoch {progress.epoch}, step {progress.step}: loss per frame {train_loss}dev {dev}")
+        unreadable = torch.tensor(sum(data.num_unreadable for data in self.dev_data.values()), device=self.world.device)
+        if (count := int(self.world.sum(unreadable))) != self.dev_unreadable:
+            self.dev_unreadable = count
+            self.log.say_once(
+                f"Unreadable dev utterances: {count}; the validation is without them (listed in "
+                f"{self.config.exp_dir}/skipped-*.tsv)"
+            )
         if notice := plateau_notice(progress.step, next(iter(valid.values()))["alike"], self.config):
             self.log.say_once(notice)
         self.validated = progress.step, valid
@@ -494,8 +518,14 @@ class Run:
         if not valid:
             self.save_within_epoch()
             return
-        counts = {"left_out": progress.left_out, "skipped": progress.skipped}
-        self.log.record("epoch", progress.step, epoch=epoch, **means, **counts)
+        progress.unreadable = int(progress.epoch_sums.get("unreadable", 0))
+        progress.unreadable_noise = int(progress.epoch_sums.get("unreadable_noise", 0))
+        names = ("left_out", "skipped", "unreadable", "unreadable_noise")
+        self.log.record(
+            "epoch", progress.step, epoch=epoch, **means, **{name: getattr(progress, name) for name in names}
+        )
+        if notice := unreadable_notice(progress, config.exp_dir):
+            self.log.say_once(f"epoch {epoch}: {notice}")
         self.history = [ended for ended in self.history if ended["epoch"] < epoch]
         self.history.append({"epoch": epoch, "step": progress.step, "train": means, "valid": valid})
         if self.epoch_is_over:
@@ -557,16 +587,23 @@ def _placeholder(num_mel_bins: int, num_views: int) -> Batch:
 def _select(batch: Batch, mask: Tensor) -> Batch:
     """The utterances of a batch for which ``mask`` (N,) is true."""
     keep = [i for i, chosen in enumerate(mask[: len(batch)].tolist()) if chosen]
-    return Batch(
+    return replace(
+        batch,
         features=batch.features[keep],
         feature_lengths=batch.feature_lengths[keep],
         tokens=[batch.tokens[i] for i in keep],
         texts=[batch.texts[i] for i in keep],
         cut_ids=[batch.cut_ids[i] for i in keep],
         seconds=batch.seconds * len(keep) / max(len(batch), 1),
-        tail_frames=batch.tail_frames,
         other_views=[view[keep] for view in batch.other_views],
     )
+
+
+def unreadable_notice(progress: Progress, exp_dir: Path) -> str:
+    """A text on data that could not be read in the epoch that ended last; empty if all could be."""
+    counts = {"unreadable utterances": progress.unreadable, "unreadable pieces of noise": progress.unreadable_noise}
+    numbers = ", ".join(f"{what}: {count}" for what, count in counts.items() if count)
+    return numbers and f"{numbers} (listed in {exp_dir}/skipped-unreadable*.tsv)"
 
 
 def _per_frame(sums: dict[str, float]) -> dict[str, float]:

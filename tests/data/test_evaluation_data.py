@@ -43,6 +43,7 @@ def test_evaluation_is_in_a_fixed_order_and_keeps_what_it_can(prepare, tokenizer
     for _ in range(2):
         assert sum(len(batch) for batch in data) == 37
         assert data.skipped == {"too short for the encoder": 1, "empty transcript": 1, "missing features": 1}
+        assert data.num_unreadable == 1
 
 
 def test_all_unreadable_is_fatal(prepare, tokenizer: Tokenizer) -> None:
@@ -50,7 +51,7 @@ def test_all_unreadable_is_fatal(prepare, tokenizer: Tokenizer) -> None:
     fbank = prepare()
     for path in fbank.rglob("*.npy"):
         path.unlink()
-    with pytest.raises(OSError, match=r"None of the first 40 cuts could be read, for example .*\.flac"):
+    with pytest.raises(OSError, match=r"40 of the first 40 cuts could not be read, for example .*\.flac"):
         list(EvalData(config_for(fbank), tokenizer, "train", output_lengths))
 
 

@@ -164,8 +164,44 @@ def test_all_unreadable_is_fatal(prepare, tokenizer: Tokenizer) -> None:
     data = train_data(fbank, tokenizer)
     for path in fbank.rglob("*.npy"):
         path.unlink()
-    with pytest.raises(OSError, match=r"None of the first \d+ cuts could be read, for example .*\.flac"):
+    with pytest.raises(OSError, match=r"^(\d+) of the first \1 cuts could not be read, for example .*\.flac"):
         list(data.epoch(0))
+
+
+def test_many_unreadable_are_fatal(prepare, tokenizer: Tokenizer, monkeypatch) -> None:
+    """Cuts count, of which several are joined to an utterance."""
+    fbank = prepare()
+    monkeypatch.setattr("summarymix.data.loading.FAILURES_THAT_ARE_FATAL", 3)
+    data = train_data(fbank, tokenizer, silence=SilenceConfig(0.5, 0.9), max_duration=30.0)
+    for i, cut in enumerate(tiny_cuts(fbank)[:3], 1):
+        (Path(cut.features.storage_path) / cut.features.storage_key).unlink()
+        if i < 3:
+            batches = list(data.epoch(1))
+            assert sum(batch.num_unreadable for batch in batches) == i
+            assert sum(batch.num_read for batch in batches) == 40 - i
+    with pytest.raises(OSError, match=r"3 of the first \d+ cuts could not be read, .* Restore the files") as error:
+        list(data.epoch(1))
+    listing = data.skipped_path.with_name("skipped-train-unreadable.tsv")
+    assert f"All are listed in {listing}" in str(error.value)
+    assert len(SkippedItems.read(listing)) == 3
+
+
+@pytest.mark.parametrize("num_read", [18, 19])
+def test_few_unreadable_are_not_fatal(num_read: int) -> None:
+    """However many they become in the course of an epoch: one in 20 is not, one in 19 is."""
+
+    class Failures(Dataset):
+        def __getitem__(self, number: int) -> tuple[Batch, list[Skipped]]:
+            empty = torch.zeros(1, 0)
+            batch = Batch(empty, empty, [], [], ["read"], 1.0, num_read=num_read, num_unreadable=1)
+            return batch, [Skipped(f"{number}", "file", "unreadable", "", "")]
+
+    loaded = load_batches(Failures(), range(100), 0, 2000, SkippedItems())
+    if num_read == 19:
+        assert len(list(loaded)) == 100
+    else:
+        with pytest.raises(OSError, match=r"50 of the first 950 cuts could not be read, for example 49"):
+            list(loaded)
 
 
 def test_a_batch_of_unreadable_cuts_is_empty_and_counts(prepare, tokenizer: Tokenizer) -> None:

@@ -34,6 +34,7 @@ from summarymix.training.schedule import LossScales, OptimConfig
 NUM_BINS = 20
 LETTERS = "abcde"
 EMPTY = Batch(torch.zeros(0, 0, NUM_BINS), torch.zeros(0, dtype=torch.int64), [], [], [], 0.0)
+UNREADABLE = replace(EMPTY, num_unreadable=3, num_unreadable_noise=1)
 SMALL_ZIP = ZipformerConfig(
     downsampling=(1, 2),
     num_layers=(1, 1),
@@ -74,7 +75,8 @@ class ToyData:
 
     Args:
         num_batches: batches per epoch.
-        spoil: put one utterance of NaN into batch 1, only such utterances into batch 3, and none into batch 5.
+        spoil: put one utterance of NaN into batch 1, which lacks another one, only such utterances into batch 3, and
+            none into batch 5.
         fail_on_rank: rank of the process that fails in the first epoch.
     """
 
@@ -103,7 +105,7 @@ class ToyData:
             batch = self.batch(epoch, number)
             if self.spoil and epoch > 0:
                 batch.features[{1: slice(0, 1), 3: slice(0, 3)}.get(number, slice(0))] = math.nan
-                batch = EMPTY if number == 5 else batch
+                batch = UNREADABLE if number == 5 else replace(batch, num_unreadable=int(number == 1))
             yield replace(batch, other_views=[batch.features.clone() for _ in range(num_views - 1)])
 
     def done(self, epoch: int, world_size: int, num_batches: int, before: torch.Tensor) -> torch.Tensor:
@@ -136,6 +138,12 @@ class ToyData:
         return [self.batch(-1, number) for number in range(2)]
 
 
+class ToyDev(list[Batch]):
+    """Batches of a dev split that can be read."""
+
+    num_unreadable = 0
+
+
 def toy_model(config: TrainConfig) -> Transducer:
     """Make the model of ``config``, with weights determined by the seed."""
     reseed(config.seed, "weights")
@@ -148,7 +156,7 @@ def run(config: TrainConfig, data: Any = None) -> tuple[Progress, Transducer]:
     data = data or ToyData()
     model = toy_model(config)
     with join_world() as world:
-        dev_data = {"dev": data.dev()[world.rank :: world.size]}
+        dev_data = {"dev": ToyDev(data.dev()[world.rank :: world.size])}
         return train(Run(config, model, TOKENIZER, data, dev_data, world, "toy")), model
 
 

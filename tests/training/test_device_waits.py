@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from pretend_gpu import GPU, PretendGpu
-from training_toy import SMALL_ZIP, TOKENIZER, ToyData, toy_config, toy_model
+from training_toy import SMALL_ZIP, TOKENIZER, ToyData, ToyDev, toy_config, toy_model
 
 from summarymix.chunking import ChunkConfig
 from summarymix.data.loading import Batch
@@ -49,7 +49,7 @@ def test_a_step_waits_once_or_twice(encoder: str, views: int, tmp_path: Path) ->
     config.chunk.lookahead_prob = 0.5
     counts = []
     with PretendGpu() as gpu:
-        run = Run(config, toy_model(config), TOKENIZER, PinnedData(), {"dev": []}, World(GPU), "toy")
+        run = Run(config, toy_model(config), TOKENIZER, PinnedData(), {"dev": ToyDev()}, World(GPU), "toy")
         for group in run.groups():
             gpu.waits.clear()
             step = run.forward_backward(group)

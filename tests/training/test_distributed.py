@@ -157,8 +157,11 @@ def test_two_processes_agree_on_bad_data_and_resume(tmp_path: Path) -> None:
     assert went_well, said
     assert "Resuming from" in said
     progress = read_checkpoint(tmp_path / "epoch-2.pt")["progress"]
-    kinds = [json.loads(line)["kind"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert kinds.count("start") == 2
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["kind"] for line in lines].count("start") == 2
+    epochs = [line for line in lines if line["kind"] == "epoch"]
+    assert [(line["unreadable"], line["unreadable_noise"]) for line in epochs] == [(4, 1), (4, 1)]
+    assert said.count("epoch 2: unreadable utterances: 4, unreadable pieces of noise: 1 (listed in ") == 1
     assert (progress["step"], progress["skipped"], progress["left_out"]) == (8, 0, 8)
     # The same from one process, which meets the same batches two by two.
     for num_epochs in (1, 2):

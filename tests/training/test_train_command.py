@@ -37,6 +37,11 @@ def test_command_trains_resumes_and_names_what_it_leaves_out(
     assert "1 empty transcript" in said
     assert "train-3" in Path("exp/skipped.tsv").read_text()
     assert "train-5" in Path("exp/skipped-unreadable.tsv").read_text()
+    notice = "unreadable utterances: 1 (listed in exp/skipped-unreadable*.tsv)"
+    assert said.count(notice) == 3
+    assert f"0 utterances left out for their loss. Last epoch: {notice}. Checkpoints and logs" in said
+    records = [json.loads(line) for line in Path("exp/log.jsonl").read_text().splitlines()]
+    assert [line["unreadable"] for line in records if line["kind"] == "epoch"] == [1, 1]
     model, tokenizer, info = load_model("exp")
     assert model.config.conformer.dim == 24
     assert model.config.vocab_size == tokenizer.vocab_size
@@ -50,6 +55,21 @@ def test_command_trains_resumes_and_names_what_it_leaves_out(
     starts = [line for line in Path("exp/log.jsonl").read_text().splitlines() if json.loads(line)["kind"] == "start"]
     assert len(starts) == 2
     assert all(json.loads(line)["command"] for line in starts)
+
+
+def test_unreadable_dev_utterances_are_said_when_their_number_changes(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = recipe / "audio" / "dev-1.wav"
+    content = path.read_bytes()
+    path.write_bytes(content[:30])
+    main("toy", ["--exp-dir", "exp"])
+    said = capsys.readouterr().err
+    assert said.count("Unreadable dev utterances: 1; the validation is without them (listed in exp/skipped-*.tsv)") == 1
+    assert "dev-1" in Path("exp/skipped-dev.tsv").read_text()
+    path.write_bytes(content)
+    main("toy", ["--exp-dir", "exp", "--num-epochs", "3"])
+    assert "Unreadable dev" not in capsys.readouterr().err
 
 
 def test_another_corpus_is_trained_on_validated_and_decoded(
