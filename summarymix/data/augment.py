@@ -31,6 +31,15 @@ class SpecAugmentConfig:
     """Training steps over which ``probability`` grows from 0. With frequency masks from the first step on, training on
     a few hours of speech stays long on the plateau where the model has learnt only the token frequencies."""
 
+    def __post_init__(self) -> None:
+        least = {"time_warp": 0, "freq_masks": 0, "freq_mask_bins": 1, "time_masks": 0, "time_mask_frames": 1}
+        for name, value in (least | {"warmup_steps": 0}).items():
+            if getattr(self, name) < value:
+                raise ValueError(f"--data.spec_augment.{name} {getattr(self, name)} must be at least {value}")
+        for name in ("time_mask_fraction", "probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--data.spec_augment.{name} {getattr(self, name)} must lie in 0…1")
+
 
 def spec_augment(config: SpecAugmentConfig) -> Callable[[Tensor, Tensor, int, int], list[Tensor]]:
     """Return a function from features (N, T, F), lengths (N,), the training step and the number of views to the views.

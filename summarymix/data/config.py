@@ -120,6 +120,17 @@ class DataConfig(CorpusConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        least = {"num_buckets": 1, "num_workers": 0, "sample_rate": 1, "num_mel_bins": 1, "tail_frames": 0}
+        for name, value in least.items():
+            if getattr(self, name) < value:
+                raise ValueError(f"--data.{name} {getattr(self, name)} must be at least {value}")
+        if not self.max_duration > 0:
+            raise ValueError(f"--data.max_duration {self.max_duration:g} must be above 0")
+        if not 0 <= self.min_seconds <= self.max_seconds:
+            raise ValueError(
+                f"--data.min_seconds {self.min_seconds:g} must be 0 or more, and --data.max_seconds "
+                f"{self.max_seconds:g} no less than it"
+            )
         prefixes = [self.prefix, *(corpus.prefix for corpus in self.corpora)]
         if repeated := next((prefix for prefix in prefixes if prefixes.count(prefix) > 1), None):
             raise ValueError(f"Two corpora have the prefix {repeated}: prepare one of them with another --prefix")

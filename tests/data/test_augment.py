@@ -1,6 +1,7 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 
 from summarymix.data.augment import SpecAugmentConfig, spec_augment
@@ -69,3 +70,28 @@ def test_views_have_masks_of_their_own_and_one_time_warp() -> None:
     first, second = spec_augment(warp_alone)(features, lengths, LATE, 2)
     assert torch.equal(first, second)
     assert not torch.equal(first[0], features[0])
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("time_warp", -1, "must be at least 0"),
+        ("freq_masks", -1, "must be at least 0"),
+        ("freq_mask_bins", 0, "must be at least 1"),
+        ("time_masks", -1, "must be at least 0"),
+        ("time_mask_frames", 0, "must be at least 1"),
+        ("time_mask_fraction", 1.5, "must lie in 0…1"),
+        ("probability", -0.1, "must lie in 0…1"),
+        ("warmup_steps", -1, "must be at least 0"),
+    ],
+)
+def test_options_out_of_range(option: str, value: float, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"--data\.spec_augment\.{option} {value} {message}"):
+        SpecAugmentConfig(**{option: value})
+
+
+@pytest.mark.parametrize("options", [{"time_mask_fraction": 0.0}, {"freq_mask_bins": 1, "time_mask_frames": 1}])
+def test_smallest_options(options: dict) -> None:
+    features = torch.randn(2, 300, 80)
+    augment = spec_augment(SpecAugmentConfig(probability=1.0, **options))
+    assert augment(features, torch.tensor([300, 200]), LATE, 1)[0].shape == features.shape
