@@ -95,6 +95,11 @@ def features_file(cut: Cut) -> Path:
     return Path(features.storage_path, features.storage_key if features.storage_type.endswith("_files") else "")
 
 
-def occurs_twice(cut_id: str, location: str) -> ValueError:
-    """The error of a split in which two cuts have the same id."""
-    return ValueError(f"The cut {cut_id} of {location} occurs twice: run local/validate_cuts.py")
+def occurs_twice(cut_id: str, *locations: str) -> ValueError:
+    """The error of two cuts with the same id in one split, or in two splits."""
+    if len(locations) == 1:
+        return ValueError(f"The cut {cut_id} of {locations[0]} occurs twice: run local/validate_cuts.py")
+    return ValueError(
+        f"The cut {cut_id} occurs twice, in {' and in '.join(locations)}: remove it from one of them, or train on "
+        "one of these splits only"
+    )

@@ -136,8 +136,10 @@ def open_cuts(config: DataConfig, splits: Sequence[str], tokenizer: Tokenizer, s
     """
     indexes = [open_index(config, split, tokenizer, spare_dir) for split in splits]
     cuts = IndexedCuts(indexes, [split.partition("@")[2] for split in splits])
-    if len(splits) > 1 and (number := _first_repeated(cuts.column("id"))) is not None:
-        raise occurs_twice(cuts[number].id, config.location_of(splits[cuts.split_of(number)]))
+    ids = cuts.column("id")
+    if len(splits) > 1 and (number := _first_repeated(ids)) is not None:
+        both = np.flatnonzero(ids == ids[number])[:2].tolist()
+        raise occurs_twice(cuts[number].id, *(config.location_of(splits[cuts.split_of(one)]) for one in both))
     return cuts
 
 

@@ -77,8 +77,9 @@ def test_several_splits_are_mixed(prepare, tokenizer: Tokenizer) -> None:
     data = train_data(fbank, tokenizer, train=["a", "b"])
     for epoch in range(3):
         assert sorted(cut for batch in ids(data.epoch(epoch)) for cut in batch) == sorted(cut.id for cut in cuts)
-    with pytest.raises(ValueError, match="occurs twice"):
-        train_data(fbank, tokenizer, train=["a", "train"])
+    both = r"in \S*tiny_cuts_b\.jsonl\.gz and in \S*tiny_cuts_train\.jsonl\.gz: remove it from one of them"
+    with pytest.raises(ValueError, match=rf"The cut {cuts[10].id} occurs twice, {both}"):
+        train_data(fbank, tokenizer, train=["b", "train"])
 
 
 def test_what_cannot_be_trained_on_is_counted_and_listed(prepare, tokenizer: Tokenizer) -> None:
