@@ -43,7 +43,7 @@ class EvalData:
             for_loss: also leave out cuts whose loss is undefined, as in training. Long utterances are kept.
             rank: number of this process; each process loads its share of the batches alone.
             world_size: number of processes.
-            listing: list of the skipped cuts, written when there is one.
+            listing: list of the skipped cuts, written when there is one; an earlier list is removed.
 
         Raises:
             FileNotFoundError: the manifest is missing.
@@ -58,8 +58,10 @@ class EvalData:
         problem = problems.for_loss if for_loss else problems.for_decoding
         kept, self.skipped_items = separate(problem(cut) or cut for cut in config.open(split))
         self._listing = listing
-        if listing is not None and len(self.skipped_items):
-            self.skipped_items.write(listing)
+        if listing is not None:
+            listing.unlink(missing_ok=True)
+            if len(self.skipped_items):
+                self.skipped_items.write(listing)
         if not kept:
             raise ValueError(f"No cut of {config.location_of(split)} can be evaluated; {self.skipped_items.summary()}")
         config.check_features(kept[0], split)

@@ -78,6 +78,18 @@ def write_skipped(items: Iterable[Skipped], path: Path) -> int:
     return count
 
 
+def list_of_process(path: Path, rank: int, world_size: int) -> Path:
+    """The file of one process's list: ``path`` if there is only one, else ``*-rankN.tsv``."""
+    return path if world_size == 1 else path.with_name(f"{path.stem}-rank{rank}{path.suffix}")
+
+
+def remove_other_lists(path: Path, world_size: int) -> None:
+    """Remove the lists at :func:`list_of_process` that another number of processes has left."""
+    present = {list_of_process(path, rank, world_size) for rank in range(world_size)}
+    for former in {path, *path.parent.glob(f"{path.stem}-rank*{path.suffix}")} - present:
+        former.unlink(missing_ok=True)
+
+
 def described(error: Exception) -> str:
     """Name and message of an error, without lhotse's additions: calls with all their arguments, requests to report."""
     message = str(error).split("[extra info]")[0].split("This could be internal Lhotse's error")[0]

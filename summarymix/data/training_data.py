@@ -31,7 +31,7 @@ from summarymix.data.loading import Batch, BatchLoader, load_batches
 from summarymix.data.noise import NoiseMixer
 from summarymix.data.sampling import make_batches, split_last, take, without
 from summarymix.data.silence import Sizes, Utterance, Utterances, plan_silence, with_silence
-from summarymix.data.skipped import Skipped, SkippedItems
+from summarymix.data.skipped import Skipped, SkippedItems, list_of_process, remove_other_lists
 from summarymix.data.tokens import Tokenizer
 from summarymix.encoder.subsampling import FEATURE_SECONDS
 from summarymix.seeding import number_of, seeded
@@ -169,12 +169,13 @@ class TrainData:
             OSError: more than a few cuts cannot be read.
         """
         tasks = self.tasks(epoch, rank, world_size, skip_batches, done, masks)
-        unreadable_path = self.skipped_path.with_name(
-            f"{self.skipped_path.stem}-unreadable{f'-rank{rank}' if world_size > 1 else ''}.tsv"
-        )
+        listing = self.skipped_path.with_name(f"{self.skipped_path.stem}-unreadable.tsv")
+        unreadable_path = list_of_process(listing, rank, world_size)
         # Each epoch has its own list, because files may be restored; a resumed one continues it.
-        resumed = (skip_batches > 0 or len(done) > 0) and unreadable_path.exists()
-        unreadable = SkippedItems.read(unreadable_path) if resumed else SkippedItems()
+        resumed = skip_batches > 0 or len(done) > 0
+        if rank == 0 and not resumed:
+            remove_other_lists(listing, world_size)
+        unreadable = SkippedItems.read(unreadable_path) if resumed and unreadable_path.exists() else SkippedItems()
         yield from load_batches(
             self._loader, tasks, self.config.num_workers, self.num_cuts, unreadable, unreadable_path
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from summarymix.cli import clear_errors, parse_config
 from summarymix.configs import what_became_of
 from summarymix.data.evaluation_data import EvalData
+from summarymix.data.skipped import list_of_process, remove_other_lists
 from summarymix.data.tokens import Tokenizer
 from summarymix.data.training_data import TrainData
 from summarymix.distributed import World, join_world
@@ -82,7 +83,10 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
 
 def _open_dev(config: TrainConfig, split: str, tokenizer: Tokenizer, world: World) -> EvalData:
     """Open this process's share of a dev split; list what is left out of it."""
-    listing = config.exp_dir / f"skipped-{split}{f'-rank{world.rank}' if world.size > 1 else ''}.tsv"
+    path = config.exp_dir / f"skipped-{split}.tsv"
+    listing = list_of_process(path, world.rank, world.size)
+    if world.is_main:
+        remove_other_lists(path, world.size)
     data = EvalData(
         config.data,
         tokenizer,

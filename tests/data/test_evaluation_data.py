@@ -86,6 +86,19 @@ def test_one_unreadable_cut_among_several_processes_is_skipped(prepare, tokenize
     assert [item.id for item in SkippedItems.read(listing).items] == [cuts[3].id]
 
 
+def test_list_is_removed_when_nothing_is_skipped_any_more(prepare, tokenizer: Tokenizer, tmp_path: Path) -> None:
+    fbank, listing = prepare(count=4), tmp_path / "skipped.tsv"
+    cut = tiny_cuts(fbank)[0]
+    path = Path(cut.features.storage_path) / cut.features.storage_key
+    content = path.read_bytes()
+    path.write_bytes(b"damaged")
+    list(EvalData(config_for(fbank), tokenizer, "train", output_lengths, listing=listing))
+    assert [item.id for item in SkippedItems.read(listing).items] == [cut.id]
+    path.write_bytes(content)
+    list(EvalData(config_for(fbank), tokenizer, "train", output_lengths, listing=listing))
+    assert not listing.exists()
+
+
 def test_features_of_another_kind_are_refused(prepare, tokenizer: Tokenizer) -> None:
     fbank = prepare(count=4)
     with pytest.raises(ValueError, match=r"tiny_cuts_train.*has features with 80 mel bins at 16000 Hz"):

@@ -141,6 +141,25 @@ def test_list_is_of_the_present_epoch(prepare, tokenizer: Tokenizer) -> None:
     assert not listing.exists()
 
 
+def test_lists_of_another_number_of_processes_are_removed(prepare, tokenizer: Tokenizer) -> None:
+    """With a new epoch; a resumed one keeps what they have found."""
+    fbank = prepare()
+    listing = train_data(fbank, tokenizer).skipped_path.with_name("skipped-train-unreadable.tsv")
+    of_rank_1 = listing.with_name("skipped-train-unreadable-rank1.tsv")
+    for cut in tiny_cuts(fbank)[:8]:
+        (Path(cut.features.storage_path) / cut.features.storage_key).unlink()
+    for rank in (0, 1):
+        list(train_data(fbank, tokenizer).epoch(1, rank, 2))
+    assert of_rank_1.exists()
+    list(train_data(fbank, tokenizer).epoch(1, skip_batches=1))
+    assert of_rank_1.exists()
+    list(train_data(fbank, tokenizer).epoch(2))
+    assert not of_rank_1.exists()
+    assert len(SkippedItems.read(listing)) == 8
+    list(train_data(fbank, tokenizer).epoch(3, 0, 2))
+    assert not listing.exists()
+
+
 def test_list_is_not_written_for_each_item(tmp_path: Path, monkeypatch) -> None:
     """It would take quadratic time."""
 

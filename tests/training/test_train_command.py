@@ -72,6 +72,14 @@ def test_unreadable_dev_utterances_are_said_when_their_number_changes(
     assert "Unreadable dev" not in capsys.readouterr().err
 
 
+def test_lists_of_dev_data_of_another_number_of_processes_are_removed(recipe: Path) -> None:
+    Path("exp").mkdir()
+    for name in ("skipped-dev-rank3.tsv", "skipped-dev.tsv"):
+        Path("exp", name).write_text("id\tfile\treason\tdetail\tremedy\n")
+    main("toy", ["--exp-dir", "exp", "--num-epochs", "1", "--max-steps", "1"])
+    assert not list(Path("exp").glob("skipped-dev*"))
+
+
 def test_another_corpus_is_trained_on_validated_and_decoded(
     recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
