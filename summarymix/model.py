@@ -27,8 +27,8 @@ class ModelConfig:
 
     encoder: Literal["conformer", "zipformer"] = "conformer"
     """Encoder type; zipformer is the zip-style encoder."""
-    feature_dim: int = 80
-    """Mel bins of the features."""
+    feature_dim: int = 0
+    """Mel bins of the features; 0 takes data.num_mel_bins."""
     dropout: float = 0.1
     """Dropout rate in the encoder and the LSTM predictor. The zip-style encoder's feed-forward modules begin with three
     times as much."""
@@ -161,6 +161,8 @@ class Transducer(nn.Module):
         super().__init__()
         if config.vocab_size < 2:
             raise ValueError(f"model.vocab_size is {config.vocab_size}; it must be at least 2: blank and one token")
+        if config.feature_dim < 1:
+            raise ValueError(f"model.feature_dim is {config.feature_dim}; it must be at least 1")
         self.config = config
         self.encoder = make_encoder(config)
         dim = self.encoder.dim

@@ -52,7 +52,12 @@ def main(recipe: str, argv: Sequence[str] | None = None) -> None:
     ):
         tokenizer = Tokenizer.from_lang_dir(config.data.lang_dir)
         reseed(config.seed, "weights")
-        model = Transducer(replace(config.model, vocab_size=tokenizer.vocab_size, feature_dim=config.data.num_mel_bins))
+        if config.model.vocab_size not in (0, tokenizer.vocab_size):
+            raise ValueError(
+                f"--model.vocab_size {config.model.vocab_size} differs from the {tokenizer.vocab_size} tokens of "
+                f"{config.data.lang_dir}/tokens.txt: leave it out, or correct --data.lang_dir"
+            )
+        model = Transducer(replace(config.model, vocab_size=tokenizer.vocab_size))
         skipped_path = config.exp_dir / "skipped.tsv"
         train_data = TrainData(config.data, tokenizer, output_lengths, config.seed, skipped_path, world.is_main)
         dev_data = {split: _open_dev(config, split, tokenizer, world) for split in config.data.dev_splits()}

@@ -83,6 +83,13 @@ class TrainConfig:
         for name in ("max_steps", "divergence_patience"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"--{name} {getattr(self, name)} must be at least 1, or null")
+        bins = self.data.num_mel_bins
+        if self.model.feature_dim not in (0, bins):
+            raise ValueError(
+                f"--model.feature_dim {self.model.feature_dim} differs from --data.num_mel_bins {bins}, which the "
+                "features have: leave it out, or correct --data.num_mel_bins"
+            )
+        self.model = replace(self.model, feature_dim=bins)
         if self.optim.name == "auto":
             is_zipformer = self.model.encoder == "zipformer"
             self.optim = replace(self.optim, name="scaled_adam" if is_zipformer else "muon")

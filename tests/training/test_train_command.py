@@ -72,6 +72,24 @@ def test_unreadable_dev_utterances_are_said_when_their_number_changes(
     assert "Unreadable dev" not in capsys.readouterr().err
 
 
+def test_sizes_of_the_model_that_its_data_decide(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    size = len(Path("data/lang/tokens.txt").read_text().splitlines())
+    options = ["--exp-dir", "exp", "--num-epochs", "1", "--max-steps", "1"]
+    with pytest.raises(
+        SystemExit, match=rf"--model\.vocab_size 1000 differs from the {size} tokens of data/lang/tokens"
+    ):
+        main("toy", [*options, "--model.vocab-size", "1000"])
+    with pytest.raises(SystemExit):
+        main("toy", [*options, "--model.feature-dim", "40"])
+    assert "--model.feature_dim 40 differs from --data.num_mel_bins 80" in capsys.readouterr().err
+    assert not Path("exp/config.yaml").exists()
+    main("toy", [*options, "--model.vocab-size", str(size), "--data.num-mel-bins", "40"])
+    recorded = yaml.safe_load(Path("exp/config.yaml").read_text())
+    assert (recorded["model"]["vocab_size"], recorded["model"]["feature_dim"]) == (size, 40)
+    model, *_ = load_model("exp")
+    assert (model.config.vocab_size, model.config.feature_dim) == (size, 40)
+
+
 def test_lists_of_dev_data_of_another_number_of_processes_are_removed(recipe: Path) -> None:
     Path("exp").mkdir()
     for name in ("skipped-dev-rank3.tsv", "skipped-dev.tsv"):

@@ -50,7 +50,7 @@ def read_configs(groups: list[list[Path]]) -> dict[str, TrainConfig]:
         options = [option for path in paths for option in ("--config", str(path))]
         config = parse_config(TrainConfig, options, what_became_of=what_became_of)
         size = config.model.vocab_size or VOCAB_SIZE
-        config.model = replace(config.model, vocab_size=size, feature_dim=config.data.num_mel_bins)
+        config.model = replace(config.model, vocab_size=size)
         name = " + ".join(path.stem for path in paths)
         if name in configs:
             name = " + ".join(map(str, paths))
