@@ -37,8 +37,7 @@ Stages:
   4  print the table and the paths of hypotheses and error reports; write EXP_DIR/RESULTS.md
 
 Finished stages are skipped, and name the file to remove to run them again; the same command continues after an
-interruption. A Python environment is
-created if none is active. Options of every recipe:
+interruption. A Python environment is created if none is active. Options of every recipe:
 
   --stage N, --stop-stage M     run only stages N to M
   --data-dir DIR                prepared data (default: data)

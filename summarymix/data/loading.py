@@ -130,7 +130,9 @@ class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
                 loaded = [one for part in spoken for one in self._load(part, contents, unreadable_noise)]
                 if any(isinstance(one, Skipped) for one in loaded):
                     return loaded
-            remedy = "restore the file, then run local/validate_cuts.py"
+            remedy = "compute them again (stage 2 of prepare.sh)"
+            if self._extractor is not None:
+                remedy = "restore the file, then run local/validate_cuts.py"
             return [self._unreadable(part, "", error, remedy) for part in spoken]
 
     def _problem_of_noise(self, noise: Cut) -> Skipped | None:

@@ -196,7 +196,8 @@ def check_manifest(path: Path | str) -> Path:
         there = sorted(p.name for p in path.parent.glob("*_cuts_*.jsonl.gz"))
         raise FileNotFoundError(
             f"No manifest {path}. Its folder has: {', '.join(there) or 'none'}. "
-            "Run ./prepare.sh, or correct --data.manifest_dir, --data.prefix or the names of the splits"
+            "Run ./prepare.sh, run this command in the recipe's folder, or correct the folder (--data.manifest_dir; "
+            "decode.py: --manifest-dir), --data.prefix or the names of the splits"
         )
     return path
 
