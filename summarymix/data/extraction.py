@@ -3,8 +3,8 @@
 It runs in parallel, can be restarted and is reproducible. Noise for augmentation is extracted from recordings alone.
 
 The cuts are divided into shards. A shard's manifest is written after all of its features, and its name holds a
-fingerprint of the cuts, audio files and options. So another run reuses the shards whose features are still there, one
-with changed data or options reuses none, and the number of jobs does not affect the result.
+fingerprint of the cuts, audio files and options. So another run reuses the shards of which all are as before and whose
+features are still there, and the number of jobs does not affect the result.
 """
 
 import hashlib
@@ -277,10 +277,6 @@ def _default_storage(name: str, hours: float) -> Storage:
         "one for each utterance (numpy_files), take three times as much room; none computes features in training"
     )
     return "lilcom_chunky"
-
-
-def _shard_name(shard: _Shard, folder: Path, options: ExtractionOptions) -> str:
-    return f"{shard.number:05d}-{_fingerprint(shard.cuts(), folder, options)}"
 
 
 def _fingerprint(cuts: Sequence[Cut], folder: Path, options: ExtractionOptions) -> str:

@@ -18,6 +18,9 @@ from summarymix.export.graphs import Graph
 OPSET = 20  # torch's default; sherpa-onnx 2.0 reads up to 26
 LAST_IR_VERSION = 10  # sherpa-onnx 2.0 reads up to 13, older versions less
 Precision = Literal["fp32", "int8", "fp16"]
+# Operators between a sum over time and the division of a mean
+OF_MEANS = {"ReduceSum", "CumSum", "Add", "Sub", "Concat", "Slice", "Split", "Squeeze", "Unsqueeze", "Reshape", "Max",
+            "Clip", "Div"}  # fmt: skip
 ENDINGS: dict[Precision, str] = {"fp32": ".onnx", "int8": ".int8.onnx", "fp16": ".fp16.onnx"}
 
 
@@ -107,14 +110,16 @@ def _halved(source: Path) -> "onnx.ModelProto":  # type: ignore[name-defined]  #
 
 def _of_means(nodes: Sequence["onnx.NodeProto"]) -> list[str]:  # type: ignore[name-defined]  # noqa: F821
     """Names of the nodes from each sum to the division by its count."""
-    found: dict[str, None] = {}
-    summed = set[str]()  # values between a sum and the division
-    for node in nodes:  # in the order of computation
-        if node.op_type in ("ReduceSum", "CumSum") or summed.intersection(node.input):
-            found[node.name] = None
-            if node.op_type != "Div":
-                summed.update(node.output)
-    return list(found)
+    chain = [node for node in nodes if node.op_type in OF_MEANS]
+    summed, divided = set[str](), set[str]()  # values computed from a sum, and values of which a quotient is computed
+    for node in chain:  # in the order of computation
+        if node.op_type in ("ReduceSum", "CumSum") or (summed.intersection(node.input) and node.op_type != "Div"):
+            summed.update(node.output)
+    for node in reversed(chain):
+        if node.op_type == "Div" or divided.intersection(node.output):
+            divided.update(node.input)
+    between = summed & divided
+    return [node.name for node in chain if between.intersection(node.output if node.op_type != "Div" else node.input)]
 
 
 def _quantized(source: Path) -> "onnx.ModelProto":  # type: ignore[name-defined]  # noqa: F821
