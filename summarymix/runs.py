@@ -104,7 +104,7 @@ def read_checkpoint(path: Path, lazy: bool = False) -> dict[str, Any]:
     if not path.is_file():
         epochs = ", ".join(map(str, list_epochs(path.parent))) or "none"
         raise FileNotFoundError(f"No checkpoint {path}; epochs in {path.parent}: {epochs}")
-    remedy = "If it is one, delete it: training then resumes from the previous one"
+    remedy = "If it is one, delete it: training then resumes from the previous checkpoint"
     checkpoint = read_file(path, "a checkpoint", remedy, lazy)
     if not isinstance(checkpoint, dict) or not {"model", "model_config"} <= checkpoint.keys():
         raise ValueError(f"{path} is not a checkpoint of this library: it has no model and model_config")
