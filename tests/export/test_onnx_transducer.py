@@ -73,7 +73,8 @@ def test_recogniser_of_exported_files(exported, format: str, tmp_path: Path) -> 
     assert len(found.words) > 5
     assert (found.text, found.end) == (expected.text, expected.end)
     assert recognizer.transcribe(audio, **options) == found
-    with pytest.raises(ValueError, match="this export recognises whole recordings only"):
+    refusal = "this export recognises whole recordings only" if format == "onnx" else "the model was exported with"
+    with pytest.raises(ValueError, match=refusal):
         recognizer.transcribe(audio, mode="streaming", chunk_ms=640)
     if format == "onnx-streaming":
         with pytest.raises(ValueError, match=r"offline: the model was exported with .* look-ahead 160 ms"):
