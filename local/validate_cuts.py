@@ -12,7 +12,7 @@ from pathlib import Path
 from summarymix.cli import above_zero, clear_errors
 from summarymix.data.corpus.measured import read_measured
 from summarymix.data.corpus.validate import duration_statistics, shared_speakers, validate_split
-from summarymix.data.manifests import add_split_options
+from summarymix.data.manifests import add_split_options, removed_path
 
 
 def main() -> None:
@@ -35,7 +35,7 @@ def main() -> None:
         speakers[split] = found.speakers
         print(f"{split}: {duration_statistics(found.seconds)}")
         if len(found.skipped):
-            listing = args.manifest_dir / f"skipped-{args.prefix}-{split}-validate.tsv"
+            listing = removed_path(args.manifest_dir, args.prefix, split)
             print(f"{split}: {found.skipped.summary()}; see {listing}")
     for (a, b), shared in shared_speakers(speakers).items():
         message = f"{a} and {b} share {len(shared)} speakers: {', '.join(shared[:10])}"

@@ -183,12 +183,10 @@ def choose_epoch(exp_dir: Path, epoch: int | None, avg: int | None) -> tuple[int
     """
     choice = read_selection(exp_dir)
     if epoch is None and choice:
-        epoch = choice["epoch"]
-        splits = ", ".join(choice["splits"])
-        if avg is not None:
-            return epoch, avg, f"{exp_dir}/selected.json: epoch {epoch} selected on {splits}"
-        avg = choice["avg"]
-        return epoch, avg, f"{exp_dir}/selected.json: epoch {epoch}, avg {avg} selected on {splits}"
+        epoch, what = choice["epoch"], f"epoch {choice['epoch']}"
+        if avg is None:
+            avg, what = choice["avg"], f"{what}, avg {choice['avg']}"
+        return epoch, avg, f"{exp_dir}/selected.json: {what} selected on {', '.join(choice['splits'])}"
     return epoch, 1 if avg is None else avg, ""
 
 

@@ -32,8 +32,9 @@ class SpecAugmentConfig:
     a few hours of speech stays long on the plateau where the model has learnt only the token frequencies."""
 
     def __post_init__(self) -> None:
-        least = {"time_warp": 0, "freq_masks": 0, "freq_mask_bins": 1, "time_masks": 0, "time_mask_frames": 1}
-        for name, value in (least | {"warmup_steps": 0}).items():
+        least = dict.fromkeys(("time_warp", "freq_masks", "time_masks", "warmup_steps"), 0)
+        least |= dict.fromkeys(("freq_mask_bins", "time_mask_frames"), 1)
+        for name, value in least.items():
             if getattr(self, name) < value:
                 raise ValueError(f"--data.spec_augment.{name} {getattr(self, name)} must be at least {value}")
         for name in ("time_mask_fraction", "probability"):

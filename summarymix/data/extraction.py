@@ -184,8 +184,8 @@ def _extract(
     out_dir = Path(out_dir)
     manifest = cuts_path(out_dir, prefix, split)
     listing = out_dir / f"skipped-{prefix}{f'-{split}' if split else ''}-audio.tsv"
-    feature_dir = out_dir / f"{prefix}_feats{f'_{split}' if split else ''}"
-    shard_dir = shards_path(out_dir, prefix, split)
+    suffix = f"_{split}" if split else ""
+    shard_dir, feature_dir = out_dir / f"{prefix}_shards{suffix}", out_dir / f"{prefix}_feats{suffix}"
     check_own(shard_dir, _SHARD_FILES)
     shard_dir.mkdir(parents=True, exist_ok=True)
     cuts, seconds = open_cuts(shard_dir / "cuts")
@@ -262,11 +262,6 @@ class _Shard:
                 "that speed out of --speed-perturb, or resample the corpus to 16000 Hz first"
             )
         return cut.perturb_speed(speed)
-
-
-def shards_path(out_dir: Path, prefix: str, split: str | None) -> Path:
-    """The folder of a split's shards."""
-    return out_dir / f"{prefix}_shards{f'_{split}' if split else ''}"
 
 
 def _default_storage(name: str, hours: float) -> Storage:

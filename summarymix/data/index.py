@@ -136,10 +136,11 @@ def open_cuts(config: DataConfig, splits: Sequence[str], tokenizer: Tokenizer, s
     """
     indexes = [open_index(config, split, tokenizer, spare_dir) for split in splits]
     cuts = IndexedCuts(indexes, [split.partition("@")[2] for split in splits])
-    ids = cuts.column("id")
-    if len(splits) > 1 and (number := _first_repeated(ids)) is not None:
-        both = np.flatnonzero(ids == ids[number])[:2].tolist()
-        raise occurs_twice(cuts[number].id, *(config.location_of(splits[cuts.split_of(one)]) for one in both))
+    if len(splits) > 1:
+        ids = cuts.column("id")
+        if (number := _first_repeated(ids)) is not None:
+            both = np.flatnonzero(ids == ids[number])[:2].tolist()
+            raise occurs_twice(cuts[number].id, *(config.location_of(splits[cuts.split_of(one)]) for one in both))
     return cuts
 
 

@@ -38,7 +38,7 @@ from summarymix.decoding.words import SPACE, Transcript, make_transcript, text_o
 from summarymix.distributed import find_device
 from summarymix.encoder.subsampling import FEATURE_SECONDS
 from summarymix.export.onnx_step import OnnxCache
-from summarymix.export.onnx_transducer import OnnxOfflineEncoder, OnnxTransducer, encoder_stems
+from summarymix.export.onnx_transducer import OnnxTransducer, encoder_stems
 from summarymix.model import Transducer, TransducerParts
 from summarymix.runs import load_run_or_checkpoint
 
@@ -288,8 +288,6 @@ class Recognizer:
         Raises:
             ValueError: the model cannot stream with these values.
         """
-        if isinstance(self.model.encoder, OnnxOfflineEncoder):
-            raise ValueError("this export recognises whole recordings only: --mode offline; others stream")
         chunk = self._chunk(chunk_ms, self.left_chunks if left_chunks is None else left_chunks, lookahead_ms)
         self.model.encoder.check_chunk(chunk)
         search = self.search if self.backend is None else self.backend.prepare(self.search, chunk)
@@ -414,7 +412,6 @@ class LiveStream:
         self._num_samples = 0
         self._segments: list[Transcript] = []  # ended, not taken yet
         self._offset = 0  # encoder frames before the hypothesis
-        self._num_replayed = 0  # encoder frames of the hypothesis that were silence before it
         self._begin_segment(0, 0)
 
     @property
@@ -500,14 +497,15 @@ class LiveStream:
 
     def _check_endpoint(self) -> list[Transcript]:
         hypothesis = self._stream.hypothesis
-        last = next(self._sounds(reversed(hypothesis.tokens), reversed(hypothesis.frames)), self._num_replayed - 1)
+        # The chunk that a reset has repeated belongs to the silence before it.
+        num_repeated = self._recognizer.chunk_size if self._offset else 0
+        last = next(self._sounds(reversed(hypothesis.tokens), reversed(hypothesis.frames)), num_repeated - 1)
         silence = (hypothesis.num_frames - last - 1) * _FRAME
         if self._reset_after_silence is not None and silence >= self._reset_after_silence and self._may_reset():
             end = hypothesis.num_frames - self._recognizer.chunk_size
             segments = self._end_segment(end)
             self._offset += end
             self._recognizer.restart(self._stream)
-            self._num_replayed = self._recognizer.chunk_size
             self._begin_segment(0, 0)
             return segments
         if self._endpointing is None:

@@ -113,7 +113,8 @@ class OnnxOfflineEncoder:
 
     def check_chunk(self, chunk: ChunkConfig) -> None:
         """See :meth:`summarymix.encoder.base.Encoder.check_chunk`."""
-        _check_chunk(chunk, self.chunks)
+        if chunk.chunk_size is not None:
+            raise ValueError("this export recognises whole recordings only: --mode offline; others stream")
 
     def __call__(self, features: Tensor, lengths: Tensor, chunk: ChunkConfig) -> tuple[Tensor, Tensor]:
         """See :meth:`summarymix.encoder.base.Encoder.forward`."""
@@ -146,7 +147,9 @@ class OnnxStreamingEncoder:
 
     def check_chunk(self, chunk: ChunkConfig) -> None:
         """See :meth:`summarymix.encoder.base.Encoder.check_chunk`."""
-        _check_chunk(chunk, self.chunks)
+        if chunk not in self.chunks:
+            known = "; ".join(map(str, self.chunks))
+            raise ValueError(f"{chunk}: the model was exported with {known}; export it again for other values")
 
     def init_state(self, batch_size: int, chunk: ChunkConfig) -> State:
         """See :meth:`summarymix.encoder.base.Encoder.init_state`."""
@@ -175,12 +178,6 @@ def chunk_of(metadata: dict[str, str]) -> ChunkConfig:
     """Setting of a streaming encoder, from the metadata of its file."""
     lookahead_ms = int(metadata.get("lookahead_ms", 0))  # older files have none
     return ChunkConfig.from_ms(int(metadata["chunk_ms"]), int(metadata["left_chunks"]), lookahead_ms)
-
-
-def _check_chunk(chunk: ChunkConfig, exported: list[ChunkConfig]) -> None:
-    if chunk not in exported:
-        known = "; ".join(map(str, exported))
-        raise ValueError(f"{chunk}: the model was exported with {known}; export it again for other values")
 
 
 class OnnxPredictor:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from summarymix.data.corpus.base import Corpus, Utterance, Utterances
+from summarymix.data.corpus.recordings import list_unnamed
 from summarymix.data.corpus.validate import shared_speakers
 from summarymix.data.names import is_guessed, kind_of, printable
 from summarymix.data.skipped import Skipped, write_skipped
@@ -58,10 +59,8 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
             f"Warning: {suspicious} utterances have more than {MAX_WORDS_PER_SECOND:g} or less than "
             f"{MIN_WORDS_PER_SECOND:g} words a second. They are kept; listen to some of {out_dir}/suspicious.tsv"
         )
-    (out_dir / "unnamed-audio.txt").unlink(missing_ok=True)
+    list_unnamed(corpus.unnamed_audio, out_dir / "unnamed-audio.txt")
     if corpus.unnamed_audio:
-        with atomic_write(out_dir / "unnamed-audio.txt") as file:
-            file.writelines(f"{printable(path)}\n" for path in corpus.unnamed_audio)
         lines.append(
             f"Warning: {len(corpus.unnamed_audio)} audio files belong to no utterance, for example "
             f"{printable(corpus.unnamed_audio[0])}; see {out_dir}/unnamed-audio.txt"

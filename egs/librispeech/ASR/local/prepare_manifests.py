@@ -14,10 +14,9 @@ from pathlib import Path
 from lhotse import Recording, SupervisionSegment
 
 from summarymix.cli import above_zero
-from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
+from summarymix.data.corpus.recordings import AudioFindings, list_unnamed, open_files, unnamed_audio
 from summarymix.data.manifests import write_manifest
 from summarymix.data.skipped import Skipped, separate
-from summarymix.files import atomic_write
 
 
 def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
@@ -59,10 +58,10 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
     for kind, items in zip(("recordings", "supervisions"), zip(*utterances, strict=True), strict=True):
         write_manifest(items, out_dir / f"librispeech_{kind}_{folder.name}.jsonl.gz")
     print(f"{folder.name}: {len(utterances)} utterances, {skipped.summary()}")
-    if unnamed := unnamed_audio(folder, files.values(), findings):
-        listing = out_dir / f"unnamed-audio-librispeech-{folder.name}.txt"
-        with atomic_write(listing) as file:
-            file.writelines(f"{path}\n" for path in unnamed)
+    unnamed = unnamed_audio(folder, files.values(), findings)
+    listing = out_dir / f"unnamed-audio-librispeech-{folder.name}.txt"
+    list_unnamed(unnamed, listing)
+    if unnamed:
         print(f"Warning: {len(unnamed)} audio files have no transcript, for example {unnamed[0]}; see {listing}")
 
 
