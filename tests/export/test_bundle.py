@@ -23,7 +23,7 @@ from summarymix.export.readme import About, EncoderFile, describe
 from summarymix.export.torchscript import load_torchscript
 from summarymix.state import pack_state
 
-RING, SUM, WHOLE = ChunkConfig(8, 2), ChunkConfig(4, -1), ChunkConfig()
+RING, SUM, AHEAD, WHOLE = ChunkConfig(8, 2), ChunkConfig(4, -1), ChunkConfig(8, 1, 4), ChunkConfig()
 ABOUT = {"comment": "x"}
 
 
@@ -45,22 +45,29 @@ def run_stream(encoder, features: torch.Tensor, chunk: ChunkConfig, sizes: tuple
     return torch.cat(frames, dim=1)[:, :total]
 
 
-@pytest.mark.parametrize("encoder", ["conformer", "zipformer"])
-@pytest.mark.parametrize("format", ["onnx-streaming", "torchscript"])
-def test_many_chunks_of_a_batch_equal_whole_utterances(exported, encoder: str, format: str) -> None:
+@pytest.mark.parametrize(
+    ("encoder", "format", "chunk"),
+    [
+        ("conformer", "onnx-streaming", RING),
+        ("conformer", "torchscript", RING),
+        ("zipformer", "onnx-streaming", AHEAD),
+        ("zipformer", "torchscript", RING),
+    ],
+)
+def test_many_chunks_of_a_batch_equal_whole_utterances(exported, encoder: str, format: str, chunk: ChunkConfig) -> None:
     """Batches of other sizes than the example's, a partial chunk at the end fed as padding. The padding is in the last
     chunk's mean, so that its frames are those of the padded audio."""
-    folder, model = exported(encoder, format, RING), make_model(encoder)
+    folder, model = exported(encoder, format, chunk), make_model(encoder)
     load, ending = (load_torchscript, "pt") if format == "torchscript" else (load_onnx, "onnx")
-    module = StreamingEncoder(model, RING)
+    module = StreamingEncoder(model, chunk)
     for batch_size, seconds in ((1, 6.1), (5, 2.3)):
         audio = torch.stack([features(seconds).roll(7 * n, 0) for n in range(batch_size)])  # (N, T, F)
         sizes = module.summary_size, module.convolution_size
-        streamed = run_stream(load(folder / f"encoder.{ending}"), audio, RING, sizes)
-        total = -(-output_lengths(audio.size(1)) // 8) * 8
+        streamed = run_stream(load(folder / f"encoder.{ending}"), audio, chunk, sizes)
+        total = -(-output_lengths(audio.size(1)) // 8) * 8 + chunk.lookahead
         padded = torch.nn.functional.pad(audio, (0, 0, 0, features_needed(total) - audio.size(1)))
         with torch.inference_mode():
-            expected, _ = model.encoder(padded, torch.full((batch_size,), padded.size(1)), RING)
+            expected, _ = model.encoder(padded, torch.full((batch_size,), padded.size(1)), chunk)
             expected = model.joiner.encoder_proj(expected)[:, : streamed.size(1)]
         torch.testing.assert_close(streamed, expected, rtol=0, atol=1e-4)
 

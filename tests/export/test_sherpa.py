@@ -23,8 +23,7 @@ from summarymix.model import Transducer
 
 RATE = 16000
 RING, SUM, AHEAD, WHOLE = ChunkConfig(8, 2), ChunkConfig(4, -1), ChunkConfig(8, 2, 4), ChunkConfig()
-STREAMING = [("conformer", RING), ("conformer", SUM), ("conformer", AHEAD), ("zipformer", RING)]
-STREAMING += [("zipformer", ChunkConfig(8, 1, 4))]
+STREAMING = [("conformer", RING), ("conformer", SUM), ("conformer", AHEAD), ("zipformer", ChunkConfig(8, 1, 4))]
 
 
 def recognizer(folder: Path, kind: str = "Online", parts: str = "", ending: str = ".onnx", **options):
