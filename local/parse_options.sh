@@ -151,8 +151,18 @@ stage() {
     log "$_stage_title: already done (to run it again, remove $_mark)"
     return 1
   fi
-  rm -f "$_mark"
-  log "$_stage_title"
+  if [ -s "$_mark" ]; then
+    local settings
+    settings=$(sed '/^# /d' "$_mark")
+    if [ "$settings" != "$_settings" ]; then
+      log "$_stage_title again, with the options '$_settings' instead of '$settings'"
+    else
+      log "$_stage_title again, because an earlier stage has run"
+    fi
+    rm "$_mark"
+  else
+    log "$_stage_title"
+  fi
 }
 
 stage_done() {

@@ -57,7 +57,8 @@ def parse_config(
 
     class Parser(jsonargparse.ArgumentParser):
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-            super().error(message + _suggestion(message, known), ex)
+            print(f"error: {message}{_suggestion(message, known)}\nAll options: {self.prog} --help", file=sys.stderr)
+            sys.exit(2)
 
     for source, name in _given_names(arguments):
         if sentence := what_became_of(name):

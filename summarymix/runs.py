@@ -157,9 +157,8 @@ def _why_refused(error: Exception) -> str:
     """The reason why torch did not read a file, without its advice to load the file unsafely."""
     if code := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return f"it holds {code.group(1)}, and only tensors, texts and numbers are read, because objects can run code"
-    if isinstance(error, RuntimeError):
-        return str(error).partition("\n")[0]
-    return "it was not written by torch.save"
+    reason = str(error).partition("\n")[0]
+    return reason if reason.startswith("PytorchStreamReader") else "it was not written by torch.save"
 
 
 def read_selection(exp_dir: Path) -> dict[str, Any]:

@@ -84,6 +84,8 @@ def test_errors_name_the_option(line: list[str], words: list[str], capsys: pytes
     assert exit_.value.code == 2
     message = capsys.readouterr().err
     assert all(word in message for word in words), message
+    assert len(message.splitlines()) <= 3  # without a list of all options
+    assert message.endswith(" --help\n")
 
 
 def test_unknown_key_of_a_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

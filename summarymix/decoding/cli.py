@@ -296,8 +296,7 @@ def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[
             different += _compare(job, split, by_setting)
     if world.is_main:
         print(render_table(results))
-        for result in results:
-            print(*(args.exp_dir / name for name in result.files))
+        _print_places(args.exp_dir, results)
         if exported is not None:
             print(describe_measured(exported, args.exp_dir / "results.jsonl"))
     if different:
@@ -522,6 +521,10 @@ def _print_table(args: argparse.Namespace) -> None:
         _fail(f"no {path}: decode first, or correct --exp-dir")
     results = read_results(path)
     print(render_table(results, markdown=args.table == "markdown"))
-    print()
-    for result in results:
-        print(*(args.exp_dir / name for name in result.files))
+    _print_places(args.exp_dir, results)
+
+
+def _print_places(exp_dir: Path, results: list[Result]) -> None:
+    """Print the folders of the results' files."""
+    for folder in sorted({exp_dir / Path(result.recogs).parent for result in results}):
+        print(f"{folder}: hypotheses recogs-*.txt, errors errs-*.txt, times and confidences hyps-*.jsonl, words *.ctm")

@@ -350,11 +350,6 @@ class Result:
         return f"{self.method} {self.search_options}".rstrip()
 
     @property
-    def files(self) -> list[str]:
-        """File names of the result."""
-        return [name for name in (self.recogs, self.errs, self.hyps, self.ctm) if name]
-
-    @property
     def setting(self) -> tuple[Any, ...]:
         """Key of a measurement; a later result with the same key supersedes an earlier one."""
         return (

@@ -234,10 +234,14 @@ class Run:
                 messages.append(
                     f"--init_from {config.init_from} only applies to the start of a run: it is not read again"
                 )
-            if changed := config_differences(checkpoint["config"], plain(config)):
-                messages.append(f"Options changed since that checkpoint: {', '.join(changed)}")
+            moved = checkpoint["config"] | {"exp_dir": str(exp_dir)}  # the folder of a run may move
+            if changed := config_differences(moved, plain(config)):
                 if self.is_finished:
-                    messages.append("Nothing is left to train, so these have no effect: give another --exp_dir")
+                    raise ValueError(
+                        f"The run in {exp_dir} has ended, so that other options have no effect: {', '.join(changed)}. "
+                        "Give its own options, more epochs, or another --exp_dir"
+                    )
+                messages.append(f"Options changed since that checkpoint: {', '.join(changed)}")
             if not config.optim.is_eden and checkpoint["config"].get("max_steps") != config.max_steps:
                 messages.append(
                     "--max_steps ends the learning rate's schedule, which has changed with it: the final numbers "

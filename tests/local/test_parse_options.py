@@ -100,10 +100,14 @@ def test_a_failed_stage_is_not_marked(recipe, tmp_path: Path) -> None:
 
 def test_other_settings_and_earlier_stages_make_it_stale(recipe, tmp_path: Path) -> None:
     assert ran(recipe()) == [0, 1, 2]
-    assert ran(recipe("--nj", "5")) == [0, 1, 2]
+    changed = recipe("--nj", "5")
+    assert ran(changed) == [0, 1, 2]
+    assert "Stage 0: Title 0 again, with the options '5' instead of '1'" in changed.stdout
     (tmp_path / "marks" / "0").unlink()
     assert ran(recipe("--nj", "5", "--stop-stage", "0")) == [0]
-    assert ran(recipe("--nj", "5")) == [1, 2]
+    stale = recipe("--nj", "5")
+    assert ran(stale) == [1, 2]
+    assert "Stage 1: Title 1 again, because an earlier stage has run" in stale.stdout
     assert ran(recipe("--nj", "5")) == []
 
 

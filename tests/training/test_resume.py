@@ -150,12 +150,16 @@ def test_more_epochs_continue_a_finished_run(tmp_path: Path, capsys: pytest.Capt
     assert "Options changed since that checkpoint: num_epochs was 1 and is 2" in capsys.readouterr().err
 
 
-def test_options_of_a_finished_run_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(toy_config(tmp_path, num_epochs=1))
-    before = (tmp_path / "config.yaml").read_text()
-    run(toy_config(tmp_path, num_epochs=1, seed=7))
-    assert "Nothing is left to train, so these have no effect: give another --exp_dir" in capsys.readouterr().err
-    assert (tmp_path / "config.yaml").read_text() == before
+def test_a_finished_run_refuses_other_options(tmp_path: Path) -> None:
+    """They would have no effect. Its folder may move."""
+    run(toy_config(tmp_path / "old", num_epochs=1))
+    before = (tmp_path / "old" / "config.yaml").read_text()
+    with pytest.raises(ValueError, match=r"has ended, .* no effect: seed was 42 and is 7\. Give its own options, more"):
+        run(toy_config(tmp_path / "old", num_epochs=1, seed=7))
+    (tmp_path / "old").rename(tmp_path / "new")
+    progress, _ = run(toy_config(tmp_path / "new", num_epochs=1))
+    assert progress.step == 8
+    assert (tmp_path / "new" / "config.yaml").read_text() == before
 
 
 def test_log_lines_of_steps_that_are_taken_again_are_dropped(tmp_path: Path) -> None:
