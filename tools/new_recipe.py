@@ -268,7 +268,7 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
         "PATH": str(source.path),
         "SOURCE": shlex.join(_options(source)),
         "CONTENTS": _contents(source),
-        "TEXT_CASE": source.text,
+        "TEXT_CASE": source.text_case,
         "PUNCTUATION": source.punctuation,
         "HOURS": f"{hours:.3g}",
         "max_seconds": str(max_seconds),

@@ -222,12 +222,12 @@ def test_command_line(source: CorpusSource, tmp_path: Path, monkeypatch, capsys)
         return capsys.readouterr().out
 
     options = ("--table", source.table, "--audio-dir", source.audio_dir)
-    out = call("c", *options, "--channel", 1, "--text", "lower", "--punctuation", "remove", "--keep-empty")
+    out = call("c", *options, "--channel", 1, "--text-case", "lower", "--punctuation", "remove", "--keep-empty")
     recipe = f"{os.path.relpath(tmp_path)}/c/ASR"
     assert out.endswith(f"{recipe} is ready. Next: {recipe}/run.sh\n")
     assert f"see {recipe}/data/manifests/characters.tsv" in out
     script = (tmp_path / "c" / "ASR" / "prepare.sh").read_text()
-    assert '--channel 1 --keep-empty --text "$text_case" --punctuation "$punctuation")' in script
+    assert '--channel 1 --keep-empty --text-case "$text_case" --punctuation "$punctuation")' in script
     assert "\ntext_case=lower\npunctuation=remove\n" in script
     assert "several channels" not in out
     with pytest.raises(SystemExit, match=r"new_recipe.py: .*c is there already"):
@@ -249,7 +249,7 @@ def lhotse_source(name: str, corpus_dir: Path, **text_options: str) -> CorpusSou
 
 def test_two_languages_of_common_voice_to_error_rates(run_script: Callable[..., str], tmp_path: Path) -> None:
     corpus_dir = trees.commonvoice(tmp_path / "cv-corpus-13.0")
-    source = lhotse_source("commonvoice", corpus_dir, text="lower", punctuation="remove")
+    source = lhotse_source("commonvoice", corpus_dir, text_case="lower", punctuation="remove")
     told = "\n".join(tool.new_recipe("voices", source, tmp_path / "egs", num_jobs=1))
     for split, count in {"train-cs": 8, "train-en": 8, "dev-cs": 2, "dev-en": 3, "test-cs": 3, "test-en": 3}.items():
         assert f"\n{split}: {count} utterances" in told

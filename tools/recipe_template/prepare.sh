@@ -18,7 +18,7 @@ text_case=@TEXT_CASE@
 punctuation=@PUNCTUATION@
 begin "$@"
 
-corpus=(@SOURCE@ --text "$text_case" --punctuation "$punctuation")
+corpus=(@SOURCE@ --text-case "$text_case" --punctuation "$punctuation")
 # Stage 1 runs again when the corpus changes. Its lists are part of the settings, by their contents. The stage records
 # size and time of the audio files that they name, also of missing ones, and the files on disk are compared with them;
 # audio behind commands of a wav.scp is not. Nothing else counts, because the audio may lie in a folder to which recipes

@@ -28,7 +28,7 @@ class CorpusSource:
     lhotse_manifests: Path | None
     audio_dir: Path
     channel: int | None = None
-    text: TextCase = "keep"
+    text_case: TextCase = "keep"
     command_timeout: float = TIMEOUT
     punctuation: Punctuation = "keep"
     keep_empty: bool = False
@@ -48,7 +48,7 @@ class CorpusSource:
         """
         options: dict[str, Any] = {
             "channel": self.channel,
-            "text_case": self.text,
+            "text_case": self.text_case,
             "punctuation": self.punctuation,
             "keep_empty": self.keep_empty,
         }
@@ -117,7 +117,7 @@ def add_source_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--channel", type=int, metavar="N", help="channel to use of multi-channel audio")
     parser.add_argument(
-        "--text", choices=get_args(TextCase), default="keep", help="case of the transcripts (default: keep)"
+        "--text-case", choices=get_args(TextCase), default="keep", help="case of the transcripts (default: keep)"
     )
     parser.add_argument(
         "--punctuation",
@@ -159,7 +159,7 @@ def source_of(args: argparse.Namespace) -> CorpusSource:
         args.lhotse_manifests,
         audio_dir,
         args.channel,
-        args.text,
+        args.text_case,
         args.command_timeout,
         args.punctuation,
         args.keep_empty,

@@ -140,7 +140,7 @@ def _characters(corpus: Corpus, path: Path) -> list[str]:
     upper = any(character.isupper() for character in characters)
     lower = any(character.islower() for character in characters)
     if upper and lower:
-        lines.append("Warning: upper and lower case in transcripts: --text lower merges The and the")
+        lines.append("Warning: upper and lower case in transcripts: --text-case lower merges The and the")
     if corpus.num_not_nfc:
         lines.append(f"{corpus.num_not_nfc} transcripts were not in Unicode's composed form (NFC) and were converted")
     if num_unspaced > len(corpus.utterances) / 2:

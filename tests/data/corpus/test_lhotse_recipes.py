@@ -74,7 +74,7 @@ def test_splits_and_transcripts(name: str, tmp_path: Path) -> None:
 def test_text_options_and_audio_without_an_utterance(tmp_path: Path) -> None:
     corpus_dir = trees.ljspeech(tmp_path / "corpus")
     trees.noise(corpus_dir / "wavs" / "spare.wav")
-    corpus, lines = prepare("ljspeech", corpus_dir, tmp_path / "m", text="lower", punctuation="remove")
+    corpus, lines = prepare("ljspeech", corpus_dir, tmp_path / "m", text_case="lower", punctuation="remove")
     assert set(texts(corpus, "train")) <= {
         "hello we aren't",
         "we aren't there",

@@ -78,7 +78,7 @@ def test_transcripts_that_want_normalising(tmp_path: Path) -> None:
         "Warning: punctuation in 30 of 62 transcripts, such as 'The Café costs $5, no?': --punctuation remove makes it "
         "'The Café costs $5 no'; keep it if the model should write punctuation"
     )
-    assert "--text lower" in one_line(lines, "Warning: upper and lower")
+    assert "--text-case lower" in one_line(lines, "Warning: upper and lower")
     assert "30 transcripts were not in Unicode's composed form" in one_line(lines, "30 ")
     assert "\u200b\t1\t1\tZERO WIDTH SPACE" in (tmp_path / "characters.tsv").read_text()
 
