@@ -84,6 +84,18 @@ def plain(config: Any) -> dict[str, Any]:
     return convert(asdict(config))
 
 
+def check_least(config: object, prefix: str = "", **least: float) -> None:
+    """Check that fields of a configuration are at least the given values, or None.
+
+    Raises:
+        ValueError: one is less; the message names the option, with ``prefix``, such as ``data.``.
+    """
+    for name, value in least.items():
+        given = getattr(config, name)
+        if given is not None and not given >= value:
+            raise ValueError(f"--{prefix}{name} {given} must be at least {value}")
+
+
 def config_differences(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
     """Differences between two configurations from :func:`plain`, by name: ``optim.lr was 0.1 and is 0.2``."""
     found = []

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from summarymix.blocks.mixing import MixingConfig
 from summarymix.blocks.regularizers import Balancer
 from summarymix.chunking import ChunkConfig, length_mask, pinned, to_device
+from summarymix.configs import check_least
 from summarymix.encoder.base import Encoder
 from summarymix.encoder.conformer import Conformer, ConformerConfig
 from summarymix.encoder.zipformer import Zipformer, ZipformerConfig
@@ -94,9 +95,7 @@ class LossConfig:
         least = 1 if self.rnnt_type == "modified" else 2
         if self.prune_range < least:
             raise ValueError(f"--loss.prune_range {self.prune_range} must be {least} or more in this lattice")
-        for name in ("delay_penalty", "fastemit"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"--loss.{name} {getattr(self, name)} must not be negative")
+        check_least(self, "loss.", delay_penalty=0, fastemit=0)
         if self.fastemit and self.backend == "k2":
             raise ValueError("--loss.fastemit needs --loss.backend native or auto: k2 has no FastEmit")
 

@@ -148,10 +148,12 @@ def test_options_that_do_not_go_together_end_with_a_message(capsys: pytest.Captu
     for line, message in (
         (["--model.mixing.decay_seconds", "5", "--model.mixing.mode", "local"], "does not apply to mixing.mode local"),
         (["--num_epochs", "0"], "--num_epochs 0 must be at least 1"),
-        (["--max_steps", "0"], "--max_steps 0 must be at least 1, or null"),
+        (["--valid_every_steps", "0"], "--valid_every_steps 0 must be at least 1"),
+        (["--keep_best_k", "-1"], "--keep_best_k -1 must be at least 0"),
+        (["--max_steps", "0"], "--max_steps 0 must be at least 1"),
         (["--compile", "true"], "--compile fuses operations of the zip-style encoder, and a Conformer has none"),
         (["--loss.prune_range", "1"], "--loss.prune_range 1 must be 2 or more in this lattice"),
-        (["--loss.fastemit", "-0.1"], "--loss.fastemit -0.1 must not be negative"),
+        (["--loss.fastemit", "-0.1"], "--loss.fastemit -0.1 must be at least 0"),
         (["--loss.fastemit", "0.1", "--loss.backend", "k2"], "--loss.fastemit needs --loss.backend native or auto"),
     ):
         with pytest.raises(SystemExit) as exit_:

@@ -8,6 +8,8 @@ from lhotse.dataset import SpecAugment
 from lhotse.dataset.signal_transforms import time_warp
 from torch import Tensor
 
+from summarymix.configs import check_least
+
 
 @dataclass
 class SpecAugmentConfig:
@@ -32,11 +34,8 @@ class SpecAugmentConfig:
     a few hours of speech stays long on the plateau where the model has learnt only the token frequencies."""
 
     def __post_init__(self) -> None:
-        least = dict.fromkeys(("time_warp", "freq_masks", "time_masks", "warmup_steps"), 0)
-        least |= dict.fromkeys(("freq_mask_bins", "time_mask_frames"), 1)
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"--data.spec_augment.{name} {getattr(self, name)} must be at least {value}")
+        check_least(self, "data.spec_augment.", time_warp=0, freq_masks=0, time_masks=0, warmup_steps=0)
+        check_least(self, "data.spec_augment.", freq_mask_bins=1, time_mask_frames=1)
         for name in ("time_mask_fraction", "probability"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"--data.spec_augment.{name} {getattr(self, name)} must lie in 0…1")

@@ -8,6 +8,7 @@ import numpy as np
 from lhotse.cut import Cut
 from numpy.typing import ArrayLike, NDArray
 
+from summarymix.configs import check_least
 from summarymix.data.augment import SpecAugmentConfig
 from summarymix.data.features import FbankOptions, FeatureBackend
 from summarymix.data.manifests import CutManifest, CutSource, check_manifest, cuts_path
@@ -120,10 +121,7 @@ class DataConfig(CorpusConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        least = {"num_buckets": 1, "num_workers": 0, "sample_rate": 1, "num_mel_bins": 1, "tail_frames": 0}
-        for name, value in least.items():
-            if getattr(self, name) < value:
-                raise ValueError(f"--data.{name} {getattr(self, name)} must be at least {value}")
+        check_least(self, "data.", num_buckets=1, num_workers=0, sample_rate=1, num_mel_bins=1, tail_frames=0)
         if not self.max_duration > 0:
             raise ValueError(f"--data.max_duration {self.max_duration:g} must be above 0")
         if not 0 <= self.min_seconds <= self.max_seconds:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from summarymix.chunking import ChunkConfig, DynamicChunkConfig
+from summarymix.configs import check_least
 from summarymix.data.config import DataConfig
 from summarymix.model import LossConfig, ModelConfig
 from summarymix.training.precision import Precision
@@ -76,13 +77,9 @@ class TrainConfig:
     """Stop after this many steps in a row with the smoothed loss far above its best; null: never."""
 
     def __post_init__(self) -> None:
-        counts = ("num_epochs", "accumulate", "save_every_steps", "keep_last_k", "average_period", "log_every_steps")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)} must be at least 1")
-        for name in ("max_steps", "divergence_patience"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"--{name} {getattr(self, name)} must be at least 1, or null")
+        check_least(self, num_epochs=1, max_steps=1, accumulate=1, valid_every_steps=1, save_every_steps=1)
+        check_least(self, keep_last_k=1, keep_best_k=0, average_period=1, log_every_steps=1)
+        check_least(self, max_bad_steps=1, divergence_patience=1)
         bins = self.data.num_mel_bins
         if self.model.feature_dim not in (0, bins):
             raise ValueError(

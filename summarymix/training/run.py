@@ -461,7 +461,7 @@ class Run:
 
     def is_due(self, period: int | None) -> bool:
         """True if ``period`` divides the number of steps so far, and there was one."""
-        return period is not None and period > 0 and self.progress.step > 0 and self.progress.step % period == 0
+        return period is not None and self.progress.step > 0 and self.progress.step % period == 0
 
     def validate(self) -> dict[str, dict[str, float]]:
         """Validate once a step, and log the result and the cost of training so far.
