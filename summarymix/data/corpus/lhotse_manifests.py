@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.cut import MixedCut
@@ -46,27 +46,17 @@ def read_lhotse_corpus(
         ValueError: the folder has no such manifests with utterances, or one is damaged.
         FileNotFoundError: there is no such folder.
     """
-    # Manifests whose names differ only in the kind belong together.
-    found: dict[str, dict[str, Path]] = {}
-    splits: dict[str, str | None] = {}
-    for path in sorted(manifest_dir.iterdir()):
-        if match := _NAME.fullmatch(path.name):
-            group = path.name[: match.start("kind")] + "*" + path.name[match.end("kind") :]
-            found.setdefault(group, {})[match["kind"]] = path
-            splits[group] = split = match["split"] or _split_in(match["prefix"] or "")
-            if split:
-                check_name(split, f"{printable(path)}: the split")
-
+    groups = _find(manifest_dir)
     rows: DiskList[Row] = DiskList()
     recordings: DiskDict[Recording | Skipped] = DiskDict()
     named: DiskList[str] = DiskList()
     notes: list[str] = []
-    if len(unnamed := [group for group in found if splits[group] is None]) > 1:
+    if len(unnamed := [name for name, group in groups.items() if group.split is None]) > 1:
         notes.append(f"these manifests name no split and are training data: {printable(', '.join(unnamed)):.500}")
     unusable = SkippedItems()
     places: DiskDict[str] = DiskDict()  # of all recordings in pairs; several splits may list the same
     used = DiskSet()  # their ids
-    for group, paths in found.items():
+    for name, (split, paths) in groups.items():
         if "cuts" in paths:
             pairs = _of_cuts(_items(CutSet, paths["cuts"]), paths["cuts"], unusable)
         elif len(paths) == 2:
@@ -76,7 +66,7 @@ def read_lhotse_corpus(
             notes.append(f"{path.name} is left out: it needs both recordings and supervisions")
             continue
         for recording, supervision in pairs:
-            key = f"{group} {recording.id}"
+            key = f"{name} {recording.id}"
             if key not in recordings:
                 for source in recording.sources:
                     if source.type == "file":
@@ -84,7 +74,7 @@ def read_lhotse_corpus(
                         named.append(file)
                         findings.measured[file] = Measured.unread(file)  # also of a missing file, or one of several
                 recordings[key] = _with_absolute_paths(recording, audio_dir)
-            rows.append(_row(key, supervision, splits[group]))
+            rows.append(_row(key, supervision, split))
     for recording_id, place in places.items():
         if recording_id not in used:
             unusable.add(no_utterance(recording_id, place))
@@ -100,6 +90,26 @@ def read_lhotse_corpus(
     if corpus_dir is not None:
         corpus.unnamed_audio = unnamed_audio(corpus_dir, named, findings)
     return corpus
+
+
+class _Group(NamedTuple):
+    """Manifests of a split, by kind. Without a split they are training data."""
+
+    split: str | None
+    paths: dict[str, Path]
+
+
+def _find(manifest_dir: Path) -> dict[str, _Group]:
+    """The manifests in a folder. Those whose names differ only in the kind belong together."""
+    groups: dict[str, _Group] = {}
+    for path in sorted(manifest_dir.iterdir()):
+        if match := _NAME.fullmatch(path.name):
+            split = match["split"] or _split_in(match["prefix"] or "")
+            if split:
+                check_name(split, f"{printable(path)}: the split")
+            name = path.name[: match.start("kind")] + "*" + path.name[match.end("kind") :]
+            groups.setdefault(name, _Group(split, {})).paths[match["kind"]] = path
+    return groups
 
 
 def _split_in(prefix: str) -> str | None:
