@@ -86,12 +86,7 @@ def export_split(
     """
     manifest, out_dir = check_manifest(cuts_path(manifest_dir, prefix, split)), Path(out_dir)
     index, listing = out_dir / f"{split}.json", out_dir / f"skipped-{split}-shar.tsv"
-    # With the modification time, because recomputed features may have the same manifest.
-    checksum = hashlib.sha256(json.dumps([fields, shard_size, manifest.stat().st_mtime_ns]).encode())
-    with open(manifest, "rb") as file:
-        for block in iter(partial(file.read, 1 << 20), b""):
-            checksum.update(block)
-    fingerprint = checksum.hexdigest()[:16]
+    fingerprint = _fingerprint(manifest, fields, shard_size)
     done = out_dir / f".{split}.done"
     if index.exists() and done.exists() and done.read_text() == fingerprint:
         return SkippedItems.read(listing)
@@ -113,22 +108,32 @@ def export_split(
     index.unlink(missing_ok=True)
     remove_own(out_dir / split, _FILES)
     work_dir.rename(out_dir / split)
-    shard_manifests = sorted((out_dir / split).glob("cuts.*"))
-    content = hashlib.blake2b(digest_size=8)
-    for path in shard_manifests:
-        content.update(path.read_bytes())
-    listed = {
-        "fields": sorted(fields),
-        "checksum": content.hexdigest(),
-        "cuts": [path.name for path in shard_manifests],
-    }
-    with atomic_write(index) as file:
-        json.dump(listed, file, indent=1)
+    _write_index(index, out_dir / split, fields)
     with atomic_write(done) as file:
         file.write(fingerprint)
     for stale in out_dir.glob(f".{split}-{'?' * len(fingerprint)}.part"):
         remove_own(stale, _FILES)
     return skipped
+
+
+def _fingerprint(manifest: Path, fields: dict[Field, str], shard_size: int) -> str:
+    # With the modification time, because recomputed features may have the same manifest.
+    checksum = hashlib.sha256(json.dumps([fields, shard_size, manifest.stat().st_mtime_ns]).encode())
+    with open(manifest, "rb") as file:
+        for block in iter(partial(file.read, 1 << 20), b""):
+            checksum.update(block)
+    return checksum.hexdigest()[:16]
+
+
+def _write_index(index: Path, folder: Path, fields: Iterable[Field]) -> None:
+    """Write the list of a folder's shards."""
+    manifests = sorted(folder.glob("cuts.*"))
+    checksum = hashlib.blake2b(digest_size=8)
+    for path in manifests:
+        checksum.update(path.read_bytes())
+    listed = {"fields": sorted(fields), "checksum": checksum.hexdigest(), "cuts": [path.name for path in manifests]}
+    with atomic_write(index) as file:
+        json.dump(listed, file, indent=1)
 
 
 def index_location(base: str, split: str) -> str:

@@ -391,16 +391,20 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
     if job.args.search.nbest:
         write_nbest(exp_dir / method / f"nbest-{name}.txt", decoded.nbest(job.tokenizer))
     append_result(exp_dir / "results.jsonl", result)
-    title = f"[{split}, {setting.name}]"
+    _say_result(f"[{split}, {setting.name}]", result, stats, delays)
+    return result
+
+
+def _say_result(title: str, result: Result, stats: ErrorStats, delays: DelaySummary) -> None:
+    """Print the result's error rate, interval and delays on stderr."""
     interval = "" if result.interval is None else ", 95 % interval {:.2f} to {:.2f}".format(*result.interval)
     say(f"{title} {stats}{interval}, RTF {result.rtf:.4f}")
     if stats.no_speech:
         say(f"{title} {stats.without_speech()}")
     if result.above_offline is not None:
         say(f"{title} {{:+.2f}} [{{:+.2f}}, {{:+.2f}}] points against offline".format(*result.above_offline))
-    if decoded.delays:
+    if delays.final_ms is not None:
         say(f"{title} {delays}")
-    return result
 
 
 def _above_offline(exp_dir: Path, result: Result, stats: ErrorStats) -> list[float] | None:
