@@ -530,5 +530,6 @@ def _print_table(args: argparse.Namespace) -> None:
 
 def _print_places(exp_dir: Path, results: list[Result]) -> None:
     """Print the folders of the results' files."""
+    print()
     for folder in sorted({exp_dir / Path(result.recogs).parent for result in results}):
         print(f"{folder}: hypotheses recogs-*.txt, errors errs-*.txt, times and confidences hyps-*.jsonl, words *.ctm")
