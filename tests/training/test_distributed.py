@@ -174,11 +174,11 @@ def test_two_processes_agree_on_bad_data_and_resume(tmp_path: Path) -> None:
 
 def test_processes_stop_together_if_one_is_told_to(tmp_path: Path) -> None:
     program = [PROGRAM, str(tmp_path), f"--send={int(signal.SIGTERM)}"]
-    for moment, step in (("--send-in-step=2", 2), ("--send-in-validation=1", 4)):
-        went_well, said = torchrun(*[[*program, moment]] * 2)
+    for start, moment, step in ((torchrun, "--send-in-step=2", 2), (run_in_parallel, "--send-in-validation=1", 4)):
+        went_well, said = start(*[[*program, moment]] * 2)
         assert not went_well
         assert said.count(f"Stopped by SIGTERM: epoch 1, step {step} is saved in {tmp_path}") == 1
-        assert said.count("exitcode  : 143") == 2
+        assert start is run_in_parallel or said.count("exitcode  : 143") == 2
         assert [path.name for path in tmp_path.glob("*.pt")] == [f"checkpoint-{step}.pt"]
 
 
