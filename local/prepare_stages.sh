@@ -113,7 +113,7 @@ prepare_stages() {
   local features=(${storage:+--storage "$storage"} --backend "$feature_backend")
   features+=(--sample-rate "$sample_rate" --num-mel-bins "$num_mel_bins")
 
-  if stage 2 "Features" "$fbank/.$prefix.done" "${features[*]} --speed-perturb $speed_perturb"; then
+  if stage 2 "Features" "$fbank/.$prefix.done" "${features[*]} --speed-perturb $speed_perturb --splits $train $eval"; then
     if [ -n "$eval" ]; then
       "$_stages_dir/compute_fbank.py" --prefix "$prefix" "${options[@]}" "${features[@]}" --splits $eval
     fi
@@ -125,7 +125,7 @@ prepare_stages() {
   fi
 
   local validated=$fbank/.$prefix-validated.done
-  if stage 3 "Validate" "$validated" "--disjoint-speakers $disjoint_speakers"; then
+  if stage 3 "Validate" "$validated" "--disjoint-speakers $disjoint_speakers --splits $train $eval"; then
     local validate=(--prefix "$prefix" --manifest-dir "$fbank" --audio-dir "$manifests/audio")
     validate+=(--nj "$nj" --splits $train $eval)
     [ "$disjoint_speakers" != true ] || validate+=(--disjoint-speakers)
@@ -137,7 +137,7 @@ prepare_stages() {
   # A recipe whose stage 1 converts the transcripts to a case, or removes punctuation, has these variables.
   [ "${text_case:-keep}" = keep ] || tokens+=(--text-case "$text_case")
   [ "${punctuation:-keep}" = keep ] || tokens+=(--punctuation "$punctuation")
-  if [ -n "$train" ] && stage 4 "Tokens" "$lang_dir/.done" "${tokens[*]}"; then
+  if [ -n "$train" ] && stage 4 "Tokens" "$lang_dir/.done" "${tokens[*]} --splits $train"; then
     local split supervisions=()
     for split in $train; do
       supervisions+=("$manifests/${prefix}_supervisions_$split.jsonl.gz")
@@ -165,7 +165,7 @@ prepare_stages() {
 
   local shar_dir=$data_dir/shar${lang:+_$lang} fields=(--features numpy)
   [ "$storage" != none ] || fields=(--features none --recording flac)
-  if [ "$shar" = true ] && stage 6 "Shar" "$shar_dir/.done" "${fields[*]}" "$validated"; then
+  if [ "$shar" = true ] && stage 6 "Shar" "$shar_dir/.done" "${fields[*]} --splits $train $eval" "$validated"; then
     "$_stages_dir/export_shar.py" --prefix "$prefix" --splits $train $eval --manifest-dir "$fbank" --out-dir "$shar_dir" \
       "${fields[@]}" --nj "$nj"
     stage_done

@@ -93,7 +93,7 @@ run_stages() {
     local lang_dir
     lang_dir=$(python train.py "${configs[@]}" --print_config | sed -n 's/^  lang_dir: //p')
     train_arguments=(
-      --data.manifest-dir "$data_dir/fbank" --data.lang-dir "$data_dir/${lang_dir#data/}" "${train_arguments[@]}"
+      --data.manifest-dir "$data_dir/fbank" --data.lang-dir "${lang_dir/#data\//$data_dir/}" "${train_arguments[@]}"
     )
   fi
 
@@ -110,7 +110,8 @@ run_stages() {
       manifests+=("$manifest")
     done
     data_sum=$(cat "${manifests[@]}" | cksum)
-    if [ -e "$exp_dir/.data" ] && [ "$(cat "$exp_dir/.data")" != "$data_sum" ]; then
+    if [ -e "$exp_dir/.data" ] && [ "$(cat "$exp_dir/.data")" != "$data_sum" ] &&
+      compgen -G "$exp_dir/*.pt" >/dev/null; then
       log "$exp_dir was trained on other data: remove it, or give another --exp-dir"
       exit 1
     fi

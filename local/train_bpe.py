@@ -35,7 +35,7 @@ def main() -> None:
     tokenizer = Tokenizer.train(texts, args.vocab_size, args.model_type, args.text_case, args.punctuation)
     tokenizer.write(args.lang_dir)
     transcripts = words = tokens = 0
-    for text in map(tokenizer.normalize, read_texts(args.supervisions)):
+    for text in filter(None, map(tokenizer.normalize, read_texts(args.supervisions))):
         transcripts += 1
         words += len(text.split())
         tokens += len(tokenizer.encode(text))
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def read_texts(supervisions: Iterable[Path]) -> Iterator[str]:
-    """Iterate over the transcripts in manifests, which are not kept in memory."""
+    """Iterate over the transcripts in manifests."""
     return (item.text or "" for path in supervisions for item in read_items(path))
 
 

@@ -2,7 +2,7 @@
 """Check cuts and their audio, remove bad ones, find speakers that two splits share, and print durations.
 
 Cuts removed from MANIFEST_DIR/PREFIX_cuts_SPLIT.jsonl.gz are listed in
-MANIFEST_DIR/skipped-PREFIX-SPLIT-validate.tsv.
+MANIFEST_DIR/skipped-PREFIX-SPLIT-validate.tsv, shared speakers in MANIFEST_DIR/PREFIX-shared-speakers.tsv.
 """
 
 import argparse
@@ -13,6 +13,8 @@ from summarymix.cli import above_zero, clear_errors
 from summarymix.data.corpus.measured import read_measured
 from summarymix.data.corpus.validate import duration_statistics, shared_speakers, validate_split
 from summarymix.data.manifests import add_split_options, removed_path
+from summarymix.data.names import printable
+from summarymix.files import atomic_write
 
 
 def main() -> None:
@@ -37,11 +39,18 @@ def main() -> None:
         if len(found.skipped):
             listing = removed_path(args.manifest_dir, args.prefix, split)
             print(f"{split}: {found.skipped.summary()}; see {listing}")
-    for (a, b), shared in shared_speakers(speakers).items():
-        message = f"{a} and {b} share {len(shared)} speakers: {', '.join(shared[:10])}"
+    shared = shared_speakers(speakers)
+    for (a, b), names in shared.items():
+        print(f"Warning: {a} and {b} share {len(names)} speakers: {', '.join(names[:10])}")
+    if shared:
+        listing = args.manifest_dir / f"{args.prefix}-shared-speakers.tsv"
+        with atomic_write(listing) as file:
+            for pair, names in shared.items():
+                for name in names:
+                    print(printable(name), *pair, sep="\t", file=file)
+        print(f"All of them are in {listing}")
         if args.disjoint_speakers:
-            sys.exit(f"{message}. Move each speaker's utterances to one split")
-        print(f"Warning: {message}")
+            sys.exit("Splits share speakers: move each speaker's utterances to one split")
 
 
 if __name__ == "__main__":

@@ -40,10 +40,11 @@ def main() -> None:
             find_device(args.device)
         run = make_run(args.benchmark, args, module.measure(args))
         print(describe(run))
+        if args.json:
+            write_run(args.json, run)  # before anything else, because measuring takes long
         for table in module.tables(run):
             print(f"\n{table.render()}")
         if args.json:
-            write_run(args.json, run)
             for path in (args.json, *write_plots(args.json.parent, args.json.stem, module.plots(run))):
                 print(path)
 

@@ -88,8 +88,8 @@ MAX_CHARACTERS_FOR_PIECES = 200
 TAIL_FRAMES = 32
 
 
-def choose_sizes(hours: float) -> dict[str, str]:
-    """Choose the sizes of model and training for ``hours`` of training data.
+def choose_sizes(hours: float, max_seconds: int) -> dict[str, str]:
+    """Choose the sizes of model and training for ``hours`` of training data, the longest utterance of ``max_seconds``.
 
     | hours | layers x width | parameters | zip-style | batch | updates | modelled on |
     |---|---|---|---|---|---|---|
@@ -111,6 +111,7 @@ def choose_sizes(hours: float) -> dict[str, str]:
         layers, dim, joiner_dim, max_duration, updates, min_epochs = 12, 512, 512, 600, 100_000, 10
         zipformer = ZIPFORMERS[2]
     small = hours < 20
+    max_duration = max(max_duration, max_seconds)
     updates_per_epoch = max(seconds / max_duration, 1)
     num_epochs = min(max(round(updates / updates_per_epoch), min_epochs), 60)
     updates = math.ceil(num_epochs * updates_per_epoch)
@@ -276,12 +277,11 @@ def _choose(name: str, source: CorpusSource, corpus: Corpus, egs_dir: Path) -> t
         # Quoted, because YAML reads names such as 1, no and null as other things.
         **{f"{kind.upper()}_LIST": ", ".join(f'"{split}"' for split in names[kind]) for kind in names},
         "TEST_STRINGS": '", "'.join(names["test"]),
-        **choose_sizes(hours + silent_hours),
+        **choose_sizes(hours + silent_hours, max_seconds),
         **tokens,
         **tail,
         **choose_features(training),
     }
-    values["max_duration"] = str(max(int(values["max_duration"]), max_seconds))
     too_long = sum(seconds > max_seconds for (seconds,) in training.columns("duration"))
     told = [
         f"model: {values['num_layers']} layers of width {values['dim']}, {values['num_epochs']} epochs, some "

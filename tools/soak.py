@@ -84,6 +84,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments (0)")
     parser.add_argument("--work-dir", type=Path, help="empty folder to work in, which is kept (a temporary one)")
     args = parser.parse_args()
+    if args.work_dir is not None and args.work_dir.exists() and any(args.work_dir.iterdir()):
+        parser.error(f"--work-dir {args.work_dir} is not empty: choose another folder")
     # A background job of a shell ignores Ctrl-C, and its children with it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryDirectory() as temporary:
@@ -94,7 +96,7 @@ def main() -> None:
         differ = False
         for program in recipe_programs(work_dir):
             outcome = soak(program, work_dir / "egs", args.kills if program.name in args.programs else 0, rng)
-            if program.name in args.programs:
+            if program.name in args.programs or outcome.differences:
                 print(f"{program.name}: {outcome}", *outcome.differences, sep="\n  ", flush=True)
                 differ |= bool(outcome.differences)
             if not outcome.rounds and outcome.differences:

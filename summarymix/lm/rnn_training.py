@@ -79,7 +79,7 @@ class RnnLMRun:
         self.optim = OptimConfig("adamw", lr=config.lr, warmup_steps=config.warmup_steps, clip_norm=1.0)
         self.optimizer = make_optimizer(self.lm, self.optim)
         sizes = {"sentences": len(data), "words": data.num_words, "tokens": data.num_tokens}
-        self.options = sources | asdict(config) | sizes
+        self.options = sources | asdict(config) | sizes | {"text_checksum": data.checksum, "dev_checksum": dev.checksum}
         self.step = 0
         self.perplexities: list[float] = []  # dev perplexity of each epoch
         self.best: dict[str, Any] = {}  # weights of the best epoch

@@ -1,5 +1,6 @@
 """Training text of language models."""
 
+import hashlib
 import re
 from array import array
 from collections.abc import Iterable, Iterator
@@ -30,12 +31,19 @@ def read_texts(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is damaged or has another encoding, or the tokens cannot write most of its words.
+        ValueError: a file is damaged or has another encoding, the tokens cannot write most of its words, or there is no
+            text.
     """
-    for path in supervisions:
-        yield from _normalized(path, (s.text or "" for s in read_items(path)), tokenizer)
-    for path in files:
-        yield from _normalized(path, (line for _, line in read_lines(path)), tokenizer)
+    supervisions, files = list(supervisions), list(files)
+    is_empty = True
+    sources = [(path, (item.text or "" for item in read_items(path))) for path in supervisions]
+    sources += [(path, (line for _, line in read_lines(path))) for path in files]
+    for path, texts in sources:
+        for text in _normalized(path, texts, tokenizer):
+            is_empty = False
+            yield text
+    if is_empty:
+        raise ValueError(f"no text in {', '.join(str(path) for path, _ in sources)}: correct the files")
 
 
 def _normalized(path: Path, texts: Iterable[str], tokenizer: Tokenizer | None) -> Iterator[str]:
@@ -60,11 +68,8 @@ class Sentences:
     """Texts as tokens, in a few bytes per token.
 
     Args:
-        texts: texts, none of them empty.
+        texts: texts, at least one, and none of them empty.
         tokenizer: splits texts into tokens.
-
-    Raises:
-        ValueError: there are no texts.
     """
 
     def __init__(self, texts: Iterable[str], tokenizer: Tokenizer) -> None:
@@ -74,14 +79,17 @@ class Sentences:
             tokens.extend(tokenizer.encode(text))
             ends.append(len(tokens))
             self.num_words += len(text.split())
-        if not tokens:
-            raise ValueError("no transcripts: there is nothing to train a language model with")
         # torch.tensor would take them one by one.
         self._tokens = torch.frombuffer(tokens, dtype=torch.int32)
         self._ends = torch.frombuffer(ends, dtype=torch.int64)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
+
+    @property
+    def checksum(self) -> str:
+        """Checksum of the texts."""
+        return hashlib.blake2b(self._tokens.numpy().tobytes() + self._ends.numpy().tobytes(), digest_size=8).hexdigest()
 
     @property
     def num_tokens(self) -> int:

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -376,16 +375,14 @@ def append_result(path: Path, result: Result) -> None:
     try:
         with open(path, "a+b") as file:
             # A run killed while writing may have left half a line.
-            if file.tell() and not _ends_line(file.fileno()):
-                file.write(b"\n")
+            size = file.tell()
+            file.seek(0)
+            if (whole := file.read(size).rfind(b"\n") + 1) < size:
+                file.truncate(whole)
             file.write(line.encode())
     except OSError as error:
         reason = f"Cannot append to {path}: {error.strerror}. Make room or correct --exp-dir, then decode again"
         raise OSError(error.errno, reason) from error
-
-
-def _ends_line(descriptor: int) -> bool:
-    return os.pread(descriptor, 1, os.fstat(descriptor).st_size - 1) == b"\n"
 
 
 def read_results(path: Path) -> list[Result]:

@@ -85,6 +85,12 @@ def offered_settings(
                 if value not in [one[i] for one in settings]:
                     known = "; ".join(f"{one.chunk_ms} + {one.lookahead_ms}" for one in exported)
                     raise ValueError(f"{name} {value}: chunks and look-aheads of the exported model are {known}")
+        settings.sort(
+            key=lambda one: (
+                chunks_ms.index(one.chunk_ms) if chunks_ms else 0,
+                lookaheads_ms.index(one.lookahead_ms) if lookaheads_ms else 0,
+            )
+        )
     else:
         frame = FRAME_MS * model.encoder.chunk_multiple
         usual_chunks = [ms for ms in CHUNKS_MS if ms % frame == 0] or [frame]

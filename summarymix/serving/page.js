@@ -87,10 +87,10 @@ class Session {
     this.socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/`);
     this.socket.onmessage = ({ data }) => this.receive(data);
     return new Promise((resolve, reject) => {
-      this.socket.onopen = resolve;
-      this.socket.onclose = () => {
-        reject(new Error("The server does not answer."));
-        this.close(this.finished ? "" : "The connection was lost.");
+      this.socket.onclose = () => reject(new Error("The server does not answer."));
+      this.socket.onopen = () => {
+        this.socket.onclose = () => this.close(this.finished ? "" : "The connection was lost.");
+        resolve();
       };
     });
   }

@@ -81,6 +81,14 @@ def test_batches(batch_tokens: int) -> None:
     assert orders[0] != orders[1] != orders[2]
 
 
-def test_no_texts() -> None:
-    with pytest.raises(ValueError, match="no transcripts"):
-        Sentences([], Tokenizer.train(["a b"], 10, "char"))
+def test_no_texts(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n \n")
+    with pytest.raises(ValueError, match=r"no text in .*empty\.txt: correct the files"):
+        list(read_texts([], [tmp_path / "empty.txt"]))
+
+
+def test_checksums_tell_texts_apart() -> None:
+    tokenizer = Tokenizer.train(["a b c"], 10, "char")
+    one, same, other, joined = (Sentences(t, tokenizer) for t in (["a", "b"], ["a", "b"], ["a", "c"], ["a b", "a"]))
+    assert one.checksum == same.checksum
+    assert len({one.checksum, other.checksum, joined.checksum}) == 3

@@ -13,7 +13,9 @@ Prepare = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def prepare(tmp_path: Path) -> Prepare:
-    def call(splits: str = "", *options: str, under: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    def call(
+        splits: str = "", *options: str, under: tuple[str, ...] = (), programs: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         script = tmp_path / "prepare.sh"
         script.write_text(f"""#!/usr/bin/env bash
 set -euo pipefail
@@ -21,6 +23,7 @@ cd "$(dirname "$0")"
 . {STAGES}
 begin "$@"
 echo "nj=$nj"
+{"" if programs is None else f"_stages_dir={programs}"}
 prepare_stages c {splits}
 """)
         command = [*under, "bash", script, "--stop-stage", "1", *options]
@@ -52,6 +55,30 @@ def test_splits_that_have_vanished_stop_it(prepare: Prepare, tmp_path: Path) -> 
     assert result.returncode == 1
     assert "The corpus no longer has splits that this recipe names: dev\n" in result.stdout
     assert "does not name" not in result.stdout
+
+
+def test_other_splits_are_prepared(prepare: Prepare, tmp_path: Path) -> None:
+    """Whatever their kind: features, validation, tokens and Shar come again for those that a recipe names."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    names = ("compute_fbank", "validate_cuts", "train_bpe", "index_cuts", "export_shar")
+    for name in names:
+        (programs / f"{name}.py").write_text(f'#!/bin/sh\necho "{name} $*"\n')
+        (programs / f"{name}.py").chmod(0o755)
+
+    def ran(splits: str) -> list[str]:
+        result = prepare(f"{splits}", "--stop-stage", "6", "--shar", "true", programs=programs)
+        assert result.returncode == 0, result.stderr
+        return [line for line in result.stdout.splitlines() if line.startswith(names)]
+
+    assert len(ran('train "dev test"')) == 6
+    assert ran('train "dev test"') == []
+    again = ran('train "dev test more"')
+    assert [line.split()[0] for line in again if "more" in line] == ["compute_fbank", "validate_cuts", "export_shar"]
+    again = ran('"train extra" "dev test more"')
+    assert [line.split()[0] for line in again if "extra" in line] == [
+        *("compute_fbank", "validate_cuts", "train_bpe", "index_cuts", "export_shar")
+    ]
 
 
 def test_recipes_that_choose_their_splits_themselves_have_no_list_to_compare(prepare: Prepare) -> None:

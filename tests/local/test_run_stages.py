@@ -90,6 +90,23 @@ def test_an_edited_configuration_is_trained(recipe, tmp_path: Path) -> None:
     assert "Stage 1: Train: done" in recipe(*options).stdout
 
 
+def test_other_data_need_another_folder_once_there_is_a_checkpoint(recipe, tmp_path: Path) -> None:
+    recipe()
+    (tmp_path / "prepare.sh").write_text(PREPARE.replace("cuts in", "other cuts in"))
+    assert recipe().returncode == 0  # nothing has been trained
+    (tmp_path / "exp" / "epoch-1.pt").touch()
+    (tmp_path / "prepare.sh").write_text(PREPARE)
+    result = recipe()
+    assert result.returncode == 1
+    assert "exp was trained on other data: remove it, or give another --exp-dir" in result.stdout
+
+
+def test_tokens_outside_the_data_stay(recipe, tmp_path: Path) -> None:
+    (tmp_path / "train.py").write_text(TRAIN.replace("data/lang_char", "../other/data/lang"))
+    assert recipe("--data-dir", "raw").returncode == 0
+    assert "--data.manifest-dir raw/fbank --data.lang-dir ../other/data/lang" in (tmp_path / "trained").read_text()
+
+
 def test_data_are_needed_for_training_only(recipe, tmp_path: Path) -> None:
     result = recipe("--stage", "1")
     assert result.returncode == 1

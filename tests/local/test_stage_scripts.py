@@ -71,7 +71,9 @@ def test_speakers_in_two_splits_are_refused_if_asked(run, table: Path, tmp_path:
     run("local/compute_fbank.py", "--prefix", "p", "--splits", "train", "dev", "--storage", "none")
     result = run("local/validate_cuts.py", "--prefix", "p", "--splits", "train", "dev", "--disjoint-speakers")
     assert result.code == 1
-    assert "train and dev share 1 speakers: s2. Move" in result.err
+    assert "train and dev share 1 speakers: s2\n" in result.out
+    assert "move each speaker's utterances to one split" in result.err
+    assert (tmp_path / "data/fbank/p-shared-speakers.tsv").read_text() == "s2\ttrain\tdev\n"
 
 
 def test_musan(run, tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ def test_settings_of_an_export_begin_with_its_default(exported) -> None:
     usual = offered_settings(recognizer, None, None, Rules())
     assert usual == [(560, 0), (240, 80), (320, 0)]
     assert offered_settings(recognizer, [240], [80], Rules()) == [Setting(240, 80)]
-    assert offered_settings(recognizer, [320, 560], None, Rules()) == [Setting(560, 0), Setting(320, 0)]
+    assert offered_settings(recognizer, [320, 560], None, Rules()) == [Setting(320, 0), Setting(560, 0)]
+    assert offered_settings(recognizer, None, [80, 0], Rules()) == [Setting(240, 80), Setting(560, 0), Setting(320, 0)]
     with pytest.raises(ValueError, match="--chunk-ms 400: chunks and look-aheads of the exported model are 560"):
         offered_settings(recognizer, [400], [0], Rules())
     offline = summarymix.load(exported("conformer", "onnx", ChunkConfig()))

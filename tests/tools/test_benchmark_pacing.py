@@ -53,7 +53,7 @@ def test_as_many_as_there_is_time_for(batch: float, stream: float, held: int) ->
     assert most(lambda n: in_time(Machine(batch, stream).pace(n, num_chunks=40), 1.0), limit=50) == held
 
 
-@pytest.mark.parametrize("limit", [1, 2, 7, 8, 100])
+@pytest.mark.parametrize("limit", [1, 2, 7, 8, 30, 100])
 def test_search_finds_the_largest_number(limit: int) -> None:
     for true in range(40):
         tried: list[int] = []
@@ -66,3 +66,4 @@ def test_search_finds_the_largest_number(limit: int) -> None:
         assert len(set(tried)) == len(tried) <= 12
         assert max(tried) <= limit
         assert min(true, limit) / 1.1 - 1 <= most(holds, limit, resolution=0.1) <= min(true, limit)
+        assert true < limit or most(holds, limit, resolution=0.1) == limit

@@ -1,5 +1,6 @@
 """From a folder of recordings to a recipe that runs."""
 
+import math
 import os
 import re
 import runpy
@@ -399,13 +400,21 @@ def test_stage_1_runs_again_when_audio_changes_and_only_then(
 def test_sizes_grow_with_the_data_and_updates_stay_sensible() -> None:
     before = 0
     for hours in (0.01, 0.3, 3, 19.9, 20, 100, 199, 200, 1000, 50000):
-        sizes = tool.choose_sizes(hours)
+        sizes = tool.choose_sizes(hours, 20)
         updates, epochs = int(sizes["updates"]), int(sizes["num_epochs"])
         assert 5 <= epochs <= 60
         assert updates >= 7500 or epochs == 60
         assert all(int(sizes[name]) <= updates / 3 for name in ("warmup_steps", "easy_steps"))
         assert int(sizes["dim"]) >= before
         before = int(sizes["dim"])
+
+
+def test_batches_hold_the_longest_utterance_and_updates_are_counted_with_them() -> None:
+    usual, long = (tool.choose_sizes(5, seconds) for seconds in (20, 60))
+    assert (usual["max_duration"], long["max_duration"]) == ("48", "60")
+    for sizes in (usual, long):
+        audio = 5 * 3600 * sum(1 / speed for speed in tool.SPEEDS) * int(sizes["num_epochs"])
+        assert int(sizes["updates"]) == math.ceil(audio / int(sizes["max_duration"]))
 
 
 def test_tokens_are_pieces_only_with_much_data_and_many_words() -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.record import Run, Table, panels
+from summarymix.cli import above_zero
 from summarymix.data.config import DataConfig
 from summarymix.data.index import COLUMNS, TOKEN_COLUMNS
 from summarymix.data.manifests import cuts_path
@@ -33,8 +34,10 @@ from summarymix.training.usage import process_memory
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
-    parser.add_argument("--cuts", type=int, nargs="+", default=[100_000], help="numbers of cuts (100000)")
-    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 8, 32], help="numbers of processes (1 8 32)")
+    parser.add_argument("--cuts", type=above_zero(int), nargs="+", default=[100_000], help="numbers of cuts (100000)")
+    parser.add_argument(
+        "--ranks", type=above_zero(int), nargs="+", default=[1, 8, 32], help="numbers of processes (1 8 32)"
+    )
     parser.set_defaults(threads=1)
     parser.add_argument("--max-duration", type=float, default=600, help="seconds of audio in a batch (600)")
 

@@ -14,8 +14,9 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.record import Run, Table, add_machine_options, panels
-from benchmarks.workers import Job, Limits, run_in_turns
+from benchmarks.workers import Job, Limits, left_out, measured, run_in_turns
 from summarymix.blocks.convolution import correlate_image, correlate_rows, depthwise
+from summarymix.cli import above_zero
 from summarymix.training.precision import autocast
 
 FORMS = {"chosen for the device": depthwise, "2-d, channels last": correlate_image, "1-d": correlate_rows}
@@ -23,11 +24,11 @@ FORMS = {"chosen for the device": depthwise, "2-d, channels last": correlate_ima
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
-    parser.add_argument("--batch", type=int, default=30, help="utterances per batch (30)")
-    parser.add_argument("--frames", type=int, default=500, help="encoder frames per utterance (500)")
-    parser.add_argument("--dim", type=int, default=512, help="channels (512)")
-    parser.add_argument("--taps", type=int, default=16, help="past taps, with the present one (16)")
-    parser.add_argument("--rounds", type=int, default=20, help="timed steps of each form (20)")
+    parser.add_argument("--batch", type=above_zero(int), default=30, help="utterances per batch (30)")
+    parser.add_argument("--frames", type=above_zero(int), default=500, help="encoder frames per utterance (500)")
+    parser.add_argument("--dim", type=above_zero(int), default=512, help="channels (512)")
+    parser.add_argument("--taps", type=above_zero(int), default=16, help="past taps, with the present one (16)")
+    parser.add_argument("--rounds", type=above_zero(int), default=20, help="timed steps of each form (20)")
     add_machine_options(parser)
 
 
@@ -61,14 +62,15 @@ def tables(run: Run) -> list[Table]:
     )
     rows = [
         [name, f"{1000 * median(result['seconds']):.2f}", f"{1000 * min(result['seconds']):.2f}"]
-        for name, result in run["results"].items()
+        for name, result in measured(run["results"]).items()
     ]
-    return [Table(title, ["", "median ms", "least ms"], rows, [])]
+    return [Table(title, ["", "median ms", "least ms"], rows, left_out(run["results"]))]
 
 
 def plots(run: Run) -> dict[str, Figure]:
     """Bar plot of times."""
     figure, (time,) = panels(1, "Depthwise convolution, forward and backward")
-    time.bar(list(run["results"]), [median(result["seconds"]) for result in run["results"].values()])
+    results = measured(run["results"])
+    time.bar(list(results), [median(result["seconds"]) for result in results.values()])
     time.set_ylabel("seconds")
     return {"time": figure}

@@ -42,6 +42,7 @@ from benchmarks.parts import (
 from benchmarks.record import Run, Table, add_legend, add_machine_options, panels
 from benchmarks.workers import Job, Limits, run_in_turns
 from summarymix.chunking import ChunkConfig
+from summarymix.cli import above_zero
 from summarymix.model import make_encoder
 from summarymix.training.config import TrainConfig
 
@@ -59,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=[15, 60, 240, 960, 3840],
         help="lengths of audio (15 60 240 960 3840)",
     )
-    option("--batch", type=int, default=1, help="utterances per batch (1)")
+    option("--batch", type=above_zero(int), default=1, help="utterances per batch (1)")
     option("--parts", nargs="+", choices=PARTS, default=["mixer", "encoder"], help="parts to measure (mixer encoder)")
     option(
         "--passes",
@@ -77,7 +78,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     option("--chunk-ms", type=int, default=640, help="chunked: chunk size in ms (640)")
     option("--left-chunks", type=int, default=-1, help="chunked: left context in chunks, -1: unlimited (-1)")
-    option("--rounds", type=int, default=5, help="timed steps of each measurement (5)")
+    option("--rounds", type=above_zero(int), default=5, help="timed steps of each measurement (5)")
     option("--max-seconds", type=float, default=60, help="time limit of a step (60)")
     option("--max-gb", type=float, help="memory limit of a process beyond weights and input (80 %% of free memory)")
     add_machine_options(parser)
@@ -86,6 +87,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Measure each part, pass, mode, length and configuration, and the rate of matrix products."""
     configs = read_configs(args.config)
+    if not list(cases(args)):
+        raise ValueError("--parts model is measured in training only: add --passes training")
     args.max_gb = args.max_gb or 0.8 * free_memory(args.device) / 1e9
     limits = Limits(args.threads, args.device, args.max_seconds, args.max_gb)
     products = {"product": Job(make_product, (args.device, args.precision))}

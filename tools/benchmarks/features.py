@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.record import Run, Table, panels
+from summarymix.cli import above_zero
 from summarymix.data.check_features import difference_to_lhotse, generated_audio
 from summarymix.data.features import FbankExtractor, FbankOptions, FeatureBackend
 
@@ -28,11 +29,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
     parser.add_argument("--audio", type=Path, nargs="+", default=[], help="recordings (default: a generated one)")
     parser.add_argument("--seconds", type=float, default=15, help="length of the generated recording (15)")
-    parser.add_argument("--copies", type=int, default=20, help="copies of the generated recording (20)")
+    parser.add_argument("--copies", type=above_zero(int), default=20, help="copies of the generated recording (20)")
     parser.add_argument("--sample-rate", type=int, default=16000, help="sample rate in Hz (16000)")
     parser.add_argument("--num-mel-bins", type=int, default=80, help="mel bins (80)")
-    parser.add_argument("--rounds", type=int, default=10, help="timed passes over all recordings (10)")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="numbers of CPU threads (1 2)")
+    parser.add_argument("--rounds", type=above_zero(int), default=10, help="timed passes over all recordings (10)")
+    parser.add_argument(
+        "--threads", type=above_zero(int), nargs="+", default=[1, 2], help="numbers of CPU threads (1 2)"
+    )
     parser.add_argument(
         "--backends",
         nargs="+",

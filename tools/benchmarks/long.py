@@ -29,7 +29,7 @@ from torch import Tensor
 
 from benchmarks.record import Run, Table, add_legend, add_machine_options, chunk_cells, panels
 from summarymix.chunking import ChunkConfig
-from summarymix.cli import add_epoch_options
+from summarymix.cli import above_zero, add_epoch_options
 from summarymix.data.cuts import transcript
 from summarymix.data.shar import read_data, with_data
 from summarymix.decoding.evaluate import evaluation_data
@@ -83,7 +83,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option("--exp-dir", type=Path, nargs="+", required=True, help="folders of training runs")
     option("--split", required=True, help="split whose utterances are joined")
     option("--minutes", type=float, default=30, help="minimum length of a recording (30)")
-    option("--recordings", type=int, help="number of recordings (as many as one pass over the split fills, at least 1)")
+    option(
+        "--recordings",
+        type=above_zero(int),
+        help="number of recordings (as many as one pass over the split fills, at least 1)",
+    )
     option("--gap-seconds", type=float, nargs="+", default=[0.3], help="gaps between utterances (0.3)")
     option("--gap-db", type=float, help="level of white noise in the gaps, in dBFS (digital silence)")
     option("--chunk-ms", type=int, nargs="+", default=[640], help="chunk sizes in ms (640)")

@@ -17,7 +17,8 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.record import Run, Table, add_machine_options, panels
-from benchmarks.workers import Job, Limits, run_in_turns
+from benchmarks.workers import Job, Limits, left_out, measured, run_in_turns
+from summarymix.cli import above_zero
 from summarymix.loss import (
     do_rnnt_pruning,
     get_rnnt_prune_ranges,
@@ -31,13 +32,13 @@ IMPLEMENTATIONS = ("native", "k2", "torchaudio")
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
-    parser.add_argument("--batch", type=int, default=8, help="utterances per batch (8)")
-    parser.add_argument("--frames", type=int, default=400, help="encoder frames per utterance (400)")
-    parser.add_argument("--symbols", type=int, default=60, help="symbols per utterance (60)")
-    parser.add_argument("--vocab", type=int, default=500, help="vocabulary size (500)")
-    parser.add_argument("--range", type=int, default=5, help="contexts kept per frame (5)")
-    parser.add_argument("--joiner-dim", type=int, default=512, help="width of the joiner (512)")
-    parser.add_argument("--rounds", type=int, default=20, help="timed steps of each implementation (20)")
+    parser.add_argument("--batch", type=above_zero(int), default=8, help="utterances per batch (8)")
+    parser.add_argument("--frames", type=above_zero(int), default=400, help="encoder frames per utterance (400)")
+    parser.add_argument("--symbols", type=above_zero(int), default=60, help="symbols per utterance (60)")
+    parser.add_argument("--vocab", type=above_zero(int), default=500, help="vocabulary size (500)")
+    parser.add_argument("--range", type=above_zero(int), default=5, help="contexts kept per frame (5)")
+    parser.add_argument("--joiner-dim", type=above_zero(int), default=512, help="width of the joiner (512)")
+    parser.add_argument("--rounds", type=above_zero(int), default=20, help="timed steps of each implementation (20)")
     parser.add_argument("--implementations", nargs="+", choices=IMPLEMENTATIONS, default=IMPLEMENTATIONS, help="(all)")
     add_machine_options(parser, precision=False)
 
@@ -102,7 +103,7 @@ def tables(run: Run) -> list[Table]:
         f"Loss: B={settings['batch']} T={settings['frames']} S={settings['symbols']} V={settings['vocab']} "
         f"range {settings['range']} joiner {settings['joiner_dim']} -> {settings['vocab']}, {settings['rounds']} rounds"
     )
-    measured = {name: result for name, result in results.items() if "left_out" not in result}
+    done = measured(results)
     rows = [
         [
             name,
@@ -112,11 +113,11 @@ def tables(run: Run) -> list[Table]:
             f"{result['increment_mb']:.0f}",
             f"{result['value']:.3f}",
         ]
-        for name, result in measured.items()
+        for name, result in done.items()
     ]
-    notes = [f"{name} is left out: {result['left_out']}" for name, result in results.items() if "left_out" in result]
-    if {"native", "k2"} <= measured.keys():
-        native, k2 = measured["native"], measured["k2"]
+    notes = left_out(results)
+    if {"native", "k2"} <= done.keys():
+        native, k2 = done["native"], done["k2"]
         ratios = [a / b for a, b in zip(native["seconds"], k2["seconds"], strict=True)]
         memory = native["increment_mb"] / k2["increment_mb"]
         notes.append(f"native : k2: time {median(ratios):.2f} (median of rounds), memory {memory:.2f}")
@@ -125,10 +126,10 @@ def tables(run: Run) -> list[Table]:
 
 def plots(run: Run) -> dict[str, Figure]:
     """Bar plots of time and memory."""
-    measured = {name: result for name, result in run["results"].items() if "left_out" not in result}
+    done = measured(run["results"])
     figure, (time, memory) = panels(2, "Pruned RNN-T loss and full loss, forward and backward")
-    time.bar(list(measured), [median(result["seconds"]) for result in measured.values()])
+    time.bar(list(done), [median(result["seconds"]) for result in done.values()])
     time.set_ylabel("seconds")
-    memory.bar(list(measured), [result["increment_mb"] for result in measured.values()])
+    memory.bar(list(done), [result["increment_mb"] for result in done.values()])
     memory.set_ylabel("peak memory of a step, MB")
     return {"time-memory": figure}

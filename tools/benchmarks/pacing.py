@@ -64,9 +64,8 @@ def most(holds: Callable[[int], bool], limit: int, resolution: float = 0.0) -> i
     ``resolution`` is the relative accuracy; 0 finds the exact number.
     """
     low, high = 0, 1
-    while high <= limit and holds(high):
-        low, high = high, 2 * high
-    high = min(high, limit + 1)  # does not hold, or is above the limit
+    while low < limit and holds(high):
+        low, high = high, min(2 * high, limit)
     while high - low > max(1, resolution * low):
         middle = (low + high) // 2
         if holds(middle):

@@ -17,6 +17,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from summarymix.cli import above_zero
 from summarymix.distributed import find_device
 from summarymix.files import atomic_write, write_png
 from summarymix.scoring.results import render_rows
@@ -142,7 +143,9 @@ def add_legend(axes: Axes) -> None:
 
 def add_machine_options(parser: argparse.ArgumentParser, precision: bool = True) -> None:
     """Add --threads, --device and --precision."""
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (%(default)s)")
+    parser.add_argument(
+        "--threads", type=above_zero(int), default=torch.get_num_threads(), help="CPU threads (%(default)s)"
+    )
     parser.add_argument("--device", default=str(find_device()), help="cpu, cuda, cuda:1, … (%(default)s)")
     if precision:
         parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32", help="model precision (fp32)")

@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 
 import summarymix
 from benchmarks.record import Run, Table, panels
+from summarymix.cli import above_zero
 from summarymix.data.audio import AudioReader
 
 SERVER = "from summarymix.command import main; main()"
@@ -35,12 +36,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--model", type=Path, required=True, help="folder of a training run or of export.py")
     option("--audio", type=Path, nargs="+", required=True, help="recordings")
-    option("--clients", type=int, default=50, help="clients at a time (50)")
+    option("--clients", type=above_zero(int), default=50, help="clients at a time (50)")
     option("--minutes", type=float, default=1.0, help="time in which recordings begin (1)")
     option("--chunk-ms", type=int, help="chunk size (the server's default)")
     option("--lookahead-ms", type=int, help="look-ahead (the server's default)")
-    option("--message-ms", type=int, default=100, help="audio in a message (100)")
-    option("--threads", type=int, default=1, help="CPU threads of the server (1)")
+    option("--message-ms", type=above_zero(int), default=100, help="audio in a message (100)")
+    option("--threads", type=above_zero(int), default=1, help="CPU threads of the server (1)")
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -60,7 +61,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:
         try:
             assert server.stdout is not None
-            url = server.stdout.readline().split()[-1]
+            words = server.stdout.readline().split()
+            if not words:
+                raise ValueError("the server did not start, for the reason above")
+            url = words[-1]
             return asyncio.run(_talk(url, server.pid, recordings, rate, args))
         finally:
             server.terminate()
@@ -90,7 +94,8 @@ async def _talk(url: str, pid: int, recordings: list, rate: int, args: argparse.
                     await socket.send_bytes(part.astype("<f4").tobytes())
                 end = time.perf_counter()
                 await socket.send_str("Done")
-                different += await texts != expected
+                found = await texts  # before the count is read, which other clients change meanwhile
+                different += found != expected
                 latencies.append(time.perf_counter() - end)
 
     async def watch() -> None:

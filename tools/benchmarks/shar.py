@@ -32,22 +32,25 @@ from matplotlib.figure import Figure
 
 from benchmarks.data import cut, timed
 from benchmarks.record import Run, Table, panels
+from summarymix.cli import above_zero
 from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.data.shar import Contents, export_split, place_in_shar, read_data, read_shar, with_data
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
-    parser.add_argument("--cuts", type=int, default=400, help="number of cuts (400)")
+    parser.add_argument("--cuts", type=above_zero(int), default=400, help="number of cuts (400)")
     parser.add_argument("--seconds", type=float, default=4, help="duration of each cut (4)")
-    parser.add_argument("--batch", type=int, default=150, help="cuts in a batch (150)")
+    parser.add_argument("--batch", type=above_zero(int), default=150, help="cuts in a batch (150)")
     parser.add_argument("--latency-ms", type=float, default=30, help="of a request, and of a connection (30)")
-    parser.add_argument("--rounds", type=int, default=5, help="batches of each way (5)")
+    parser.add_argument("--rounds", type=above_zero(int), default=5, help="batches of each way (5)")
     parser.set_defaults(threads=1)
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Measure the ways in turns."""
+    if args.batch > args.cuts:
+        raise ValueError(f"--batch {args.batch} is more than --cuts {args.cuts}")
     figures: dict[str, list[float]] = {"one after another": [], "together": [], "disk": []}
     with tempfile.TemporaryDirectory() as folder:
         export(Path(folder), args.cuts, args.seconds)

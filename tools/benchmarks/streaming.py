@@ -41,7 +41,7 @@ from benchmarks.streams import (
     synchronize,
 )
 from summarymix.chunking import ChunkConfig
-from summarymix.cli import add_epoch_options
+from summarymix.cli import above_zero, add_epoch_options
 from summarymix.training.precision import autocast
 
 AGES = (60.0, 600.0, 3600.0)  # seconds: upper edges of the age bins in the table
@@ -92,7 +92,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     option("--seconds", type=float, default=3600, help="length of the stream whose chunks are timed (3600)")
     option("--paced-seconds", type=float, default=20, help="length of the real-time streams (20)")
-    option("--max-streams", type=int, default=1024, help="largest number of streams to try (1024)")
+    option("--max-streams", type=above_zero(int), default=1024, help="largest number of streams to try (1024)")
     option("--resolution", type=float, default=0.03, help="relative accuracy of the number of streams (0.03)")
     add_machine_options(parser)
 

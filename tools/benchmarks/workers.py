@@ -76,6 +76,16 @@ def run_in_turns(jobs: dict[str, Job], rounds: int, limits: Limits) -> dict[str,
     return results
 
 
+def measured(results: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Results of :func:`run_in_turns` without failures."""
+    return {name: result for name, result in results.items() if "left_out" not in result}
+
+
+def left_out(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Sentences on the failures in results of :func:`run_in_turns`."""
+    return [f"{name} is left out: {result['left_out']}" for name, result in results.items() if "left_out" in result]
+
+
 class Worker:
     """A process that makes a job's step and takes it on request.
 
