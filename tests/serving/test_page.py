@@ -157,6 +157,14 @@ def test_problems_are_named(tmp_path: Path) -> None:
         driver.find_element("id", "file").send_keys(str(tmp_path / "b.wav"))
         wait(driver, lambda driver: "cannot play b.wav" in text_of(driver, "problem"))
         wait(driver, lambda driver: text_of(driver, "state") == "Ready.")
+        driver.execute_script(
+            "window.Real = WebSocket;"
+            "WebSocket = function () { this.close = () => {}; setTimeout(() => this.onclose(), 9); }"
+        )
+        driver.find_element("id", "microphone").click()
+        wait(driver, lambda driver: "The server does not answer." in text_of(driver, "problem"))
+        wait(driver, lambda driver: text_of(driver, "state") == "Ready.")
+        driver.execute_script("WebSocket = Real")
         driver.find_element("id", "microphone").click()
         wait(driver, lambda driver: "may last 0.05 minutes" in text_of(driver, "problem"))
         assert segments(driver)
