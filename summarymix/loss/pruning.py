@@ -31,14 +31,17 @@ def prune_ranges(px_grad: Tensor, py_grad: Tensor, boundary: Tensor, s_range: in
     boundary = boundary.to(py_grad.device, non_blocking=True)
     s_end, t_end = boundary[:, 2:3], boundary[:, 3:4]  # (B, 1)
 
-    # A window's score at a frame: the occupation that leaves the frame from inside the window, minus the
-    # occupation that enters the window from the context below at this frame.
+    # A window's score at a frame: the occupation of blanks inside the window, minus the occupation that enters the
+    # window from the context below at this frame. In the regular lattice blanks alone leave a frame.
     score = py_grad.unfold(1, s_range, 1).sum(3)  # (B, S+2-s_range, T)
     score[:, 1:] -= px_grad[:, : S + 1 - s_range, :T]
-    start = score.argmax(1)  # (B, T)
+    # Later windows exist because another transcript is longer. Their first contexts could win with the last blanks.
+    last = (s_end - s_range + 1).clamp(min=0)  # (B, 1)
+    is_later = torch.arange(score.size(1), device=score.device) > last  # (B, S+2-s_range)
+    start = score.masked_fill(is_later[:, :, None], -torch.inf).argmax(1)  # (B, T)
 
     frame = torch.arange(T, device=start.device)  # (T,)
-    start = torch.where(frame < t_end - 1, start, (s_end - s_range + 1).clamp(min=0))
+    start = torch.where(frame < t_end - 1, start, last)
 
     # Windows never move back, move by at most `jump` so that some path leads through all of them, and the
     # first starts at context 0.

@@ -33,13 +33,14 @@ def batches(draw):
 
 def window_starts(px_grad: Tensor, py_grad: Tensor, s_end: int, t_end: int, r: int, jump: int) -> list[int]:
     """One utterance, in plain Python, by the rules."""
-    S, T = px_grad.shape[0], py_grad.shape[1]
+    T = py_grad.shape[1]
     best = []
+    last = max(s_end - r + 1, 0)
     for t in range(T):
         scores = [
-            py_grad[s : s + r, t].sum().item() - (px_grad[s - 1, t].item() if s else 0.0) for s in range(S + 2 - r)
+            py_grad[s : s + r, t].sum().item() - (px_grad[s - 1, t].item() if s else 0.0) for s in range(last + 1)
         ]
-        best.append(scores.index(max(scores)) if t < t_end - 1 else max(s_end - r + 1, 0))
+        best.append(scores.index(max(scores)) if t < t_end - 1 else last)
     monotonic = [min(best[t:]) for t in range(T)]
     early = [max(monotonic[u] - jump * (u - t) for u in range(t, T)) for t in range(T)]
     return [min(early[t], jump * t) for t in range(T)]
@@ -66,6 +67,28 @@ def test_windows_follow_the_rules(batch):
         assert ranges.max() < S1
         if regular:
             assert s_end in ranges[b, t_end - 1], "the last frame must be left from the last context"
+
+
+@pytest.mark.parametrize("rnnt_type", ["regular", "modified", "constrained"])
+def test_windows_do_not_depend_on_padding(rnnt_type: str) -> None:
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(100):
+        T, S, padding = (int(torch.randint(*ends, (), generator=generator)) for ends in ((40, 80), (5, 14), (5, 15)))
+        lm = torch.randn(1, S + 1 + padding, 50, generator=generator, dtype=torch.float64)
+        am = torch.randn(1, T, 50, generator=generator, dtype=torch.float64)
+        symbols = torch.randint(1, 50, (1, S + padding), generator=generator)
+        boundary = torch.tensor([[0, 0, S, T]])
+        alone, padded = (
+            get_rnnt_prune_ranges(
+                *rnnt_loss_simple(
+                    lm[:, : size + 1], am, symbols[:, :size], 0, boundary, rnnt_type, return_grad=True, backend="native"
+                )[1],
+                boundary,
+                5,
+            )
+            for size in (S, S + padding)
+        )
+        assert torch.equal(alone, padded)
 
 
 @pytest.mark.parametrize(
