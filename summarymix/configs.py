@@ -84,6 +84,15 @@ def plain(config: Any) -> dict[str, Any]:
     return convert(asdict(config))
 
 
+def with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested options, with the defaults of those that are missing."""
+    added = {
+        name: with_defaults(values.get(name, {}), default) if isinstance(default, dict) else values.get(name, default)
+        for name, default in defaults.items()
+    }
+    return {**values, **added}
+
+
 def check_least(config: object, prefix: str = "", **least: float) -> None:
     """Check that fields of a configuration are at least the given values, or None.
 

@@ -51,6 +51,7 @@ class ModelConfig:
     """Mixing of frames: SummaryMixing, or a baseline."""
 
     def __post_init__(self) -> None:
+        check_least(self, "model.", predictor_dim=1, context_size=1, joiner_dim=1)
         most = 1.0 if self.encoder == "conformer" else 1 / 3  # see ``dropout``
         if not 0 <= self.dropout < most:
             raise ValueError(f"--model.dropout {self.dropout} must be from 0 to below {most:.3g} for a {self.encoder}")

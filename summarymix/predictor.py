@@ -22,6 +22,8 @@ class StatelessPredictor(nn.Module):
 
     def __init__(self, vocab_size: int, dim: int, context_size: int) -> None:
         super().__init__()
+        if dim > 4 and dim % 4:
+            raise ValueError(f"--model.predictor_dim {dim} must be a multiple of 4")
         self.context_size = context_size
         self.embedding = nn.Embedding(vocab_size, dim)
         # Groups of four channels, as in icefall: nearly per-channel weights at a negligible cost.

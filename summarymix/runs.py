@@ -111,8 +111,12 @@ def read_checkpoint(path: Path, lazy: bool = False) -> dict[str, Any]:
     try:
         model_config = upgraded({"model": checkpoint["model_config"]}).get("model", {})
         config = upgraded(checkpoint.get("config", {}))
-    except ValueError as error:
-        raise ValueError(f"{path} cannot be used by this version: {error}") from error
+        ModelConfig.from_plain(model_config)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} was written by summarymix {checkpoint.get('summarymix_version')} and cannot be used by this "
+            f"version, {version('summarymix')}: {error}"
+        ) from error
     upgrades = {"model_config": model_config, "config": config, "model": _renamed(checkpoint["model"])}
     if average := checkpoint.get("model_avg"):
         upgrades["model_avg"] = average | {"mean": _renamed(average["mean"])}
@@ -164,7 +168,10 @@ def _why_refused(error: Exception) -> str:
 def read_selection(exp_dir: Path) -> dict[str, Any]:
     """The choice of ``decode.py --select`` in a run: epoch, avg, splits, …; empty without one."""
     path = Path(exp_dir) / "selected.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): run decode.py --select again") from error
 
 
 def choose_epoch(exp_dir: Path, epoch: int | None, avg: int | None) -> tuple[int | None, int, str]:
@@ -232,6 +239,8 @@ def load_model(
     exp_dir = Path(exp_dir)
     if epoch is None:
         epoch = list_epochs(exp_dir, needed=True)[-1]
+    if epoch < 1:
+        raise ValueError(f"--epoch {epoch} must be at least 1")
     if not 0 <= avg <= epoch:
         raise ValueError(f"--avg {avg} must be from 0 (no averaging) to the epoch, which is {epoch}")
     path = epoch_path(exp_dir, epoch)
@@ -254,7 +263,8 @@ def load_model(
         except ValueError as error:
             raise ValueError(
                 f"{error} (epochs {epoch - avg + 1} to {epoch} of {exp_dir}): train with a smaller --average_period, "
-                "or use a larger --avg, or --avg 0 for the weights at the end of the epoch"
+                f"or use a larger --avg, or the weights at the end of the epoch: --avg 0, or {path} in place of the "
+                "folder"
             ) from error
         weights.update({name: value.to(weights[name].dtype) for name, value in mean.items()})
     return _make_model(path, checkpoint, weights, epoch, avg)
@@ -312,7 +322,7 @@ def _make_model(
     try:
         model = Transducer(ModelConfig.from_plain(checkpoint["model_config"]))
         model.load_state_dict(weights)
-    except (TypeError, RuntimeError) as error:
+    except RuntimeError as error:
         raise ValueError(
             f"{path} was written by summarymix {checkpoint['summarymix_version']} and does not fit the model of this "
             f"version, {version('summarymix')}: {error}"

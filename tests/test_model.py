@@ -10,6 +10,7 @@ from summarymix.encoder.zipformer import ZipformerConfig
 from summarymix.joiner import Joiner
 from summarymix.loss import rnnt_loss
 from summarymix.model import BLANK, LossConfig, ModelConfig, Transducer, View
+from summarymix.predictor import StatelessPredictor
 
 CONFIG = {
     "feature_dim": 10,
@@ -199,6 +200,11 @@ def test_feature_statistics_are_part_of_the_weights():
 def test_a_vocabulary_must_have_a_token_beside_blank():
     with pytest.raises(ValueError, match="vocab_size is 1"):
         make(vocab_size=1)
+
+
+def test_widths_that_the_predictor_cannot_group_are_named():
+    with pytest.raises(ValueError, match=r"--model\.predictor_dim 258 must be a multiple of 4"):
+        StatelessPredictor(10, 258, 2)
 
 
 def test_joiner_is_tanh_of_the_sum():

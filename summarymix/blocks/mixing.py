@@ -62,7 +62,7 @@ class SeenMean(nn.Module):
 
     With ``decay_seconds`` τ, the frames of chunk j have weight exp(-(k-j)·d/τ) in the mean of chunk k, where d is the
     duration of a chunk. Sums and divisions are in float32 or wider, even under autocast. After an hour the running sum
-    of a stream has a relative error of about 1e-6; its count is exact for a week (2^24 frames).
+    of a stream has a relative error of about 1e-6; its count is exact for 2^24 frames: a week at 25 Hz.
 
     Args:
         dim: P, features.

@@ -9,6 +9,7 @@ from summarymix.blocks.dropout import Dropout
 from summarymix.blocks.feedforward import FeedForward
 from summarymix.blocks.mixing import MixingConfig, make_mixer
 from summarymix.chunking import ChunkConfig, ChunkGrid
+from summarymix.configs import check_least
 from summarymix.encoder.base import Encoder
 from summarymix.encoder.subsampling import ConvSubsampling
 from summarymix.state import StateTree, init_parts
@@ -32,6 +33,9 @@ class ConformerConfig:
     """SummaryMixing: width of the local and of the summary branch."""
     num_heads: int = 4
     """Attention: number of heads."""
+
+    def __post_init__(self) -> None:
+        check_least(self, "model.conformer.", num_layers=1, dim=1, feedforward_dim=1, summary_dim=1, num_heads=1)
 
 
 class ConformerLayer(nn.Module):

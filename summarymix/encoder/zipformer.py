@@ -44,12 +44,7 @@ class ZipformerConfig:
     """Seconds of audio per batch in the schedules of bypasses and regularisers, which end after 4000 to 50000 batches:
     700 to 8000 hours. Reduce it for a small corpus."""
 
-    def check(self) -> None:
-        """Check that all lists have the same length.
-
-        Raises:
-            ValueError: they do not; the message names the lengths.
-        """
+    def __post_init__(self) -> None:
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "frontend_channels"}
         lengths = {name: len(value) for name, value in values.items() if isinstance(value, list | tuple)}
         if len(set(lengths.values())) > 1:
@@ -57,6 +52,9 @@ class ZipformerConfig:
             raise ValueError(
                 f"the lists of model.zipformer have different lengths ({counts}): give one number per stack in each"
             )
+        for name, value in values.items():
+            if not min(value if isinstance(value, list | tuple) else [value], default=1) > 0:
+                raise ValueError(f"--model.zipformer.{name} {value} must be above 0")
 
 
 class Stack(nn.Module):
@@ -107,7 +105,6 @@ class Zipformer(Encoder):
     """
 
     def __init__(self, config: ZipformerConfig, mixing: MixingConfig, feature_dim: int, dropout: float) -> None:
-        config.check()
         slowest = lcm(FRAMES_50HZ, *config.downsampling)  # frames at 50 Hz that make whole frames at every rate
         super().__init__(feature_dim, max(config.dims), chunk_multiple=slowest // FRAMES_50HZ)
         self.dims = config.dims

@@ -1,4 +1,4 @@
-"""Pruned RNN-T loss: the six functions of k2, computed by k2 if installed, else in plain PyTorch."""
+"""Pruned RNN-T loss: the six functions of k2. k2 computes the losses if installed, PyTorch the pruning."""
 
 from summarymix.loss.interface import (
     do_rnnt_pruning,

@@ -43,7 +43,8 @@ def scan_memory(
     multiple = model.encoder.chunk_multiple
     smallest = -(-config.chunk.min_chunk // multiple) * multiple
     ahead = smallest if config.chunk.lookahead_prob > 0 else 0
-    chunks = (ChunkConfig(), ChunkConfig(smallest, config.chunk.min_left, ahead))
+    left = config.chunk.max_left if config.chunk.limited_left_prob == 1 else -1
+    chunks = (ChunkConfig(), ChunkConfig(smallest, left, ahead))
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for reason, batch in worst_batches:
             if device.type == "cuda":
@@ -51,9 +52,8 @@ def scan_memory(
             for chunk in chunks:
                 with explain_out_of_memory(batch, config, f"the batch with the {reason},"):
                     with autocast(device, config.precision):
-                        features, lengths = batch.features.to(device), batch.feature_lengths.to(device)
-                        views = [View(features, chunk)] * config.scales.num_views()
-                        losses = model(views, lengths, batch.tokens, config.loss)
+                        views = [View(batch.features.to(device), chunk)] * config.scales.num_views()
+                        losses = model(views, batch.feature_lengths, batch.tokens, config.loss)
                     (losses.simple + losses.pruned + losses.ctc + losses.consistency).sum().backward()
             model.zero_grad(set_to_none=True)
             log.say_once(f"The batch with the {reason}, of {_describe(batch)}: {_peak_memory(device)}")

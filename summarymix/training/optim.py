@@ -15,8 +15,8 @@ from summarymix.training.schedule import OptimConfig
 def make_optimizer(model: nn.Module, config: OptimConfig) -> Optimizer:
     """Make the optimiser of ``config`` for the parameters of ``model``.
 
-    AdamW (arXiv 1711.05101) has two groups: matrices and kernels decay, biases, norms and scales do not. Muon updates
-    the encoder's linear maps and leaves the rest to AdamW: kernels, predictor, joiner and output layers.
+    AdamW (arXiv 1711.05101) has two groups: parameters with more than one axis decay, biases and norms do not. Muon
+    updates the encoder's linear maps and leaves the rest to AdamW: kernels, predictor, joiner and output layers.
     """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if config.name == "scaled_adam":

@@ -1,6 +1,8 @@
 """A training run: its state, and the operations of the training loop."""
 
+import hashlib
 import itertools
+import json
 import math
 import shlex
 import signal
@@ -20,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 from summarymix.blocks.fusion import check_fusion, set_fusion
 from summarymix.blocks.scheduled import find_scheduled, set_progress
 from summarymix.chunking import ChunkConfig, to_device
-from summarymix.configs import config_differences, plain
+from summarymix.configs import config_differences, plain, with_defaults
 from summarymix.data.loading import Batch
 from summarymix.data.tokens import Tokenizer
 from summarymix.data.training_data import NO_CUTS, Masks
@@ -171,6 +173,7 @@ class Run:
         self.scaler = torch.amp.GradScaler(world.device.type, init_scale=1.0, enabled=config.precision == "fp16")
         self.average = RunningMean(model) if world.is_main else None  # the main process writes the checkpoints
         self.batching = {**train_data.batching(), "processes": world.size}
+        world.check_same(self._options_number(), "their options: start all of them with the same ones")
         self.progress = Progress()
         self.done_before = NO_CUTS  # cuts of this epoch done before it was last divided into batches
         self.history: list[dict[str, Any]] = []
@@ -234,8 +237,9 @@ class Run:
                 messages.append(
                     f"--init_from {config.init_from} only applies to the start of a run: it is not read again"
                 )
-            moved = checkpoint["config"] | {"exp_dir": str(exp_dir)}  # the folder of a run may move
-            if changed := config_differences(moved, plain(config)):
+            # Options newer than the checkpoint had their defaults, and the folder of a run may move.
+            former = with_defaults(checkpoint["config"], plain(TrainConfig())) | {"exp_dir": str(exp_dir)}
+            if changed := config_differences(former, plain(config)):
                 if self.is_finished:
                     raise ValueError(
                         f"The run in {exp_dir} has ended, so that other options have no effect: {', '.join(changed)}. "
@@ -272,6 +276,16 @@ class Run:
                 f"Epoch {self.progress.epoch} begins anew with the weights of step {self.progress.step}, because an "
                 "earlier version wrote the checkpoint"
             )
+
+    def _options_number(self) -> int:
+        """A number that differs for other options. Places of data, and workers, may differ between machines."""
+        options = plain(self.config)
+        options["data"] = {name: options["data"][name] for name in ("spec_augment", "noise", "silence")}
+        options["data"]["noise"].pop("manifest")
+        for place in ("exp_dir", "init_from"):
+            del options[place]
+        content = json.dumps([options, self.batching], sort_keys=True).encode()
+        return int.from_bytes(hashlib.blake2b(content, digest_size=6).digest(), "big")
 
     def _open_log(self, messages: list[str]) -> None:
         config, progress = self.config, self.progress
@@ -386,10 +400,11 @@ class Run:
     def redo_without_bad(self, step: Step) -> Step:
         """Repeat a step without the utterances whose losses are not finite, and name them."""
         self.progress.left_out += int(step.sums["left_out"])
-        _report_left_out(self.log, self.progress.step, step)
+        self._report_left_out(step)
         self.optimizer.zero_grad(set_to_none=True)
         sound = [_select(batch, mask) for batch, mask in zip(step.group, step.finite, strict=True)]
-        return replace(self.forward_backward(sound), group=step.group)
+        again = self.forward_backward(sound)
+        return replace(again, group=step.group, sums=again.sums | {"left_out": step.sums["left_out"]})
 
     def update(self, step: Step) -> None:
         """Take an optimiser step."""
@@ -414,18 +429,68 @@ class Run:
         self._finish(step, step.sums)
 
     def skip(self, step: Step) -> None:
-        """Skip a step whose gradient is not finite.
+        """Skip a step whose gradient is not finite, or of which no utterance could be read.
 
         Raises:
-            FloatingPointError: it is the ``max_bad_steps``-th in a row.
+            FloatingPointError, OSError: it is the ``max_bad_steps``-th in a row.
         """
         self.scaler.unscale_(self.optimizer)
         self.progress.skipped += 1
         # Above a scale of 1, fp16 overflows are part of the search for the scale, not the fault of the batch.
-        if not (self.scaler.is_enabled() and self.scaler.get_scale() > 1.0):
+        is_search = step.sums["frames"] > 0 and self.scaler.is_enabled() and self.scaler.get_scale() > 1.0
+        if not is_search:
             self.progress.bad_in_a_row += 1
-            _report_bad_step(self.log, self.config, self.progress, step.group, self.world.rank)
+            if step.sums["frames"] == step.sums["left_out"] == 0:
+                self._report_nothing_read()
+            else:
+                self._report_bad_step(step.group)
         self._finish(step, {name: step.sums[name] for name in DATA_SUMS})
+
+    def _report_left_out(self, step: Step) -> None:
+        """Report the utterances of all processes whose losses are not finite."""
+        cut_ids = [
+            cut_id
+            for batch, finite in zip(step.group, step.finite, strict=True)
+            for cut_id, is_finite in zip(batch.cut_ids, finite.tolist(), strict=False)
+            if not is_finite
+        ]
+        number, cut_ids = self.progress.step, list(itertools.chain(*self.world.gather(cut_ids)))
+        self.log.say_once(f"Left out at step {number} because their loss is not finite: {', '.join(cut_ids)}")
+        self.log.record("left_out", number, cut_ids=cut_ids)
+
+    def _report_nothing_read(self) -> None:
+        """Report a step of which no process could read an utterance; stop after too many steps in a row."""
+        progress, config = self.progress, self.config
+        self.log.say_once(f"No utterance of the batches after step {progress.step} could be read; they are skipped.")
+        if progress.bad_in_a_row >= config.max_bad_steps:
+            raise OSError(
+                f"{progress.bad_in_a_row} steps in a row were skipped, the last because no utterance could be read: "
+                f"restore the data, of which {config.exp_dir}/skipped-unreadable*.tsv lists the files; the same "
+                "command continues"
+            )
+
+    def _report_bad_step(self, group: list[Batch]) -> None:
+        """Save and report the batches of a step without a finite gradient; stop after too many in a row."""
+        progress, config, rank = self.progress, self.config, self.world.rank
+        saved = "not saved, because enough already are"
+        if len(list(config.exp_dir.glob(f"bad-batch-*-rank{rank}.pt"))) < MAX_SAVED_BAD_BATCHES:
+            path: Path = config.exp_dir / f"bad-batch-{progress.step + progress.skipped}-rank{rank}.pt"
+            with atomic_write(path, "wb") as file:
+                torch.save([asdict(batch) for batch in group], file)
+            saved = f"saved in {path}"
+        cut_ids = [cut_id for batch in group for cut_id in batch.cut_ids]
+        self.log.say(
+            f"The gradient after step {progress.step} is not finite. This step is skipped; its batches are {saved}. "
+            f"Cuts: {', '.join(cut_ids)}"
+        )
+        self.log.record("skipped", progress.step, cut_ids=list(itertools.chain(*self.world.gather(cut_ids))))
+        if progress.bad_in_a_row >= config.max_bad_steps:
+            raise FloatingPointError(
+                f"{progress.bad_in_a_row} steps in a row had no finite gradient; the weights are from step "
+                f"{progress.step}, before the first of them. If the cuts named above are good, training has diverged: "
+                f"go back to an earlier checkpoint (delete the later ones in {config.exp_dir}), and change one or more "
+                f"of: {', '.join(remedies(config))}"
+            )
 
     def _finish(self, step: Step, sums: dict[str, float]) -> None:
         """Count a step that was taken or skipped."""
@@ -619,47 +684,3 @@ def _per_frame(sums: dict[str, float]) -> dict[str, float]:
 def _mean_loss(valid: dict[str, dict[str, float]]) -> float:
     whole = [losses["loss"] for name, losses in valid.items() if "@" not in name]  # of all corpora together
     return sum(whole) / len(whole)
-
-
-def _report_left_out(log: TrainingLog, number: int, step: Step) -> None:
-    """Report the utterances of this process whose loss is not finite."""
-    cut_ids = [
-        cut_id
-        for batch, finite in zip(step.group, step.finite, strict=True)
-        for cut_id, is_finite in zip(batch.cut_ids, finite.tolist(), strict=False)
-        if not is_finite
-    ]
-    if cut_ids:
-        log.say(f"Left out at step {number} because their loss is not finite: {', '.join(cut_ids)}")
-        log.record("left_out", number, cut_ids=cut_ids)
-
-
-def _report_bad_step(log: TrainingLog, config: TrainConfig, progress: Progress, group: list[Batch], rank: int) -> None:
-    """Save and report the batches of a step without a finite gradient; stop after too many in a row."""
-    if not any(batch.cut_ids for batch in group):
-        log.say(f"No utterance of the batches after step {progress.step} could be read. This step is skipped.")
-        if progress.bad_in_a_row >= config.max_bad_steps:
-            raise OSError(
-                f"no utterance of {progress.bad_in_a_row} steps in a row could be read: restore the data, of which "
-                f"{config.exp_dir}/skipped-unreadable*.tsv lists the files; the same command continues"
-            )
-        return
-    saved = "not saved, because enough already are"
-    if len(list(config.exp_dir.glob(f"bad-batch-*-rank{rank}.pt"))) < MAX_SAVED_BAD_BATCHES:
-        path: Path = config.exp_dir / f"bad-batch-{progress.step + progress.skipped}-rank{rank}.pt"
-        with atomic_write(path, "wb") as file:
-            torch.save([asdict(batch) for batch in group], file)
-        saved = f"saved in {path}"
-    cut_ids = [cut_id for batch in group for cut_id in batch.cut_ids]
-    log.say(
-        f"The gradient after step {progress.step} is not finite. This step is skipped; its batches are {saved}. "
-        f"Cuts: {', '.join(cut_ids)}"
-    )
-    log.record("skipped", progress.step, cut_ids=cut_ids)
-    if progress.bad_in_a_row >= config.max_bad_steps:
-        raise FloatingPointError(
-            f"{progress.bad_in_a_row} steps in a row had no finite gradient; the weights are from step "
-            f"{progress.step}, before the first of them. If the cuts named above are good, training has diverged: "
-            f"go back to an earlier checkpoint (delete the later ones in {config.exp_dir}), and change one or more of: "
-            f"{', '.join(remedies(config))}"
-        )

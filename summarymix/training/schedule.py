@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from summarymix.configs import check_least
 from summarymix.model import LossConfig
 
 EDEN_WARMUP_START = 0.1
@@ -30,13 +31,13 @@ class OptimConfig:
     lr: float = 1e-3
     """Muon, AdamW: peak learning rate."""
     weight_decay: float = 0.01
-    """Muon, AdamW: weight decay of matrices and kernels; biases, norms and other vectors do not decay."""
+    """Muon, AdamW: weight decay of parameters with more than one axis; biases and norms do not decay."""
     clip_norm: float = 5.0
-    """Muon, AdamW: largest norm of the gradient of the loss per frame."""
+    """Muon, AdamW: largest norm of the gradient of the loss per frame; .inf: no limit."""
     base_lr: float = 0.045
     """ScaledAdam: peak learning rate; a relative change per step, so much larger than AdamW's."""
     clipping_scale: float = 2.0
-    """ScaledAdam: upper bound of the gradient norm, as a multiple of its median over earlier steps."""
+    """ScaledAdam: upper bound of the gradient norm, as a multiple of its median over earlier steps; .inf: none."""
 
     warmup_steps: int = 2000
     """cosine: steps of linear warm-up."""
@@ -53,9 +54,13 @@ class OptimConfig:
     including copies at other speeds."""
 
     def __post_init__(self) -> None:
-        for name in ("ref_duration", "lr_batches", "lr_epochs"):
-            if getattr(self, name) <= 0:
+        for name in ("clip_norm", "clipping_scale", "ref_duration", "lr_batches", "lr_epochs"):
+            if not getattr(self, name) > 0:
                 raise ValueError(f"--optim.{name} {getattr(self, name)} must be above 0")
+        check_least(self, "optim.", lr=0, base_lr=0, weight_decay=0, final_lr_factor=0)
+        check_least(self, "optim.", warmup_steps=0, warmup_batches=0)
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"--optim.betas {list(self.betas)} must be from 0 to below 1")
 
     @property
     def is_eden(self) -> bool:
@@ -97,6 +102,9 @@ class LossScales:
     """Steps before the consistency loss starts; until then batches are encoded once."""
     warmup_steps: int = 2000
     """Steps until ``simple`` and ``pruned`` reach their values."""
+
+    def __post_init__(self) -> None:
+        check_least(self, "scales.", simple=0, pruned=0, ctc=0, consistency=0, consistency_after=0, warmup_steps=0)
 
     def num_views(self, step: float = math.inf) -> int:
         """Number of times that the batches of a step are encoded; without ``step``, the maximum."""

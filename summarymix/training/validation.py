@@ -149,6 +149,8 @@ class _Tally:
         counts = (self.frames, units, errors, ctc_errors, self.different, self.alike)
         sums = world.sum(torch.tensor([*self.losses.tolist(), *counts], dtype=torch.float64, device=world.device))
         *losses, frames, units, errors, ctc_errors, different, alike = sums.tolist()
+        if frames == 0:
+            raise OSError("no dev utterance could be read: restore the data, and continue with the same command")
         simple, pruned, ctc = (loss / frames for loss in losses)
         return {
             "loss": float(torch.tensor([simple, pruned, ctc], dtype=torch.float64) @ scales),

@@ -271,6 +271,7 @@ def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ("--mode sideways", "invalid choice: 'sideways'"),
         ("--mode offline --compare", "--compare needs both modes"),
         ("--splits nowhere", r"No manifest .*mini_cuts_nowhere"),
+        ("--epoch 0", "--epoch 0 must be at least 1"),
         ("--epoch 7", r"No checkpoint .*epoch-7.pt; epochs in .*: 1, 2"),
         ("--epoch 1 --avg 3", "--avg 3 must be from 0"),
         ("--select --epochs 2 9", r"No .*epoch-9\.pt; there are epochs \[1, 2\]"),

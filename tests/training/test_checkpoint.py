@@ -12,6 +12,7 @@ from training_toy import TOKENIZER, ToyData, run, toy_config
 
 from summarymix.chunking import ChunkConfig
 from summarymix.runs import (
+    choose_epoch,
     epoch_path,
     list_epochs,
     load_model,
@@ -180,6 +181,20 @@ def test_file_of_something_else_is_named(tmp_path: Path, content: dict[str, Any]
     torch.save(content, tmp_path / "epoch-1.pt")
     with pytest.raises(ValueError, match=r"epoch-1\.pt is not a checkpoint of this library"):
         load_model(tmp_path, 1, 0)
+
+
+def test_options_of_a_later_version_are_named(exp_dir: Path, tmp_path: Path) -> None:
+    checkpoint = read_checkpoint(exp_dir / "epoch-4.pt")
+    checkpoint["model_config"]["new_option"] = 1
+    save_checkpoint(tmp_path / "epoch-1.pt", checkpoint)
+    with pytest.raises(ValueError, match=r"epoch-1\.pt was written by summarymix .*, [\d.]+.*: .*'new_option'"):
+        run(toy_config(tmp_path))
+
+
+def test_a_damaged_selection_is_named(tmp_path: Path) -> None:
+    (tmp_path / "selected.json").write_text("")
+    with pytest.raises(ValueError, match=r"selected\.json is damaged .*: run decode\.py --select again"):
+        choose_epoch(tmp_path, None, None)
 
 
 def test_file_with_code_is_refused_without_advice_to_run_it(tmp_path: Path) -> None:

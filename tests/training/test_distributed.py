@@ -163,6 +163,8 @@ def test_two_processes_agree_on_bad_data_and_resume(tmp_path: Path) -> None:
     assert [(line["unreadable"], line["unreadable_noise"]) for line in epochs] == [(4, 1), (4, 1)]
     assert said.count("epoch 2: unreadable utterances: 4, unreadable pieces of noise: 1 (listed in ") == 1
     assert (progress["step"], progress["skipped"], progress["left_out"]) == (8, 0, 8)
+    left_out = [cut_id for line in lines if line["kind"] == "left_out" for cut_id in line["cut_ids"]]
+    assert len(left_out) == len(set(left_out)) == 8  # of both processes
     # The same from one process, which meets the same batches two by two.
     for num_epochs in (1, 2):
         config = toy_config(tmp_path / "one", accumulate=2, num_epochs=num_epochs)
@@ -180,6 +182,14 @@ def test_processes_stop_together_if_one_is_told_to(tmp_path: Path) -> None:
         assert said.count(f"Stopped by SIGTERM: epoch 1, step {step} is saved in {tmp_path}") == 1
         assert start is run_in_parallel or said.count("exitcode  : 143") == 2
         assert [path.name for path in tmp_path.glob("*.pt")] == [f"checkpoint-{step}.pt"]
+
+
+def test_processes_with_other_options_are_refused(tmp_path: Path) -> None:
+    """The places of data, and what only one machine needs, may differ."""
+    went_well, said = run_in_parallel(*[[PROGRAM, tmp_path, f"--seed={seed}"] for seed in (1, 2)])
+    assert not went_well
+    assert "The 2 processes do not agree on their options: start all of them with the same ones" in said
+    assert not list(tmp_path.glob("*.pt"))
 
 
 def test_failure_of_one_process_ends_the_other(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import training_toy
 from programs import Program, run_program
 from training_toy import ToyData, run, toy_config
 
-from summarymix.runs import read_checkpoint
+from summarymix.runs import read_checkpoint, save_checkpoint
 from summarymix.training.config import TrainConfig
 from summarymix.training.schedule import LossScales, OptimConfig
 
@@ -160,6 +160,21 @@ def test_a_finished_run_refuses_other_options(tmp_path: Path) -> None:
     progress, _ = run(toy_config(tmp_path / "new", num_epochs=1))
     assert progress.step == 8
     assert (tmp_path / "new" / "config.yaml").read_text() == before
+
+
+def test_options_newer_than_a_finished_run_have_their_defaults(tmp_path: Path) -> None:
+    run(toy_config(tmp_path, num_epochs=1))
+    path = tmp_path / "epoch-1.pt"
+    checkpoint = read_checkpoint(path)
+    config = checkpoint["config"]
+    del config["max_bad_steps"], config["optim"]["clip_norm"], config["scales"]
+    save_checkpoint(path, checkpoint)
+    with pytest.raises(ValueError, match=r"no effect: scales.warmup_steps was 2000 and is 6\. Give"):
+        run(toy_config(tmp_path, num_epochs=1))
+    config["scales"] = {"warmup_steps": 6}
+    save_checkpoint(path, checkpoint)
+    progress, _ = run(toy_config(tmp_path, num_epochs=1))
+    assert progress.step == 8
 
 
 def test_log_lines_of_steps_that_are_taken_again_are_dropped(tmp_path: Path) -> None:

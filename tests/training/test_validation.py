@@ -40,6 +40,12 @@ def test_error_rates_are_those_of_decoding(tmp_path: Path) -> None:
             assert found[name][key] == pytest.approx(wer)
 
 
+def test_a_dev_split_that_cannot_be_read_is_said(tmp_path: Path) -> None:
+    config = toy_config(tmp_path)
+    with join_world() as world, pytest.raises(OSError, match="no dev utterance could be read: restore the data"):
+        validate(toy_model(config), TOKENIZER, {"dev": []}, config, world)
+
+
 @pytest.mark.parametrize(("said", "alike"), [(["a", "a", "a"], 100.0), (["a", "b", "a"], 0.0), (["a", "a", "b"], 50.0)])
 def test_alike_counts_different_transcripts_with_one_hypothesis(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str], alike: float
