@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from reference import visibility
 
-from summarymix.chunking import ChunkConfig, ChunkGrid, DynamicChunkConfig, decayed_sum, sliding_sum
+from summarymix.blocks.seen_chunks import sum_seen
+from summarymix.chunking import ChunkConfig, ChunkGrid, DynamicChunkConfig
 
 
 def test_milliseconds_must_be_whole_frames():
@@ -63,42 +64,6 @@ def test_impossible_distributions_are_refused(options: dict[str, float], message
     DynamicChunkConfig(min_left=0, max_left=0, lookahead_prob=1.0).check(1)
 
 
-@given(st.integers(1, 40), st.integers(1, 12))
-def test_sliding_sum_is_the_sum_of_the_window(num_chunks, width):
-    x = torch.randn(2, num_chunks, 3, dtype=torch.float64)
-    expected = torch.stack([x[:, max(k - width + 1, 0) : k + 1].sum(1) for k in range(num_chunks)], dim=1)
-    torch.testing.assert_close(sliding_sum(x, width), expected, rtol=0, atol=1e-12)
-
-
-def test_sliding_sum_does_not_lose_digits_as_time_goes_on():
-    """A difference of float32 prefix sums would be off by the rounding of the whole past."""
-    x = torch.full((1, 100_000, 1), 0.1)
-    torch.testing.assert_close(sliding_sum(x, 4)[0, -1], torch.tensor([0.4]), rtol=0, atol=1e-7)
-
-
-@given(st.integers(1, 40), st.integers(1, 40), st.floats(0.0, 1.0))
-def test_decayed_sum_is_the_weighted_sum_of_the_window(num_chunks, width, decay):
-    width = min(width, num_chunks)
-    x = torch.randn(2, num_chunks, 3, dtype=torch.float64)
-    expected = torch.zeros_like(x)
-    for k in range(num_chunks):
-        for i in range(min(width, k + 1)):
-            expected[:, k] += decay**i * x[:, k - i]
-    torch.testing.assert_close(decayed_sum(x, width, decay), expected, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("decay", [0.5, 0.9999])
-def test_decayed_sum_is_sound_over_a_day(decay):
-    """135,000 chunks of 640 ms in float32, against the recurrence in float64: no power overflows, nothing cancels."""
-    x = torch.rand(1, 135_000, 1)
-    expected, total = [], 0.0
-    for value in x.flatten().tolist():
-        total = decay * total + value
-        expected.append(total)
-    got = decayed_sum(x, x.size(1), decay).flatten()
-    torch.testing.assert_close(got, torch.tensor(expected), rtol=1e-6, atol=0)
-
-
 @given(
     st.lists(st.integers(0, 23), min_size=1, max_size=4),
     st.one_of(st.none(), st.integers(1, 9)),
@@ -112,7 +77,7 @@ def test_counts_are_the_rows_of_the_visibility(lengths, chunk_size, left_chunks,
     assert grid.num_frames % grid.chunk_size == 0
     expected = visibility(lengths, grid.num_frames, ChunkConfig(grid.chunk_size, left_chunks))  # (N, T, T)
     for past in (torch.zeros(len(lengths), 0, 1), torch.zeros(len(lengths), max(left_chunks, 0), 1)):
-        counts, kept = grid.sum_seen(past, grid.counts)  # (N, K, 1)
+        counts, kept = sum_seen(past, grid.counts, left_chunks)  # (N, K, 1)
         if left_chunks >= 0:
             frames = counts.expand(-1, -1, grid.chunk_size).flatten(1)  # (N, T)
             assert torch.equal(frames, expected.sum(-1).float())
@@ -120,7 +85,7 @@ def test_counts_are_the_rows_of_the_visibility(lengths, chunk_size, left_chunks,
         hidden = grid.attention_mask(0) | ~grid.valid[:, None]
         assert torch.equal(hidden, ~expected)
     if left_chunks < 0:
-        counts, total = grid.sum_seen(torch.zeros(len(lengths), 1), grid.counts)
+        counts, total = sum_seen(torch.zeros(len(lengths), 1), grid.counts, -1)
         assert torch.equal(counts.expand(-1, -1, grid.chunk_size).flatten(1), expected.sum(-1).float())
         assert torch.equal(total[:, 0], torch.tensor(lengths).float())
     assert torch.equal(grid.valid.sum(1), torch.tensor(lengths))

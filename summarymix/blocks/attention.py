@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from summarymix.blocks.seen_chunks import append_chunks, left_context
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.state import State
 
@@ -160,7 +161,7 @@ def as_rows(grid: ChunkGrid, x: Tensor) -> Tensor:
 
 
 def remember_frames(grid: ChunkGrid, past: Tensor, new: Tensor) -> tuple[Tensor, Tensor]:
-    """Append the run's frames ``new`` (N, T, width) to ``past`` (N, P, C, width), see :meth:`ChunkGrid.remember`.
+    """Append the run's frames ``new`` (N, T, width) to ``past`` (N, P, C, width), see :func:`append_chunks`.
 
     Returns:
         All frames (N, S, width), and ``past`` for the next run. With look-ahead, which only its own chunk sees, each
@@ -175,11 +176,13 @@ def remember_frames(grid: ChunkGrid, past: Tensor, new: Tensor) -> tuple[Tensor,
             f"start a new state for chunks of {grid.own_size} frames"
         )
     own, ahead = grid.split(new)
-    row, kept = grid.remember(past, own)  # (N, P + K, C, width)
+    left_chunks = grid.config.left_chunks
+    row, kept = append_chunks(past, own, left_chunks)  # (N, P + K, C, width)
     if ahead is None:
         return row.flatten(1, 2), kept
-    seen = past.size(1) + grid.num_chunks - 1 if grid.config.left_chunks < 0 else grid.room(past.size(1))
-    row = F.pad(row, (0, 0, 0, 0, seen - past.size(1), 0))
+    num_past = past.size(1)
+    seen = num_past + grid.num_chunks - 1 if left_chunks < 0 else left_context(num_past, left_chunks)
+    row = F.pad(row, (0, 0, 0, 0, seen - num_past, 0))
     before = [row[:, i : i + grid.num_chunks] for i in range(seen)]  # (N, K, C, width) each, the farthest first
     return torch.cat([*before, grid.chunked(new).to(row.dtype)], dim=2).flatten(0, 1), kept
 

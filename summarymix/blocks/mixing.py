@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from summarymix.blocks.attention import RelativeAttention
 from summarymix.blocks.pieces import in_pieces
+from summarymix.blocks.seen_chunks import sum_seen
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.state import State
 
@@ -94,11 +95,12 @@ class SeenMean(nn.Module):
         # Full context has one chunk, which does not decay; in an exported graph its duration is unknown.
         is_decaying = self.decay_seconds is not None and grid.config.chunk_size is not None
         decay = math.exp(-grid.chunk_seconds / self.decay_seconds) if is_decaying else 1.0  # type: ignore[operator]
-        sums, next_sum = grid.sum_seen(state["sum"], *grid.chunk_sums(x), decay)  # (N, K, P)
-        own, ahead = grid.counts, grid.ahead_counts  # (N, K, 1)
-        counts, next_count = grid.sum_seen(
-            state["count"], own.to(sums.dtype), None if ahead is None else ahead.to(sums.dtype), decay
-        )  # (N, K, 1)
+        own, ahead = grid.chunk_sums(x)  # (N, K, P)
+        left = grid.config.left_chunks
+        sums, next_sum = sum_seen(state["sum"], own, left, decay)  # (N, K, P)
+        counts, next_count = sum_seen(state["count"], grid.counts.to(sums.dtype), left, decay)  # (N, K, 1)
+        if ahead is not None and grid.ahead_counts is not None:  # its chunk alone sees it
+            sums, counts = sums + ahead, counts + grid.ahead_counts
         return sums / counts.clamp(min=1), {"sum": next_sum, "count": next_count}
 
 
