@@ -38,7 +38,7 @@ class ChunkConfig:
             raise ValueError(f"left context is -1 (unlimited) or a number of chunks, not {self.left_chunks}")
         if self.lookahead < 0 or (self.lookahead > 0 and self.chunk_size is None):
             raise ValueError(
-                f"a look-ahead of {self.lookahead} frames is impossible: only chunks have one, of 0 or more"
+                f"a look-ahead of {self.lookahead} frames is impossible: it is 0 or more, and needs chunks (--chunk-ms)"
             )
 
     @classmethod

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import math
+import random
 import shlex
 import signal
 import sys
@@ -347,55 +348,58 @@ class Run:
     def forward_backward(self, group: list[Batch]) -> Step:
         """Compute the gradient of a step's summed losses in the parameters, averaged over processes."""
         config, progress, world = self.config, self.progress, self.world
-        scales = loss_scales(progress.step, config.scales)
-        options = loss_options(progress.step, config.loss, config.scales)
         set_progress(self.scheduled, progress.seconds / config.model.zipformer.ref_duration)
         # Skipped steps count, so that the next step draws other random numbers.
         first_number = (progress.step + progress.skipped) * config.accumulate * world.size
-        # The last entry is the number of processes that were told to stop, so that all stop after the same step.
-        sums = torch.zeros(len(SUMS) + 1, dtype=torch.float64, device=world.device)
+        # The first entry is the number of processes that were told to stop, so that all stop after the same step.
+        sums = torch.zeros(1 + len(SUMS), dtype=torch.float64, device=world.device)
+        sums[0] = bool(self.stop_request)
         finite_masks = []
         for i, batch in enumerate(group):
             rng = reseed(config.seed, first_number + i * world.size + world.rank)
-            # No cut could be read. The other processes wait for this one's gradients, so it contributes zeros.
-            is_empty = len(batch) == 0
-            given = _placeholder(config.data.num_mel_bins, len(batch.views)) if is_empty else batch
-            views = [
-                View(
-                    features.to(world.device, non_blocking=True),
-                    config.chunk.sample(rng, self.model.encoder.chunk_multiple),
-                )
-                for features in given.views
-            ]
             # Processes synchronise only in the backward pass of the step's last batch.
             is_last = i == len(group) - 1
-            synchronised = nullcontext() if is_last or self.ddp is None else self.ddp.no_sync()
-            with explain_out_of_memory(given, config), synchronised:
-                with autocast(world.device, config.precision):
-                    losses = (self.ddp or self.model)(views, given.feature_lengths, given.tokens, options)
-                terms = torch.stack([losses.simple, losses.pruned, losses.ctc, losses.consistency])  # (4, N)
-                loss = to_device(torch.tensor(scales, dtype=terms.dtype), world.device) @ terms  # (N,)
-                total = 0.0 * loss.sum() if is_empty else loss.sum()
-                self.scaler.scale(total).backward()
-            finite = loss.detach().isfinite()
-            if not is_empty:
-                sums[0] += int(losses.num_frames.sum())  # on the CPU
-                rows = [~finite, loss.detach(), *terms.detach()]
-                sums[1 : 1 + len(rows)] += torch.stack([row.sum(dtype=torch.float64) for row in rows])
+            with nullcontext() if is_last or self.ddp is None else self.ddp.no_sync():
+                of_batch, finite = self._backward(batch, rng)
+            sums[1:] += of_batch
             finite_masks.append(finite)
-            for name, value in zip(
-                DATA_SUMS, (batch.seconds, batch.num_unreadable, batch.num_unreadable_noise), strict=True
-            ):
-                sums[SUMS.index(name)] += value
-        sums[-1] = bool(self.stop_request)
         world.sum(sums)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         # Read back once per step, because reading waits for the device.
-        *values, stopping, scaled_norm = torch.cat([sums, norm[None].double()]).tolist()
+        scaled_norm, stopping, *values = torch.cat([norm[None].double(), sums]).tolist()
         self.is_stopping = stopping > 0
         totals = dict(zip(SUMS, values, strict=True))
         norm_per_frame = scaled_norm / self.scaler.get_scale() * self._per_frame_factor(totals)
         return Step(group, totals, norm_per_frame, finite_masks)
+
+    def _backward(self, batch: Batch, rng: random.Random) -> tuple[Tensor, Tensor]:
+        """Add the gradient of a batch's summed losses. Return its values of SUMS, and a mask of finite losses (N,)."""
+        config, device, step = self.config, self.world.device, self.progress.step
+        # No cut could be read. The other processes wait for this one's gradients, so it contributes zeros.
+        is_empty = len(batch) == 0
+        given = _placeholder(config.data.num_mel_bins, len(batch.views)) if is_empty else batch
+        multiple = self.model.encoder.chunk_multiple
+        views = [
+            View(features.to(device, non_blocking=True), config.chunk.sample(rng, multiple)) for features in given.views
+        ]
+        options = loss_options(step, config.loss, config.scales)
+        with explain_out_of_memory(given, config):
+            with autocast(device, config.precision):
+                losses = (self.ddp or self.model)(views, given.feature_lengths, given.tokens, options)
+            terms = torch.stack([losses.simple, losses.pruned, losses.ctc, losses.consistency])  # (4, N)
+            scales = to_device(torch.tensor(loss_scales(step, config.scales), dtype=terms.dtype), device)
+            loss = scales @ terms  # (N,)
+            total = 0.0 * loss.sum() if is_empty else loss.sum()
+            self.scaler.scale(total).backward()
+        finite = loss.detach().isfinite()
+        rows = [~finite, loss.detach(), *terms.detach()]
+        of_losses = torch.stack([row.sum(dtype=torch.float64) for row in rows])
+        if is_empty:
+            of_losses.zero_()
+        frames = 0 if is_empty else int(losses.num_frames.sum())  # on the CPU
+        of_data = [frames, batch.seconds, batch.num_unreadable, batch.num_unreadable_noise]
+        counts = to_device(torch.tensor(of_data, dtype=torch.float64), device)
+        return torch.cat([counts[:1], of_losses, counts[1:]]), finite  # in the order of SUMS
 
     def redo_without_bad(self, step: Step) -> Step:
         """Repeat a step without the utterances whose losses are not finite, and name them."""
