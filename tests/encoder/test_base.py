@@ -152,7 +152,7 @@ def test_lookahead_is_seen_by_every_layer_and_nothing_is_seen_beyond(kind):
         end = features_needed(8 * number + 12)
         assert of_chunk[:, 4 * (8 * number + 8) : end].all()
         assert not of_chunk[:, end:].any()
-    with pytest.raises(ValueError, match="look-ahead of 9 frames is impossible: only chunks have one"):
+    with pytest.raises(ValueError, match="look-ahead of 9 frames is impossible: it is 0 or more, and needs chunks"):
         ChunkConfig(None, 1, 9)
     if encoder.chunk_multiple > 1:
         with pytest.raises(ValueError, match="a look-ahead of 40 ms is not a multiple of 80 ms"):
