@@ -69,6 +69,36 @@ class _SumOverPaths(torch.autograd.Function):
 def _wavefront(
     px: Tensor, py: Tensor, boundary: Tensor, regular: bool, with_occupations: bool
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    s_begin, _, s_end, _ = boundary[:, :, None].unbind(1)  # each (B, 1)
+    arcs, py_outside = _make_arcs(px, py, boundary, regular)  # (steps, 2, B, S+2), (B, S+1, T)
+    steps, _, B, width = arcs.shape
+    # The column before s = 0 stays empty, see _advance.
+    nodes = arcs.new_full((steps + 1, B, width), NEVER)
+    nodes[0].scatter_(1, s_begin + 1, 0.0)
+    advance, retreat = _loops(px.device)
+    advance(arcs, nodes)
+    total = nodes[-1].gather(1, s_end + 1)  # (B, 1)
+    if not with_occupations:
+        return total[:, 0].to(px.dtype), None, None
+
+    at_end = torch.zeros_like(nodes[-1, :, 1:]).scatter_(1, s_end, (total != NEVER).double())  # (B, S+1)
+    _turn_into_shares(arcs, nodes)
+    retreat(arcs, at_end)
+    px_occupation, py_occupation = (
+        view.to(px.dtype, memory_format=torch.contiguous_format) for view in _lattice_views(arcs, px.size(2), regular)
+    )  # (B, S, T), (B, S+1, T)
+    py_occupation.masked_fill_(py_outside, 0.0)  # the waiting arcs
+    return total[:, 0].to(px.dtype), px_occupation, py_occupation
+
+
+def _make_arcs(px: Tensor, py: Tensor, boundary: Tensor, regular: bool) -> tuple[Tensor, Tensor]:
+    """Lay the arcs out by wavefronts.
+
+    Returns:
+        ``(steps, 2, B, S+2)`` float64: [k, 0, b, s] arrives at node s from s-1 by a symbol, [k, 1, b, s] by blank from
+        s itself. The column after s = S stays empty, see :func:`_retreat`. And a mask ``(B, S+1, T)`` of the blanks
+        outside the boundary.
+    """
     B, S, T = px.shape
     s_begin, t_begin, s_end, t_end = boundary[:, :, None].unbind(1)  # each (B, 1)
     s = torch.arange(S + 1, device=px.device)  # (S+1,)
@@ -77,8 +107,6 @@ def _wavefront(
     px_outside = ~(frames & ((s_begin <= s[:S]) & (s[:S] < s_end))[:, :, None])  # (B, S, T)
     py_outside = ~(frames & ((s_begin <= s) & (s <= s_end))[:, :, None])  # (B, S+1, T)
 
-    # arcs[k, 0, b, s] arrives at node s from s-1 by a symbol, arcs[k, 1, b, s] by blank from s itself.
-    # The column after s = S stays empty, see _retreat.
     steps = T + S if regular else T
     arcs = px.new_full((steps, 2, B, S + 2), NEVER, dtype=torch.float64)
     px_arcs, py_arcs = _lattice_views(arcs, T, regular)  # (B, S, T), (B, S+1, T)
@@ -94,29 +122,20 @@ def _wavefront(
     for node, waiting in ((s_begin, k < k_begin), (s_end, k >= k_end)):
         node = node.expand(steps, B, 1)
         blanks.scatter_(2, node, blanks.gather(2, node).masked_fill(waiting, 0.0))
+    return arcs, py_outside
 
-    # The column before s = 0 stays empty, see _advance.
-    nodes = px.new_full((steps + 1, B, S + 2), NEVER, dtype=torch.float64)
-    nodes[0].scatter_(1, s_begin + 1, 0.0)
-    advance, retreat = _loops(px.device)
-    advance(arcs, nodes)
-    total = nodes[-1].gather(1, s_end + 1)  # (B, 1)
-    if not with_occupations:
-        return total[:, 0].to(px.dtype), None, None
 
-    at_end = torch.zeros_like(nodes[-1, :, 1:]).scatter_(1, s_end, (total != NEVER).double())  # (B, S+1)
-    # The forward variables determine how the arcs that arrive at a node share its occupation, so that the
-    # occupations of each step sum to the final occupation whatever the rounding.
+def _turn_into_shares(arcs: Tensor, nodes: Tensor) -> None:
+    """Turn the arcs, in place, into their shares of the occupation of the nodes that they arrive at.
+
+    The forward variables ``nodes`` determine the shares, so that the occupations of each step sum to the final
+    occupation whatever the rounding.
+    """
     targets = nodes[1:, None, :, 1:]  # (steps, 1, B, S+1)
     shares = arcs[..., :-1]  # (steps, 2, B, S+1)
     shares += _origins(nodes)
     shares -= targets.masked_fill(targets == NEVER, 0.0)
     arcs.exp_()
-    retreat(arcs, at_end)
-    px_occupation = px_arcs.to(px.dtype, memory_format=torch.contiguous_format)
-    py_occupation = py_arcs.to(py.dtype, memory_format=torch.contiguous_format)
-    py_occupation.masked_fill_(py_outside, 0.0)  # the waiting arcs
-    return total[:, 0].to(px.dtype), px_occupation, py_occupation
 
 
 def _lattice_views(arcs: Tensor, frames: int, regular: bool) -> tuple[Tensor, Tensor]:
