@@ -93,7 +93,7 @@ run_stages() {
     local lang_dir
     lang_dir=$(python train.py "${configs[@]}" --print_config | sed -n 's/^  lang_dir: //p')
     train_arguments=(
-      --data.manifest-dir "$data_dir/fbank" --data.lang-dir "${lang_dir/#data\//$data_dir/}" "${train_arguments[@]}"
+      --data.manifest-dir "$data_dir/fbank" --data.lang-dir "${lang_dir/#data\//"$data_dir"/}" "${train_arguments[@]}"
     )
   fi
 

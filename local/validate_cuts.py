@@ -42,8 +42,9 @@ def main() -> None:
     shared = shared_speakers(speakers)
     for (a, b), names in shared.items():
         print(f"Warning: {a} and {b} share {len(names)} speakers: {', '.join(names[:10])}")
+    listing = args.manifest_dir / f"{args.prefix}-shared-speakers.tsv"
+    listing.unlink(missing_ok=True)
     if shared:
-        listing = args.manifest_dir / f"{args.prefix}-shared-speakers.tsv"
         with atomic_write(listing) as file:
             for pair, names in shared.items():
                 for name in names:
