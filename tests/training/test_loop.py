@@ -197,7 +197,24 @@ def test_batch_of_which_nothing_could_be_read(tmp_path: Path) -> None:
     assert (progress.step, progress.skipped, progress.left_out) == (4, 0, 0)
 
 
-def test_data_that_vanish_are_not_taken_for_divergence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("scale", [None, 2.0])
+def test_data_that_vanish_are_not_taken_for_divergence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, scale: float | None
+) -> None:
+    """Nor, in fp16, for overflows of a loss that is scaled."""
+    if scale is not None:
+
+        class Scaler(torch.amp.GradScaler):
+            """On the CPU, with a scale that stays."""
+
+            def __init__(self, device: str, **_: object) -> None:
+                super().__init__(device, init_scale=scale, enabled=True)
+
+            def update(self, new_scale: float | None = None) -> None:
+                super().update(scale)
+
+        monkeypatch.setattr(torch.amp, "GradScaler", Scaler)
+
     class Vanished(ToyData):
         def batch(self, epoch: int, number: int) -> Batch:
             return EMPTY if epoch > 0 and number >= 2 else super().batch(epoch, number)
