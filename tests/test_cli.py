@@ -154,7 +154,7 @@ def test_options_that_do_not_go_together_end_with_a_message(capsys: pytest.Captu
         (["--optim.betas", "[1.5, 2]"], "--optim.betas [1.5, 2.0] must be from 0 to below 1"),
         (["--scales.ctc", "-1"], "--scales.ctc -1.0 must be at least 0"),
         (["--model.context_size", "0"], "--model.context_size 0 must be at least 1"),
-        (["--model.conformer.num_layers", "0"], "--model.conformer.num_layers 0 must be at least 1"),
+        (["--model.conformer.dim", "0"], "--model.conformer.dim 0 must be at least 1"),
         (["--model.zipformer.ref_duration", "0"], "--model.zipformer.ref_duration 0.0 must be above 0"),
         (
             ["--model.zipformer.dims", "[64, 64, 96, 0, 96, 64]"],

@@ -35,7 +35,7 @@ class ConformerConfig:
     """Attention: number of heads."""
 
     def __post_init__(self) -> None:
-        check_least(self, "model.conformer.", num_layers=1, dim=1, feedforward_dim=1, summary_dim=1, num_heads=1)
+        check_least(self, "model.conformer.", num_layers=0, dim=1, feedforward_dim=1, summary_dim=1, num_heads=1)
 
 
 class ConformerLayer(nn.Module):

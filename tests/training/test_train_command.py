@@ -231,7 +231,9 @@ def test_attention_is_chosen_by_an_option(recipe: Path) -> None:
     assert [mixer.values.num_heads for mixer in mixers] == [2]
 
 
-def test_the_zipformer_is_chosen_by_an_option_and_trains_with_its_own_optimiser(recipe: Path) -> None:
+def test_the_zipformer_is_chosen_by_an_option_and_trains_with_its_own_optimiser(
+    recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With its schedules nearly done by the second epoch: all regularisers have had their turn."""
     sizes = {
         "downsampling": [1, 4, 2],
@@ -258,8 +260,9 @@ def test_the_zipformer_is_chosen_by_an_option_and_trains_with_its_own_optimiser(
         main("toy", ["--exp-dir", "other", *options, "--validation", "[[360, -1]]"])
     with pytest.raises(SystemExit, match=r"--chunk.min_chunk 9 and --chunk.max_chunk 9 have no multiple of 2"):
         main("toy", ["--exp-dir", "other", *options, "--chunk.min_chunk", "9", "--chunk.max_chunk", "9"])
-    with pytest.raises(SystemExit, match=r"different lengths \(downsampling 3, num_layers 2"):
+    with pytest.raises(SystemExit, match="2"):
         main("toy", ["--exp-dir", "other", *options, "--model.zipformer.num_layers", "[1, 1]"])
+    assert "different lengths (downsampling 3, num_layers 2" in capsys.readouterr().err
 
 
 def test_without_a_configuration_it_says_where_to_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
