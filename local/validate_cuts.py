@@ -14,7 +14,7 @@ from summarymix.data.corpus.measured import read_measured
 from summarymix.data.corpus.validate import duration_statistics, shared_speakers, validate_split
 from summarymix.data.manifests import add_split_options, removed_path
 from summarymix.data.names import printable
-from summarymix.files import atomic_write
+from summarymix.files import write_list
 
 
 def main() -> None:
@@ -43,12 +43,8 @@ def main() -> None:
     for (a, b), names in shared.items():
         print(f"Warning: {a} and {b} share {len(names)} speakers: {', '.join(names[:10])}")
     listing = args.manifest_dir / f"{args.prefix}-shared-speakers.tsv"
-    listing.unlink(missing_ok=True)
+    write_list(listing, ["\t".join((printable(name), *pair)) for pair, names in shared.items() for name in names])
     if shared:
-        with atomic_write(listing) as file:
-            for pair, names in shared.items():
-                for name in names:
-                    print(printable(name), *pair, sep="\t", file=file)
         print(f"All of them are in {listing}")
         if args.disjoint_speakers:
             sys.exit("Splits share speakers: move each speaker's utterances to one split")

@@ -163,7 +163,7 @@ class ChunkGrid:
         lengths: (N,) int64, valid frames of each utterance in this run. On the CPU they are read without waiting for
             a GPU.
         num_frames: frames of the run, without look-ahead behind its end: the maximum of ``lengths``, or more.
-        config: chunk size and left context; see :func:`summarymix.blocks.seen_chunks.left_context`.
+        config: chunk size and left context; see :func:`left_context`.
         frame_ms: duration of a frame.
         all_valid: True if no frame is padding. None: derived from ``lengths``, which are unknown while a graph is
             exported, so the graph masks.
@@ -250,8 +250,17 @@ class ChunkGrid:
         own = chunks[num_past * self.chunk_size :, None]  # (T, 1)
         masked = chunks > own
         if self.config.left_chunks >= 0:
-            masked |= chunks < own - max(num_past, self.config.left_chunks)
+            masked |= chunks < own - left_context(num_past, self.config.left_chunks)
         return masked
+
+
+def left_context(num_past: int, left_chunks: int) -> int:
+    """Return the limited left context of a run with ``num_past`` chunks in its state.
+
+    A state with room for more than ``left_chunks`` keeps its size, so that a stream's left context depends on its state
+    alone.
+    """
+    return max(num_past, left_chunks)
 
 
 def length_mask(lengths: Tensor, size: int, device: torch.device | None = None) -> Tensor:

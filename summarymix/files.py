@@ -8,7 +8,7 @@ import re
 import secrets
 import shutil
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
@@ -81,6 +81,14 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         except ValueError as error:
             if text is not last:
                 raise ValueError(f"{path}, line {number} is not a record ({error}): delete that line") from error
+
+
+def write_list(path: Path, lines: Sequence[str]) -> None:
+    """Write lines atomically, or remove an earlier file if there are none."""
+    path.unlink(missing_ok=True)
+    if lines:
+        with atomic_write(path) as file:
+            file.writelines(f"{line}\n" for line in lines)
 
 
 def write_png(path: Path | str, figure: "Figure") -> None:

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from summarymix.blocks.seen_chunks import append_chunks, left_context
-from summarymix.chunking import ChunkConfig, ChunkGrid
+from summarymix.blocks.seen_chunks import append_chunks
+from summarymix.chunking import ChunkConfig, ChunkGrid, left_context
 from summarymix.state import State
 
 

@@ -8,14 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def left_context(num_past: int, left_chunks: int) -> int:
-    """Return the limited left context of a run with ``num_past`` chunks in its state.
-
-    A state with room for more than ``left_chunks`` keeps its size, so that a stream's left context depends on its state
-    alone.
-    """
-    return max(num_past, left_chunks)
+from summarymix.chunking import left_context
 
 
 def append_chunks(past: Tensor, new: Tensor, left_chunks: int) -> tuple[Tensor, Tensor]:

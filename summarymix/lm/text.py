@@ -34,7 +34,6 @@ def read_texts(
         ValueError: a file is damaged or has another encoding, the tokens cannot write most of its words, or there is no
             text.
     """
-    supervisions, files = list(supervisions), list(files)
     is_empty = True
     sources = [(path, (item.text or "" for item in read_items(path))) for path in supervisions]
     sources += [(path, (line for _, line in read_lines(path))) for path in files]

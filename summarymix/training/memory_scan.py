@@ -23,9 +23,10 @@ def scan_memory(
     log: TrainingLog,
     has_state: bool,
 ) -> None:
-    """Run forward and backward on the largest batches, offline and in the smallest chunks, and log the memory of each.
+    """Run forward and backward on the largest batches, offline and in chunks, and log the memory of each.
 
-    Weights, gradients and random states do not change. Each process scans on its own GPU.
+    The chunks are the smallest, with the largest left context. Weights, gradients and random states do not change. Each
+    process scans on its own GPU.
 
     Args:
         model: model on its device, without gradients.

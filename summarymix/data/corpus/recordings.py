@@ -14,7 +14,7 @@ import re
 import secrets
 import shlex
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass, field, fields
 from functools import partial
@@ -31,7 +31,6 @@ from summarymix.data.corpus.commands import TIMEOUT, run_command
 from summarymix.data.corpus.measured import Measured, write_measured
 from summarymix.data.corpus.on_disk import DiskDict, DiskSet
 from summarymix.data.lines import run_in_order
-from summarymix.data.names import printable
 from summarymix.data.skipped import Skipped
 from summarymix.files import atomic_write, check_disk_space
 
@@ -171,14 +170,6 @@ def unnamed_audio(folder: Path, named: Iterable[str], findings: AudioFindings) -
         and os.path.realpath(path) not in known
         and copies not in Path(path).resolve().parents
     )
-
-
-def list_unnamed(paths: Sequence[Path], listing: Path) -> None:
-    """Write the list of audio files from :func:`unnamed_audio`, or remove an earlier one if there are none."""
-    listing.unlink(missing_ok=True)
-    if paths:
-        with atomic_write(listing) as file:
-            file.writelines(f"{printable(path)}\n" for path in paths)
 
 
 def command_in(folder: Path, command: str) -> str:

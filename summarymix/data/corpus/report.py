@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from summarymix.data.corpus.base import Corpus, Utterance, Utterances
-from summarymix.data.corpus.recordings import list_unnamed
 from summarymix.data.corpus.validate import shared_speakers
 from summarymix.data.names import is_guessed, kind_of, printable
 from summarymix.data.skipped import Skipped, write_skipped
 from summarymix.data.transcripts import has_unspaced, is_punctuation, num_words
-from summarymix.files import atomic_write
+from summarymix.files import atomic_write, write_list
 
 RARE = 5  # characters in fewer utterances can hardly be learnt
 MIN_WORDS_PER_SECOND, MAX_WORDS_PER_SECOND = 0.2, 8.0
@@ -59,7 +58,7 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
             f"Warning: {suspicious} utterances have more than {MAX_WORDS_PER_SECOND:g} or less than "
             f"{MIN_WORDS_PER_SECOND:g} words a second. They are kept; listen to some of {out_dir}/suspicious.tsv"
         )
-    list_unnamed(corpus.unnamed_audio, out_dir / "unnamed-audio.txt")
+    write_list(out_dir / "unnamed-audio.txt", [printable(path) for path in corpus.unnamed_audio])
     if corpus.unnamed_audio:
         lines.append(
             f"Warning: {len(corpus.unnamed_audio)} audio files belong to no utterance, for example "

@@ -14,9 +14,11 @@ from pathlib import Path
 from lhotse import Recording, SupervisionSegment
 
 from summarymix.cli import above_zero
-from summarymix.data.corpus.recordings import AudioFindings, list_unnamed, open_files, unnamed_audio
+from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
 from summarymix.data.manifests import write_manifest
+from summarymix.data.names import printable
 from summarymix.data.skipped import Skipped, separate
+from summarymix.files import write_list
 
 
 def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
@@ -60,7 +62,7 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
     print(f"{folder.name}: {len(utterances)} utterances, {skipped.summary()}")
     unnamed = unnamed_audio(folder, files.values(), findings)
     listing = out_dir / f"unnamed-audio-librispeech-{folder.name}.txt"
-    list_unnamed(unnamed, listing)
+    write_list(listing, [printable(path) for path in unnamed])
     if unnamed:
         print(f"Warning: {len(unnamed)} audio files have no transcript, for example {unnamed[0]}; see {listing}")
 
