@@ -45,7 +45,7 @@ Stages of every recipe: 2 features, 3 validation, 4 tokens, 5 noise, 6 Shar. Opt
   --data-dir DIR              output folder (default: data)
   --sample-rate HZ            sample rate of the features; other audio is resampled
   --num-mel-bins N            features per frame (default: 80); train with the same --data.num-mel-bins
-  --speed-perturb 0.9,1.1     add copies of the training splits at these speeds; "" for none
+  --speed-perturb 0.9,1.1     add copies of the training splits at these speeds; --speed-perturb= for none
   --storage S                 numpy_files: features on disk, 0.12 GB per hour; lilcom_chunky: compressed to a third of
                               that, needs "pip install lilcom"; none: computed in training, with --data.on-the-fly true
                               (default: lilcom_chunky for splits of more than 1000 hours, otherwise numpy_files)

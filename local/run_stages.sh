@@ -67,6 +67,23 @@ launch() {
   fi
 }
 
+# Exits unless decode.py can take --chunk-ms and --left-chunks: it reads them after days of training.
+check_numbers() {
+  local number
+  for number in $chunk_ms; do
+    if ! [[ $number =~ ^[1-9][0-9]*$ ]] || [ $((number % 40)) -ne 0 ]; then
+      echo "${0##*/}: --chunk-ms takes multiples of 40, not '$number'" >&2
+      exit 2
+    fi
+  done
+  for number in $left_chunks; do
+    if ! [[ $number =~ ^(-1|[0-9]+)$ ]]; then
+      echo "${0##*/}: --left-chunks takes numbers of chunks, -1 for all, not '$number'" >&2
+      exit 2
+    fi
+  done
+}
+
 run_stages() {
   local prefix=$1 train=$2 split
   check_names "$prefix" $train $splits
@@ -77,6 +94,7 @@ run_stages() {
       exit 2
       ;;
   esac
+  check_numbers
   local settings=(--chunk-ms $chunk_ms --left-chunks $left_chunks)
 
   if [ "$stage" -le 0 ] && [ "$stop_stage" -ge 0 ]; then
@@ -99,17 +117,15 @@ run_stages() {
 
   # Checkpoints from other data would be resumed as an earlier part of this training.
   if [ "$stage" -le 1 ] && [ "$stop_stage" -ge 1 ]; then
-    local manifest manifests=() data_sum
+    local cuts=$data_dir/fbank/${prefix}_cuts_ data_sum
     config_sum=$(cat $config | cksum) # an edited configuration is another one
-    for split in $train; do
-      manifest=$data_dir/fbank/${prefix}_cuts_$split.jsonl.gz
-      if [ ! -e "$manifest" ]; then
-        log "No $manifest: run stage 0, or correct --data-dir"
+    for split in $train $splits; do
+      if [ ! -e "$cuts$split.jsonl.gz" ]; then
+        log "No $cuts$split.jsonl.gz: run stage 0, or correct --data-dir or --splits"
         exit 1
       fi
-      manifests+=("$manifest")
     done
-    data_sum=$(cat "${manifests[@]}" | cksum)
+    data_sum=$(for split in $train; do cat "$cuts$split.jsonl.gz"; done | cksum)
     if [ -e "$exp_dir/.data" ] && [ "$(cat "$exp_dir/.data")" != "$data_sum" ] &&
       compgen -G "$exp_dir/*.pt" >/dev/null; then
       log "$exp_dir was trained on other data: remove it, or give another --exp-dir"

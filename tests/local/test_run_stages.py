@@ -130,3 +130,21 @@ def test_prepared_noise_is_used_unless_it_is_not_wanted(recipe, tmp_path: Path) 
         result = recipe(*options)
         assert result.returncode == 0, result.stderr
         assert ("--data.noise.manifest data/fbank/musan_cuts.jsonl.gz" in (tmp_path / "trained").read_text()) == is_used
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--chunk-ms", "640 100"), "--chunk-ms takes multiples of 40, not '100'"),
+        (("--left-chunks", "2 all"), "--left-chunks takes numbers of chunks, -1 for all, not 'all'"),
+        (("--splits", "tset"), "No data/fbank/c_cuts_tset.jsonl.gz: run stage 0, or correct --data-dir or --splits"),
+    ],
+)
+def test_options_of_decoding_are_checked_before_training(
+    options: tuple[str, ...], message: str, recipe, tmp_path: Path
+) -> None:
+    result = recipe(*options)
+    assert result.returncode != 0
+    assert message in result.stdout + result.stderr
+    assert not (tmp_path / "trained").exists()
+    assert recipe("--chunk-ms", "1280 40", "--left-chunks", "-1 0 4", "--splits", "train").returncode == 0
