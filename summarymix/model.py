@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from summarymix.blocks.mixing import MixingConfig
 from summarymix.blocks.regularizers import Balancer
 from summarymix.chunking import ChunkConfig, length_mask, pinned, to_device
-from summarymix.configs import check_least
+from summarymix.configs import check_least, dotted, plain
 from summarymix.encoder.base import Encoder
 from summarymix.encoder.conformer import Conformer, ConformerConfig
 from summarymix.encoder.zipformer import Zipformer, ZipformerConfig
@@ -55,6 +55,18 @@ class ModelConfig:
         most = 1.0 if self.encoder == "conformer" else 1 / 3  # see ``dropout``
         if not 0 <= self.dropout < most:
             raise ValueError(f"--model.dropout {self.dropout} must be from 0 to below {most:.3g} for a {self.encoder}")
+
+    def without_effect(self) -> list[str]:
+        """Options that were set but belong to another encoder or predictor."""
+        defaults = dict(dotted(plain(ModelConfig())))
+        others = ["zipformer." if self.encoder == "conformer" else "conformer."]
+        if self.predictor != "stateless":
+            others.append("context_size")
+        return [
+            f"--model.{name} {value}"
+            for name, value in dotted(plain(self))
+            if value != defaults[name] and name.startswith(tuple(others))
+        ]
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> "ModelConfig":

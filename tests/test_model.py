@@ -39,6 +39,17 @@ def batch(lengths):
     return torch.randn(len(lengths), max(lengths), 10).double(), torch.tensor(lengths)
 
 
+def test_options_of_other_parts_have_no_effect():
+    changed = {"conformer": {"dim": 8}, "zipformer": {"dims": [8] * 6}, "context_size": 3, "joiner_dim": 8}
+    for encoder, predictor, unused in (
+        ("conformer", "stateless", ["--model.zipformer.dims [8, 8, 8, 8, 8, 8]"]),
+        ("zipformer", "lstm", ["--model.conformer.dim 8", "--model.context_size 3"]),
+    ):
+        config = ModelConfig.from_plain({"encoder": encoder, "predictor": predictor, **changed})
+        assert config.without_effect() == unused
+    assert ModelConfig(encoder="zipformer", predictor="lstm").without_effect() == []
+
+
 @pytest.mark.parametrize("predictor", ["stateless", "lstm"])
 @pytest.mark.parametrize("chunk", [ChunkConfig(), ChunkConfig(4, 1)])
 def test_losses_are_those_of_the_full_lattice_and_of_each_utterance_alone(predictor, chunk):

@@ -188,8 +188,8 @@ class Run:
         self.validated: tuple[int, dict[str, dict[str, float]]] = -1, {}  # last step with a validation, and the result
 
         messages = [", ".join(f"{name}: {value}" for name, value in surroundings.items())]
-        if unused := config.optim.without_effect():
-            messages.append(f"Ignored options of another optimiser or schedule: {', '.join(unused)}")
+        if unused := config.model.without_effect() + config.optim.without_effect():
+            messages.append(f"Options of other parts than the chosen ones are ignored: {', '.join(unused)}")
         if config.loss.delay_penalty:
             messages.append(f"--loss.delay_penalty begins at step {2 * config.scales.warmup_steps}")
         is_new, may_not_fit = self._restore_or_initialize(messages)

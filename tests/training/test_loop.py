@@ -14,6 +14,7 @@ from training_toy import EMPTY, ToyData, run, toy_config, toy_model
 
 from summarymix.chunking import DynamicChunkConfig
 from summarymix.data.loading import Batch
+from summarymix.encoder.zipformer import ZipformerConfig
 from summarymix.model import Transducer
 from summarymix.runs import list_epochs, read_checkpoint, save_checkpoint
 from summarymix.training import run as run_module
@@ -347,9 +348,10 @@ def test_costs_are_those_of_steps_alone(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_options_without_effect_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for max_steps in (1, 2):  # Eden does not depend on the end
-        run(toy_config(tmp_path, max_steps=max_steps, optim=replace(SCALED_ADAM, lr=0.3)))
+        config = toy_config(tmp_path, max_steps=max_steps, optim=replace(SCALED_ADAM, lr=0.3))
+        run(replace(config, model=replace(config.model, zipformer=ZipformerConfig(ref_duration=60.0))))
         told = capsys.readouterr().err
-        assert "Ignored options of another optimiser or schedule: --optim.lr 0.3\n" in told
+        assert "are ignored: --model.zipformer.ref_duration 60.0, --optim.lr 0.3\n" in told
         assert "schedule, which has changed" not in told
 
 
