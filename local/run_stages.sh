@@ -84,6 +84,18 @@ check_numbers() {
   done
 }
 
+# Folder of the tokens that train.py reads with the arguments so far.
+find_lang_dir() {
+  python train.py "${configs[@]}" "${train_arguments[@]}" --print_config | sed -n 's/^  lang_dir: //p'
+}
+
+# Path of the cuts of a split, SPLIT or SPLIT@PREFIX.
+cuts_of() {
+  local prefix=$1
+  case $2 in *@*) prefix=${2#*@} ;; esac
+  echo "$data_dir/fbank/${prefix}_cuts_${2%%@*}.jsonl.gz"
+}
+
 run_stages() {
   local prefix=$1 train=$2 split
   check_names "$prefix" $train $splits
@@ -102,36 +114,17 @@ run_stages() {
     ./prepare.sh --data-dir "$data_dir" "${prepare_arguments[@]}"
   fi
 
-  local file configs=() config_sum=
+  local file configs=()
   for file in $config; do
     configs+=(--config "$file")
   done
   # Configurations name the folders below data.
   if [ "$data_dir" != data ]; then
     local lang_dir
-    lang_dir=$(python train.py "${configs[@]}" --print_config | sed -n 's/^  lang_dir: //p')
+    lang_dir=$(find_lang_dir)
     train_arguments=(
       --data.manifest-dir "$data_dir/fbank" --data.lang-dir "${lang_dir/#data\//"$data_dir"/}" "${train_arguments[@]}"
     )
-  fi
-
-  # Checkpoints from other data would be resumed as an earlier part of this training.
-  if [ "$stage" -le 1 ] && [ "$stop_stage" -ge 1 ]; then
-    local cuts=$data_dir/fbank/${prefix}_cuts_ data_sum
-    config_sum=$(cat $config | cksum) # an edited configuration is another one
-    for split in $train $splits; do
-      if [ ! -e "$cuts$split.jsonl.gz" ]; then
-        log "No $cuts$split.jsonl.gz: run stage 0, or correct --data-dir or --splits"
-        exit 1
-      fi
-    done
-    data_sum=$(for split in $train; do cat "$cuts$split.jsonl.gz"; done | cksum)
-    if [ -e "$exp_dir/.data" ] && [ "$(cat "$exp_dir/.data")" != "$data_sum" ] &&
-      compgen -G "$exp_dir/*.pt" >/dev/null; then
-      log "$exp_dir was trained on other data: remove it, or give another --exp-dir"
-      exit 1
-    fi
-    echo "$data_sum" | write_whole "$exp_dir/.data"
   fi
 
   # Prepared noise is mixed in. train.py prints at the start whether it trains with noise.
@@ -142,18 +135,47 @@ run_stages() {
   esac
   train_arguments+=($train_options)
   [ -z "$num_epochs" ] || train_arguments=(--num-epochs "$num_epochs" "${train_arguments[@]}")
-  if stage 1 "Train" "$exp_dir/.trained" "$config $config_sum ${train_arguments[*]}"; then
+
+  # Checksums of what a stage reads are part of its settings.
+  local manifest data_sum read_sum=
+  if [ "$stage" -le 1 ] && [ "$stop_stage" -ge 1 ]; then
+    for split in $train $splits; do
+      manifest=$(cuts_of "$prefix" "$split")
+      if [ ! -e "$manifest" ]; then
+        log "No $manifest: run stage 0, or correct --data-dir or --splits"
+        exit 1
+      fi
+    done
+    file=$(find_lang_dir)/bpe.model # train.py has a message if it is missing
+    read_sum="$(cat $config | cksum) $({ cat "$file" 2>/dev/null || true; } | cksum)"
+    # Checkpoints from other data would be resumed as an earlier part of this training.
+    data_sum=$(for split in $train; do cat "$(cuts_of "$prefix" "$split")"; done | cksum)
+    if [ -e "$exp_dir/.data" ] && [ "$(cat "$exp_dir/.data")" != "$data_sum" ] &&
+      compgen -G "$exp_dir/*.pt" >/dev/null; then
+      log "$exp_dir was trained on other data: remove it, or give another --exp-dir"
+      exit 1
+    fi
+    echo "$data_sum" | write_whole "$exp_dir/.data"
+  fi
+  if stage 1 "Train" "$exp_dir/.trained" "$config $read_sum ${train_arguments[*]}"; then
     launch train.py "${configs[@]}" --exp-dir "$exp_dir" "${train_arguments[@]}"
     stage_done
   fi
 
-  if stage 2 "Choose (epoch, avg) on dev" "$exp_dir/.selected" "${settings[*]}"; then
+  # Dev and test splits are those that are not trained on.
+  read_sum=$(
+    for manifest in "$data_dir/fbank/${prefix}_cuts_"*.jsonl.gz; do
+      split=${manifest##*_cuts_}
+      case " $train " in *" ${split%.jsonl.gz} "*) ;; *) [ ! -e "$manifest" ] || cat "$manifest" ;; esac
+    done | cksum
+  )
+  if stage 2 "Choose (epoch, avg) on dev" "$exp_dir/.selected" "${settings[*]} $read_sum"; then
     launch decode.py --exp-dir "$exp_dir" --select --mode offline simulated "${settings[@]}"
     stage_done
   fi
 
   [ -z "$splits" ] || settings+=(--splits $splits)
-  if stage 3 "Decode" "$exp_dir/.decoded" "${settings[*]}"; then
+  if stage 3 "Decode" "$exp_dir/.decoded" "${settings[*]} $read_sum"; then
     launch decode.py --exp-dir "$exp_dir" --compare --mode offline simulated streaming "${settings[@]}"
     stage_done
   fi

@@ -1,6 +1,7 @@
 # Sourced by the recipes' scripts and tools/test.sh: activates a Python environment with requirements.txt installed.
 # It creates .venv in the repository's root unless an environment is active, and installs only after a change of
-# requirements.txt or pyproject.toml. SKIP_SETUP=1 takes the environment as it is, such as that of a container.
+# requirements.txt or pyproject.toml, or after another copy of the repository was installed there. SKIP_SETUP=1 takes
+# the environment as it is, such as that of a container.
 
 [ -z "${SKIP_SETUP:-}" ] || return 0
 
@@ -25,8 +26,9 @@ if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
 fi
 
 _env=${VIRTUAL_ENV:-${CONDA_PREFIX:-}}
-_stamp=$_env/.summarymix-$(cat "$_root/requirements.txt" "$_root/pyproject.toml" <(echo "$_root") | sha256sum | cut -c1-16)
-if [ ! -e "$_stamp" ]; then
+_installed=$_env/.summarymix-installed
+_content=$(cat "$_root/requirements.txt" "$_root/pyproject.toml" <(echo "$_root") | sha256sum | cut -c1-16)
+if [ ! -e "$_installed" ] || [ "$(cat "$_installed")" != "$_content" ]; then
   _wanted=$(mktemp)
   if _torch=$(python -c 'import torch; print(torch.__version__)' 2>/dev/null); then
     echo "Keeping torch $_torch of $_env (tested: $(grep '^torch==' "$_root/requirements.txt"))"
@@ -42,6 +44,6 @@ if [ ! -e "$_stamp" ]; then
     return 1
   fi
   rm -f "$_wanted"
-  touch "$_stamp"
+  echo "$_content" >"$_installed"
 fi
-unset _root _python _env _stamp _wanted _torch
+unset _root _python _env _installed _content _wanted _torch

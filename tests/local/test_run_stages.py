@@ -19,19 +19,25 @@ echo "$@" >prepared
 printf '%s\n' "$@" >prepared-words
 mkdir -p "$2/fbank"
 echo "cuts in $2" >"$2/fbank/c_cuts_train.jsonl.gz"
+mkdir -p "$2/lang_char"
+[ -e "$2/lang_char/bpe.model" ] || echo tokens >"$2/lang_char/bpe.model"
 """
 TRAIN = """import sys
 if "--print_config" in sys.argv:
-    print("data:\\n  lang_dir: data/lang_char\\n")
+    given = [sys.argv[i + 1] for i, name in enumerate(sys.argv) if name == "--data.lang-dir"]
+    print("data:\\n  lang_dir:", ["data/lang_char", *given][-1])
 else:
     open("trained", "w").write(" ".join(sys.argv[1:]))
     open("trained-words", "w").write("\\n".join(sys.argv[1:]))
+"""
+DECODE = """import sys
+open("decoded", "a").write(" ".join(sys.argv[3:]) + "\\n")
 """
 
 
 @pytest.fixture
 def recipe(tmp_path: Path):
-    for name, text in (("run.sh", RUN), ("prepare.sh", PREPARE), ("train.py", TRAIN)):
+    for name, text in (("run.sh", RUN), ("prepare.sh", PREPARE), ("train.py", TRAIN), ("decode.py", DECODE)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
     (tmp_path / "conf").mkdir()
@@ -101,6 +107,33 @@ def test_other_data_need_another_folder_once_there_is_a_checkpoint(recipe, tmp_p
     assert "exp was trained on other data: remove it, or give another --exp-dir" in result.stdout
 
 
+def test_other_tokens_are_trained(recipe, tmp_path: Path) -> None:
+    assert "Stage 1: Train: done" in recipe().stdout
+    assert "Stage 1: Train: already done" in recipe().stdout
+    (tmp_path / "data/lang_char/bpe.model").write_text("other tokens\n")
+    assert "Stage 1: Train: done" in recipe().stdout
+    (tmp_path / "data/lang_other").mkdir()
+    (tmp_path / "data/lang_other/bpe.model").write_text("tokens\n")
+    options = ("--train-options", "--data.lang-dir data/lang_other")
+    assert "Stage 1: Train: done" in recipe(*options).stdout
+    (tmp_path / "data/lang_other/bpe.model").write_text("other tokens\n")
+    assert "Stage 1: Train: done" in recipe(*options).stdout
+
+
+def test_corrected_dev_and_test_data_are_decoded(recipe, tmp_path: Path) -> None:
+    def decoded() -> list[str]:
+        (tmp_path / "decoded").write_text("")
+        result = recipe("--stop-stage", "3")
+        assert result.returncode == 0, result.stderr
+        return [line.split()[0] for line in (tmp_path / "decoded").read_text().splitlines()]
+
+    assert decoded() == ["--select", "--compare"]
+    assert decoded() == []
+    (tmp_path / "data/fbank/c_cuts_test.jsonl.gz").write_text("test cuts")
+    assert decoded() == ["--select", "--compare"]
+    assert decoded() == []
+
+
 def test_tokens_outside_the_data_stay(recipe, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text(TRAIN.replace("data/lang_char", "../other/data/lang"))
     assert recipe("--data-dir", "raw").returncode == 0
@@ -138,6 +171,7 @@ def test_prepared_noise_is_used_unless_it_is_not_wanted(recipe, tmp_path: Path) 
         (("--chunk-ms", "640 100"), "--chunk-ms takes multiples of 40, not '100'"),
         (("--left-chunks", "2 all"), "--left-chunks takes numbers of chunks, -1 for all, not 'all'"),
         (("--splits", "tset"), "No data/fbank/c_cuts_tset.jsonl.gz: run stage 0, or correct --data-dir or --splits"),
+        (("--splits", "tset@d"), "No data/fbank/d_cuts_tset.jsonl.gz: run stage 0, or correct --data-dir or --splits"),
     ],
 )
 def test_options_of_decoding_are_checked_before_training(
