@@ -4,7 +4,7 @@ one of lhotse's recipes.
 
 The table is a .tsv, .csv or .jsonl with the columns audio, text and optionally id, speaker, split, start, duration
 (seconds), channel, language. Writes OUT_DIR/PREFIX_{recordings,supervisions}_SPLIT.jsonl.gz for every split, prints a
-report on the corpus, and lists skipped utterances with reasons in OUT_DIR/skipped-table.tsv.
+report on the corpus, and lists skipped utterances with reasons in OUT_DIR/skipped-PREFIX-table.tsv.
 """
 
 import argparse

@@ -33,7 +33,7 @@ except ModuleNotFoundError as missing:
     sys.exit(f"{missing}: activate this repository's environment first with `. tools/setup.sh`")
 import numpy as np
 
-from summarymix.data.corpus.base import Corpus, Utterance
+from summarymix.data.corpus.base import Corpus, Utterance, skipped_path
 from summarymix.data.corpus.lhotse_recipes import download_with_lhotse, list_recipes
 from summarymix.data.corpus.options import CorpusSource, add_source_options, prepare_corpus, source_of
 from summarymix.data.corpus.report import hours_by_rate
@@ -231,13 +231,13 @@ def new_recipe(name: str, source: CorpusSource, egs_dir: Path = ROOT / "egs", nu
     recipe = egs_dir / name
     if recipe.exists():
         raise FileExistsError(f"{recipe} is there already: choose another name, or remove the folder first")
-    listing = recipe.with_name(f"{name}-skipped-table.tsv")
+    listing = recipe.with_name(f"skipped-{name}-table.tsv")
     with new_folder(recipe) as partial:
         manifests = partial / "ASR" / "data" / "manifests"
         try:
             corpus, lines = prepare_corpus(source, name, manifests, num_jobs, fill=True)
         except ValueError as error:
-            made = manifests / "skipped-table.tsv"
+            made = skipped_path(manifests, name)
             if not made.is_file():
                 raise
             os.replace(made, listing)  # the folder goes, the reasons stay

@@ -111,7 +111,7 @@ def open_segments(recordings: Path, supervisions: Path, folder: Path, executor: 
         executor: reads the manifests.
 
     Raises:
-        ValueError: a supervision's recording is missing, or a line is no recording or supervision.
+        ValueError: a supervision's recording is missing, an id comes twice, or a line is no recording or supervision.
     """
     marks = repr([CutManifest(path).mark() for path in (recordings, supervisions)])
     place = folder.absolute() / hashlib.blake2b(marks.encode(), digest_size=8).hexdigest()
@@ -124,6 +124,9 @@ def open_segments(recordings: Path, supervisions: Path, folder: Path, executor: 
             ids, wanted = (scan.result() for scan in scans)
             order = np.argsort(ids, kind="stable")
             ids = ids[order]
+            if len(twice := np.flatnonzero(ids[1:] == ids[:-1])):
+                line = LineFile(new / "recordings.jsonl")[int(order[twice[0]])]
+                raise _several(recordings, "recordings", json.loads(line)["id"])
             found = np.searchsorted(ids, wanted, side="right") - 1
             missing = np.flatnonzero(ids[found] != wanted) if len(ids) else np.arange(len(wanted))
             if len(missing):
@@ -173,9 +176,23 @@ def _copy_supervisions(manifest: Path, folder: Path) -> NDArray[np.int64]:
             yield line
 
     write_lines(lines(), check_visible(folder) / "supervisions.jsonl")
-    _save(folder / "by_id.npy", _order(np.concatenate([*ids, np.array(names, "S")]), long_names))
+    heads = np.concatenate([*ids, np.array(names, "S")])
+    order = _order(heads, long_names)
+    heads = heads[order]
+    for place in np.flatnonzero(heads[1:] == heads[:-1]):
+        first, second = (long_names.get(number) for number in order[place : place + 2].tolist())
+        if first == second:
+            raise _several(manifest, "supervisions", (first or heads[place]).decode())
+    _save(folder / "by_id.npy", order)
     _save(folder / "seconds.npy", np.array(seconds))
     return np.array(recordings)
+
+
+def _several(manifest: Path, kind: str, id_: str) -> ValueError:
+    return ValueError(
+        f"{manifest}: several {kind} have the id {id_}, so that one would get the audio of another: give each its own "
+        "where the manifests are made (stage 1 of prepare.sh)"
+    )
 
 
 def _order(heads: NDArray[np.bytes_], long_names: Mapping[int, bytes]) -> NDArray[np.int64]:

@@ -110,7 +110,7 @@ def plateau_notice(step: int, alike: float, config: TrainConfig) -> str | None:
     if step < PLATEAU_STEPS or alike < PLATEAU_ALIKE:
         return None
     remedies = [
-        "check that transcripts match the audio: see suspicious.tsv and skipped*.tsv, and listen to some",
+        "check that transcripts match the audio: see suspicious*.tsv and skipped*.tsv, and listen to some",
         f"delay SpecAugment: --data.spec_augment.warmup_steps above {config.data.spec_augment.warmup_steps}",
         f"increase the weight of the CTC loss: --scales.ctc above {config.scales.ctc:g}",
         "start from a trained model: --init_from",

@@ -57,6 +57,20 @@ def write_ids(folder: Path, ids: list[str]) -> None:
     write_manifest([SupervisionSegment(i, "r", 0, 1) for i in ids], manifest_path(folder, "c", "supervisions", "train"))
 
 
+def test_ids_that_come_twice_are_refused(tmp_path: Path) -> None:
+    """Otherwise an utterance would get the features, or the audio, of another one."""
+    for double in ("b", "x" * 200):
+        write_ids(tmp_path, ["x" * 200, "a", "b", double, "x" * 199])
+        with pytest.raises(ValueError, match=rf"c_supervisions_train.*several supervisions have the id {double},"):
+            open_from(tmp_path, tmp_path / "copy")
+    write_ids(tmp_path, ["x" * 200, "x" * 201, "x" * 128, "x" * 127])
+    assert len(open_from(tmp_path, tmp_path / "copy")) == 4
+    recordings = [Recording("r", [AudioSource("file", [0], f"{i}.flac")], 16000, 1600, 0.1, [0]) for i in range(2)]
+    write_manifest(recordings, manifest_path(tmp_path, "c", "recordings", "train"))
+    with pytest.raises(ValueError, match=r"c_recordings_train.*several recordings have the id r,"):
+        open_from(tmp_path, tmp_path / "copy")
+
+
 def test_long_ids_are_in_order_too(tmp_path: Path) -> None:
     heads = ["x" * 127, "x" * 128, "é" * 64, "a"]
     ids = [head + end for head in heads for end in ("", "b", "ab", "a", "y" * 300)]

@@ -28,7 +28,7 @@ def table(tmp_path: Path) -> Path:
 def test_table_to_tokens(run, table: Path, tmp_path: Path) -> None:
     result = run("local/prepare_table.py", "--table", table, "--audio-dir", tmp_path, "--prefix", "p")
     assert result.code == 0, result.err
-    assert "skipped 1: 1 missing audio; see data/manifests/skipped-table.tsv" in result.out
+    assert "skipped 1: 1 missing audio; see data/manifests/skipped-p-table.tsv" in result.out
 
     (tmp_path / "0.wav").unlink()
     result = run("local/compute_fbank.py", "--prefix", "p", "--splits", "train", "dev")

@@ -100,7 +100,7 @@ def test_from_a_folder_of_recordings_to_error_rates(run_script: Callable[..., st
     assert "1 audio files belong to no utterance" in told
 
     out = run_script(recipe, "run.sh", *TINY)
-    assert SkippedItems.read(recipe / "data/manifests/skipped-table.tsv").counts == SKIPPED
+    assert SkippedItems.read(recipe / "data/manifests/skipped-calls-table.tsv").counts == SKIPPED
     splits = {
         split: list(read_cuts(cuts_path(recipe / "data/fbank", "calls", split))) for split in ("train", "dev", "test")
     }
@@ -179,7 +179,7 @@ def test_only_the_reasons_are_left_of_a_recipe_that_fails(source: CorpusSource, 
     (tmp_path / "t.tsv").write_text("audio\ttext\ngone.wav\tONE\n")
     with pytest.raises(ValueError, match="none of 1 utterances is usable; skipped 1: 1 missing audio") as caught:
         tool.new_recipe("c", CorpusSource(tmp_path / "t.tsv", None, None, tmp_path), tmp_path / "egs")
-    listing = tmp_path / "egs" / "c-skipped-table.tsv"
+    listing = tmp_path / "egs" / "skipped-c-table.tsv"
     assert f"see {listing}" in str(caught.value)
     assert list((tmp_path / "egs").iterdir()) == [listing]
     assert SkippedItems.read(listing).counts == {"missing audio": 1}
@@ -191,7 +191,7 @@ def test_when_too_few_utterances_are_left_the_list_of_reasons_stays(tmp_path: Pa
     soundfile.write(tmp_path / "a.wav", np.zeros(16000) + 0.1, 16000)
     table = tmp_path / "t.tsv"
     table.write_text("audio\ttext\na.wav\tONE\nb.wav\tTWO\n")
-    listing = tmp_path / "egs" / "c-skipped-table.tsv"
+    listing = tmp_path / "egs" / "skipped-c-table.tsv"
     told = rf"1 utterances are too few to take .*: add more\. skipped 1: 1 missing audio; see {listing}$"
     with pytest.raises(ValueError, match=told):
         tool.new_recipe("c", CorpusSource(table, None, None, tmp_path), tmp_path / "egs")
@@ -225,7 +225,7 @@ def test_command_line(source: CorpusSource, tmp_path: Path, monkeypatch, capsys)
     out = call("c", *options, "--channel", 1, "--text-case", "lower", "--punctuation", "remove", "--keep-empty")
     recipe = f"{os.path.relpath(tmp_path)}/c/ASR"
     assert out.endswith(f"{recipe} is ready. Next: {recipe}/run.sh\n")
-    assert f"see {recipe}/data/manifests/characters.tsv" in out
+    assert f"see {recipe}/data/manifests/characters-c.tsv" in out
     script = (tmp_path / "c" / "ASR" / "prepare.sh").read_text()
     assert '--channel 1 --keep-empty --text-case "$text_case" --punctuation "$punctuation")' in script
     assert "\ntext_case=lower\npunctuation=remove\n" in script
@@ -254,7 +254,7 @@ def test_two_languages_of_common_voice_to_error_rates(run_script: Callable[..., 
     for split, count in {"train-cs": 8, "train-en": 8, "dev-cs": 2, "dev-en": 3, "test-cs": 3, "test-en": 3}.items():
         assert f"\n{split}: {count} utterances" in told
     recipe = tmp_path / "egs" / "voices" / "ASR"
-    assert f"common_voice_en_spare.mp3; see {recipe}/data/manifests/unnamed-audio.txt" in told
+    assert f"common_voice_en_spare.mp3; see {recipe}/data/manifests/unnamed-audio-voices.txt" in told
     marks = recipe / "data/manifests/lhotse/voices/.lhotse-recipe.json"
     before = marks.stat().st_mtime_ns
     out = run_script(recipe, "run.sh", *TINY)
@@ -309,7 +309,7 @@ def test_audio_that_a_recipe_of_lhotse_makes_has_paths_that_hold(tmp_path: Path,
 
     # prepare.sh does not call lhotse again.
     prepare_corpus(lhotse_source("made", lab / "corpus"), "c", manifests)
-    assert SkippedItems.read(manifests / "skipped-table.tsv").counts == {}
+    assert SkippedItems.read(manifests / "skipped-c-table.tsv").counts == {}
 
 
 def test_audio_that_a_recipe_of_lhotse_makes_is_found_in_the_new_recipe(tmp_path: Path, monkeypatch) -> None:

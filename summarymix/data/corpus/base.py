@@ -4,6 +4,7 @@ Readers (:mod:`summarymix.data.corpus.table`, ``kaldi``, ``lhotse_manifests``) t
 :func:`gather` checks them against each other and :meth:`Corpus.write` writes the manifests of every split.
 """
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ Problem = tuple[str, str, str]
 """Reason, detail and remedy of an utterance that is left out."""
 
 _KINDS = ("train", "dev", "test")
+_MIN_SECONDS = 0.01  # a feature frame
 _FIELDS = ("id", "recording_id", "start", "duration", "channel", "text", "language", "speaker")
 
 
@@ -92,12 +94,12 @@ class Utterances:
             CREATE INDEX by_split ON utterances (split);
         """)
 
-    def append(self, row: Row, supervision: SupervisionSegment, split: str) -> None:
-        """Add the utterance of a row."""
+    def append(self, row: Row, supervision: SupervisionSegment, split: str, span: int) -> None:
+        """Add the utterance of a row; ``span`` is the hash of its place in the audio."""
         values = [getattr(supervision, name) for name in _FIELDS]
         self.database.execute(
             f"INSERT INTO utterances VALUES (NULL, {', '.join('?' * (len(values) + 4))})",
-            (_span_of(row), split, row.audio, *values, supervision.custom is not None),
+            (span, split, row.audio, *values, supervision.custom is not None),
         )
 
     def of(self, splits: Sequence[str]) -> "Utterances":
@@ -197,22 +199,22 @@ class Corpus:
         return {split: self.utterances.of([split]) for split in names}
 
     def write(self, prefix: str, out_dir: Path) -> None:
-        """Write ``{prefix}_{recordings,supervisions}_{split}.jsonl.gz`` for every split, and ``skipped-table.tsv``.
+        """Write ``{prefix}_{recordings,supervisions}_{split}.jsonl.gz`` for every split, and
+        ``skipped-{prefix}-table.tsv``.
 
-        If files were converted, they are listed in ``converted.tsv``.
+        If files were converted, they are listed in ``converted-{prefix}.tsv``.
         Manifests that an earlier call wrote, of splits that the corpus no longer has, are removed.
 
         Raises:
             ValueError: no utterance can be used.
         """
         out_dir = Path(out_dir)
-        self.skipped.write(out_dir / "skipped-table.tsv")
-        self.audio.write(out_dir / "converted.tsv")
+        self.skipped.write(skipped := skipped_path(out_dir, prefix))
+        self.audio.write(out_dir / f"converted-{prefix}.tsv")
         if not self.utterances:
             first = next((f"; the first: {item}" for item in self.skipped.items), "")
             raise ValueError(
-                f"none of {self.num_rows} utterances is usable; {self.skipped.summary()}; "
-                f"see {out_dir}/skipped-table.tsv{first}"
+                f"none of {self.num_rows} utterances is usable; {self.skipped.summary()}; see {skipped}{first}"
             )
         listing = out_dir / f".{prefix}-manifests.txt"
         before = listing.read_text(encoding="utf-8").splitlines() if listing.is_file() else []
@@ -228,6 +230,11 @@ class Corpus:
                 (out_dir / name).unlink(missing_ok=True)
         with atomic_write(listing) as file:
             file.writelines(f"{name}\n" for name in written)
+
+
+def skipped_path(out_dir: Path, prefix: str) -> Path:
+    """List of the utterances of a corpus that are left out."""
+    return out_dir / f"skipped-{prefix}-table.tsv"
 
 
 def no_utterance(name: str, file: str) -> Skipped:
@@ -284,14 +291,19 @@ def gather(
             or _truncation(row, recording, findings)
             or _segment(row, recording, channel)
         )
+        file = _file_of(recording)
+        file = originals.get(file, file)
+        if isinstance(found, SupervisionSegment):
+            span = _span(file, recording, found)
+            if other := _same_audio(corpus.utterances, span, split):
+                found = "duplicate audio", f"the same as {other}", "keep one of the rows"
         if isinstance(found, tuple):
-            file = _file_of(recording)
-            corpus.skipped.add(_left_out(row, id_, originals.get(file, file), found))
+            corpus.skipped.add(_left_out(row, id_, file, found))
             continue
         assert isinstance(recording, Recording)
         corpus.punctuation.add(normalize_text(given, text_case), text_case)
         custom = NO_SPEECH if no_speech else None
-        corpus.utterances.append(row, replace(found, id=id_, text=text, custom=custom), split)
+        corpus.utterances.append(row, replace(found, id=id_, text=text, custom=custom), split, span)
     return corpus
 
 
@@ -329,8 +341,6 @@ def _problem(
         return "empty transcript", detail, f"add the transcript; {IF_NO_SPEECH}"
     if isinstance(recording, Skipped):
         return recording.reason, recording.detail, recording.remedy
-    if other := _same_audio(kept, row, split):
-        return "duplicate audio", f"the same as {other}", "keep one of the rows"
     return None
 
 
@@ -345,9 +355,11 @@ def _has_id(kept: Utterances, id_: str, split: str) -> bool:
     return any(_set_of(other) == _set_of(split) for (other,) in same)
 
 
-def _same_audio(kept: Utterances, row: Row, split: str) -> str | None:
-    """Id of a row with the same audio that must not be beside ``row``; None if there is none."""
-    same = kept.database.execute("SELECT id, split FROM utterances WHERE span = ? ORDER BY number", (_span_of(row),))
+def _same_audio(kept: Utterances, span: int, split: str) -> str | None:
+    """Id of an utterance at the same place in the audio that must not be beside one of ``split``; None if there is
+    none.
+    """
+    same = kept.database.execute("SELECT id, split FROM utterances WHERE span = ? ORDER BY number", (span,))
     for id_, other in same:
         if _set_of(other) == _set_of(split) or kind_of(other) != kind_of(split):
             return str(id_)
@@ -363,8 +375,11 @@ def _set_of(split: str) -> str:
     return "train" if kind_of(split) == "train" else split
 
 
-def _span_of(row: Row) -> int:
-    return hash((row.audio, row.start, row.duration, row.channel))
+def _span(file: str, recording: Recording | Skipped, segment: SupervisionSegment) -> int:
+    """Hash of the place of a segment in the audio, in whatever way the corpus writes it."""
+    assert isinstance(recording, Recording)
+    changes = repr(recording.transforms)
+    return hash((os.path.normpath(file), changes, segment.start, segment.duration, segment.channel))
 
 
 def name_of(path: str | Path) -> str:
@@ -402,6 +417,9 @@ def _segment(row: Row, recording: Recording | Skipped, channel: int | None) -> S
     if not 0 <= row.start < min(end, length) or end > length + END_TOLERANCE:
         detail = f"{row.start:g} to {end:g} s of {length:g} s"
         return ("segment outside its audio", detail, "correct start and duration, in seconds")
+    if min(end, length) - row.start < _MIN_SECONDS:
+        detail = f"{row.start:g} to {min(end, length):g} s"
+        return "segment too short", detail, "correct start and duration, in seconds, or remove the row"
     whole = row.start == 0 and end >= length
     return SupervisionSegment(
         id="",

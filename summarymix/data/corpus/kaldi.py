@@ -58,11 +58,12 @@ def read_kaldi_corpus(
     files: DiskDict[str] = DiskDict()  # recording names by file
     commands: DiskDict[str] = DiskDict()  # recording names by command
     missing: DiskDict[Skipped] = DiskDict()
-    places: DiskDict[str] = DiskDict()  # of all recordings in wav.scp; several folders may list the same
-    used = DiskSet()  # their names
+    # Name and place of all recordings in wav.scp by their values there; several folders may list the same.
+    places: DiskDict[tuple[str, str]] = DiskDict()
+    used = DiskSet()  # values of those with an utterance
     for split, folder in _folders(kaldi_dir).items():
         scp = _Table(folder / "wav.scp")
-        places.update((name, scp.where(name)) for name in scp.values)
+        places.update((value, (name, scp.where(name))) for name, value in scp.values.items())
         for name, value in scp.values.items():
             source = _audio(value, audio_dir)
             if is_command(source):
@@ -76,9 +77,9 @@ def read_kaldi_corpus(
                 file = printable(folder / "wav.scp")
                 missing[row.audio] = Skipped(row.audio, file, "missing audio", "", "add the recording to wav.scp")
             rows.append(row)
-    for name, where in places.items():
-        if name not in used:
-            rows.append(no_utterance(name, where))
+    for value, place in places.items():
+        if value not in used:
+            rows.append(no_utterance(*place))
     if commands:
         say(
             f"{len(commands)} recordings in wav.scp are commands. They run now, for at most {command_timeout:g} s each "
@@ -121,8 +122,8 @@ def _audio(value: str, audio_dir: Path) -> str:
 
 
 def _rows(folder: Path, split: str | None, scp: "_Table", used: DiskSet) -> Iterator[Row | Skipped]:
-    """Utterances of a folder, with the name of the recording as ``audio``, and lines that cannot be used. The names of
-    recordings in both are added to ``used``.
+    """Utterances of a folder, with the name of the recording as ``audio``, and lines that cannot be used. The
+    recordings of both are added to ``used``, by their values in wav.scp.
     """
     texts = _Table(folder / "text")
     speakers, languages = (_Table(folder / name, optional=True) for name in ("utt2spk", "utt2lang"))
@@ -138,7 +139,7 @@ def _rows(folder: Path, split: str | None, scp: "_Table", used: DiskSet) -> Iter
         for id_, value in segments.values.items():
             if (span := _span(value)) is None:
                 malformed.add(id_)
-                used.add("".join(value.split()[:1]))
+                used.add(scp.values.get("".join(value.split()[:1])))
                 remedy = "give a recording, a start and an end in seconds"
                 yield Skipped(id_, segments.where(id_), "malformed segment", repr(value), remedy)
             else:
@@ -148,7 +149,7 @@ def _rows(folder: Path, split: str | None, scp: "_Table", used: DiskSet) -> Iter
         if id_ in malformed:
             continue
         audio, start, duration = spans.get(id_, (id_, 0.0, None))
-        used.add(audio)
+        used.add(scp.values.get(audio))
         yield Row(
             audio=audio,
             text=texts.values.get(id_),

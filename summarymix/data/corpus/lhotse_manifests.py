@@ -66,7 +66,8 @@ def read_lhotse_corpus(
             notes.append(f"{path.name} is left out: it needs both recordings and supervisions")
             continue
         for recording, supervision in pairs:
-            key = f"{name} {recording.id}"
+            # Cuts of several corpora may have other recordings with the same id.
+            key = f"{name} {recording.id} {' '.join(str(source.source) for source in recording.sources)}"
             if key not in recordings:
                 for source in recording.sources:
                     if source.type == "file":
@@ -138,16 +139,22 @@ def _of_pair(
     places: DiskDict[str],
     used: DiskSet,
 ) -> Iterator[tuple[Recording, SupervisionSegment]]:
-    recordings = DiskDict((recording.id, recording) for recording in _items(RecordingSet, recordings_path))
+    recordings: DiskDict[Recording] = DiskDict()
+    ambiguous = DiskSet()  # ids of several recordings
+    for recording in _items(RecordingSet, recordings_path):
+        if recordings.setdefault(recording.id, recording) != recording:
+            ambiguous.add(recording.id)
     places.update((recording_id, str(recordings_path)) for recording_id in recordings)
     for supervision in _items(SupervisionSet, supervisions_path):
-        if supervision.recording_id in recordings:
-            used.add(supervision.recording_id)
-            yield recordings[supervision.recording_id], supervision
-        else:
-            detail = f"recording {supervision.recording_id}"
-            remedy = "add the recording, or remove the supervision"
-            unusable.add(Skipped(supervision.id, str(recordings_path), "missing audio", detail, remedy))
+        id_ = supervision.recording_id
+        used.add(id_)
+        if id_ in recordings and id_ not in ambiguous:
+            yield recordings[id_], supervision
+            continue
+        reason, remedy = "missing audio", "add the recording, or remove the supervision"
+        if id_ in ambiguous:
+            reason, remedy = "duplicate recording id", "give every recording its own id, also in its supervisions"
+        unusable.add(Skipped(supervision.id, str(recordings_path), reason, f"recording {id_}", remedy))
 
 
 def _of_cuts(cuts: Iterable[Any], path: Path, unusable: SkippedItems) -> Iterator[tuple[Recording, SupervisionSegment]]:

@@ -107,6 +107,12 @@ class DiskDict(Mapping[str, ValueT]):
             (_bytes_of(name), pickle.dumps(value)),
         )
 
+    def setdefault(self, name: str, value: ValueT) -> ValueT:
+        """Set the value of a name that has none, and return the name's value."""
+        if name not in self:
+            self[name] = value
+        return self[name]
+
     def __getitem__(self, name: str) -> ValueT:
         if self._latest is None or self._latest[0] != name:
             found = self._database.execute("SELECT value FROM items WHERE name = ?", (_bytes_of(name),)).fetchone()

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from summarymix.data.corpus.base import Corpus
+from summarymix.data.corpus.base import Corpus, skipped_path
 from summarymix.data.corpus.commands import TIMEOUT
 from summarymix.data.corpus.kaldi import read_kaldi_corpus
 from summarymix.data.corpus.lhotse_manifests import read_lhotse_corpus
@@ -195,20 +195,19 @@ def prepare_corpus(
         corpus = source.read(findings, Path(out_dir) / "lhotse" / prefix, num_jobs)
         try:
             if fill and corpus.utterances:
-                _fill_splits(corpus, out_dir)
+                _fill_splits(corpus, skipped_path(out_dir, prefix))
             corpus.write(prefix, out_dir)
         except ValueError as error:
             raise ValueError(f"{source.path}: {error}") from error
-        return corpus, corpus_report(corpus, out_dir)
+        return corpus, corpus_report(corpus, prefix, out_dir)
 
 
-def _fill_splits(corpus: Corpus, out_dir: Path) -> None:
+def _fill_splits(corpus: Corpus, listing: Path) -> None:
     """Call :func:`fill_splits`; if too few utterances are left, list what was left out and say so."""
     try:
         fill_splits(corpus)
     except ValueError as error:
         if not corpus.skipped.items:
             raise
-        listing = out_dir / "skipped-table.tsv"
         corpus.skipped.write(listing)
         raise ValueError(f"{error}. {corpus.skipped.summary()}; see {listing}") from error

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from summarymix.data.corpus.base import Corpus, Utterance, Utterances
+from summarymix.data.corpus.base import Corpus, Utterance, Utterances, skipped_path
 from summarymix.data.corpus.validate import shared_speakers
 from summarymix.data.names import is_guessed, kind_of, printable
 from summarymix.data.skipped import Skipped, write_skipped
@@ -18,10 +18,11 @@ MIN_WORDS_PER_SECOND, MAX_WORDS_PER_SECOND = 0.2, 8.0
 EXAMPLES = 5
 
 
-def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
-    """Report on a corpus whose manifests are in ``out_dir``.
+def corpus_report(corpus: Corpus, prefix: str, out_dir: Path) -> list[str]:
+    """Report on a corpus whose manifests :meth:`Corpus.write` has written, with the same arguments.
 
-    Writes ``characters.tsv``, and ``suspicious.tsv`` and ``unnamed-audio.txt`` if there is anything to list.
+    Writes ``characters-{prefix}.tsv``, and ``suspicious-{prefix}.tsv`` and ``unnamed-audio-{prefix}.txt`` if there is
+    anything to list.
 
     Returns:
         The lines to print. Lines about problems begin with "Warning".
@@ -29,7 +30,7 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
     everything = corpus.utterances
     lines = [f"{len(everything)} utterances, {_hours(everything.seconds)}; {corpus.skipped.summary()}"]
     if len(corpus.skipped):
-        lines[0] += f"; see {out_dir}/skipped-table.tsv"
+        lines[0] += f"; see {skipped_path(out_dir, prefix)}"
     if silent := array("d", (seconds for text, seconds in everything.columns("text, duration") if not text)):
         lines.append(f"{len(silent)} of them are recordings without speech, {_hours(sum(silent))}")
     lines.append(f"audio: {_formats(everything)}")
@@ -42,27 +43,27 @@ def corpus_report(corpus: Corpus, out_dir: Path) -> list[str]:
     if corpus.audio.converted:
         lines.append(
             f"{len(corpus.audio.converted)} audio files are used as copies in {corpus.audio.folder}, because "
-            f"training would not read them, or not to their ends; see {out_dir}/converted.tsv"
+            f"training would not read them, or not to their ends; see {out_dir}/converted-{prefix}.tsv"
         )
     lines += corpus.notes
     lines += _guessed_kinds(corpus)
     lines += _shared_speakers(corpus)
-    lines += _characters(corpus, out_dir / "characters.tsv")
-    suspicious = write_skipped(
-        (item for utterance in everything for item in _suspicion(utterance)), out_dir / "suspicious.tsv"
-    )
+    lines += _characters(corpus, out_dir / f"characters-{prefix}.tsv")
+    listing = out_dir / f"suspicious-{prefix}.tsv"
+    suspicious = write_skipped((item for utterance in everything for item in _suspicion(utterance)), listing)
     if not suspicious:
-        (out_dir / "suspicious.tsv").unlink()
+        listing.unlink()
     else:
         lines.append(
             f"Warning: {suspicious} utterances have more than {MAX_WORDS_PER_SECOND:g} or less than "
-            f"{MIN_WORDS_PER_SECOND:g} words a second. They are kept; listen to some of {out_dir}/suspicious.tsv"
+            f"{MIN_WORDS_PER_SECOND:g} words a second. They are kept; listen to some of {listing}"
         )
-    write_list(out_dir / "unnamed-audio.txt", [printable(path) for path in corpus.unnamed_audio])
+    unnamed = out_dir / f"unnamed-audio-{prefix}.txt"
+    write_list(unnamed, [printable(path) for path in corpus.unnamed_audio])
     if corpus.unnamed_audio:
         lines.append(
             f"Warning: {len(corpus.unnamed_audio)} audio files belong to no utterance, for example "
-            f"{printable(corpus.unnamed_audio[0])}; see {out_dir}/unnamed-audio.txt"
+            f"{printable(corpus.unnamed_audio[0])}; see {unnamed}"
         )
     return lines
 

@@ -56,7 +56,7 @@ def test_every_utterance_is_one_cut_with_its_own_text_and_audio(tmp_path: Path) 
         )
     # the same times on both channels, and ends a little behind the audio's
     rows += [Row(call, f"AT ONCE {channel}", start=2.0, duration=3.0, channel=channel) for channel in (0, 1)]
-    rows += [Row(talk, "TO THE END", start=4.5), Row(talk, "BEYOND IT", start=4.5, duration=0.6)]
+    rows += [Row(talk, "TO THE END", start=4.5), Row(talk, "BEYOND IT", start=4.4, duration=0.7)]
     corpus = gather_files(rows)
     assert len(corpus.skipped) == 0
     corpus.write("c", tmp_path / "m")
@@ -122,6 +122,30 @@ def test_duplicates(tmp_path: Path) -> None:
     ]
 
 
+def test_the_same_audio_in_other_words_is_a_duplicate(tmp_path: Path) -> None:
+    a, stereo = write_noise(tmp_path / "a.wav", 2), write_noise(tmp_path / "s.wav", 1, channels=2)
+    rows = [
+        Row(a, "X", "whole"),
+        Row(f"{tmp_path}/./a.wav", "X", "dots", split="test"),
+        Row(a, "X", "times", split="test", duration=2.0),
+        Row(a, "X", "channel", split="test", channel=0),
+        Row(a, "X", "beginning", split="test", duration=1.0),
+        Row(stereo, "X", "left", channel=0),
+        Row(stereo, "X", "right", channel=1),
+    ]
+    corpus = gather_files(rows)
+    assert [(item.id, item.detail) for item in corpus.skipped.items] == [
+        (name, "the same as whole") for name in ("dots", "times", "channel")
+    ]
+
+
+def test_segments_need_a_feature_frame(tmp_path: Path) -> None:
+    a, b = write_noise(tmp_path / "a.wav", 1), write_noise(tmp_path / "b.wav", 0.004)
+    rows = [Row(a, "X", "end", start=0.99999), Row(a, "X", "short", duration=0.004), Row(b, "X", "file")]
+    corpus = gather_files([*rows, Row(a, "X", "frame", start=0.5, duration=0.01)])
+    assert reasons(corpus) == dict.fromkeys(("end", "short", "file"), "segment too short")
+
+
 @pytest.mark.parametrize(
     ("start", "duration"), [(-0.1, 0.5), (1.0, None), (0.5, 0.0), (0.5, -0.1), (0.5, 0.7), (float("nan"), None)]
 )
@@ -180,12 +204,12 @@ def test_rows_that_cannot_be_written_to_files_are_listed(field: str, value: str,
     assert item.remedy
     corpus.write("c", tmp_path / "m")
     assert [cut.id for cut in load_cuts(tmp_path / "m", "c", "train")] == ["good"]
-    assert SkippedItems.read(tmp_path / "m" / "skipped-table.tsv").counts == {reason: 1}
+    assert SkippedItems.read(tmp_path / "m" / "skipped-c-table.tsv").counts == {reason: 1}
 
 
 def test_neither_utterances_nor_recordings_stay_in_memory(tmp_path: Path) -> None:
-    source = [AudioSource("file", [0], "no audio is opened")]
-    recordings = DiskDict((f"{i}", Recording(f"here-{i}", source, 8000, 8000, 1.0)) for i in range(50))
+    sources = [[AudioSource("file", [0], f"{i}, which is not opened")] for i in range(50)]
+    recordings = DiskDict((f"{i}", Recording(f"here-{i}", sources[i], 8000, 8000, 1.0)) for i in range(50))
     corpus = gather([Row(f"{i}", "X") for i in range(50)], recordings, AudioFindings(tmp_path / "copies"))
     assert len(list(corpus.utterances)) == 50
     live = [item for item in gc.get_objects() if type(item) in (Recording, SupervisionSegment)]

@@ -92,11 +92,11 @@ def check(corpus: Corpus, folder: Path) -> None:
     shutil.rmtree(out_dir, ignore_errors=True)
     if corpus.utterances:
         corpus.write("c", out_dir)
-        corpus_report(corpus, out_dir)
+        corpus_report(corpus, "c", out_dir)
     else:
         with pytest.raises(ValueError, match="utterances is usable"):
             corpus.write("c", out_dir)
-    listed = SkippedItems.read(out_dir / "skipped-table.tsv").items
+    listed = SkippedItems.read(out_dir / "skipped-c-table.tsv").items
     assert len(listed) == len(corpus.skipped)
     assert all(item.reason and item.remedy for item in listed)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from lhotse import CutSet, Recording, RecordingSet, SupervisionSet
+from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.kaldi import export_to_kaldi
 from manifest_cuts import load_cuts
 from tables import prepare_table
@@ -201,6 +201,26 @@ def test_supervision_without_recording(manifests: Path, audio_dir: Path) -> None
     assert corpus.num_rows == 3
 
 
+def test_recordings_with_one_id_are_not_exchanged(manifests: Path, audio_dir: Path, tmp_path: Path) -> None:
+    """In a pair of manifests nobody knows which one a supervision means; cuts have their own."""
+    recordings = [Recording.from_file(audio_dir / f"{i}.wav", recording_id="0") for i in range(2)]
+    RecordingSet.from_recordings(recordings).to_file(manifests / "c_recordings_train.jsonl.gz")
+    corpus = read_lhotse_corpus(manifests, audio_dir, AudioFindings(tmp_path / "copies"))
+    assert [(item.id, item.reason) for item in corpus.skipped.items] == [(i, "duplicate recording id") for i in "ab"]
+    RecordingSet.from_recordings(recordings[:1] * 2).to_file(manifests / "c_recordings_train.jsonl.gz")
+    assert described(read_lhotse_corpus(manifests, audio_dir, AudioFindings(tmp_path / "copies"))) == WANTED
+
+    cuts = [recording.to_cut() for recording in recordings]
+    for i, cut in enumerate(cuts):
+        cut.supervisions = [SupervisionSegment(f"u{i}", "0", 0.5, 1, text=f"WORDS {i}")]
+    (tmp_path / "cuts").mkdir()
+    CutSet.from_cuts(cuts).to_file(tmp_path / "cuts" / "cuts_train.jsonl.gz")
+    corpus = read_lhotse_corpus(tmp_path / "cuts", audio_dir, AudioFindings(tmp_path / "copies"))
+    audio = {utterance.supervision.text: Path(utterance.file).name for utterance in corpus.utterances}
+    assert audio == {"WORDS 0": "0.wav", "WORDS 1": "1.wav"}
+    assert len({utterance.recording.id for utterance in corpus.utterances}) == 2
+
+
 def test_recordings_that_no_utterance_names_are_listed(manifests: Path, audio_dir: Path, tmp_path: Path) -> None:
     def found(corpus: Corpus) -> list[tuple[str, str]]:
         return [(item.id, item.reason) for item in corpus.skipped.items]
@@ -226,6 +246,15 @@ def test_recordings_that_no_utterance_names_are_listed(manifests: Path, audio_di
     corpus = read_kaldi_corpus(tmp_path / "k", audio_dir, AudioFindings(tmp_path / "copies"))
     assert sorted(described(corpus)) == ["r1", "u0"]
     assert found(corpus) == [("r2", "no utterance")]
+
+    # A recording with the same name in another split is another one.
+    write_lines(tmp_path / "both" / "train" / "wav.scp", "r 0.wav", "s 1.wav")
+    write_lines(tmp_path / "both" / "train" / "text", "u1 ONE")
+    write_lines(tmp_path / "both" / "train" / "segments", "u1 s 0.5 1.25")
+    write_lines(tmp_path / "both" / "test" / "wav.scp", "r 2.wav")
+    write_lines(tmp_path / "both" / "test" / "text", "r TWO")
+    corpus = read_kaldi_corpus(tmp_path / "both", audio_dir, AudioFindings(tmp_path / "copies"))
+    assert (sorted(described(corpus)), found(corpus)) == (["r", "u1"], [("r", "no utterance")])
 
     # Splits may share their list of recordings.
     write_lines(tmp_path / "splits" / "dev" / "text", "v0 THREE")

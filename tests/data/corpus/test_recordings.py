@@ -73,7 +73,7 @@ def test_odd_audio_from_preparation_to_validation(tmp_path: Path) -> None:
         for utterance in corpus.utterances:
             name = Path(corpus.audio.originals.get(utterance.file, utterance.file)).name
             assert utterance.seconds == pytest.approx(true[name], abs=0.1), name
-        listed = (tmp_path / "data" / "manifests" / "converted.tsv").read_text().splitlines()
+        listed = (tmp_path / "data" / "manifests" / "converted-c.tsv").read_text().splitlines()
         assert {Path(line.split("\t")[0]).stem for line in listed[1:]} == CONVERTED
         assert any(line.startswith(f"{len(CONVERTED)} audio files are used as copies in") for line in lines)
     assert len(list((tmp_path / "data" / "manifests" / "audio" / "c").glob("*.flac"))) == len(CONVERTED)

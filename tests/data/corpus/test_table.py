@@ -98,7 +98,7 @@ def test_bad_rows_are_left_out_and_listed(tmp_path: Path) -> None:
         "empty": "unreadable audio",
         "good": "duplicate id",
     }
-    listed = SkippedItems.read(tmp_path / "m" / "skipped-table.tsv")
+    listed = SkippedItems.read(tmp_path / "m" / "skipped-c-table.tsv")
     assert listed.counts == skipped.counts
     assert all(item.remedy for item in listed.items)
     assert len(list(RecordingSet.from_jsonl(tmp_path / "m" / "c_recordings_train.jsonl.gz"))) == 1
@@ -199,7 +199,7 @@ def test_a_bad_row_is_listed_and_the_rest_is_used(
     corpus = read_table_corpus(table, tmp_path, AudioFindings(tmp_path / "copies"))
     assert [utterance.recording.id for utterance in corpus.utterances] == ["a", "c"]
     corpus.write("c", tmp_path / "m")
-    (item,) = SkippedItems.read(tmp_path / "m" / "skipped-table.tsv").items
+    (item,) = SkippedItems.read(tmp_path / "m" / "skipped-c-table.tsv").items
     assert item.reason == reason
     assert detail in item.detail
     assert f"{table}, line 3" in item.file + item.detail
