@@ -24,8 +24,8 @@ from summarymix.data.skipped import SkippedItems
 
 
 def speeds(text: str) -> tuple[float, ...]:
-    """Parse ``0.9,1.1``; the empty string gives no speeds."""
-    return tuple(above_zero(float)(speed) for speed in text.split(",") if speed)
+    """Parse ``0.9,1.1``, each once; the empty string gives no speeds."""
+    return tuple(dict.fromkeys(above_zero(float)(speed) for speed in text.split(",") if speed))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 
 The recordings are those of lhotse's prepare_musan. But lhotse stops at the first file that it cannot open, lists files
 in file-system order, and leaves half a manifest when it is killed. Its supervisions (musicians and genres) are not
-written, because noise has no transcripts.
+written, because noise has no transcripts. A recording's id has its folders, because other noise may repeat names.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 from lhotse import Recording
 
 from summarymix.cli import above_zero, clear_errors
+from summarymix.data.corpus.base import name_of
 from summarymix.data.manifests import write_manifest
 from summarymix.data.skipped import Skipped, described, separate
 
@@ -25,7 +26,7 @@ def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
 
     def scan(path: Path) -> Recording | Skipped:
         try:
-            recording = Recording.from_file(path)
+            recording = Recording.from_file(path, recording_id=name_of(path.relative_to(folder.parent)))
         # The exception for a broken file depends on format and library; its text goes into the list.
         except Exception as error:
             return Skipped(path.stem, str(path), "unreadable audio", described(error), "unpack the archive again")

@@ -110,11 +110,11 @@ prepare_stages() {
   check_splits "$prefix" $train $eval $unused
   local options=(--manifest-dir "$manifests" --out-dir "$fbank" --nj "$nj")
   [ -z "$dask_scheduler" ] || options+=(--executor dask --dask-scheduler "$dask_scheduler")
-  local splits=(--splits $train $eval)
+  local splits=(--splits $train $eval) all_splits="--train $train --eval $eval"
   local features=(${storage:+--storage "$storage"} --backend "$feature_backend")
   features+=(--sample-rate "$sample_rate" --num-mel-bins "$num_mel_bins")
 
-  if stage 2 "Features" "$fbank/.$prefix.done" "${features[*]} --speed-perturb $speed_perturb ${splits[*]}"; then
+  if stage 2 "Features" "$fbank/.$prefix.done" "${features[*]} --speed-perturb $speed_perturb $all_splits"; then
     if [ -n "$eval" ]; then
       "$_stages_dir/compute_fbank.py" --prefix "$prefix" "${options[@]}" "${features[@]}" --splits $eval
     fi
@@ -126,7 +126,7 @@ prepare_stages() {
   fi
 
   local validated=$fbank/.$prefix-validated.done
-  if stage 3 "Validate" "$validated" "--disjoint-speakers $disjoint_speakers ${splits[*]}"; then
+  if stage 3 "Validate" "$validated" "--disjoint-speakers $disjoint_speakers $all_splits"; then
     local validate=(--prefix "$prefix" --manifest-dir "$fbank" --audio-dir "$manifests/audio")
     validate+=(--nj "$nj" "${splits[@]}")
     [ "$disjoint_speakers" != true ] || validate+=(--disjoint-speakers)
@@ -166,7 +166,7 @@ prepare_stages() {
 
   local shar_dir=$data_dir/shar${lang:+_$lang} fields=(--features numpy)
   [ "$storage" != none ] || fields=(--features none --recording flac)
-  if [ "$shar" = true ] && stage 6 "Shar" "$shar_dir/.done" "${fields[*]} ${splits[*]}" "$validated"; then
+  if [ "$shar" = true ] && stage 6 "Shar" "$shar_dir/.done" "--prefix $prefix ${fields[*]} $all_splits" "$validated"; then
     "$_stages_dir/export_shar.py" --prefix "$prefix" "${splits[@]}" --manifest-dir "$fbank" --out-dir "$shar_dir" \
       "${fields[@]}" --nj "$nj"
     stage_done

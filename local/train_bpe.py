@@ -34,15 +34,24 @@ def main() -> None:
     texts = read_texts(args.supervisions)
     tokenizer = Tokenizer.train(texts, args.vocab_size, args.model_type, args.text_case, args.punctuation)
     tokenizer.write(args.lang_dir)
-    transcripts = words = tokens = 0
+    transcripts = words = tokens = incomplete = 0
+    unknown: set[str] = set()
     for text in filter(None, map(tokenizer.normalize, read_texts(args.supervisions))):
         transcripts += 1
         words += len(text.split())
         tokens += len(tokenizer.encode(text))
+        if missing := tokenizer.unknown_characters(text):
+            unknown.update(missing)
+            incomplete += 1
     print(
         f"{args.lang_dir}: {tokenizer.vocab_size} tokens from {transcripts} transcripts with {words} words, "
         f"{tokens / max(words, 1):.2f} tokens per word"
     )
+    if unknown:
+        print(
+            f"Warning: {len(unknown)} characters have no token, such as {min(unknown)!a}: training leaves out the "
+            f"{incomplete} transcripts with them. --vocab-size {tokenizer.vocab_size + len(unknown)} has them all"
+        )
 
 
 def read_texts(supervisions: Iterable[Path]) -> Iterator[str]:

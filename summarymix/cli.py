@@ -9,6 +9,7 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from itertools import pairwise
@@ -175,6 +176,11 @@ def clear_errors(program: str) -> Iterator[None]:
             raise
         except (ValueError, OSError, ImportError, MemoryError, FloatingPointError) as error:
             sys.exit(f"{program}: {error}")
+        except BrokenExecutor as error:
+            sys.exit(
+                f"{program}: a worker was killed ({error}), perhaps because the memory was full: use fewer workers "
+                "(--nj). The same command continues"
+            )
 
 
 def option_names(cls: type) -> list[str]:

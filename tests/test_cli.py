@@ -1,5 +1,6 @@
 """Command lines from dataclasses."""
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -130,6 +131,19 @@ with clear_errors("p.py"):
         if word == "print":
             process.stdout.close()
         assert (process.stderr.read(), process.wait()) == (told, status)
+
+
+def test_a_worker_that_is_killed_is_explained(tmp_path: Path) -> None:
+    program = tmp_path / "p.py"
+    program.write_text("""
+import concurrent.futures, os
+from summarymix.cli import clear_errors
+with clear_errors("p.py"), concurrent.futures.ProcessPoolExecutor(1) as executor:
+    executor.submit(os._exit, 1).result()
+""")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(r"p\.py: a worker was killed \(.*\), .*use fewer workers \(--nj\).*\n", done.stderr)
 
 
 def test_option_names_are_dotted() -> None:

@@ -69,7 +69,7 @@ class CorpusConfig:
             ValueError: the Shar export lacks the data.
         """
         if self.shar_dir is not None:
-            return read_shar(self._in_dir(self.shar_dir), split, data)
+            return read_shar(self._in_dir(self.shar_dir), self.prefix, split, data)
         return CutManifest(check_manifest(self.location(split)), self.dir)
 
     def _in_dir(self, place: str) -> str:

@@ -12,6 +12,7 @@ import json
 import os
 import random
 import shutil
+import sys
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -60,8 +61,8 @@ _SHARD_FILES = (
     r"\.?(\d{5,}-[0-9a-f]{16}\.(jsonl\.gz|tsv)|cuts|[0-9a-f]{16}|\w+\.(jsonl|npy)|options)(\.[0-9a-f]+\.part)?"
 )
 
-# Files of features, in folders named by the beginnings of their names.
-_FEATURE_FILES = r".+\.(npy|lca)|.{1,3}"
+# Files of features, in folders named by the beginnings of their names, of earlier versions without one for each shard.
+_FEATURE_FILES = r".+\.(npy|lca)|.{1,3}|\d{5,}"
 
 # Shards that wait for a worker, more than any cluster has workers.
 _SHARDS_AHEAD = 4000
@@ -87,13 +88,14 @@ class ExtractionOptions:
 def noise_windows(manifest_dir: Path, prefix: str, parts: Sequence[str], seconds: float) -> list[Cut]:
     """Cut the recordings of ``{prefix}_recordings_{part}.jsonl.gz`` into windows of ``seconds`` without transcripts.
 
-    The remainder of a recording is kept if it is longer than half a window.
+    The remainder of a recording is kept if it is longer than half a window. Recordings without a window are counted.
 
     Raises:
         FileNotFoundError: a manifest is missing.
         ValueError: a recording has several channels.
     """
     windows: list[Cut] = []
+    num_short = 0
     for part in parts:
         path = manifest_path(manifest_dir, prefix, "recordings", part)
         if not path.is_file():
@@ -104,7 +106,12 @@ def noise_windows(manifest_dir: Path, prefix: str, parts: Sequence[str], seconds
                     f"{path}: recording {recording.id} has {recording.num_channels} channels instead of 1: make the "
                     "manifest again with local/prepare_musan.py, which leaves it out"
                 )
-            windows += recording.to_cut().cut_into_windows(seconds).filter(lambda window: window.duration > seconds / 2)
+            cut = recording.to_cut().cut_into_windows(seconds).filter(lambda window: window.duration > seconds / 2)
+            kept = list(cut)
+            num_short += not kept
+            windows += kept
+    if num_short:
+        print(f"{prefix}: {num_short} recordings of {seconds / 2:g} s or less are left out", file=sys.stderr)
     return windows
 
 
@@ -310,8 +317,9 @@ def _extract_shard(shard: _Shard, folder: Path, shard_dir: Path, feature_dir: Pa
         kept = list(cuts)
     else:
         extractor = FbankExtractor(options.fbank)
-        archive = f"{shard.number:05d}"  # without the fingerprint, so that it depends on the position only
-        storage_path = feature_dir if options.storage == "numpy_files" else feature_dir / archive
+        # Of this shard alone: a cut that was in another one has features there. Without the fingerprint, so that the
+        # place depends on the position only.
+        storage_path = feature_dir / f"{shard.number:05d}"
         (folder / storage_path).parent.mkdir(parents=True, exist_ok=True)
         with get_writer(options.storage)(str(folder / storage_path)) as writer:
             # The path as given, relative or absolute, with the suffix that lhotse may have added.

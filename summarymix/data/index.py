@@ -175,8 +175,14 @@ def open_index(
     for place in places:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
+            make = partial(_make, place, tokens, source, tokenizer, location, executor)
             with _locked(place.parent / ".lock"):
-                _make(place, tokens, source, tokenizer, location, executor)
+                try:
+                    make()
+                except OSError:
+                    if not place.is_dir():
+                        raise
+                    make()  # what it lacks: another process has made it meanwhile, where locks do not work
         except OSError as error:
             if place != places[-1] and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 continue
@@ -194,10 +200,10 @@ def _make(
     measure = partial(_measure_all, source=source, tokenizer=tokenizer, location=location, executor=executor)
     if place.is_dir():
         columns = measure(place)
-        with _new_folder(place / tokens) as folder:
+        with new_folder(place / tokens) as folder:
             _save(folder, columns, TOKEN_COLUMNS)
         return
-    with _new_folder(place) as folder:
+    with new_folder(place) as folder:
         write_lines(source.lines(), folder / "cuts.jsonl")
         columns = measure(folder)
         _save(folder, columns, COLUMNS)
@@ -259,17 +265,6 @@ def _save(folder: Path, columns: dict[str, NDArray[Any]], types: dict[str, str])
     for name, dtype in types.items():
         with atomic_write(folder / f"{name}.npy", "wb") as file:
             np.save(file, columns[name].astype(dtype, copy=False))
-
-
-@contextmanager
-def _new_folder(place: Path) -> Iterator[Path]:
-    """Like :func:`new_folder`, but another process may make the same one meanwhile, where locks do not work."""
-    try:
-        with new_folder(place) as folder:
-            yield folder
-    except OSError:
-        if not place.is_dir():
-            raise
 
 
 @contextmanager

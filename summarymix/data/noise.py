@@ -73,10 +73,13 @@ class NoiseMixer:
             raise ValueError(f"{path} is empty: prepare the noise again, or leave out --data.noise.manifest")
         if on_the_fly:
             self._noise = [cut.drop_features() for cut in self._noise]
-        elif unfit := next((cut for cut in self._noise if cut.num_features != num_features), None):
+            return
+        wanted = sample_rate, num_features
+        if unfit := next((cut for cut in self._noise if (cut.sampling_rate, cut.num_features) != wanted), None):
             raise ValueError(
-                f"Noise cut {unfit.id} of {path} has {unfit.num_features or 'no'} features instead of {num_features}: "
-                "compute them with local/compute_fbank.py --noise-windows 10, or set --data.on_the_fly true"
+                f"Noise cut {unfit.id} of {path} has {unfit.num_features or 'no'} features at {unfit.sampling_rate} Hz "
+                f"instead of {num_features} at {sample_rate} Hz: compute them with local/compute_fbank.py "
+                "--noise-windows 10, or set --data.on_the_fly true"
             )
 
     def mix(self, cuts: CutSet, epoch: int, batch: int) -> CutSet:

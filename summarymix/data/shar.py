@@ -18,6 +18,7 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,10 +83,12 @@ def export_split(
     Raises:
         FileNotFoundError: the manifest is missing.
         ValueError: a cut lacks the data to export, or no cut is left.
-        FileExistsError: the split's folder has files that are not from an export.
+        FileExistsError: the split's folder has files that are not from an export, or is that of another corpus.
     """
     manifest, out_dir = check_manifest(cuts_path(manifest_dir, prefix, split)), Path(out_dir)
     index, listing = out_dir / f"{split}.json", out_dir / f"skipped-{split}-shar.tsv"
+    if (other := _corpus_of(index)) not in (None, prefix):
+        raise FileExistsError(f"{index} is the export of {other}: choose another --out-dir for {prefix}")
     fingerprint = _fingerprint(manifest, fields, shard_size)
     done = out_dir / f".{split}.done"
     if index.exists() and done.exists() and done.read_text() == fingerprint:
@@ -108,7 +111,7 @@ def export_split(
     index.unlink(missing_ok=True)
     remove_own(out_dir / split, _FILES)
     work_dir.rename(out_dir / split)
-    _write_index(index, out_dir / split, fields)
+    _write_index(index, prefix, out_dir / split, fields)
     with atomic_write(done) as file:
         file.write(fingerprint)
     for stale in out_dir.glob(f".{split}-{'?' * len(fingerprint)}.part"):
@@ -125,15 +128,23 @@ def _fingerprint(manifest: Path, fields: dict[Field, str], shard_size: int) -> s
     return checksum.hexdigest()[:16]
 
 
-def _write_index(index: Path, folder: Path, fields: Iterable[Field]) -> None:
-    """Write the list of a folder's shards."""
+def _write_index(index: Path, prefix: str, folder: Path, fields: Iterable[Field]) -> None:
+    """Write the name of the corpus and the list of a folder's shards."""
     manifests = sorted(folder.glob("cuts.*"))
     checksum = hashlib.blake2b(digest_size=8)
     for path in manifests:
         checksum.update(path.read_bytes())
-    listed = {"fields": sorted(fields), "checksum": checksum.hexdigest(), "cuts": [path.name for path in manifests]}
+    about = {"prefix": prefix, "fields": sorted(fields), "checksum": checksum.hexdigest()}
+    listed = {**about, "cuts": [path.name for path in manifests]}
     with atomic_write(index) as file:
         json.dump(listed, file, indent=1)
+
+
+def _corpus_of(index: Path) -> str | None:
+    """The name of the corpus in an index; None without one, as in exports by earlier versions."""
+    with suppress(FileNotFoundError, ValueError, AttributeError):
+        return json.loads(index.read_text(encoding="utf-8")).get("prefix")
+    return None
 
 
 def index_location(base: str, split: str) -> str:
@@ -141,17 +152,18 @@ def index_location(base: str, split: str) -> str:
     return f"{base}/{check_name(split, 'the split')}.json"
 
 
-def read_shar(base: str, split: str, field: Field) -> "SharCuts":
+def read_shar(base: str, prefix: str, split: str, field: Field) -> "SharCuts":
     """Open the cuts of a split lazily, with the locations of one kind of data; :func:`read_data` reads the data.
 
     Args:
         base: folder or URL with the output of :func:`export_split`.
+        prefix: name of the corpus.
         split: name of the split.
         field: kind of data to read.
 
     Raises:
         FileNotFoundError: the split does not exist.
-        ValueError: the split was exported without this field, or there is another file.
+        ValueError: the split was exported without this field or from another corpus, or there is another file.
     """
     location = index_location(base, split)
     try:
@@ -163,12 +175,15 @@ def read_shar(base: str, split: str, field: Field) -> "SharCuts":
         ) from error
     try:
         index = json.loads(content)
+        corpus = index.get("prefix", prefix)  # earlier exports do not name it
         fields, shards = list(index["fields"]), tuple(index["cuts"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{location} is no index by local/export_shar.py ({described(error)}): it begins with {content[:40]!r}. "
             "Correct --data.shar_dir, or export again"
         ) from error
+    if corpus != prefix:
+        raise ValueError(f"{location} is the export of {corpus}, not of {prefix}: correct the prefix or shar_dir")
     if field not in fields:
         option = {"recording": "--data.on_the_fly true", "features": "--data.on_the_fly false"}[field]
         raise ValueError(

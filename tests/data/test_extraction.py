@@ -97,7 +97,7 @@ def test_workers_in_another_folder(manifests: Path, tmp_path: Path, monkeypatch)
         if storage == "numpy_files":
             assert set(contents(Path("there"))) == set(contents(Path("here")))
             cut = next(iter(read_cuts(cuts_path("there", "tiny", "train"))))
-            assert cut.features.storage_path == "there/tiny_feats_train"
+            assert cut.features.storage_path == "there/tiny_feats_train/00000"
             assert cut.recording.sources[0].source.startswith("audio/")
             assert cut.load_features().shape == (cut.num_frames, 80)
     assert not list((tmp_path / "elsewhere").iterdir())
@@ -121,19 +121,14 @@ def test_dask_gives_the_same_files(manifests: Path, tmp_path: Path, monkeypatch)
             (tmp_path / name).mkdir()
             monkeypatch.chdir(tmp_path / name)
             if executor is not None:
-                extract(manifests, Path("fbank"), executor)
+                extract(manifests, Path("fbank"), executor, shard_size=ExtractionOptions.shard_size)
             else:
                 command = ["--prefix", "tiny", "--splits", "train", "--manifest-dir", manifests, "--out-dir", "fbank"]
                 command += ["--executor", "dask", "--dask-scheduler", cluster.scheduler_address]
                 monkeypatch.setattr(sys, "argv", ["compute_fbank.py", *map(str, command)])
                 runpy.run_path(str(COMPUTE_FBANK), run_name="__main__")
             results[name] = contents(Path("fbank"))
-    assert results["dask"] == results["pool"]
-    pool, command = (
-        {path: content for path, content in results[name].items() if "_shards_" not in path}  # shards of other sizes
-        for name in ("pool", "command")
-    )
-    assert command == pool
+    assert results["dask"] == results["pool"] == results["command"]
 
 
 def test_killed_and_started_again_gives_the_same_files(manifests: Path, tmp_path: Path, monkeypatch) -> None:
@@ -218,6 +213,19 @@ def test_features_of_other_options_are_removed(manifests: Path, tmp_path: Path) 
         extract(manifests, tmp_path / "fbank")
 
 
+def storing(count: int):
+    """The function that stores features; after ``count`` calls, the program is interrupted."""
+    original, stored = extraction._store, []
+
+    def store(*arguments):
+        if len(stored) == count:
+            raise KeyboardInterrupt
+        stored.append(1)
+        return original(*arguments)
+
+    return store
+
+
 def test_an_interrupted_run_with_other_audio_leaves_no_shard_with_its_features(
     manifests: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,22 +235,34 @@ def test_an_interrupted_run_with_other_audio_leaves_no_shard_with_its_features(
     kept = [(path, path.read_bytes(), path.stat()) for path in audio]
     for path in audio:
         soundfile.write(path, soundfile.read(path)[0] / 2, 16000)
-    original, stored = extraction._store, []
-
-    def store(*arguments):
-        if len(stored) == 13:
-            raise KeyboardInterrupt
-        stored.append(1)
-        return original(*arguments)
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(extraction, "_store", store)
+        patch.setattr(extraction, "_store", storing(13))
         extract(manifests, tmp_path / "fbank")
     for path, content, stat in kept:
         path.write_bytes(content)
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     extract(manifests, tmp_path / "fbank")
     assert contents(tmp_path / "fbank") == before
+
+
+def test_an_interrupted_run_with_other_cuts_leaves_none_with_the_features_of_another(
+    make_corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the other corpus an id may be in another shard, with other audio."""
+    table, audio_dir = make_corpus(12)
+    first, *lines = table.read_text().splitlines()
+    prepare_table(table, audio_dir, "tiny", tmp_path / "manifests")
+    extract(tmp_path / "manifests", tmp_path / "fbank", shard_size=4)
+    before = contents(tmp_path / "fbank")
+    other = [line.replace(f"u{i}.flac", f"u{11 - i}.flac") for i, line in enumerate(lines)]
+    other[0] = other[0].replace("\tu0\t", "\tz\t")
+    (tmp_path / "other.tsv").write_text("\n".join([first, *other]) + "\n")
+    prepare_table(tmp_path / "other.tsv", audio_dir, "tiny", tmp_path / "others")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(extraction, "_store", storing(5))
+        extract(tmp_path / "others", tmp_path / "fbank", shard_size=4)
+    extract(tmp_path / "manifests", tmp_path / "fbank", shard_size=4)
+    assert {name: before[name] for name in before} == {name: contents(tmp_path / "fbank").get(name) for name in before}
 
 
 def test_truncated_audio_is_left_out_and_listed(manifests: Path, tmp_path: Path) -> None:

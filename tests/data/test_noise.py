@@ -216,8 +216,12 @@ def test_noise_that_cannot_be_used_is_refused(prepare, make_noise, tmp_path: Pat
     with pytest.raises(FileNotFoundError, match=r"No manifest of noise .*nope.jsonl.gz: run ./prepare.sh --musan true"):
         mixer_for(tmp_path / "nope.jsonl.gz")
     noise = make_noise(2.0, storage="none")
-    with pytest.raises(ValueError, match=r"n0-0 of .* has no features instead of 80: .*or set --data.on_the_fly true"):
+    with pytest.raises(
+        ValueError, match=r"n0-0 of .* has no features at 16000 Hz instead of 80 at 16000 Hz: .*on_the_fly"
+    ):
         mixer_for(noise, on_the_fly=False)
+    with pytest.raises(ValueError, match=r"n0-0 of .* has 80 features at 16000 Hz instead of 80 at 8000 Hz"):
+        NoiseMixer(mixed_in(make_noise(2.0)), 0, False, 8000, 80)
     with pytest.raises(ValueError, match=r"--data.noise.snr \[20.0, 10.0\] must be in ascending order"):
         mixer_for(noise, snr=(20.0, 10.0))
     write_manifest([], noise)
@@ -225,7 +229,7 @@ def test_noise_that_cannot_be_used_is_refused(prepare, make_noise, tmp_path: Pat
         mixer_for(noise)
 
 
-def test_windows_of_noise(make_noise) -> None:
+def test_windows_of_noise(make_noise, capsys: pytest.CaptureFixture[str]) -> None:
     cuts = sorted(read_cuts(make_noise(5.0, 3.1, 2.9, 1.0)), key=lambda cut: cut.id)
     assert [(cut.id, cut.start, cut.duration) for cut in cuts] == [
         ("n0-0", 0, 2.0),
@@ -234,6 +238,7 @@ def test_windows_of_noise(make_noise) -> None:
         ("n1-1", 2.0, 1.1),
         ("n2-0", 0, 2.0),
     ]
+    assert "white: 1 recordings of 1 s or less are left out\n" in capsys.readouterr().err
     for cut in cuts:
         assert cut.load_features().shape == (round(100 * cut.duration), 80)
         np.testing.assert_allclose(cut.load_features(), FbankExtractor().extract(cut.load_audio()[0]), atol=1e-6)

@@ -90,7 +90,7 @@ def test_lhotse_reads_it(prepare, tmp_path: Path) -> None:
     cuts = {cut.id: cut for cut in tiny_cuts(fbank)}
     theirs = list(CutSet.from_shar(in_dir=tmp_path / "shar" / "train"))
     assert [cut.id for cut in theirs] == list(cuts)
-    stored = list(read_shar(str(tmp_path / "shar"), "train", "features"))
+    stored = list(read_shar(str(tmp_path / "shar"), "tiny", "train", "features"))
     contents = read_data(stored)
     ours = [with_data(cut, contents) for cut in stored]
     for cut, their, our in zip(cuts.values(), theirs, ours, strict=True):
@@ -118,7 +118,7 @@ def test_result_does_not_depend_on_jobs_or_interruption(prepare, tmp_path: Path,
         export(fbank, tmp_path / "killed", shard_size=8)
     assert not (tmp_path / "killed" / "train.json").exists()
     with pytest.raises(FileNotFoundError, match=r"No Shar index .*train.json .*make it with local/export_shar.py"):
-        read_shar(str(tmp_path / "killed"), "train", "features")
+        read_shar(str(tmp_path / "killed"), "tiny", "train", "features")
     monkeypatch.setattr(SharWriter, "write", lambda self, cut: written.append(cut.id) or original(self, cut))
     export(fbank, tmp_path / "killed", shard_size=8)
     assert len(written) == 20 + 40 - 16  # two shards were done
@@ -131,7 +131,7 @@ def test_result_does_not_depend_on_jobs_or_interruption(prepare, tmp_path: Path,
     export(fbank, tmp_path / "killed", shard_size=8)
     assert len(written) == 54
     assert len(contents(tmp_path / "killed")) == 2 * 2 + 2
-    assert len(list(read_shar(str(tmp_path / "killed"), "train", "features"))) == 10
+    assert len(list(read_shar(str(tmp_path / "killed"), "tiny", "train", "features"))) == 10
 
 
 def test_memory_does_not_grow_with_the_corpus(prepare, tmp_path: Path, monkeypatch) -> None:
@@ -165,11 +165,13 @@ def test_unreadable_cuts_are_left_out_and_listed(prepare, tokenizer: Tokenizer, 
         cut.id for cut in cuts[1:9]
     ]
     left = [cut.id for cut in cuts[:1] + cuts[9:]]
-    assert [cut.id for cut in read_shar(str(tmp_path / "shar"), "train", "features")] == left
+    assert [cut.id for cut in read_shar(str(tmp_path / "shar"), "tiny", "train", "features")] == left
     assert len(json.loads((tmp_path / "shar" / "train.json").read_text())["cuts"]) == 4
 
     (place,) = [
-        place_in_shar(cut) for cut in read_shar(str(tmp_path / "shar"), "train", "features") if cut.id == left[3]
+        place_in_shar(cut)
+        for cut in read_shar(str(tmp_path / "shar"), "tiny", "train", "features")
+        if cut.id == left[3]
     ]
     tar = Path(place.tar)
     tar.write_bytes(tar.read_bytes()[: place.offset + 10])
@@ -192,16 +194,28 @@ def test_what_is_not_there(prepare, tmp_path: Path) -> None:
         export(fbank, tmp_path / "shar")
     export(fbank, tmp_path / "shar", recording="flac")
     with pytest.raises(ValueError, match=r"has no features, only recording: --data.on_the_fly false needs an export"):
-        read_shar(str(tmp_path / "shar"), "train", "features")
+        read_shar(str(tmp_path / "shar"), "tiny", "train", "features")
     with serve(tmp_path) as server, pytest.raises(FileNotFoundError, match=r"No Shar index .*dev.json .*404"):
-        read_shar(f"{server.url}/shar", "dev", "recording")
+        read_shar(f"{server.url}/shar", "tiny", "dev", "recording")
 
 
 @pytest.mark.parametrize("content", ["<html>Log in</html>", "{}", "[]"])
 def test_another_answer_of_a_server_is_named(content: str, tmp_path: Path) -> None:
     (tmp_path / "train.json").write_text(content)
     with serve(tmp_path) as server, pytest.raises(ValueError, match=r"http.*/train.json is no index by .*begins with"):
-        read_shar(server.url, "train", "features")
+        read_shar(server.url, "tiny", "train", "features")
+
+
+def test_an_export_of_another_corpus_is_neither_read_nor_replaced(prepare, tmp_path: Path) -> None:
+    fbank = prepare(count=4)
+    export(fbank, tmp_path / "shar")
+    before = contents(tmp_path / "shar")
+    with pytest.raises(ValueError, match=r"train.json is the export of tiny, not of other: correct the prefix"):
+        read_shar(str(tmp_path / "shar"), "other", "train", "features")
+    cuts_path(fbank, "tiny", "train").rename(cuts_path(fbank, "other", "train"))
+    with ThreadPoolExecutor(1) as executor, pytest.raises(FileExistsError, match=r"train.json is the export of tiny"):
+        export_split(fbank, "other", "train", tmp_path / "shar", {"features": "numpy"}, 16, executor)
+    assert contents(tmp_path / "shar") == before
 
 
 def test_damaged_shard_is_named(prepare, tmp_path: Path) -> None:
@@ -209,7 +223,7 @@ def test_damaged_shard_is_named(prepare, tmp_path: Path) -> None:
     shard = tmp_path / "shar" / "train" / "cuts.000000.jsonl.gz"
     shard.write_bytes(shard.read_bytes()[:-20])
     with pytest.raises(ValueError, match=r"cuts.000000.jsonl.gz is damaged"):
-        list(read_shar(str(tmp_path / "shar"), "train", "features"))
+        list(read_shar(str(tmp_path / "shar"), "tiny", "train", "features"))
 
 
 def test_remote_files(tmp_path: Path, monkeypatch) -> None:

@@ -75,6 +75,11 @@ def test_other_splits_are_prepared(prepare: Prepare, tmp_path: Path) -> None:
     assert ran('train "dev test"') == []
     again = ran('train "dev test more"')
     assert [line.split()[0] for line in again if "more" in line] == ["compute_fbank", "validate_cuts", "export_shar"]
+    # Of training data there are copies at other speeds.
+    again = ran('"train more" "dev test"')
+    assert {line.split()[0] for line in again} == {*names}
+    again = ran('train "dev test more"')
+    assert [line.split()[0] for line in again if "more" in line] == ["compute_fbank", "validate_cuts", "export_shar"]
     again = ran('"train extra" "dev test more"')
     assert [line.split()[0] for line in again if "extra" in line] == [
         *("compute_fbank", "validate_cuts", "train_bpe", "index_cuts", "export_shar")

@@ -1,6 +1,7 @@
 """The stage scripts as they are called by prepare.sh: exit codes and what they tell."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -94,7 +95,9 @@ def test_musan(run, tmp_path: Path) -> None:
     assert "musan music: 2 recordings, 0.01 h, skipped 1: 1 several channels" in result.out
     for part in ("music", "noise", "speech"):
         ours = RecordingSet.from_jsonl(tmp_path / "data" / "manifests" / f"musan_recordings_{part}.jsonl.gz")
-        assert list(ours) == sorted(theirs[part]["recordings"], key=lambda recording: recording.id)
+        expected = sorted(theirs[part]["recordings"], key=lambda recording: recording.id)
+        assert [recording.id for recording in ours] == [f"{part}-{source}-{part}-{source}-0000" for source in "ab"]
+        assert [replace(one, id="") for one in ours] == [replace(other, id="") for other in expected]
 
     command = (
         "local/compute_fbank.py",
@@ -110,15 +113,16 @@ def test_musan(run, tmp_path: Path) -> None:
     result = run(*command, "--nj", 1)
     assert result.code == 0, result.err
     assert "musan: skipped 0" in result.out
+    assert "musan: 2 recordings of 5 s or less are left out" in result.err
     manifest = tmp_path / "data" / "fbank" / "musan_cuts.jsonl.gz"
     cuts = CutSet.from_jsonl_lazy(manifest)
     assert sorted((cut.id, cut.duration) for cut in cuts) == [
-        ("music-a-0000-0", 10),
-        ("music-a-0000-1", 10),
-        ("music-b-0000-0", 10),
-        ("music-b-0000-1", 10),
-        ("noise-a-0000-0", 7),
-        ("noise-b-0000-0", 7),
+        ("music-a-music-a-0000-0", 10),
+        ("music-a-music-a-0000-1", 10),
+        ("music-b-music-b-0000-0", 10),
+        ("music-b-music-b-0000-1", 10),
+        ("noise-a-noise-a-0000-0", 7),
+        ("noise-b-noise-b-0000-0", 7),
     ]
     first = manifest.read_bytes()
     manifest.unlink()
@@ -218,3 +222,16 @@ def test_tokens_per_word_are_those_of_the_normalised_texts(run, tmp_path: Path) 
     options = ("--model-type", "char", "--text-case", "upper", "--punctuation", "remove")
     result = run("local/train_bpe.py", "--supervisions", "s.jsonl.gz", "--lang-dir", "l", *options)
     assert "from 3 transcripts with 6 words, 4.00 tokens per word" in result.out
+    assert "Warning" not in result.out
+
+
+def test_characters_without_a_token_are_told(run, tmp_path: Path) -> None:
+    texts = ["ab", "ab", "abc", "d"]
+    write_manifest(
+        [SupervisionSegment(f"u{i}", "r", i, 1, text=t) for i, t in enumerate(texts)], tmp_path / "s.jsonl.gz"
+    )
+    options = ("--supervisions", "s.jsonl.gz", "--lang-dir", "l", "--model-type", "char")
+    result = run("local/train_bpe.py", *options, "--vocab-size", 5)
+    told = "Warning: 2 characters have no token, such as 'c': training leaves out the 2 transcripts with them. "
+    assert f"{told}--vocab-size 7 has them all" in result.out
+    assert "Warning" not in run("local/train_bpe.py", *options, "--vocab-size", 7).out

@@ -55,7 +55,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         export(Path(folder), args.cuts, args.seconds)
         with serve(Path(folder), args.latency_ms / 1000) as url:
-            far, near = (list(read_shar(f"{place}/shar", "train", "features")) for place in (url, folder))
+            far, near = (list(read_shar(f"{place}/shar", "synthetic", "train", "features")) for place in (url, folder))
             rng = random.Random(0)
             for _ in range(args.rounds):
                 chosen = rng.sample(range(args.cuts), args.batch)

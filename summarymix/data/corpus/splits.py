@@ -19,7 +19,8 @@ def fill_splits(corpus: Corpus) -> None:
     """Take missing dev and test splits from the training data of ``corpus``, and record this in its notes.
 
     Whole speakers are moved, so that the splits share no speaker. If speakers are unknown or too few, whole recordings
-    are moved, or else single utterances. The choice depends on their names only.
+    are moved, or else single utterances. Their names put them in an order; dev takes some from its beginning, test some
+    from its end. So a change of the corpus does not make test of dev, but it may make either of some training data.
 
     Raises:
         ValueError: there is no training data, or too little of it.
@@ -82,11 +83,12 @@ def _choose(database: Database, group: str, wanted: list[str]) -> dict[str, str]
     goal = min(SHARE * total, MAX_SECONDS)
     # Ordered by hash, so that the choice is arbitrary but stable; groups that overshoot the goal come last.
     database.create_function("digest", 1, lambda name: hashlib.sha256(name.encode()).digest())
-    order = "SELECT name, seconds, utterances FROM groups ORDER BY max(seconds - ?, 0.0), digest(name)"
+    order = "SELECT name, seconds, utterances FROM groups ORDER BY max(seconds - ?, 0.0), digest(name) "
     moved: dict[str, str] = {}
     for split in wanted:
         taken, count = 0.0, 0
-        for name, seconds, utterances in database.execute(order, (goal,)):
+        direction = "DESC" if split == "test" else "ASC"
+        for name, seconds, utterances in database.execute(order + direction, (goal,)):
             if taken >= goal and count >= MIN_UTTERANCES:
                 break
             if name not in moved and taken + seconds <= MAX_SHARE * total:

@@ -49,6 +49,19 @@ def test_the_same_every_time_and_whatever_the_order() -> None:
     assert {u.supervision.id: u.split for u in once.utterances} == {u.supervision.id: u.split for u in again.utterances}
 
 
+def test_dev_does_not_become_test_when_the_corpus_changes() -> None:
+    def speakers(numbers: range) -> dict[str, set[str]]:
+        corpus = corpus_of([(f"s{i}", f"r{i}-{j}", 3.0 + i % 5, None) for i in numbers for j in range(20)])
+        fill_splits(corpus)
+        return {split: {u.supervision.speaker for u in utterances} for split, utterances in corpus.splits().items()}
+
+    before = speakers(range(100))
+    for numbers in (range(130), range(5, 100), range(90)):
+        after = speakers(numbers)
+        assert not before["dev"] & after["test"]
+        assert not before["test"] & after["dev"]
+
+
 def test_not_more_than_two_hours() -> None:
     corpus = corpus_of([(f"s{i}", f"r{i}", 900.0, None) for i in range(800)])
     fill_splits(corpus)
