@@ -67,26 +67,14 @@ launch() {
   fi
 }
 
-# Exits unless decode.py can take --chunk-ms and --left-chunks: it reads them after days of training.
-check_numbers() {
-  local number
-  for number in $chunk_ms; do
-    if ! [[ $number =~ ^[1-9][0-9]*$ ]] || [ $((number % 40)) -ne 0 ]; then
-      echo "${0##*/}: --chunk-ms takes multiples of 40, not '$number'" >&2
-      exit 2
-    fi
-  done
-  for number in $left_chunks; do
-    if ! [[ $number =~ ^(-1|[0-9]+)$ ]]; then
-      echo "${0##*/}: --left-chunks takes numbers of chunks, -1 for all, not '$number'" >&2
-      exit 2
-    fi
-  done
+# Prints the configuration that train.py gets by the arguments so far.
+print_config() {
+  python train.py "${configs[@]}" "${train_arguments[@]}" --print_config
 }
 
-# Folder of the tokens that train.py reads with the arguments so far.
-find_lang_dir() {
-  python train.py "${configs[@]}" "${train_arguments[@]}" --print_config | sed -n 's/^  lang_dir: //p'
+# Prints the folder of the tokens in a configuration.
+lang_dir_in() {
+  sed -n 's/^  lang_dir: //p' <<<"$1"
 }
 
 # Path of the cuts of a split, SPLIT or SPLIT@PREFIX.
@@ -106,7 +94,6 @@ run_stages() {
       exit 2
       ;;
   esac
-  check_numbers
   local settings=(--chunk-ms $chunk_ms --left-chunks $left_chunks)
 
   if [ "$stage" -le 0 ] && [ "$stop_stage" -ge 0 ]; then
@@ -121,7 +108,7 @@ run_stages() {
   # Configurations name the folders below data.
   if [ "$data_dir" != data ]; then
     local lang_dir
-    lang_dir=$(find_lang_dir)
+    lang_dir=$(lang_dir_in "$(print_config)")
     train_arguments=(
       --data.manifest-dir "$data_dir/fbank" --data.lang-dir "${lang_dir/#data\//"$data_dir"/}" "${train_arguments[@]}"
     )
@@ -146,7 +133,11 @@ run_stages() {
         exit 1
       fi
     done
-    file=$(find_lang_dir)/bpe.model # train.py has a message if it is missing
+    local printed
+    printed=$(print_config)
+    # decode.py reads these settings after days of training.
+    "$_stages_dir/check_settings.py" "${settings[@]}" <<<"$printed"
+    file=$(lang_dir_in "$printed")/bpe.model # train.py has a message if it is missing
     read_sum="$(cat $config | cksum) $({ cat "$file" 2>/dev/null || true; } | cksum)"
     # Checkpoints from other data would be resumed as an earlier part of this training.
     data_sum=$(for split in $train; do cat "$(cuts_of "$prefix" "$split")"; done | cksum)

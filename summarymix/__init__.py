@@ -29,7 +29,7 @@ def load(
         device: cpu, cuda, cuda:1, …; None for a GPU if available.
         int8: of an exported model, use the files with int8 weights.
         backend: ``onnx`` computes streams of a trained model by ONNX Runtime, in half the CPU time for few streams. The
-            model is exported at the first use of a chunk size, some seconds of work, and kept in ``onnx-cache`` in
+            model is exported at the first use of a chunk size, a minute of work, and kept in ``onnx-cache`` in
             its folder; a line on stderr says so. ``auto``: where that is possible; else, and by default, PyTorch.
 
     Raises:

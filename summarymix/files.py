@@ -85,10 +85,11 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
 
 def write_list(path: Path, lines: Sequence[str]) -> None:
     """Write lines atomically, or remove an earlier file if there are none."""
-    path.unlink(missing_ok=True)
-    if lines:
-        with atomic_write(path) as file:
-            file.writelines(f"{line}\n" for line in lines)
+    if not lines:
+        path.unlink(missing_ok=True)
+        return
+    with atomic_write(path) as file:
+        file.writelines(f"{line}\n" for line in lines)
 
 
 def write_png(path: Path | str, figure: "Figure") -> None:

@@ -21,6 +21,7 @@ dictionary:
     recipe, summarymix_version
 """
 
+import hashlib
 import json
 import re
 import warnings
@@ -177,7 +178,7 @@ def read_selection(exp_dir: Path) -> dict[str, Any]:
 def choose_epoch(exp_dir: Path, epoch: int | None, avg: int | None) -> tuple[int | None, int, str]:
     """Choose (epoch, avg) for :func:`load_model`: as requested, or else as selected on dev, or else the last epoch.
 
-    The selected avg belongs to the selected epoch: of another one, 1 is the default.
+    The selected avg belongs to the selected epoch, also if that is requested: of another one, 1 is the default.
 
     Args:
         exp_dir: folder of the run.
@@ -188,12 +189,17 @@ def choose_epoch(exp_dir: Path, epoch: int | None, avg: int | None) -> tuple[int
         epoch, avg, and a message for the user if the selection was used.
     """
     choice = read_selection(exp_dir)
+    selected = []
     if epoch is None and choice:
-        epoch, what = choice["epoch"], f"epoch {choice['epoch']}"
-        if avg is None:
-            avg, what = choice["avg"], f"{what}, avg {choice['avg']}"
-        return epoch, avg, f"{exp_dir}/selected.json: {what} selected on {', '.join(choice['splits'])}"
-    return epoch, 1 if avg is None else avg, ""
+        epoch = choice["epoch"]
+        selected.append(f"epoch {epoch}")
+    if avg is None:
+        is_selected = bool(choice) and epoch == choice["epoch"]
+        avg = choice["avg"] if is_selected else 1
+        selected += is_selected * [f"avg {avg}"]
+    if not selected:
+        return epoch, avg, ""
+    return epoch, avg, f"{exp_dir}/selected.json: {', '.join(selected)} selected on {', '.join(choice['splits'])}"
 
 
 def check_same_model(path: Path, checkpoint: dict[str, Any], model_config: dict[str, Any], tokens: Any) -> None:
@@ -338,6 +344,14 @@ def _make_model(
         "config": checkpoint["config"],
     }
     return model, Tokenizer.from_state(checkpoint["tokens"]), info
+
+
+def model_digest(model: Transducer, tokenizer: Tokenizer) -> str:
+    """Digest of a model: its configuration, tokens and weights. ``model`` is on the CPU."""
+    digest = hashlib.blake2b(repr((plain(model.config), tokenizer.state())).encode(), digest_size=8)
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def mean_between(end: dict[str, Any], start: dict[str, Any] | None) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import torch
 
 from summarymix.chunking import CHUNK_MS, ChunkConfig
-from summarymix.cli import add_epoch_options, clear_errors, dashed, progress_bar, say
+from summarymix.cli import above_zero, add_epoch_options, clear_errors, dashed, progress_bar, say
 from summarymix.data.config import DataConfig
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.features import latency_ms
@@ -38,7 +38,7 @@ from summarymix.encoder.subsampling import output_lengths
 from summarymix.export.onnx_transducer import OnnxTransducer
 from summarymix.files import atomic_write
 from summarymix.model import Transducer
-from summarymix.runs import choose_epoch, epoch_path, list_epochs, load_model
+from summarymix.runs import choose_epoch, epoch_path, list_epochs, load_model, model_digest
 from summarymix.scoring.metrics import METRICS, Metric, choose_metric
 from summarymix.scoring.results import (
     ErrorStats,
@@ -77,13 +77,19 @@ FILES = """Writes for each split and mode, into EXP/METHOD:
 
 @dataclass
 class DecodeJob:
-    """Everything needed to decode. ``exported`` is the model of ``search`` if that was exported."""
+    """Everything needed to decode.
+
+    Args:
+        digest: digest of the model.
+        exported: model of ``search`` if that was exported.
+    """
 
     recipe: str
     world: World
     args: argparse.Namespace
     tokenizer: Tokenizer
     info: dict[str, Any]
+    digest: str
     data: DataConfig
     search: Search
     exported: OnnxTransducer | None
@@ -149,8 +155,10 @@ def _make_parser(recipe: str, splits: Sequence[str]) -> argparse.ArgumentParser:
     option(
         "--metric", choices=METRICS, help="error rate to report, and to --select by (by the script of the transcripts)"
     )
-    option("--max-duration", type=float, default=200.0, help="maximum seconds of audio in a batch (200)")
-    option("--num-streams", type=int, default=16, help="streaming: number of streams decoded in parallel (16)")
+    option("--max-duration", type=above_zero(float), default=200.0, help="maximum seconds of audio in a batch (200)")
+    option(
+        "--num-streams", type=above_zero(int), default=16, help="streaming: number of streams decoded in parallel (16)"
+    )
     option("--manifest-dir", help="folder of the manifests, if they have moved since training")
     option(
         "--onnx",
@@ -218,7 +226,7 @@ def _settings(args: argparse.Namespace) -> list[DecodeSetting]:
     # Offline first, because other results are compared with it.
     for mode in sorted(dict.fromkeys(modes), key=lambda mode: mode != "offline"):
         settings += [DecodeSetting(mode, chunk) for chunk in ([ChunkConfig()] if mode == "offline" else chunks)]
-    return settings
+    return list(dict.fromkeys(settings))
 
 
 def _fail(message: str) -> NoReturn:
@@ -242,9 +250,16 @@ def _prepare(
     """Make a job of what :func:`load_model` returns, or with the same run's exported model.
 
     Raises:
-        ValueError, OSError: the model cannot stream with these settings, or an option of the search is wrong.
+        ValueError, OSError: the model cannot stream with these settings, an option of the search is wrong, or the
+            exported model is another one.
     """
     model, tokenizer, info = run
+    digest = model_digest(model, tokenizer)
+    if exported is not None and exported.digest not in (None, digest):
+        raise ValueError(
+            f"{args.onnx} is not an export of {args.exp_dir}, epoch {info['epoch']}, avg {info['avg']}: its weights or "
+            "tokens are others. Give its --exp-dir, or export again"
+        )
     config = evaluation_data(info["config"]["data"], args.manifest_dir)
     args.search.check_lattice(info["config"]["loss"]["rnnt_type"])
     for setting in settings:
@@ -258,7 +273,7 @@ def _prepare(
     search = args.search.build(exported or model, tokenizer, record_margins=args.compare)
     if any(setting.mode == "streaming" for setting in settings):
         search.check_streaming()
-    return DecodeJob(recipe, world, args, tokenizer, info, config, search, exported)
+    return DecodeJob(recipe, world, args, tokenizer, info, digest, config, search, exported)
 
 
 def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
@@ -287,12 +302,15 @@ def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[
             by_setting[setting] = decoded = _decode_together(job, setting, split, data)
             if world.is_main:
                 results.append(_write(job, setting, split, decoded, data))
+        if not world.is_main:
+            continue
         skipped = SkippedItems(decoded.skipped)
+        path = args.exp_dir / args.method / f"skipped-{split}.tsv"
+        path.unlink(missing_ok=True)
         if len(skipped):
-            path = args.exp_dir / args.method / f"skipped-{split}.tsv"
             skipped.write(path)
             say(f"{split}: {skipped.summary()}; listed in {path}")
-        if args.compare and world.is_main:
+        if args.compare:
             different += _compare(job, split, by_setting)
     if world.is_main:
         print(render_table(results))
@@ -380,6 +398,7 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
         ctm=f"{method}/ctm-{name}.ctm",
         command=job.args.command,
         interval=stats.interval(),
+        model=job.digest,
         **asdict(delays),
     )
     write_recogs(exp_dir / result.recogs, utterances)
@@ -414,7 +433,7 @@ def _above_offline(exp_dir: Path, result: Result, stats: ErrorStats) -> list[flo
         return None
     key = replace(result, mode="offline", chunk_ms=None, left_chunks=-1, lookahead_ms=0).setting
     for offline in read_results(path):
-        if offline.setting == key and (exp_dir / offline.recogs).is_file():
+        if offline.setting == key and offline.model == result.model and (exp_dir / offline.recogs).is_file():
             baseline = ErrorStats.from_utterances(read_recogs(exp_dir / offline.recogs), result.metric)
             return stats.above(baseline)
     return None
@@ -475,7 +494,7 @@ def _select(recipe: str, world: World, args: argparse.Namespace, settings: list[
         say(f"epoch {epoch}, avg {avg}: mean {metric.upper()} {mean:.2f}%  ({each})")
     if not world.is_main:
         return
-    if metric is None:
+    if not tried or metric is None:
         _fail(f"no checkpoint in {args.exp_dir} can be used, for the reasons above")
     # Ties go to the longest average.
     best = min(tried, key=lambda candidate: (candidate[f"mean_{metric}"], -candidate["avg"]))
@@ -502,7 +521,7 @@ def _candidates(world: World, args: argparse.Namespace) -> list[tuple[int, int]]
         FileNotFoundError: no checkpoint exists for any of them, or for one of ``--epochs``.
     """
     there = list_epochs(args.exp_dir, needed=True)
-    epochs, averages = args.epochs or there[-1:], args.avgs or AVERAGES
+    epochs, averages = dict.fromkeys(args.epochs or there[-1:]), dict.fromkeys(args.avgs or AVERAGES)
     if missing := sorted({*epochs} - {*there}):
         raise FileNotFoundError(f"No {epoch_path(args.exp_dir, missing[0])}; there are epochs {there}")
     candidates = []
@@ -513,7 +532,7 @@ def _candidates(world: World, args: argparse.Namespace) -> list[tuple[int, int]]
             _say(world, f"epoch {epoch}, avg {avg}: skipped, no checkpoint of epoch {epoch - avg}")
     if not candidates:
         raise FileNotFoundError(
-            f"No checkpoints in {args.exp_dir} for epochs {epochs} and averages {averages} (existing: {there}): "
+            f"No checkpoints in {args.exp_dir} for epochs {[*epochs]} and averages {[*averages]} (existing: {there}): "
             "train first, or correct --exp-dir, --epochs, --avgs"
         )
     return candidates

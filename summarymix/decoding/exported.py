@@ -22,7 +22,8 @@ def exported_label(precision: Precision) -> str:
 
 
 def describe_measured(model: OnnxTransducer, results: Path) -> str:
-    """Write the results of greedy search in ``results``, a results.jsonl, into the table of an export's README.
+    """Write the results of greedy search in ``results``, a results.jsonl, into the table of an export's README. Exports
+    by earlier versions do not say which model they are of; theirs are those of the same epoch and average.
 
     Returns:
         The README's path, or a sentence that says why it was left as it is.
@@ -30,6 +31,8 @@ def describe_measured(model: OnnxTransducer, results: Path) -> str:
     about = model.about()
     measured: dict[tuple[str, Precision], Measured] = {}
     for result in read_results(results):
+        if model.digest not in (None, result.model):
+            continue
         for encoder in about.encoders:
             chunk = encoder.chunk
             key = result.search, result.epoch, result.avg, result.chunk_ms, result.left_chunks, result.lookahead_ms

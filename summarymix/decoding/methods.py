@@ -2,8 +2,10 @@
 
 import argparse
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import Field, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +148,8 @@ class SearchOptions:
                 )
             if least is not None and value < least:
                 raise ValueError(f"--{_dashed(one.name)} must be {least} or more")
+            if not all(map(math.isfinite, _numbers(value))):
+                raise ValueError(f"--{_dashed(one.name)} must be a finite number")
             given[one.name] = tuple(value) if isinstance(one.default, tuple) else value
         for name, file in NEEDED:
             if name in given and file not in given:
@@ -220,11 +224,25 @@ def _options() -> list[Field[Any]]:
     return [one for one in fields(SearchOptions) if one.name != "method"]
 
 
+def _numbers(value: Any) -> list[float]:
+    """The numbers among the values of an option."""
+    return [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, int | float)]
+
+
 def _short(value: Any) -> str:
-    """Format a value for a label; a file gives its name with a hash of its path: files of two folders may have one."""
+    """Format a value for a label; a file gives its name with a hash of its content."""
     if not isinstance(value, Path):
         return str(value)
-    return f"{value.name.partition('.')[0][:20]}-{hashlib.sha256(str(value).encode()).hexdigest()[:6]}"
+    return f"{value.name.partition('.')[0][:20]}-{_hash_of(value)}"
+
+
+@cache
+def _hash_of(path: Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:6]
 
 
 def _dashed(name: str) -> str:

@@ -108,7 +108,7 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="streaming: reset encoder and search after SECONDS without a word (never)",
     )
-    option("--window-seconds", type=float, help="offline: length of the windows of longer audio (30)")
+    option("--window-seconds", type=above_zero(float), help="offline: length of the windows of longer audio (30)")
     option("--overlap-seconds", type=float, help="offline: overlap of consecutive windows (4)")
     option("--channel", type=int, help="channel to transcribe, counted from 0 (the mean of all)")
     option("--format", choices=["text", "json", "srt", "vtt"], default="text", help="output format (text)")
@@ -277,20 +277,20 @@ def _pcm(blocks: Iterable[bytes]) -> Iterator[np.ndarray]:
     Raises:
         ValueError: there is no sample, or a file with a header.
     """
-    rest, is_first = b"", True
+    rest, begin = b"", b""
     for block in blocks:
-        block = rest + block
-        if is_first and len(block) >= len(HEADERS[0]):
-            is_first = False
-            if block.startswith(HEADERS):
+        if len(begin) < len(HEADERS[0]):
+            begin += block[: len(HEADERS[0])]
+            if begin.startswith(HEADERS):
                 raise ValueError(
-                    f"--stdin got a file with a header ({block[:4]!r}), not raw samples: give the file itself, or the "
+                    f"--stdin got a file with a header ({begin[:4]!r}), not raw samples: give the file itself, or the "
                     "option for raw output (arecord -t raw; ffmpeg -f s16le)"
                 )
+        block = rest + block
         whole = len(block) // 2 * 2
         rest = block[whole:]
         yield np.frombuffer(block[:whole], "<i2")
-    if is_first:
+    if len(begin) < 2:
         raise ValueError("--stdin got no audio: pipe 16-bit PCM into it")
 
 

@@ -17,6 +17,7 @@ from summarymix.export.readme import About, EncoderFile, describe
 from summarymix.export.torchscript import load_torchscript, write_torchscript
 from summarymix.files import atomic_write, new_folder
 from summarymix.model import Transducer
+from summarymix.runs import model_digest
 
 Format = Literal["onnx-streaming", "onnx", "torchscript"]
 
@@ -141,6 +142,7 @@ class Export:
             "feature_dim": str(self.fbank.num_mel_bins),
             "tail_frames": str(self.fbank.tail_frames),
             "rnnt_type": self.rnnt_type,
+            "model_digest": model_digest(self.model, self.tokenizer),
         }
         if self.format == "onnx":
             return offline_graphs(self.model, about)

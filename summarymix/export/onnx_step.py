@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from summarymix.chunking import ChunkConfig
-from summarymix.configs import plain
 from summarymix.data.tokens import Tokenizer
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.export.bundle import Export
@@ -19,6 +18,7 @@ from summarymix.export.graphs import StreamingEncoder
 from summarymix.export.onnx import check_installed
 from summarymix.export.onnx_transducer import OnnxJoiner, OnnxPredictor, OnnxStreamingEncoder, OnnxTransducer
 from summarymix.model import Transducer
+from summarymix.runs import model_digest
 from summarymix.state import State, select_slots
 
 CACHE = "onnx-cache"
@@ -150,8 +150,6 @@ class OnnxCache:
             digest.update(path.read_bytes())
         export = self._export(ChunkConfig(1))
         versions = torch.__version__, version("onnx"), version("onnxscript")
-        about = versions, plain(self._model.config), self._tokenizer.state(), export.fbank, export.rnnt_type
-        digest.update(repr(about).encode())
-        for name, tensor in self._model.state_dict().items():
-            digest.update(f"{name} {tuple(tensor.shape)}".encode() + tensor.numpy().tobytes())
+        about = versions, export.fbank, export.rnnt_type
+        digest.update(repr(about).encode() + model_digest(self._model, self._tokenizer).encode())
         return digest.hexdigest()

@@ -43,6 +43,7 @@ class OnnxTransducer:
         if recipe not in (None, metadata["recipe"]):
             raise ValueError(f"{folder} was exported from the recipe {metadata['recipe']}, this is {recipe}")
         self.recipe, self.epoch, self.avg = metadata["recipe"], int(metadata["epoch"]), int(metadata["avg"])
+        self.digest = metadata.get("model_digest")  # older files have none
         self.encoder: OnnxStreamingEncoder | OnnxOfflineEncoder
         self.encoder = OnnxStreamingEncoder(files) if "T" in metadata else OnnxOfflineEncoder(encoders[0])
         self.predictor = OnnxPredictor(decoder)
@@ -86,7 +87,8 @@ def _check_alike(files: dict[Path, dict[str, str]]) -> None:
     seen = {_setting(files[first]): first}
     for path in others:
         # An encoder for whole recordings has no left_chunks.
-        if any(files[first].get(key) != files[path].get(key) for key in ("recipe", "epoch", "avg", "left_chunks")):
+        keys = ("recipe", "epoch", "avg", "model_digest", "left_chunks")
+        if any(files[first].get(key) != files[path].get(key) for key in keys):
             raise ValueError(f"{first} and {path.name} come from different exports: remove one of them")
         if (same := seen.setdefault(_setting(files[path]), path)) != path:
             raise ValueError(f"{same} and {path.name} have the same chunk and look-ahead: remove one of them")

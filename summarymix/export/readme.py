@@ -179,9 +179,9 @@ confuses a model that was trained without pauses (`data.silence`)@SHORT@.@RESET@
 
 _RESET = """
 
-The left context is unlimited: each summary is the mean over the whole stream so far, silence included, and sherpa-onnx
-does not reset it at endpoints. For endless streams, export with a limit, for instance `--left-chunks 4`, or
-create a stream for each utterance."""
+The left context is unlimited: each summary is the mean over the whole stream so far, silence included, and programs
+such as sherpa-onnx do not reset it at endpoints. For endless streams, export with a limit, for instance
+`--left-chunks 4`, or create a stream for each utterance."""
 
 _OFFLINE = """```bash
 pip install sherpa-onnx sherpa-onnx-bin

@@ -332,6 +332,7 @@ class Result:
     final_ms: Sequence[float] | None = None
     changed_words: float | None = None  # per cent
     lookahead_ms: int = 0
+    model: str | None = None  # digest of configuration, tokens and weights; None in older results
 
     @property
     def rate(self) -> float | None:
@@ -374,15 +375,26 @@ def append_result(path: Path, result: Result) -> None:
     line = json.dumps(asdict(result), ensure_ascii=False) + "\n"
     try:
         with open(path, "a+b") as file:
-            # A run killed while writing may have left half a line.
             size = file.tell()
             file.seek(0)
-            if (whole := file.read(size).rfind(b"\n") + 1) < size:
-                file.truncate(whole)
+            content = file.read(size)
+            whole = content.rfind(b"\n") + 1
+            if whole < size and _is_json(content[whole:]):  # written by another program
+                file.write(b"\n")
+            else:
+                file.truncate(whole)  # a run killed while writing may have left half a line
             file.write(line.encode())
     except OSError as error:
         reason = f"Cannot append to {path}: {error.strerror}. Make room or correct --exp-dir, then decode again"
         raise OSError(error.errno, reason) from error
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_results(path: Path) -> list[Result]:
