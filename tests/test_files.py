@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from summarymix.files import atomic_write, check_disk_space, remove_own
+from summarymix.files import atomic_write, check_disk_space, remove_own, write_list
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path):
@@ -64,3 +64,17 @@ def test_only_own_folders_are_removed(tmp_path):
             other.unlink()
     remove_own(folder, own)
     assert not folder.exists()
+
+
+def test_an_earlier_list_stays_if_the_new_one_cannot_be_written(tmp_path, monkeypatch):
+    def full(number):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "list.txt"
+    write_list(path, ["a"])
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="An earlier file there is unchanged"):
+        patch.setattr(os, "fsync", full)
+        write_list(path, ["b"])
+    assert path.read_text() == "a\n"
+    write_list(path, [])
+    assert not path.exists()

@@ -379,10 +379,10 @@ def append_result(path: Path, result: Result) -> None:
             file.seek(0)
             content = file.read(size)
             whole = content.rfind(b"\n") + 1
-            if whole < size and _is_json(content[whole:]):  # written by another program
+            if _is_json(content[whole:]):  # of another program, which ends no last line
                 file.write(b"\n")
-            else:
-                file.truncate(whole)  # a run killed while writing may have left half a line
+            elif whole < size:  # half a line of a run killed while writing
+                file.truncate(whole)
             file.write(line.encode())
     except OSError as error:
         reason = f"Cannot append to {path}: {error.strerror}. Make room or correct --exp-dir, then decode again"

@@ -13,11 +13,12 @@ from noise_runs import decode
 from programs import run_in_parallel
 
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
+from summarymix.data.skipped import SkippedItems
 from summarymix.decoding import cli
 from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import Decoded, DecodeSetting, decoding_differences
 from summarymix.decoding.greedy import Hypothesis
-from summarymix.decoding.methods import SearchOptions
+from summarymix.decoding.methods import SearchOptions, _hash_of
 from summarymix.runs import choose_epoch, epoch_path, read_checkpoint, save_checkpoint
 from summarymix.scoring.results import Result, read_results
 
@@ -149,6 +150,52 @@ def test_hot_words(exp_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
             decode(exp_dir, f"--method modified_beam_search --hotwords-file {tmp_path / mistake}")
 
 
+def test_offline_results_of_other_weights_or_files_are_no_baseline(exp_dir: Path, tmp_path: Path) -> None:
+    path = tmp_path / "words.txt"
+    options = f"--method modified_beam_search --hotwords-file {path}"
+    path.write_text("stop\n")
+    decode(exp_dir, f"{options} --mode offline")
+    assert decode(exp_dir, f"{options} --mode simulated")[-1].above_offline is not None
+    path.write_text("one\n")
+    _hash_of.cache_clear()  # of another call of the program
+    assert decode(exp_dir, f"{options} --mode simulated")[-1].above_offline is None
+    path.rename(tmp_path / "same.txt")
+    path.write_text("stop\n")
+    _hash_of.cache_clear()
+    assert decode(exp_dir, f"{options} --mode simulated")[-1].above_offline is not None
+
+    trained = epoch_path(exp_dir, 2).read_bytes()
+    try:
+        checkpoint = read_checkpoint(epoch_path(exp_dir, 2))
+        checkpoint["model_avg"]["mean"]["joiner.out.bias"] += 1
+        save_checkpoint(epoch_path(exp_dir, 2), checkpoint)
+        assert decode(exp_dir, f"{options} --mode simulated")[-1].above_offline is None
+    finally:
+        epoch_path(exp_dir, 2).write_bytes(trained)
+
+
+def test_a_list_of_unreadable_utterances_goes_with_them(exp_dir: Path, corpus: Path) -> None:
+    listing = exp_dir / "greedy_search" / "skipped-test.tsv"
+    decode(exp_dir, "")
+    listed = {item.id for item in SkippedItems.read(listing).items}
+    assert listed
+    whole = cuts_path(corpus, "mini", "test").read_bytes()
+    try:
+        cuts = [cut for cut in read_cuts(cuts_path(corpus, "mini", "test")) if cut.id not in listed]
+        write_manifest(cuts, cuts_path(corpus, "mini", "test"))
+        decode(exp_dir, "")
+    finally:
+        cuts_path(corpus, "mini", "test").write_bytes(whole)
+    assert not listing.exists()
+
+
+def test_nothing_is_decoded_twice(exp_dir: Path) -> None:
+    decode(exp_dir, "--mode simulated simulated --chunk-ms 640 320 640 --left-chunks 2 2")
+    assert len((exp_dir / "results.jsonl").read_text().splitlines()) == 2
+    main("mini", ["--exp-dir", str(exp_dir), "--select", "--epochs", "2", "2", "--avgs", "0", "0"])
+    assert len(json.loads((exp_dir / "selected.json").read_text())["tried"]) == 1
+
+
 def test_language_models(exp_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One for, and one against: all t, and none."""
     for name, letter in (("t", "t"), ("h", "h")):
@@ -194,6 +241,10 @@ def test_selection_is_used_until_told_otherwise(exp_dir: Path, capsys: pytest.Ca
     assert [(r.epoch, r.avg) for r in decode(exp_dir, "--epoch 2 --avg 2")] == [(1, 1), (2, 2)]
     assert choose_epoch(exp_dir, None, 0)[:2] == (1, 0)
     assert choose_epoch(exp_dir, 2, None)[:2] == (2, 1)
+    (exp_dir / "selected.json").write_text(json.dumps(selected | {"epoch": 2, "avg": 2}))
+    assert choose_epoch(exp_dir, 2, None) == (2, 2, f"{exp_dir}/selected.json: avg 2 selected on dev")
+    assert choose_epoch(exp_dir, 1, None) == (1, 1, "")
+    assert choose_epoch(exp_dir, 2, 1) == (2, 1, "")
     with pytest.raises(SystemExit) as caught:
         decode(exp_dir, "--onnx exported --device cuda")
     assert "--device cuda: exported models run on the CPU" in str(caught.value.code) + capsys.readouterr().err
@@ -307,7 +358,14 @@ def test_table(exp_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
         ),
         ("--method modified_beam_search --ngram-lm /nowhere", "No such file .*nowhere"),
         ("--method modified_beam_search --ngram-lm /nowhere --select --avgs 0", "No such file .*nowhere"),
-        ("--mode streaming --num-streams 0", "the number of streams must be 1 or more, not 0"),
+        ("--num-streams 0", "argument --num-streams: '0' is not a whole number above 0"),
+        ("--max-duration -5", "argument --max-duration: '-5' is not a number above 0"),
+        ("--blank-penalty nan", "--blank-penalty must be a finite number"),
+        ("--temperature inf", "--temperature must be a finite number"),
+        (
+            "--method modified_beam_search --ngram-lm a b --ngram-lm-scale 1 nan",
+            "--ngram-lm-scale must be a finite number",
+        ),
         ("--device gpu", "--device gpu is unknown: use cpu, cuda"),
         ("--device cuda:99", r"--device cuda:99: PyTorch .* sees \d+ GPUs"),
         ("--temperature 0", "temperature must be above 0"),

@@ -25,7 +25,7 @@ from summarymix.chunking import DynamicChunkConfig
 from summarymix.data.config import DataConfig
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.recognizer import Recognizer
-from summarymix.decoding.transcribe import _read_ahead, main
+from summarymix.decoding.transcribe import _pcm, _read_ahead, main
 from summarymix.model import LossConfig
 from summarymix.training.averaging import RunningMean
 from summarymix.training.config import TrainConfig
@@ -228,6 +228,20 @@ def test_files_on_standard_input_are_refused(
         monkeypatch.setattr(sys, "stdin", file)
         transcribe(folder, "--stdin --backend torch", monkeypatch)
     assert message in str(caught.value.code)
+
+
+def test_samples_of_standard_input_in_blocks_of_any_size() -> None:
+    data = np.random.default_rng(0).bytes(100)
+    for size in (1, 2, 3, 7, 100):
+        blocks = [data[i : i + size] for i in range(0, len(data), size)]
+        np.testing.assert_array_equal(np.concatenate(list(_pcm(blocks))), np.frombuffer(data, "<i2"))
+    assert [len(samples) for samples in _pcm([b"ab"])] == [1]
+    for data in (b"RIFF$", b"ID3\4"):
+        with pytest.raises(ValueError, match="a file with a header"):
+            list(_pcm([data[i : i + 1] for i in range(len(data))]))
+    assert len(np.concatenate(list(_pcm([b"abcdef", b"RIFF"])))) == 5
+    with pytest.raises(ValueError, match="got no audio"):
+        list(_pcm([b"a"]))
 
 
 def test_standard_input_is_read_while_the_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.export import onnx_transducer
 from summarymix.export.onnx import load_onnx
 from summarymix.export.onnx_transducer import OnnxTransducer
+from summarymix.runs import epoch_path, read_checkpoint, save_checkpoint
 from summarymix.scoring.results import read_recogs, read_results
 
 RING, AHEAD, WHOLE = ChunkConfig(8, 2), ChunkConfig(8, 2, 4), ChunkConfig()
@@ -177,6 +178,14 @@ def test_one_folder_for_many_latencies(exported, tmp_path: Path) -> None:
         assert (rtf, int(streams)) == (f"{result.rtf:.4f}", round(1 / result.rtf))
     else:
         assert (rtf, streams) == ("–", "–")
+    # Another model in the folder of the run
+    checkpoint = read_checkpoint(epoch_path(tmp_path, 1))
+    checkpoint["model"]["joiner.out.bias"] += 1
+    save_checkpoint(epoch_path(tmp_path, 1), checkpoint)
+    written = (tmp_path / "results.jsonl").read_text(), (folder / "README.md").read_text()
+    with pytest.raises(SystemExit, match=r"exported is not an export of .*, epoch 1, avg 0: its weights or tokens"):
+        main("mini", options)
+    assert written == ((tmp_path / "results.jsonl").read_text(), (folder / "README.md").read_text())
     (folder / "README.md").write_text("# My model\n")
     assert "left as it is" in describe_measured(OnnxTransducer(folder), tmp_path / "results.jsonl")
     assert (folder / "README.md").read_text() == "# My model\n"

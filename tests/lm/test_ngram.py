@@ -220,8 +220,13 @@ def test_mistakes_are_named(tmp_path: Path, text: str, message: str) -> None:
         NgramLM(path, TOKENS, 1.0)
 
 
-def test_label() -> None:
+def test_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
     def label(*paths: str) -> str:
+        for path in map(Path, paths):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(str(path))
         return SearchOptions("modified_beam_search", ngram_lm=tuple(map(Path, paths)), ngram_lm_scale=(0.3,)).label
 
     assert re.fullmatch("beam-size-4-ngram-lm-4gram-[0-9a-f]{6}-ngram-lm-scale-0.3", label("x/4gram.arpa.gz"))

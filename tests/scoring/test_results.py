@@ -132,6 +132,9 @@ def test_half_a_line_harms_no_other(tmp_path: Path) -> None:
     assert read_results(path) == [make_result()]
     append_result(path, make_result(split="other"))
     assert read_results(path) == [make_result(), make_result(split="other")]
+    path.write_text(path.read_text().removesuffix("\n"))
+    append_result(path, make_result(split="third"))
+    assert [result.split for result in read_results(path)] == [make_result().split, "other", "third"]
     path.write_text('{"recipe": "mi\n')
     with pytest.raises(ValueError, match=r"results.jsonl, line 1 is not a record"):
         read_results(path)
