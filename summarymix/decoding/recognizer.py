@@ -515,7 +515,10 @@ class LiveStream:
         if (sound := next(self._sounds(tokens, frames), None)) is None:
             return []
         if silence >= self._endpointing.silence:
-            return self._end_segment()
+            last = len(hypothesis.tokens)
+            while self._tokenizer.tokens[hypothesis.tokens[last - 1]] == SPACE:  # belongs to the word that follows
+                last -= 1
+            return self._end_segment(last=last)
         if (hypothesis.num_frames - sound) * _FRAME < self._endpointing.max_seconds:
             return []
         # The last word may be incomplete, so cut before it if there is another one.

@@ -221,6 +221,14 @@ def test_segments_end_after_silence() -> None:
     assert (partials[8], partials[9]) == ("ab c", "")
 
 
+def test_a_space_within_the_silence_belongs_to_the_next_word() -> None:
+    [whole], _ = script(SPEECH, endpointing=None)
+    for frame in (85, 90, 95):  # the segment ends at frame 90
+        (_, segment), _ = script({**SPEECH, 90: "", frame: "\u2581"}, endpointing=Endpointing(silence=1.0))
+        assert segment.words == whole.words[-1:]
+        assert segment.words[0].spaced
+
+
 @pytest.mark.parametrize(("frame", "end"), [(19, 1.2), (20, 1.6)])
 def test_silence_begins_behind_the_last_letter(frame: int, end: float) -> None:
     """Chunks end at frames 30 and 40. At frame 30 ten silent frames follow a letter at 19, and nine one at 20."""
