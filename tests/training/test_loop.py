@@ -46,7 +46,7 @@ class SpoiltData(ToyData):
 
 MUON = OptimConfig(lr=1e-2, warmup_steps=10)
 ADAMW = replace(MUON, name="adamw")
-SCALED_ADAM = OptimConfig(name="scaled_adam", ref_duration=3.0, warmup_batches=10, lr_batches=50, lr_epochs=6)
+SCALED_ADAM = OptimConfig(name="scaled_adam", ref_duration=3.0, warmup_batches=10, lr_batches=35, lr_epochs=4)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ SCALED_ADAM = OptimConfig(name="scaled_adam", ref_duration=3.0, warmup_batches=1
 def test_loss_falls_on_a_few_batches(tmp_path: Path, mixing: Any, optim: OptimConfig, end: float) -> None:
     config = toy_config(
         tmp_path,
-        num_epochs=25,
+        num_epochs=16,
         optim=optim,
         chunk=DynamicChunkConfig(min_chunk=4),
         log_every_steps=8,
@@ -68,7 +68,7 @@ def test_loss_falls_on_a_few_batches(tmp_path: Path, mixing: Any, optim: OptimCo
     config.model.mixing.mode = mixing
     run(config)
     valid = read_log(tmp_path, "valid")
-    assert len(valid) == 25
+    assert len(valid) == 16
     assert valid[-1]["pruned"] < 0.3 * valid[0]["pruned"]
     assert valid[-1]["ctc"] < 0.3 * valid[0]["ctc"]
     assert all(line["audio_per_second"] > 0 for line in read_log(tmp_path, "train"))
