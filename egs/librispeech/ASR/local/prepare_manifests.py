@@ -13,7 +13,7 @@ from pathlib import Path
 
 from lhotse import Recording, SupervisionSegment
 
-from summarymix.cli import above_zero
+from summarymix.cli import above_zero, clear_errors
 from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
 from summarymix.data.manifests import write_manifest
 from summarymix.data.names import printable
@@ -83,4 +83,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors("prepare_manifests.py"):
+        main()

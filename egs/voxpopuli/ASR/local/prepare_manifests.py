@@ -23,7 +23,7 @@ from typing import Literal, get_args
 from lhotse import Recording, SupervisionSegment
 from normalize import LETTERS, CharacterReport, clean, normalize
 
-from summarymix.cli import above_zero
+from summarymix.cli import above_zero, clear_errors
 from summarymix.data.audio_file import END_TOLERANCE
 from summarymix.data.corpus.recordings import AudioFindings, open_files
 from summarymix.data.manifests import write_manifest
@@ -252,4 +252,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors("prepare_manifests.py"):
+        main()
