@@ -98,7 +98,7 @@ def main() -> None:
             )
             print_skipped(args.prefix, skipped, args.out_dir / f"skipped-{args.prefix}-audio.tsv")
             return
-        # Splits that an interrupted run has finished are only checked, and last, as its shards are.
+        # Splits that an interrupted run has finished are only checked, and last.
         for split in sorted(args.splits, key=lambda split: cuts_path(args.out_dir, args.prefix, split).exists()):
             skipped = extract_split(args.manifest_dir, args.out_dir, args.prefix, split, options, executor)
             print_skipped(split, skipped, args.out_dir / f"skipped-{args.prefix}-{split}-audio.tsv")

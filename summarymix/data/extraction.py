@@ -61,8 +61,8 @@ _SHARD_FILES = (
     r"\.?(\d{5,}-[0-9a-f]{16}\.(jsonl\.gz|tsv)|cuts|[0-9a-f]{16}|\w+\.(jsonl|npy)|options)(\.[0-9a-f]+\.part)?"
 )
 
-# Files of features, in folders named by the beginnings of their names, of earlier versions without one for each shard.
-_FEATURE_FILES = r".+\.(npy|lca)|.{1,3}|\d{5,}"
+# Files of features, in folders named by the beginnings of their names.
+_FEATURE_FILES = r".+\.(npy|lca)|.{1,3}"
 
 # Shards that wait for a worker, more than any cluster has workers.
 _SHARDS_AHEAD = 4000
@@ -217,17 +217,21 @@ def _extract(
         remove_own(feature_dir, _FEATURE_FILES)
         with atomic_write(made_from) as file:
             file.write(wanted)
-    # Shards of an earlier run are only checked, and last, so that work on features begins at once.
-    written = {int(path.name.split("-")[0]) for path in shard_dir.glob("[0-9]*.jsonl.gz")}
-    numbers = sorted(range(count), key=written.__contains__)
-    seconds *= 1 + sum(1 / speed for speed in options.speeds)
-    seconds *= sum(number not in written for number in numbers) / max(count, 1)
+    title = f"{split or prefix}: shards"
+    # All of an earlier run are checked before the features of a cut replace those of another with its id.
+    written = sorted({int(path.name.split("-")[0]) for path in shard_dir.glob("[0-9]*.jsonl.gz")})
+    find = partial(_find_shard, folder=Path.cwd(), shard_dir=shard_dir, options=options)
+    checked = run_in_order(executor, find, map(cuts_of, written), _SHARDS_AHEAD)
+    bar = tqdm(zip(written, checked, strict=True), f"{title} of an earlier run", len(written), disable=None)
+    found = {number: name for number, name in bar if name is not None}
+    missing = [number for number in range(count) if number not in found]
+    seconds *= (1 + sum(1 / speed for speed in options.speeds)) * len(missing) / max(count, 1)
     num_values = seconds * options.fbank.sample_rate / options.fbank.shift * options.fbank.num_mel_bins
     check_disk_space(out_dir, num_values * _BYTES_PER_VALUE[storage], f"Storing the features of {split or prefix}")
     extract = partial(_extract_shard, folder=Path.cwd(), shard_dir=shard_dir, feature_dir=feature_dir, options=options)
-    found = run_in_order(executor, extract, map(cuts_of, numbers), _SHARDS_AHEAD)
-    bar = tqdm(zip(numbers, found, strict=True), f"{split or prefix}: shards", count, disable=None)
-    names = [name for _, name in sorted(bar)]
+    made = run_in_order(executor, extract, map(cuts_of, missing), _SHARDS_AHEAD)
+    found.update(tqdm(zip(missing, made, strict=True), title, len(missing), disable=None))
+    names = [found[number] for number in range(count)]
     skipped = SkippedItems()
     for name in names:
         skipped.extend(SkippedItems.read(shard_dir / f"{name}.tsv").items)
@@ -281,7 +285,8 @@ def _default_storage(name: str, hours: float) -> Storage:
     return "lilcom_chunky"
 
 
-def _fingerprint(cuts: Sequence[Cut], folder: Path, options: ExtractionOptions) -> str:
+def _shard_name(shard: _Shard, cuts: Sequence[Cut], folder: Path, options: ExtractionOptions) -> str:
+    """Name of the files of a shard with these cuts: its number, and a digest of cuts, audio files and options."""
     digest = hashlib.sha256(json.dumps(asdict(options), sort_keys=True).encode())
     for cut in cuts:
         digest.update(json.dumps(cut.to_dict(), sort_keys=True).encode())
@@ -289,25 +294,32 @@ def _fingerprint(cuts: Sequence[Cut], folder: Path, options: ExtractionOptions) 
             if source.type == "file" and os.path.exists(folder / source.source):
                 stat = os.stat(folder / source.source)
                 digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
-    return digest.hexdigest()[:16]
+    return f"{shard.number:05d}-{digest.hexdigest()[:16]}"
 
 
-def _extract_shard(shard: _Shard, folder: Path, shard_dir: Path, feature_dir: Path, options: ExtractionOptions) -> str:
-    """Compute one shard, if it or some of its features are missing, and return the name of its files.
+def _find_shard(shard: _Shard, folder: Path, shard_dir: Path, options: ExtractionOptions) -> str | None:
+    """Return the name of the files of a shard that is done. If it was made of other cuts, or features are missing,
+    remove its files.
 
     Paths are relative to ``folder``, because a worker may have been started elsewhere.
     """
     check_visible(folder / shard_dir)
-    cuts = shard.cuts()
-    name = f"{shard.number:05d}-{_fingerprint(cuts, folder, options)}"
+    name = _shard_name(shard, shard.cuts(), folder, options)
     manifest = folder / shard_dir / f"{name}.jsonl.gz"
     if manifest.exists():
         with_features = (cut for cut in read_items(manifest) if cut.has_features)
         if all((folder / features_file(cut)).exists() for cut in with_features):
             return name
-    # Its features are about to be replaced.
     for path in (folder / shard_dir).glob(f"{shard.number:05d}-*"):
         path.unlink()
+    return None
+
+
+def _extract_shard(shard: _Shard, folder: Path, shard_dir: Path, feature_dir: Path, options: ExtractionOptions) -> str:
+    """Compute one shard, and return the name of its files; see :func:`_find_shard`."""
+    check_visible(folder / shard_dir)
+    cuts = shard.cuts()
+    name = _shard_name(shard, cuts, folder, options)
     torch.set_num_threads(1)  # the shards run in parallel
     # A file may be restored with its former size and time, on which the shard's name depends.
     again = f"then remove {shard_dir} and compute the features again (stage 2 of prepare.sh)"
@@ -317,9 +329,8 @@ def _extract_shard(shard: _Shard, folder: Path, shard_dir: Path, feature_dir: Pa
         kept = list(cuts)
     else:
         extractor = FbankExtractor(options.fbank)
-        # Of this shard alone: a cut that was in another one has features there. Without the fingerprint, so that the
-        # place depends on the position only.
-        storage_path = feature_dir / f"{shard.number:05d}"
+        archive = f"{shard.number:05d}"  # without the fingerprint, so that it depends on the position only
+        storage_path = feature_dir if options.storage == "numpy_files" else feature_dir / archive
         (folder / storage_path).parent.mkdir(parents=True, exist_ok=True)
         with get_writer(options.storage)(str(folder / storage_path)) as writer:
             # The path as given, relative or absolute, with the suffix that lhotse may have added.
@@ -341,7 +352,7 @@ def _extract_shard(shard: _Shard, folder: Path, shard_dir: Path, feature_dir: Pa
                     remedy = f"correct this, {again}"
                     skipped.add(Skipped(cut.id, str(writer.storage_path), "unwritable features", f"{error}", remedy))
     skipped.write(folder / shard_dir / f"{name}.tsv")
-    write_manifest(kept, manifest)
+    write_manifest(kept, folder / shard_dir / f"{name}.jsonl.gz")
     return name
 
 
