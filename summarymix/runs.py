@@ -189,17 +189,12 @@ def choose_epoch(exp_dir: Path, epoch: int | None, avg: int | None) -> tuple[int
         epoch, avg, and a message for the user if the selection was used.
     """
     choice = read_selection(exp_dir)
-    selected = []
-    if epoch is None and choice:
-        epoch = choice["epoch"]
-        selected.append(f"epoch {epoch}")
-    if avg is None:
-        is_selected = bool(choice) and epoch == choice["epoch"]
-        avg = choice["avg"] if is_selected else 1
-        selected += is_selected * [f"avg {avg}"]
-    if not selected:
-        return epoch, avg, ""
-    return epoch, avg, f"{exp_dir}/selected.json: {', '.join(selected)} selected on {', '.join(choice['splits'])}"
+    if not choice or epoch not in (None, choice["epoch"]):
+        return epoch, 1 if avg is None else avg, ""
+    used = [name for name, given in (("epoch", epoch), ("avg", avg)) if given is None]
+    what = ", ".join(f"{name} {choice[name]}" for name in used)
+    message = f"{exp_dir}/selected.json: {what} selected on {', '.join(choice['splits'])}" if used else ""
+    return choice["epoch"], choice["avg"] if avg is None else avg, message
 
 
 def check_same_model(path: Path, checkpoint: dict[str, Any], model_config: dict[str, Any], tokens: Any) -> None:

@@ -379,7 +379,7 @@ def append_result(path: Path, result: Result) -> None:
             file.seek(0)
             content = file.read(size)
             whole = content.rfind(b"\n") + 1
-            if _is_json(content[whole:]):  # of another program, which ends no last line
+            if _is_json(content[whole:]):  # a record that another program wrote without the end of its line
                 file.write(b"\n")
             elif whole < size:  # half a line of a run killed while writing
                 file.truncate(whole)
