@@ -138,7 +138,7 @@ run_stages() {
     # decode.py reads these settings after days of training.
     "$_stages_dir/check_settings.py" "${settings[@]}" <<<"$printed"
     file=$(lang_dir_in "$printed")/bpe.model # train.py has a message if it is missing
-    read_sum="$(cat $config | cksum) $({ cat "$file" 2>/dev/null || true; } | cksum)"
+    read_sum="with checksum $(cat $config | cksum), tokens $({ cat "$file" 2>/dev/null || true; } | cksum),"
     # Checkpoints from other data would be resumed as an earlier part of this training.
     data_sum=$(for split in $train; do cat "$(cuts_of "$prefix" "$split")"; done | cksum)
     if [ -e "$exp_dir/.data" ] && [ "$(cat "$exp_dir/.data")" != "$data_sum" ] &&
@@ -154,19 +154,19 @@ run_stages() {
   fi
 
   # Dev and test splits are those that are not trained on.
-  read_sum=$(
+  read_sum=", data $(
     for manifest in "$data_dir/fbank/${prefix}_cuts_"*.jsonl.gz; do
       split=${manifest##*_cuts_}
       case " $train " in *" ${split%.jsonl.gz} "*) ;; *) [ ! -e "$manifest" ] || cat "$manifest" ;; esac
     done | cksum
-  )
-  if stage 2 "Choose (epoch, avg) on dev" "$exp_dir/.selected" "${settings[*]} $read_sum"; then
+  )"
+  if stage 2 "Choose (epoch, avg) on dev" "$exp_dir/.selected" "${settings[*]}$read_sum"; then
     launch decode.py --exp-dir "$exp_dir" --select --mode offline simulated "${settings[@]}"
     stage_done
   fi
 
   [ -z "$splits" ] || settings+=(--splits $splits)
-  if stage 3 "Decode" "$exp_dir/.decoded" "${settings[*]} $read_sum"; then
+  if stage 3 "Decode" "$exp_dir/.decoded" "${settings[*]}$read_sum"; then
     launch decode.py --exp-dir "$exp_dir" --compare --mode offline simulated streaming "${settings[@]}"
     stage_done
   fi
