@@ -107,8 +107,8 @@ Exported = Callable[..., Path]
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """(encoder, format, *chunks) to the folder of such an export of ``export_cases.make_model(encoder)``.
 
-    Making one takes seconds. Of Conformers, unless they stream with unlimited left context, there are files in all
-    precisions.
+    Making one takes seconds. Of streaming Conformers with a limited left context there are files in all precisions, of
+    offline ones in float16 too.
     """
     shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:  # whose folder is one of its own in that of all workers
@@ -119,9 +119,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
         folder = shared / f"exported-{encoder}-{format}-{sizes}"
         with FileLock(f"{folder}.lock"):
             if not folder.exists():
-                has_all = encoder == "conformer" and (format == "onnx" or chunks[0].left_chunks >= 0)
-                has_all = has_all and format != "torchscript"
-                export(make_exported(encoder), format, chunks, folder, *(("int8", "fp16") if has_all else ()))
+                more: tuple[str, ...] = ()
+                if (encoder, format) == ("conformer", "onnx"):
+                    more = ("fp16",)
+                elif (encoder, format) == ("conformer", "onnx-streaming") and chunks[0].left_chunks >= 0:
+                    more = ("int8", "fp16")
+                export(make_exported(encoder), format, chunks, folder, *more)
         return folder
 
     return make
