@@ -98,7 +98,7 @@ def test_exported_files_need_onnx_runtime_alone(exported, monkeypatch: pytest.Mo
     """onnx and onnxscript are for the export; where a model is used, they may be missing."""
     audio = make_audio(1.5)
     cases = [
-        (exported("conformer", "onnx-streaming", RING), "streaming"),
+        (exported("conformer", "onnx-streaming", AHEAD), "streaming"),
         (exported("conformer", "onnx", WHOLE), "offline"),
     ]
     for name in ("onnx", "onnxscript"):
