@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 SERVER = multiprocessing.get_context("forkserver")
 # Optimisers import the compiler.
-SERVER.set_forkserver_preload(["torch._dynamo", "lhotse", "summarymix.training.cli", "summarymix.decoding.cli"])
+LIBRARIES = ["torch._dynamo", "lhotse", "matplotlib.figure"]
+SERVER.set_forkserver_preload([*LIBRARIES, "summarymix.training.cli", "summarymix.decoding.cli"])
 
 # A "python" that lets the server run scripts. It ends as they end; if it is killed, they are, too.
 CLIENT = """#!{executable} -ISE
