@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    import hashlib
+
     from matplotlib.figure import Figure  # seconds to import
 
 ResultT = TypeVar("ResultT")
@@ -81,6 +83,13 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
         except ValueError as error:
             if text is not last:
                 raise ValueError(f"{path}, line {number} is not a record ({error}): delete that line") from error
+
+
+def add_content(digest: "hashlib._Hash", path: Path) -> None:
+    """Feed the content of a file of any size to a digest."""
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
 
 
 def write_list(path: Path, lines: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lhotse.utils import resumable_download
 
-from summarymix.files import check_disk_space
+from summarymix.files import add_content, check_disk_space
 
 OPENSLR = "https://www.openslr.org/resources"
 
@@ -141,7 +141,5 @@ def gzip_damage(file: Path) -> str:
 
 def _md5(file: Path) -> str:
     digest = hashlib.md5(usedforsecurity=False)
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+    add_content(digest, file)
     return digest.hexdigest()

@@ -12,14 +12,13 @@ import json
 import os
 import random
 import shutil
-import sys
 from array import array
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import lhotse
 import numpy as np
@@ -30,6 +29,7 @@ from lhotse.features.io import FeaturesWriter, get_writer
 from lhotse.utils import fastcopy, is_module_available
 from tqdm import tqdm
 
+from summarymix.cli import say
 from summarymix.data.audio import has_small_filter
 from summarymix.data.cuts import features_file, load_audio, unreadable_cut
 from summarymix.data.features import FbankExtractor, FbankOptions
@@ -48,6 +48,7 @@ from summarymix.data.segments import CutLines, Cuts, check_visible, open_segment
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.files import atomic_write, check_disk_space, check_own, is_disk_error, remove_own
 
+ResultT = TypeVar("ResultT")
 Storage = Literal["numpy_files", "lilcom_chunky", "none"]
 
 # The value for lilcom is measured on speech.
@@ -111,7 +112,7 @@ def noise_windows(manifest_dir: Path, prefix: str, parts: Sequence[str], seconds
             num_short += not kept
             windows += kept
     if num_short:
-        print(f"{prefix}: {num_short} recordings of {seconds / 2:g} s or less are left out", file=sys.stderr)
+        say(f"{prefix}: {num_short} recordings of {seconds / 2:g} s or less are left out")
     return windows
 
 
@@ -221,16 +222,14 @@ def _extract(
     # All of an earlier run are checked before the features of a cut replace those of another with its id.
     written = sorted({int(path.name.split("-")[0]) for path in shard_dir.glob("[0-9]*.jsonl.gz")})
     find = partial(_find_shard, folder=Path.cwd(), shard_dir=shard_dir, options=options)
-    checked = run_in_order(executor, find, map(cuts_of, written), _SHARDS_AHEAD)
-    bar = tqdm(zip(written, checked, strict=True), f"{title} of an earlier run", len(written), disable=None)
-    found = {number: name for number, name in bar if name is not None}
+    checked = _for_each(written, cuts_of, find, executor, f"{title} of an earlier run")
+    found = {number: name for number, name in checked.items() if name is not None}
     missing = [number for number in range(count) if number not in found]
     seconds *= (1 + sum(1 / speed for speed in options.speeds)) * len(missing) / max(count, 1)
     num_values = seconds * options.fbank.sample_rate / options.fbank.shift * options.fbank.num_mel_bins
     check_disk_space(out_dir, num_values * _BYTES_PER_VALUE[storage], f"Storing the features of {split or prefix}")
     extract = partial(_extract_shard, folder=Path.cwd(), shard_dir=shard_dir, feature_dir=feature_dir, options=options)
-    made = run_in_order(executor, extract, map(cuts_of, missing), _SHARDS_AHEAD)
-    found.update(tqdm(zip(missing, made, strict=True), title, len(missing), disable=None))
+    found |= _for_each(missing, cuts_of, extract, executor, title)
     names = [found[number] for number in range(count)]
     skipped = SkippedItems()
     for name in names:
@@ -246,6 +245,18 @@ def _extract(
     for path in shard_dir.glob(".*.part"):  # of a run that was killed
         path.unlink()
     return skipped
+
+
+def _for_each(
+    numbers: Sequence[int],
+    cuts_of: "Callable[[int], _Shard]",
+    work: "Callable[[_Shard], ResultT]",
+    executor: Executor,
+    title: str,
+) -> dict[int, ResultT]:
+    """Do the work on the shards with these numbers, with a progress bar; return the results by number."""
+    results = run_in_order(executor, work, map(cuts_of, numbers), _SHARDS_AHEAD)
+    return dict(tqdm(zip(numbers, results, strict=True), title, len(numbers), disable=None))
 
 
 @dataclass(frozen=True)

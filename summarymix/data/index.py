@@ -175,14 +175,8 @@ def open_index(
     for place in places:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            make = partial(_make, place, tokens, source, tokenizer, location, executor)
             with _locked(place.parent / ".lock"):
-                try:
-                    make()
-                except OSError:
-                    if not place.is_dir():
-                        raise
-                    make()  # what it lacks: another process has made it meanwhile, where locks do not work
+                _make(place, tokens, source, tokenizer, location, executor)
         except OSError as error:
             if place != places[-1] and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 continue
@@ -194,7 +188,19 @@ def open_index(
 def _make(
     place: Path, tokens: str, source: CutSource, tokenizer: Tokenizer, location: str, executor: Executor | None
 ) -> None:
-    """Write what an index lacks."""
+    """Write what an index lacks. Where locks do not work, another process may write it meanwhile."""
+    write = partial(_write, place, tokens, source, tokenizer, location, executor)
+    try:
+        write()
+    except OSError as error:
+        if not isinstance(error, FileExistsError) and error.errno != errno.ENOTEMPTY:
+            raise
+        write()  # what the other process has not written
+
+
+def _write(
+    place: Path, tokens: str, source: CutSource, tokenizer: Tokenizer, location: str, executor: Executor | None
+) -> None:
     if (place / tokens).is_dir():
         return
     measure = partial(_measure_all, source=source, tokenizer=tokenizer, location=location, executor=executor)

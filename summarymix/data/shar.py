@@ -37,7 +37,7 @@ from summarymix.data.manifests import CutManifest, CutSource, check_manifest, cu
 from summarymix.data.names import check_name
 from summarymix.data.remote_files import AT_A_TIME, Span, read_bytes, read_many
 from summarymix.data.skipped import SkippedItems, described
-from summarymix.files import GZIP_ERRORS, atomic_write, check_own, is_disk_error, read_surely, remove_own
+from summarymix.files import GZIP_ERRORS, add_content, atomic_write, check_own, is_disk_error, read_surely, remove_own
 
 Field = Literal["features", "recording"]
 
@@ -122,9 +122,7 @@ def export_split(
 def _fingerprint(manifest: Path, fields: dict[Field, str], shard_size: int) -> str:
     # With the modification time, because recomputed features may have the same manifest.
     checksum = hashlib.sha256(json.dumps([fields, shard_size, manifest.stat().st_mtime_ns]).encode())
-    with open(manifest, "rb") as file:
-        for block in iter(partial(file.read, 1 << 20), b""):
-            checksum.update(block)
+    add_content(checksum, manifest)
     return checksum.hexdigest()[:16]
 
 

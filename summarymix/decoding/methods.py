@@ -16,6 +16,7 @@ from summarymix.decoding.ctc import CTCGreedySearch, CTCPrefixBeamSearch
 from summarymix.decoding.fast_beam import FastBeamOptions, FastBeamSearch
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.search import Scaling, Search
+from summarymix.files import add_content
 from summarymix.lm.hotwords import ContextGraph, read_hotwords
 from summarymix.lm.lg import read_lg
 from summarymix.lm.ngram import NgramLM
@@ -239,9 +240,7 @@ def _short(value: Any) -> str:
 @cache
 def _hash_of(path: Path) -> str:
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    add_content(digest, path)
     return digest.hexdigest()[:6]
 
 

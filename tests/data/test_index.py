@@ -1,5 +1,6 @@
 """The index of a split against its cuts, and when it is made."""
 
+import errno
 import gzip
 import json
 import os
@@ -125,6 +126,40 @@ def test_processes_make_one_index_together(prepare, tokenizer: Tokenizer) -> Non
     ]
     assert [job.communicate()[0] for job in jobs] == ["40\n"] * 3
     assert len(folders(fbank)) == 1
+
+
+def test_another_process_may_be_faster_where_locks_do_not_work(prepare, tokenizer: Tokenizer, monkeypatch) -> None:
+    fbank = prepare(count=8)
+    new_folder = index_module.new_folder
+
+    def beaten(place: Path):
+        monkeypatch.setattr(index_module, "new_folder", new_folder)
+        open_tiny(fbank, tokenizer)
+        return new_folder(place)
+
+    monkeypatch.setattr(index_module, "new_folder", beaten)
+    assert len(open_tiny(fbank, tokenizer)) == 8
+    assert len(folders(fbank)) == 1
+
+
+def test_what_cannot_be_written_is_measured_once(prepare, tokenizer: Tokenizer, monkeypatch) -> None:
+    """A read-only index that lacks these tokens."""
+    fbank = prepare(count=8)
+    open_tiny(fbank, tokenizer)
+    measured, measure = [], index_module._measure_all
+
+    def read_only(place: Path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(place))
+
+    def counted(*arguments, **options):
+        measured.append(1)
+        return measure(*arguments, **options)
+
+    monkeypatch.setattr(index_module, "new_folder", read_only)
+    monkeypatch.setattr(index_module, "_measure_all", counted)
+    with pytest.raises(PermissionError):
+        open_index(config_for(fbank), "train", Tokenizer.train(["OTHER TOKENS"], 30, "char"), None, None)
+    assert len(measured) == 1
 
 
 def test_jobs_and_pickling_change_nothing(prepare, tokenizer: Tokenizer, monkeypatch) -> None:

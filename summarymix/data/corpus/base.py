@@ -294,13 +294,13 @@ def gather(
         file = _file_of(recording)
         file = originals.get(file, file)
         if isinstance(found, SupervisionSegment):
+            assert isinstance(recording, Recording)
             span = _span(file, recording, found)
             if other := _same_audio(corpus.utterances, span, split):
                 found = "duplicate audio", f"the same as {other}", "keep one of the rows"
         if isinstance(found, tuple):
             corpus.skipped.add(_left_out(row, id_, file, found))
             continue
-        assert isinstance(recording, Recording)
         corpus.punctuation.add(normalize_text(given, text_case), text_case)
         custom = NO_SPEECH if no_speech else None
         corpus.utterances.append(row, replace(found, id=id_, text=text, custom=custom), split, span)
@@ -375,9 +375,8 @@ def _set_of(split: str) -> str:
     return "train" if kind_of(split) == "train" else split
 
 
-def _span(file: str, recording: Recording | Skipped, segment: SupervisionSegment) -> int:
+def _span(file: str, recording: Recording, segment: SupervisionSegment) -> int:
     """Hash of the place of a segment in the audio, in whatever way the corpus writes it."""
-    assert isinstance(recording, Recording)
     changes = repr(recording.transforms)
     return hash((os.path.normpath(file), changes, segment.start, segment.duration, segment.channel))
 
