@@ -3,9 +3,7 @@
 import errno
 import gzip
 import json
-import os
 import pickle
-import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 from batch_cases import config_for, ids, rewrite, tiny_cuts, train_data
 from lhotse import MonoCut
+from programs import Program
 
 from summarymix.data import index as index_module
 from summarymix.data.cut_filter import REASONS, CutProblems, ctc_frames_needed
@@ -109,22 +108,14 @@ def test_it_is_made_once_and_again_when_the_content_changes(prepare, tokenizer: 
 def test_processes_make_one_index_together(prepare, tokenizer: Tokenizer) -> None:
     fbank = prepare(count=40)
     tokenizer.write(fbank / "lang")
-    code = (
+    program = fbank / "open.py"
+    program.write_text(
         "import sys; from pathlib import Path; from batch_cases import *; from summarymix.data.index import open_index;"
         "fbank = Path(sys.argv[1]); tokenizer = Tokenizer.from_lang_dir(fbank / 'lang');"
         "print(len(open_index(config_for(fbank), 'train', tokenizer, None)))"
     )
-    path = ":".join(sys.path)
-    jobs = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, fbank],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ | {"PYTHONPATH": path},
-        )
-        for _ in range(3)
-    ]
-    assert [job.communicate()[0] for job in jobs] == ["40\n"] * 3
+    jobs = [Program([program, fbank], {"PYTHONPATH": ":".join(sys.path)}) for _ in range(3)]
+    assert [job.wait().stdout for job in jobs] == ["40\n"] * 3
     assert len(folders(fbank)) == 1
 
 

@@ -1,13 +1,13 @@
 """speechocean762's download and prepare.sh on a miniature tree in the published layout."""
 
 import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from programs import run_program
 from server import serve
 
 from summarymix.data.manifests import read_cuts
@@ -38,10 +38,10 @@ def dl_dir(tmp_path: Path) -> Path:
     return root.parent
 
 
-def test_prepare(dl_dir: Path, tmp_path: Path) -> None:
+def test_prepare(fast_python: dict[str, str], dl_dir: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     command = [RECIPE / "prepare.sh", "--dl-dir", dl_dir, "--data-dir", data, "--nj", "1", "--speed-perturb", "0.9"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=fast_python)
     assert done.returncode == 0, done.stderr
     assert "is there already" in done.stdout  # nothing is downloaded
     cuts = {s: list(read_cuts(data / "fbank" / f"speechocean762_cuts_{s}.jsonl.gz")) for s in ("train", "dev", "test")}
@@ -60,8 +60,7 @@ def test_an_archive_that_is_not_the_published_one_is_refused(dl_dir: Path, tmp_p
     with tarfile.open(server_dir / "speechocean762.tar.gz", "w:gz") as tar:
         tar.add(dl_dir / "speechocean762", "speechocean762")
     with serve(tmp_path / "server") as server:
-        command = [sys.executable, RECIPE / "local/download.py", "--dl-dir", tmp_path / "new", "--base-url", server.url]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+        done = run_program(RECIPE / "local/download.py", "--dl-dir", tmp_path / "new", "--base-url", server.url)
     assert server.requests[0][0] == "/101/speechocean762.tar.gz"
     assert done.returncode == 1
     assert "instead of 520810923" in done.stderr

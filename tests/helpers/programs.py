@@ -27,6 +27,8 @@ SERVER.set_forkserver_preload([*LIBRARIES, "summarymix.training.cli", "summarymi
 # A "python" that lets the server run scripts. It ends as they end; if it is killed, they are, too.
 CLIENT = """#!{executable} -ISE
 import json, os, signal, socket, sys
+if sys.argv[1:2] == ["-u"]:  # from torchrun
+    del sys.argv[1]
 if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
     os.execv({executable!r}, [{executable!r}, *sys.argv[1:]])
 server = socket.socket(socket.AF_UNIX)
@@ -36,7 +38,8 @@ socket.send_fds(server, [len(request).to_bytes(4, "big")], [0, 1, 2])
 server.sendall(request)
 status = int(server.recv(8) or -9)
 if status < 0:
-    signal.signal(-status, signal.SIG_DFL)
+    if -status != signal.SIGKILL:  # for which it is an error
+        signal.signal(-status, signal.SIG_DFL)
     os.kill(os.getpid(), -status)
 sys.exit(status)
 """

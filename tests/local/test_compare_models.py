@@ -22,13 +22,12 @@ echo " $OMP_NUM_THREADS" >>runs
 """
 
 
-def test_each_model_runs_with_each_seed(tmp_path: Path) -> None:
+def test_each_model_runs_with_each_seed(fast_python: dict[str, str], tmp_path: Path) -> None:
     for name, text in (("compare.sh", COMPARE), ("run.sh", RUN)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
-    result = subprocess.run(
-        [tmp_path / "compare.sh", "--seeds", "1 2", "--prepare-options", "--nj 3"], capture_output=True, text=True
-    )
+    command = [tmp_path / "compare.sh", "--seeds", "1 2", "--prepare-options", "--nj 3"]
+    result = subprocess.run(command, capture_output=True, text=True, env=fast_python)
     # No model was trained.
     assert result.returncode == 1
     assert "need experiments called MODEL-sSEED" in result.stderr

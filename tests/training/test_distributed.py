@@ -1,9 +1,8 @@
 """Two processes, on one machine or on two, train what one process trains that accumulates two batches."""
 
 import json
-import os
+import shutil
 import signal
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import training_toy
-from programs import run_in_parallel
+from programs import Program, run_in_parallel
 from torch.distributed import TCPStore
 from training_toy import ToyData, run, toy_config
 
@@ -40,33 +39,36 @@ main("toy", sys.argv[1:])
 """
 
 
-def torchrun(*nodes: list[str], max_restarts: int = 0) -> tuple[bool, str]:
-    """Start a program with its arguments on one machine in two processes, or on two "machines" in one process each.
+class Torchrun:
+    """Starts a program with its arguments on one machine in two processes, or on two "machines" in one process each."""
 
-    Returns:
-        Whether all went well, and what they said.
-    """
-    if len(nodes) == 1:
-        options = ["--standalone", "--nproc-per-node=2"]
-    else:
-        # The store is here, because a torchrun that had it could end before the other one reports.
-        store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
-        options = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-conf=is_host=0"]
-        options.append(f"--rdzv-endpoint=localhost:{store.port}")
-    # No GPU: this tests gloo.
-    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    agents = [
-        subprocess.Popen(
-            [sys.executable, "-m", "torch.distributed.run", f"--max-restarts={max_restarts}", *options, *node],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for node in nodes
-    ]
-    said = [agent.communicate(timeout=300)[1] for agent in agents]
-    return all(agent.returncode == 0 for agent in agents), "".join(said)
+    def __init__(self, fast_python: dict[str, str]) -> None:
+        # No GPU: this tests gloo.
+        self.environment = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+        self.environment["PYTHON_EXEC"] = shutil.which("python", path=fast_python["PATH"])  # of the processes
+
+    def __call__(self, *nodes: list[str], max_restarts: int = 0) -> tuple[bool, str]:
+        """Run it.
+
+        Returns:
+            Whether all went well, and what they said.
+        """
+        if len(nodes) == 1:
+            options = ["--standalone", "--nproc-per-node=2"]
+        else:
+            # The store is here, because a torchrun that had it could end before the other one reports.
+            store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+            options = ["--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d", "--rdzv-conf=is_host=0"]
+            options.append(f"--rdzv-endpoint=localhost:{store.port}")
+        command = [Path(sys.executable).with_name("torchrun"), f"--max-restarts={max_restarts}", *options]
+        agents = [Program([*command, *node], self.environment) for node in nodes]
+        done = [agent.wait() for agent in agents]
+        return all(one.returncode == 0 for one in done), "".join(one.stderr for one in done)
+
+
+@pytest.fixture
+def torchrun(fast_python: dict[str, str]) -> Torchrun:
+    return Torchrun(fast_python)
 
 
 def check_equals_one_process(exp_dir: Path) -> None:
@@ -89,7 +91,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     check_equals_one_process(tmp_path)
 
 
-def test_restarts_after_a_kill_end_as_undisturbed(tmp_path: Path) -> None:
+def test_restarts_after_a_kill_end_as_undisturbed(torchrun: Torchrun, tmp_path: Path) -> None:
     """The second process is killed in step 6; after the restart there are fewer steps, so it is not killed again."""
     kill = [f"--send={int(signal.SIGKILL)}", "--send-in-step=6", "--save_every_steps=5"]
     went_well, said = torchrun(*[[PROGRAM, str(tmp_path), *kill]] * 2, max_restarts=1)
@@ -174,7 +176,7 @@ def test_two_processes_agree_on_bad_data_and_resume(tmp_path: Path) -> None:
         torch.testing.assert_close(value, b[name], rtol=1e-4, atol=1e-5)
 
 
-def test_processes_stop_together_if_one_is_told_to(tmp_path: Path) -> None:
+def test_processes_stop_together_if_one_is_told_to(torchrun: Torchrun, tmp_path: Path) -> None:
     program = [PROGRAM, str(tmp_path), f"--send={int(signal.SIGTERM)}"]
     for start, moment, step in ((torchrun, "--send-in-step=2", 2), (run_in_parallel, "--send-in-validation=1", 4)):
         went_well, said = start(*[[*program, moment]] * 2)
@@ -192,7 +194,7 @@ def test_processes_with_other_options_are_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.pt"))
 
 
-def test_failure_of_one_process_ends_the_other(tmp_path: Path) -> None:
+def test_failure_of_one_process_ends_the_other(torchrun: Torchrun, tmp_path: Path) -> None:
     went_well, said = torchrun([PROGRAM, str(tmp_path), "--fail-on-rank=1"])
     assert not went_well
     assert "this process fails" in said
