@@ -20,8 +20,9 @@ import summarymix
 from summarymix.cli import above_zero, add_epoch_options, clear_ends, clear_errors, dashed
 from summarymix.data.names import is_encodable, printable
 from summarymix.decoding.backend import Backend, add_backend_option
+from summarymix.decoding.live import Endpointing
 from summarymix.decoding.methods import SearchOptions
-from summarymix.decoding.recognizer import Endpointing, Recognizer
+from summarymix.decoding.recognizer import Recognizer
 from summarymix.decoding.subtitles import MAX_CHARS, MAX_SECONDS, make_cues, srt, vtt
 from summarymix.decoding.words import Transcript, to_json
 from summarymix.files import atomic_write

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from summarymix.decoding.recognizer import Endpointing, LiveStream, LiveStreams, Recognizer
+from summarymix.decoding.live import Endpointing, LiveStream, LiveStreams
+from summarymix.decoding.recognizer import Recognizer
 from summarymix.decoding.words import Transcript
 
 

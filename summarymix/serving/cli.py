@@ -12,8 +12,9 @@ import summarymix
 from summarymix.chunking import FRAME_MS, ChunkConfig, default_chunk
 from summarymix.cli import add_epoch_options, clear_errors, dashed
 from summarymix.decoding.backend import add_backend_option
+from summarymix.decoding.live import Endpointing
 from summarymix.decoding.methods import SearchOptions
-from summarymix.decoding.recognizer import Endpointing, Recognizer
+from summarymix.decoding.recognizer import Recognizer
 from summarymix.export.onnx_transducer import OnnxTransducer
 from summarymix.serving.batching import Batcher, Rules, Setting
 

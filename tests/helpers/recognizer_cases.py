@@ -12,6 +12,7 @@ from summarymix.data.features import FbankExtractor, FbankOptions
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.recognizer import Recognizer
 from summarymix.decoding.search import Hypothesis, Search
+from summarymix.decoding.words import Transcript
 from summarymix.model import Transducer
 from summarymix.state import State
 
@@ -50,6 +51,10 @@ def talking_model(mixing: str = "merged") -> Transducer:
 def make_recognizer(mixing: str = "merged", sample_rate: int = 16000) -> Recognizer:
     extractor = FbankExtractor(FbankOptions(sample_rate, NUM_BINS))
     return Recognizer(talking_model(mixing), LETTERS, extractor, left_chunks=2)
+
+
+def emissions(*transcripts: Transcript) -> list[tuple[str, float]]:
+    return [(token.token, round(token.start, 3)) for one in transcripts for token in one.tokens]
 
 
 class Script(Search):

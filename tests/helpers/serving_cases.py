@@ -10,7 +10,8 @@ import aiohttp
 import numpy as np
 from torch import Tensor
 
-from summarymix.decoding.recognizer import Endpointing, Recognizer
+from summarymix.decoding.live import Endpointing
+from summarymix.decoding.recognizer import Recognizer
 from summarymix.serving.batching import Batcher, Rules, Setting
 from summarymix.serving.server import Limits, Server
 
