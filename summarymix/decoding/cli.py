@@ -39,20 +39,17 @@ from summarymix.export.onnx_transducer import OnnxTransducer
 from summarymix.files import atomic_write
 from summarymix.model import Transducer
 from summarymix.runs import choose_epoch, epoch_path, list_epochs, load_model, model_digest
-from summarymix.scoring.metrics import METRICS, Metric, choose_metric
-from summarymix.scoring.results import (
+from summarymix.scoring.errors import (
     ErrorStats,
-    Result,
-    append_result,
     error_rates,
     format_percent,
     read_recogs,
-    read_results,
-    render_table,
     write_errs,
     write_nbest,
     write_recogs,
 )
+from summarymix.scoring.metrics import METRICS, Metric, choose_metric
+from summarymix.scoring.results import Result, append_result, read_results, render_table
 from summarymix.version import commit
 
 EPILOG = """examples:

@@ -24,7 +24,7 @@ from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.words import Transcript, make_transcript
 from summarymix.distributed import World
 from summarymix.encoder.subsampling import FEATURE_SECONDS
-from summarymix.scoring.results import ScoredUtterance
+from summarymix.scoring.errors import ScoredUtterance
 from summarymix.state import state_bytes
 
 Mode = Literal["offline", "simulated", "streaming"]

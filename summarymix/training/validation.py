@@ -14,8 +14,8 @@ from summarymix.decoding.ctc import CTCGreedySearch
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.distributed import World
 from summarymix.model import Transducer
+from summarymix.scoring.errors import count_errors
 from summarymix.scoring.metrics import METRICS, Metric, count_scripts, metric_of_scripts
-from summarymix.scoring.results import count_errors
 from summarymix.training.config import TrainConfig
 from summarymix.training.precision import autocast
 from summarymix.training.stopping import StopRequest

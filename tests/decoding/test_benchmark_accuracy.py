@@ -12,7 +12,7 @@ from noise_runs import decode, sparse, write_as_transcripts
 from result_cases import make_result
 
 from summarymix.runs import load_model
-from summarymix.scoring.results import read_recogs
+from summarymix.scoring.errors import read_recogs
 
 pytestmark = pytest.mark.usefixtures("clean")
 

@@ -29,7 +29,8 @@ from summarymix.export import onnx_transducer
 from summarymix.export.onnx import load_onnx
 from summarymix.export.onnx_transducer import OnnxTransducer
 from summarymix.runs import epoch_path, read_checkpoint, save_checkpoint
-from summarymix.scoring.results import read_recogs, read_results
+from summarymix.scoring.errors import read_recogs
+from summarymix.scoring.results import read_results
 
 RING, AHEAD, WHOLE = ChunkConfig(8, 2), ChunkConfig(8, 2, 4), ChunkConfig()
 

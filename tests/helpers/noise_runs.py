@@ -15,7 +15,8 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.cli import main
 from summarymix.encoder.conformer import ConformerConfig
 from summarymix.model import ModelConfig, Transducer
-from summarymix.scoring.results import Result, read_recogs, read_results
+from summarymix.scoring.errors import read_recogs
+from summarymix.scoring.results import Result, read_results
 from summarymix.training.averaging import RunningMean
 from summarymix.training.config import TrainConfig
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
+from summarymix.scoring.errors import ErrorStats, ScoredUtterance
 from summarymix.scoring.intervals import rate_interval
-from summarymix.scoring.results import ErrorStats, ScoredUtterance
 
 
 def test_interval_is_that_of_the_normal_distribution_for_many_utterances() -> None:

@@ -24,7 +24,8 @@ from summarymix.configs import plain
 from summarymix.data.config import DataConfig
 from summarymix.data.manifests import cuts_path, write_manifest
 from summarymix.decoding.words import Transcript, Word, write_hyps
-from summarymix.scoring.results import ScoredUtterance, append_result, write_recogs
+from summarymix.scoring.errors import ScoredUtterance, write_recogs
+from summarymix.scoring.results import append_result
 
 EVIL = '</script><img src=x onerror=alert(1)> & "it\'s"'
 REFERENCES = {

@@ -14,7 +14,7 @@ from summarymix.decoding.evaluate import DecodeSetting, decode_split
 from summarymix.decoding.greedy import GreedySearch
 from summarymix.decoding.search import Hypothesis
 from summarymix.distributed import join_world
-from summarymix.scoring.results import ErrorStats
+from summarymix.scoring.errors import ErrorStats
 from summarymix.training.config import TrainConfig
 from summarymix.training.validation import PLATEAU_STEPS, metric_of, plateau_notice, validate
 

@@ -37,8 +37,9 @@ from summarymix.decoding.greedy import GreedySearch
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer
 from summarymix.runs import load_run_or_checkpoint
+from summarymix.scoring.errors import ErrorStats, format_percent, read_recogs
 from summarymix.scoring.metrics import RATE_NAMES
-from summarymix.scoring.results import ErrorStats, format_percent, read_recogs, read_results
+from summarymix.scoring.results import read_results
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

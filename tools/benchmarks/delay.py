@@ -19,7 +19,7 @@ from summarymix.decoding.evaluate import decode_batch
 from summarymix.decoding.greedy import GreedySearch, Hypothesis
 from summarymix.decoding.words import words_of
 from summarymix.model import BLANK, Transducer
-from summarymix.scoring.results import ErrorStats, ScoredUtterance
+from summarymix.scoring.errors import ErrorStats, ScoredUtterance
 
 PERCENTILES = tuple(range(1, 100))
 

@@ -26,7 +26,7 @@ from benchmarks.accuracy import add_delay_options, measure_delays, setting
 from benchmarks.delay import PERCENTILES
 from benchmarks.record import Run, Table, add_legend, panels
 from summarymix.runs import load_run_or_checkpoint
-from summarymix.scoring.results import format_percent
+from summarymix.scoring.errors import format_percent
 
 METHODS = {"delay_penalty": "delay penalty", "fastemit": "FastEmit"}
 WHAT = "word, last token"

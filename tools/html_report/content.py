@@ -10,10 +10,11 @@ from lhotse.cut import Cut
 from html_report.audio import LONGEST, choose, encode, open_cuts
 from html_report.plots import latency_plot, learning_curves
 from summarymix.files import read_json_lines
+from summarymix.scoring.errors import ErrorStats, ScoredUtterance, read_recogs
 from summarymix.scoring.experiments import Experiment, by_name, collect
 from summarymix.scoring.metrics import UNIT_NAMES, split_units
 from summarymix.scoring.report import INTERVALS, interval_table, pivot, surroundings
-from summarymix.scoring.results import ErrorStats, Result, ScoredUtterance, read_recogs, setting_cells, shown_metrics
+from summarymix.scoring.results import Result, setting_cells, shown_metrics
 
 MODES = ("offline", "streaming", "simulated")
 REMEDY = "Run this command in the recipe's folder, or give --manifest-dir"
