@@ -16,10 +16,11 @@ from summarymix.distributed import World, join_world
 from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer
 from summarymix.seeding import reseed
+from summarymix.training.bad_steps import unreadable_notice
 from summarymix.training.config import TrainConfig
 from summarymix.training.lock import lock_folder
 from summarymix.training.loop import train
-from summarymix.training.run import Run, unreadable_notice
+from summarymix.training.run import Run
 
 DEFAULT_CONFIG = Path("conf/conformer.yaml")
 

@@ -11,8 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any, Protocol
 
 import torch
@@ -33,6 +32,7 @@ from summarymix.model import Transducer, View
 from summarymix.runs import check_same_model, epoch_path, read_checkpoint, save_checkpoint
 from summarymix.seeding import reseed
 from summarymix.training.averaging import RunningMean
+from summarymix.training.bad_steps import BadSteps, unreadable_notice
 from summarymix.training.checkpoint import (
     Progress,
     newest_checkpoint,
@@ -41,7 +41,7 @@ from summarymix.training.checkpoint import (
     replace_step_checkpoint,
 )
 from summarymix.training.config import TrainConfig
-from summarymix.training.divergence import remedies, stop_if_diverged
+from summarymix.training.divergence import stop_if_diverged
 from summarymix.training.environment import environment
 from summarymix.training.initialize import feature_stats, initialize_from
 from summarymix.training.log import TrainingLog
@@ -49,16 +49,10 @@ from summarymix.training.memory_scan import explain_out_of_memory, scan_memory
 from summarymix.training.optim import clip_factor, make_optimizer, restore_optimizer
 from summarymix.training.precision import autocast, set_tf32
 from summarymix.training.schedule import learning_rate, loss_options, loss_scales
+from summarymix.training.step import DATA_SUMS, SUMS, Step, per_frame, placeholder, select
 from summarymix.training.stopping import StopRequest
 from summarymix.training.usage import Stopwatch, peak_memory
 from summarymix.training.validation import metric_of, plateau_notice, validate
-
-MAX_SAVED_BAD_BATCHES = 10  # so that a diverging run does not fill the disk
-
-# Values summed over a step's utterances, and over the steps between two lines of the log. The last three also count for
-# a step that is skipped: seconds of audio, cuts and pieces of noise that could not be read.
-DATA_SUMS = ("seconds", "unreadable", "unreadable_noise")
-SUMS = ("frames", "left_out", "loss", "simple", "pruned", "ctc", "consistency", *DATA_SUMS)
 
 
 class EpochData(Protocol):
@@ -96,33 +90,6 @@ class DevData(Protocol):
 
     def __iter__(self) -> Iterator[Batch]:
         """This process's batches."""
-
-
-@dataclass
-class Step:
-    """The result of the forward and backward passes of one optimiser step.
-
-    Args:
-        group: batches of the step, as read.
-        sums: values of SUMS, summed over all processes.
-        norm: norm of the gradient of the mean loss per frame.
-        finite: for each batch, True for utterances with finite losses, (N,).
-    """
-
-    group: list[Batch]
-    sums: dict[str, float]
-    norm: float
-    finite: list[Tensor]
-
-    @property
-    def has_bad_losses(self) -> bool:
-        """True if an utterance of any process has a non-finite loss."""
-        return self.sums["left_out"] > 0
-
-    @property
-    def is_finite(self) -> bool:
-        """True if the parameters can be updated."""
-        return math.isfinite(self.norm) and self.sums["frames"] > 0
 
 
 class Run:
@@ -291,6 +258,7 @@ class Run:
     def _open_log(self, messages: list[str]) -> None:
         config, progress = self.config, self.progress
         self.log = TrainingLog(config.exp_dir, self.world.rank, config.tensorboard, progress.step, progress.log_lines)
+        self.bad_steps = BadSteps(config, progress, self.world, self.log)
         if self.world.is_main:
             remove_partial(config.exp_dir)
             if not self.is_finished:  # otherwise the file has the options of the model
@@ -377,7 +345,7 @@ class Run:
         config, device, step = self.config, self.world.device, self.progress.step
         # No cut could be read. The other processes wait for this one's gradients, so it contributes zeros.
         is_empty = len(batch) == 0
-        given = _placeholder(config.data.num_mel_bins, len(batch.views)) if is_empty else batch
+        given = placeholder(config.data.num_mel_bins, len(batch.views)) if is_empty else batch
         multiple = self.model.encoder.chunk_multiple
         views = [
             View(features.to(device, non_blocking=True), config.chunk.sample(rng, multiple)) for features in given.views
@@ -404,9 +372,9 @@ class Run:
     def redo_without_bad(self, step: Step) -> Step:
         """Repeat a step without the utterances whose losses are not finite, and name them."""
         self.progress.left_out += int(step.sums["left_out"])
-        self._report_left_out(step)
+        self.bad_steps.report_left_out(step)
         self.optimizer.zero_grad(set_to_none=True)
-        sound = [_select(batch, mask) for batch, mask in zip(step.group, step.finite, strict=True)]
+        sound = [select(batch, mask) for batch, mask in zip(step.group, step.finite, strict=True)]
         again = self.forward_backward(sound)
         return replace(again, group=step.group, sums=again.sums | {"left_out": step.sums["left_out"]})
 
@@ -427,7 +395,7 @@ class Run:
         progress.step += 1
         progress.seconds += step.sums["seconds"]
         progress.bad_in_a_row = 0
-        stop_if_diverged(progress, _per_frame(step.sums), step.norm, self.lr, self.model, config)
+        stop_if_diverged(progress, per_frame(step.sums), step.norm, self.lr, self.model, config)
         if self.average is not None and progress.step % config.average_period == 0:
             self.average.update(self.model)
         self._finish(step, step.sums)
@@ -445,56 +413,10 @@ class Run:
         if not is_search:
             self.progress.bad_in_a_row += 1
             if step.sums["frames"] == step.sums["left_out"] == 0:
-                self._report_nothing_read()
+                self.bad_steps.report_nothing_read()
             else:
-                self._report_bad_step(step.group)
+                self.bad_steps.report_bad_step(step.group)
         self._finish(step, {name: step.sums[name] for name in DATA_SUMS})
-
-    def _report_left_out(self, step: Step) -> None:
-        """Report the utterances of all processes whose losses are not finite."""
-        cut_ids = [
-            cut_id
-            for batch, finite in zip(step.group, step.finite, strict=True)
-            for cut_id, is_finite in zip(batch.cut_ids, finite.tolist(), strict=False)
-            if not is_finite
-        ]
-        number, cut_ids = self.progress.step, list(itertools.chain(*self.world.gather(cut_ids)))
-        self.log.say_once(f"Left out at step {number} because their loss is not finite: {', '.join(cut_ids)}")
-        self.log.record("left_out", number, cut_ids=cut_ids)
-
-    def _report_nothing_read(self) -> None:
-        """Report a step of which no process could read an utterance; stop after too many steps in a row."""
-        progress, config = self.progress, self.config
-        self.log.say_once(f"No utterance of the batches after step {progress.step} could be read; they are skipped.")
-        if progress.bad_in_a_row >= config.max_bad_steps:
-            raise OSError(
-                f"{progress.bad_in_a_row} steps in a row were skipped, the last because no utterance could be read: "
-                f"restore the data, of which {config.exp_dir}/skipped-unreadable*.tsv lists the files; the same "
-                "command continues"
-            )
-
-    def _report_bad_step(self, group: list[Batch]) -> None:
-        """Save and report the batches of a step without a finite gradient; stop after too many in a row."""
-        progress, config, rank = self.progress, self.config, self.world.rank
-        saved = "not saved, because enough already are"
-        if len(list(config.exp_dir.glob(f"bad-batch-*-rank{rank}.pt"))) < MAX_SAVED_BAD_BATCHES:
-            path: Path = config.exp_dir / f"bad-batch-{progress.step + progress.skipped}-rank{rank}.pt"
-            with atomic_write(path, "wb") as file:
-                torch.save([asdict(batch) for batch in group], file)
-            saved = f"saved in {path}"
-        cut_ids = [cut_id for batch in group for cut_id in batch.cut_ids]
-        self.log.say(
-            f"The gradient after step {progress.step} is not finite. This step is skipped; its batches are {saved}. "
-            f"Cuts: {', '.join(cut_ids)}"
-        )
-        self.log.record("skipped", progress.step, cut_ids=list(itertools.chain(*self.world.gather(cut_ids))))
-        if progress.bad_in_a_row >= config.max_bad_steps:
-            raise FloatingPointError(
-                f"{progress.bad_in_a_row} steps in a row had no finite gradient; the weights are from step "
-                f"{progress.step}, before the first of them. If the cuts named above are good, training has diverged: "
-                f"go back to an earlier checkpoint (delete the later ones in {config.exp_dir}), and change one or more "
-                f"of: {', '.join(remedies(config))}"
-            )
 
     def _finish(self, step: Step, sums: dict[str, float]) -> None:
         """Count a step that was taken or skipped."""
@@ -512,7 +434,7 @@ class Run:
 
     def report(self, step: Step) -> None:
         """Show a step in the progress bar, and every ``log_every_steps`` log the means since the last line."""
-        losses = _per_frame(self.window)
+        losses = per_frame(self.window)
         self.bar.set_postfix(loss=f"{losses['loss']:.3f}", lr=f"{self.lr:.1e}", refresh=False)
         if not self.is_due(self.config.log_every_steps):
             return
@@ -556,7 +478,7 @@ class Run:
         )
         for name, losses in valid.items():
             self.log.record("valid", progress.step, epoch=progress.epoch, setting=name, **losses)
-        train_loss = f"train {_per_frame(progress.epoch_sums)['loss']:.4f}, " if progress.epoch_sums else ""
+        train_loss = f"train {per_frame(progress.epoch_sums)['loss']:.4f}, " if progress.epoch_sums else ""
         dev = ", ".join(
             f"{name} {losses['loss']:.4f} ({(metric := metric_of(losses)).upper()} {losses[metric]:.1f} %)"
             for name, losses in valid.items()
@@ -586,7 +508,7 @@ class Run:
         If ``max_steps`` ended the epoch, a run with more steps continues it, and replaces its checkpoint.
         """
         config, progress, epoch = self.config, self.progress, self.progress.epoch
-        means = _per_frame(progress.epoch_sums) if progress.epoch_sums else {}
+        means = per_frame(progress.epoch_sums) if progress.epoch_sums else {}
         valid = self.validate()
         if not valid:
             self.save_within_epoch()
@@ -649,40 +571,6 @@ class Run:
         """Factor from the gradient of summed losses to the gradient of the mean loss per frame."""
         # DistributedDataParallel averages over processes.
         return self.world.size / max(sums["frames"], 1.0)
-
-
-def _placeholder(num_mel_bins: int, num_views: int) -> Batch:
-    """A batch of one second of zeros, for a process whose batch is empty."""
-    features = torch.zeros(1, 100, num_mel_bins)
-    return Batch(features, torch.tensor([100]), [[]], [""], [""], 0.0, other_views=[features] * (num_views - 1))
-
-
-def _select(batch: Batch, mask: Tensor) -> Batch:
-    """The utterances of a batch for which ``mask`` (N,) is true."""
-    keep = [i for i, chosen in enumerate(mask[: len(batch)].tolist()) if chosen]
-    return replace(
-        batch,
-        features=batch.features[keep],
-        feature_lengths=batch.feature_lengths[keep],
-        tokens=[batch.tokens[i] for i in keep],
-        texts=[batch.texts[i] for i in keep],
-        cut_ids=[batch.cut_ids[i] for i in keep],
-        seconds=batch.seconds * len(keep) / max(len(batch), 1),
-        other_views=[view[keep] for view in batch.other_views],
-    )
-
-
-def unreadable_notice(progress: Progress, exp_dir: Path) -> str:
-    """A text on data that could not be read in the epoch that ended last; empty if all could be."""
-    counts = {"unreadable utterances": progress.unreadable, "unreadable pieces of noise": progress.unreadable_noise}
-    numbers = ", ".join(f"{what}: {count}" for what, count in counts.items() if count)
-    return numbers and f"{numbers} (listed in {exp_dir}/skipped-unreadable*.tsv)"
-
-
-def _per_frame(sums: dict[str, float]) -> dict[str, float]:
-    """Mean losses per encoder frame."""
-    frames = max(sums["frames"], 1.0)
-    return {name: sums[name] / frames for name in ("loss", "simple", "pruned", "ctc", "consistency")}
 
 
 def _mean_loss(valid: dict[str, dict[str, float]]) -> float:

@@ -16,7 +16,8 @@ from training_toy import ToyData, run, toy_config
 
 from summarymix.runs import read_checkpoint
 from summarymix.training.cli import main
-from summarymix.training.run import Run, Step
+from summarymix.training.run import Run
+from summarymix.training.step import Step
 
 PROGRAM = str(Path(training_toy.__file__))
 

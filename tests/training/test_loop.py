@@ -21,8 +21,9 @@ from summarymix.training import run as run_module
 from summarymix.training import usage
 from summarymix.training.checkpoint import list_checkpoints
 from summarymix.training.initialize import feature_stats
-from summarymix.training.run import Run, Step
+from summarymix.training.run import Run
 from summarymix.training.schedule import LossScales, OptimConfig
+from summarymix.training.step import Step
 
 
 def read_log(exp_dir: Path, kind: str) -> list[dict[str, Any]]:

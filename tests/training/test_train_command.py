@@ -24,7 +24,8 @@ from summarymix.runs import load_model, read_checkpoint
 from summarymix.scoring.results import read_results
 from summarymix.training.checkpoint import replace_step_checkpoint
 from summarymix.training.cli import main
-from summarymix.training.run import Run, Step
+from summarymix.training.run import Run
+from summarymix.training.step import Step
 
 
 def test_command_trains_resumes_and_names_what_it_leaves_out(
