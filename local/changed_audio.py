@@ -11,9 +11,11 @@ from summarymix.data.names import printable
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path, help="folder with the findings of the manifest stage about the corpus")
+    parser.add_argument(
+        "folder", type=Path, nargs="+", help="folders with the findings of the manifest stage about the corpus"
+    )
     args = parser.parse_args()
-    if changed := changed_file(args.folder):
+    if changed := next(filter(None, map(changed_file, args.folder)), None):
         print(printable(changed))
 
 

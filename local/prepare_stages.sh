@@ -8,7 +8,7 @@
 #   vocab_size=80                      # defaults that differ from those below, and more options
 #   begin "$@"                         # parses the command line
 #   if stage 0 ...; then ...; fi       # downloads the audio
-#   check_audio PREFIX MARK_OF_STAGE_1 # optional: stage 1 also runs again when an audio file of the corpus has changed
+#   check_audio PREFIX MARK_OF_STAGE_1 # stage 1 also runs again when an audio file of the corpus has changed
 #   if stage 1 ...; then ...; fi       # writes $manifests/PREFIX_{recordings,supervisions}_SPLIT.jsonl.gz
 #   prepare_stages PREFIX "TRAIN SPLITS" "DEV AND TEST SPLITS" ["SPLITS THAT ARE NOT PREPARED"]
 
@@ -75,11 +75,15 @@ begin() {
   fi
 }
 
-# Removes the mark $2 of stage 1, so that it runs, if an audio file of the corpus $1 is not as that stage found it.
+# Removes the mark $2 of stage 1, so that it runs, if an audio file of the corpus $1, or of its parts, "PART ...", is not
+# as that stage found it.
 check_audio() {
-  local changed
+  local changed name folders=()
   if [ -e "$2" ] && [ "$stage" -le 1 ] && [ "$stop_stage" -ge 1 ]; then
-    changed=$("$_stages_dir/changed_audio.py" "$manifests/audio/$1")
+    for name in $1; do
+      folders+=("$manifests/audio/$name")
+    done
+    changed=$("$_stages_dir/changed_audio.py" "${folders[@]}")
     [ -n "$changed" ] || return 0
     log "$changed has changed since stage 1"
     rm "$2"
@@ -156,7 +160,7 @@ prepare_stages() {
       log "No noise is prepared, because $dl_dir/musan does not exist; --musan true downloads it"
     fi
   fi
-  if [ "$musan" = true ] && stage 5 "Noise" "$fbank/.musan.done" "${features[*]}" ""; then
+  if [ "$musan" = true ] && stage 5 "Noise" "$fbank/.musan.done" "${features[*]} --dl-dir $dl_dir" ""; then
     "$_stages_dir/download_musan.py" --dl-dir "$dl_dir"
     "$_stages_dir/prepare_musan.py" --dl-dir "$dl_dir" --out-dir "$manifests" --nj "$nj"
     "$_stages_dir/compute_fbank.py" --prefix musan "${options[@]}" "${features[@]}" --splits music noise speech \

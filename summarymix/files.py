@@ -76,8 +76,8 @@ def read_json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     Raises:
         ValueError: another line is not JSON; the message names the file and the line.
     """
-    *lines, last = path.read_text(encoding="utf-8").split("\n")
-    for number, text in enumerate([*lines, *filter(str.strip, [last])], 1):
+    *lines, last = path.read_bytes().split(b"\n")
+    for number, text in enumerate([*lines, *filter(bytes.strip, [last])], 1):
         try:
             yield number, json.loads(text)
         except ValueError as error:
@@ -112,12 +112,14 @@ def new_folder(path: Path | str) -> Iterator[Path]:
     """Yield a temporary sibling of ``path``, renamed to ``path`` on success and removed if the block raises.
 
     Raises:
-        FileExistsError: ``path`` exists and is not an empty folder.
+        FileExistsError: ``path`` exists, and is not an empty folder or cannot be replaced.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     if path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise FileExistsError(f"{path} is there already: choose another folder, or remove it")
-    partial = path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(8)}.part")
+    if path.is_mount() or path == Path.cwd():
+        raise FileExistsError(f"{path} cannot be replaced by another folder: choose a new one within it")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     partial.mkdir(parents=True)
     try:
         yield partial

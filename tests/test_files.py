@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from summarymix.files import atomic_write, check_disk_space, remove_own, write_list
+from summarymix.files import atomic_write, check_disk_space, new_folder, read_json_lines, remove_own, write_list
 
 
 def test_a_failed_write_leaves_the_old_content_and_no_litter(tmp_path):
@@ -44,6 +44,38 @@ def test_too_little_room_is_found_out_before(tmp_path):
     with pytest.raises(OSError, match=r"A film will take about 5000000\.0 GB in .*yet, where .* GB are free"):
         check_disk_space(tmp_path / "not" / "yet", 5e15, "A film")
     assert not (tmp_path / "not").exists()
+
+
+def test_a_new_folder_replaces_an_empty_one_where_it_can(tmp_path, monkeypatch):
+    for name in ("new", "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with new_folder(tmp_path / name) as folder:
+            (folder / "x").touch()
+        assert os.listdir(tmp_path / name) == ["x"]
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with new_folder(tmp_path / "link") as folder:
+        (folder / "y").touch()
+    assert os.listdir(tmp_path / "target") == ["y"]
+    assert (tmp_path / "link").is_symlink()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("summarymix.files.Path.iterdir", lambda self: iter(()))  # /dev/shm may have files
+    refusal = "cannot be replaced by another folder: choose a new one within it"
+    for place in (".", tmp_path / "here", "/dev/shm"):
+        with pytest.raises(FileExistsError, match=refusal), new_folder(place):
+            pytest.fail("the work begins")
+
+
+def test_json_lines_without_half_a_last_one(tmp_path):
+    path = tmp_path / "x.jsonl"
+    whole = '{"a": "é"}\n'.encode()
+    for end in range(len(whole)):
+        path.write_bytes(whole + whole[:end])
+        assert [record for _, record in read_json_lines(path)] == [{"a": "é"}] * (1 + (end == len(whole) - 1))
+    path.write_bytes(whole[:8] + b"\n" + whole)
+    with pytest.raises(ValueError, match=r"x.jsonl, line 1 is not a record"):
+        list(read_json_lines(path))
 
 
 def test_only_own_folders_are_removed(tmp_path):

@@ -53,6 +53,10 @@ def parse_args() -> argparse.Namespace:
         parser.error(f"--out {args.out} is a folder: give the name of the page, such as {args.out}/page.html")
     if folders := [] if args.html else [path for path in args.paths if path.is_dir()]:
         parser.error(f"{folders[0]} is a folder: add --html for the page of an experiment")
+    first: dict[str, Path] = {}
+    for path in [] if args.html else args.paths:
+        if (other := first.setdefault(path.stem, path)) != path:
+            parser.error(f"{other} and {path} would have plots of one name: rename one of them")
     if args.audio < 0:
         parser.error(f"--audio {args.audio}: give a number of utterances, 0 for none")
     return args

@@ -79,6 +79,21 @@ def test_map_of_chunks_and_left_contexts() -> None:
     assert texts[0, 2] == "2.2"
 
 
+def test_plots_keep_checkpoints_apart() -> None:
+    results = [
+        vars(make_result(chunk_ms=chunk, left_chunks=left, epoch=epoch, wer=10.0 * epoch))
+        | {"search": "greedy_search", "interval": [0.0, 100.0]}
+        for epoch in (1, 2)
+        for chunk in (320, 640, 1280)
+        for left in (2, 4, 8)
+    ]
+    made = accuracy.plots({"results": {"wer": results, "delay": [], "alignment": {}}})
+    maps = [figure for name, figure in made.items() if name.startswith("map")]
+    assert [{text.get_text() for text in figure.axes[0].texts} for figure in maps] == [{"10.0"}, {"20.0"}]
+    [axes] = made["wer"].axes
+    assert [set(container.lines[0].get_ydata()) for container in axes.containers] == [{10.0}] * 3 + [{20.0}] * 3
+
+
 def test_streaming_takes_the_epoch_that_decode_would_take(exp_dir: Path) -> None:
     parser = argparse.ArgumentParser()
     streaming.add_options(parser)

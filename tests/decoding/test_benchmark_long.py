@@ -2,14 +2,17 @@
 
 import argparse
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from benchmark_runs import run_benchmark
 from benchmarks import long
+from lhotse import MonoCut, SupervisionSegment
 from noise_runs import decode, sparse, write_as_transcripts
 
 from summarymix.data.manifests import cuts_path, read_cuts
+from summarymix.data.tokens import Tokenizer
 
 pytestmark = pytest.mark.usefixtures("clean")
 
@@ -64,10 +67,9 @@ def test_utterances_stand_in_a_recording_as_they_are(corpus: Path) -> None:
         assert utterances[0].begin == 0
         for one, following in zip(utterances, [*utterances[1:], None], strict=True):
             cut = by_audio[tuple(samples[one.begin : one.begin + 50].tolist())]
-            assert one.cut_id == cut.id
+            assert one.cut.id == cut.id
             seen.append(cut.id)
             assert torch.equal(samples[one.begin : one.end], torch.from_numpy(cut.load_audio()[0]))
-            assert one.words == cut.supervisions[0].text.split()
             end = len(samples) if following is None else following.begin
             assert end - one.end == 4000
             assert samples[one.end : end].std() == pytest.approx(0.01, rel=0.1)
@@ -84,6 +86,14 @@ def test_utterances_stand_in_a_recording_as_they_are(corpus: Path) -> None:
     cuts[:] = [cut for cut in cuts if cut.id == "cut-7"]
     with pytest.raises(ValueError, match="no audio of the split test can be read, for example cut-7"):
         recordings()
+
+
+def test_transcripts_have_the_form_of_the_tokens() -> None:
+    tokenizer = Tokenizer.train(["ONE TWO"], 20, "char", text_case="upper")
+    cut = MonoCut("a", 0, 1, 0, [SupervisionSegment("a", "r", 0, 1, text=" one  two ")])
+    recording = long.Recording(torch.zeros(160), [long.LongUtterance(cut, 0, 160)])
+    recognizer = SimpleNamespace(tokenizer=tokenizer, transcribe=lambda samples, rate: SimpleNamespace(text="ONE TOO"))
+    assert long.count_errors(recognizer, recording, 16000, {}) == [(0, 1, 2)]
 
 
 def test_errors_belong_to_utterances() -> None:

@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -112,6 +113,13 @@ def test_prepare(dl_dir: Path, prepare: Prepare, tmp_path: Path) -> None:
     whole, made = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert {f"fbank/librispeech_cuts_{part}.jsonl.gz" for part in ("train-clean-5", "dev-clean-2")} <= made.keys()
     assert made == {name: whole[name] for name in made}
+
+    chapter = dl_dir / "LibriSpeech/train-clean-5/19/198"
+    shutil.copy(chapter / "19-198-0002.flac", chapter / "19-198-0003.flac")  # the list asks to restore it
+    restored = prepare(dl_dir, tmp_path / "two", "--stop-stage", "1")
+    (chapter / "19-198-0003.flac").unlink()
+    assert f"{chapter}/19-198-0003.flac has changed since stage 1" in restored.stdout
+    assert "skipped 1: 1 truncated audio" in restored.stdout
 
 
 def test_unknown_subsets_and_empty_folders_are_refused(prepare: Prepare, tmp_path: Path) -> None:

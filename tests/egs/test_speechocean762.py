@@ -51,6 +51,10 @@ def test_prepare(fast_python: dict[str, str], dl_dir: Path, tmp_path: Path) -> N
     assert not speakers["train"] & speakers["dev"]
     assert len(cuts["train"]) == 12 * len(speakers["train"])  # at two speeds
     assert cuts["test"][0].supervisions[0].text.startswith("WE CALL IT BEAR")
+    (dl_dir / "speechocean762/WAVE/SPEAKER0001/000010000.WAV").unlink()
+    again = subprocess.run([*command, "--stop-stage", "1"], capture_output=True, text=True, env=fast_python)
+    assert "000010000.WAV has changed since stage 1" in again.stdout
+    assert "1 missing audio" in again.stdout
     assert set("WECALITBR") <= set(Tokenizer.from_lang_dir(data / "lang_char").tokens)
 
 

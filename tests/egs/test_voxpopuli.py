@@ -357,11 +357,17 @@ def test_unknown_language_is_refused_with_the_list(prepare_sh: Callable[..., sub
     assert (result.returncode, result.stderr) == (2, "prepare.sh: --segmented is one of auto true false, not 'True'\n")
 
 
-def test_from_sessions_to_error_rates(corpus: Path, prepare_sh, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_from_sessions_to_error_rates(
+    audio: Path, corpus: Path, prepare_sh, tmp_path: Path, monkeypatch, capsys
+) -> None:
     options = ["--dl-dir", corpus, "--lang", "de", "--data-dir", tmp_path / "data", "--nj", 1, "--vocab-size", 26]
     result = prepare_sh("--stage", 1, *options)
     assert result.returncode == 0, result.stdout + result.stderr
     assert len(CutSet.from_jsonl(tmp_path / "data" / "fbank" / "voxpopuli-de_cuts_train.jsonl.gz")) == 4
+    changed = next(audio.rglob("*.ogg"))
+    changed.touch()
+    result = prepare_sh("--stage", 1, "--stop-stage", 1, *options)
+    assert f"{changed.name} has changed since stage 1" in result.stdout
 
     monkeypatch.chdir(tmp_path)
     data = ["--data.prefix", "voxpopuli-de", "--data.lang-dir", "data/lang_bpe_26_de"]

@@ -139,6 +139,20 @@ def setting(result: dict[str, Any]) -> list[str]:
     return [*chunk_cells(result), f"{result['latency_ms']:.0f} ms"]
 
 
+def series(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    """What of each result is the same along a line, or in a map: split, mode, search, look-ahead, checkpoint."""
+    checkpoints = [f"epoch {result['epoch']}, avg {result['avg']}" for result in results]
+    several = len(set(checkpoints)) > 1
+    return [
+        (
+            *(result["split"], result["mode"], result["search"]),
+            f"look-ahead {result['lookahead_ms']} ms" if result.get("lookahead_ms") else "",
+            checkpoint if several else "",
+        )
+        for result, checkpoint in zip(results, checkpoints, strict=True)
+    ]
+
+
 def tables(run: Run) -> list[Table]:
     """Tables of error rates and of delays."""
     results, made = run["results"], []
@@ -190,12 +204,10 @@ def plots(run: Run) -> dict[str, Figure]:
     """Plots of error rate against latency, maps of it, and plots of the delay distribution by both clocks."""
     results, made = run["results"], {}
     lines: dict[tuple[str, ...], list[tuple[float, ...]]] = {}  # latency, error rate, ends of its interval
-    for result in results["wer"]:
+    for result, key in zip(results["wer"], series(results["wer"]), strict=True):
         if rates := rate_of(result):
             left = "" if result["chunk_ms"] is None else f"left context {setting(result)[1]}"
-            ahead = f"look-ahead {result['lookahead_ms']} ms" if result.get("lookahead_ms") else ""
-            key = result["split"], result["mode"], result["search"], left, ahead
-            lines.setdefault(key, []).append((result["latency_ms"], *rates))
+            lines.setdefault((*key[:3], left, *key[3:]), []).append((result["latency_ms"], *rates))
     if lines:
         made["wer"], (axes,) = panels(1, f"{names(results['wer'])} against algorithmic latency")
         for i, (key, points) in enumerate(lines.items()):
@@ -223,13 +235,10 @@ def plots(run: Run) -> dict[str, Figure]:
 
 
 def maps(results: list[dict[str, Any]]) -> dict[str, Figure]:
-    """Maps of the error rate by chunk size and left context, of each split, mode, search and look-ahead that has three
-    values of both."""
+    """Maps of the error rate by chunk size and left context, of each of the series that has three values of both."""
     grids: dict[tuple[str, ...], dict[tuple[int, int], float]] = {}
-    for result in results:
+    for result, key in zip(results, series(results), strict=True):
         if result["chunk_ms"] is not None and (rates := rate_of(result)):
-            ahead = f"look-ahead {result['lookahead_ms']} ms" if result.get("lookahead_ms") else ""
-            key = result["split"], result["mode"], result["search"], ahead
             left = math.inf if result["left_chunks"] < 0 else result["left_chunks"]
             grids.setdefault(key, {})[result["chunk_ms"], left] = rates[0]
     made = {}
@@ -248,5 +257,5 @@ def maps(results: list[dict[str, Any]]) -> dict[str, Figure]:
         axes.set_xticks(range(len(chunks)), [str(chunk) for chunk in chunks])
         axes.set_yticks(range(len(lefts)), ["unlimited" if left == math.inf else str(left) for left in lefts])
         axes.set(xlabel="chunk, ms", ylabel="left context, chunks")
-        made["-".join(["map", *(part.replace(" ", "-") for part in key if part)])] = figure
+        made["-".join(["map", *(part.replace(",", "").replace(" ", "-") for part in key if part)])] = figure
     return made

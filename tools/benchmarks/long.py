@@ -42,12 +42,11 @@ EDGES = (0, 1, 2, 5, 10, 30, 60)  # minutes at which bins of elapsed time begin
 
 
 class LongUtterance(NamedTuple):
-    """An utterance in a recording: its samples [begin, end) and its words."""
+    """An utterance in a recording: its samples [begin, end) and its cut."""
 
-    cut_id: str
+    cut: Cut
     begin: int
     end: int
-    words: list[str]
 
 
 class Recording(NamedTuple):
@@ -151,10 +150,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 recognizer, options = recognizers[setting.model], setting.options()
                 joined += count_errors(recognizer, recording, data.sample_rate, options)
                 for one in recording.utterances:
-                    if (setting, one.cut_id) not in by_itself:
+                    if (setting, one.cut.id) not in by_itself:
                         part = Recording(recording.samples[one.begin : one.end], [one])
-                        by_itself[setting, one.cut_id] = count_errors(recognizer, part, data.sample_rate, options)
-                    alone += by_itself[setting, one.cut_id]
+                        by_itself[setting, one.cut.id] = count_errors(recognizer, part, data.sample_rate, options)
+                    alone += by_itself[setting, one.cut.id]
                 print(f"gap {gap:g} s, recording {number + 1} of {minutes:.1f} min: {setting}", flush=True)
         for setting, (joined, alone) in counts.items():
             decay = recognizers[setting.model].model.config.mixing.decay_seconds
@@ -190,7 +189,7 @@ def join(
             except Exception:
                 skipped.append(cut.id)
                 continue
-            utterances.append(LongUtterance(cut.id, position, position + len(samples), transcript(cut).split()))
+            utterances.append(LongUtterance(cut, position, position + len(samples)))
             if args.gap_db is not None:
                 gap = 10 ** (args.gap_db / 20) * torch.randn(len(gap), generator=generator)
             parts += [samples, gap]
@@ -213,10 +212,10 @@ def count_errors(
 ) -> list[Count]:
     """Recognise a recording, and count the errors of each utterance."""
     words = recognizer.transcribe(recording.samples, sample_rate, **options).text.split()
-    errors = errors_of([utterance.words for utterance in recording.utterances], words)
+    refs = [transcript(utterance.cut, recognizer.tokenizer).split() for utterance in recording.utterances]
     return [
-        (utterance.begin / sample_rate, count, len(utterance.words))
-        for utterance, count in zip(recording.utterances, errors, strict=True)
+        (utterance.begin / sample_rate, count, len(ref))
+        for utterance, count, ref in zip(recording.utterances, errors_of(refs, words), refs, strict=True)
     ]
 
 

@@ -49,6 +49,7 @@ if [ -z "$train$eval" ]; then
   exit 1
 fi
 
+check_audio "$train $eval" "$manifests/.librispeech.done"
 if stage 1 "Manifests" "$manifests/.librispeech.done" "$dl_dir$train$eval"; then
   local/prepare_manifests.py --dl-dir "$dl_dir" --parts $train $eval --out-dir "$manifests" --nj "$nj"
   stage_done

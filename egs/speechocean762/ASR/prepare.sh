@@ -19,6 +19,7 @@ if stage 0 "Download" "$data_dir/.download.done" "$dl_dir"; then
   stage_done
 fi
 
+check_audio speechocean762 "$manifests/.speechocean762.done"
 if stage 1 "Manifests" "$manifests/.speechocean762.done" "$corpus"; then
   "$_stages_dir/prepare_table.py" --kaldi-dir "$corpus" --audio-dir "$corpus" --fill-splits --prefix speechocean762 \
     --out-dir "$manifests" --nj "$nj"

@@ -44,6 +44,7 @@ fi
 
 options+=(--text "$text" --max-seconds "$max_seconds" --min-words "$min_words")
 [ "$segmented" != true ] || options+=(--segmented)
+check_audio "$prefix" "$manifests/.$prefix.done"
 if stage 1 "Manifests" "$manifests/.$prefix.done" "${options[*]}"; then
   local/prepare_manifests.py "${options[@]}" --out-dir "$manifests" --nj "$nj"
   stage_done
