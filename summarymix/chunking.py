@@ -136,6 +136,15 @@ class DynamicChunkConfig:
                 f"{multiple} between them, as this encoder requires: widen the range"
             )
 
+    def extremes(self, multiple: int = 1) -> list[ChunkConfig]:
+        """The configurations of :meth:`sample` that need most memory: full context, the smallest chunks, the largest
+        chunks, whose padding may be longest.
+        """
+        left = self.max_left if self.limited_left_prob == 1 else -1
+        sizes = [-(-self.min_chunk // multiple) * multiple, self.max_chunk // multiple * multiple]
+        in_chunks = [ChunkConfig(size, left, size if self.lookahead_prob > 0 else 0) for size in dict.fromkeys(sizes)]
+        return (self.full_context_prob > 0) * [ChunkConfig()] + (self.full_context_prob < 1) * in_chunks
+
     def sample(self, rng: random.Random, multiple: int = 1) -> ChunkConfig:
         """Sample a configuration with a multiple of ``multiple`` frames, determined by the state of ``rng``."""
         if rng.random() < self.full_context_prob:

@@ -47,14 +47,14 @@ class World:
         """Check on all processes that ``value`` is the same.
 
         Raises:
-            RuntimeError: the values differ; the message names ``what``.
+            ValueError: the values differ; the message names ``what``.
         """
         if self.size == 1:
             return
         values = torch.tensor([value, -value], device=self.device)
         dist.all_reduce(values, dist.ReduceOp.MAX)
         if int(values.sum()) != 0:
-            raise RuntimeError(f"The {self.size} processes do not agree on {what}")
+            raise ValueError(f"The {self.size} processes do not agree on {what}")
 
     def wait(self) -> None:
         """Wait for all processes."""

@@ -45,6 +45,23 @@ def test_the_training_law_has_its_shares():
     assert [sampler.sample(random.Random(5)) for _ in range(3)] == [sampler.sample(random.Random(5)) for _ in range(3)]
 
 
+@pytest.mark.parametrize("full", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("limited", [0.5, 1.0])
+@pytest.mark.parametrize("ahead", [0.0, 1.0])
+def test_extremes_bound_what_is_drawn(full: float, limited: float, ahead: float) -> None:
+    sampler = DynamicChunkConfig(full, 7, 13, limited, 1, 4, ahead)
+    rng = random.Random(0)
+    drawn = {sampler.sample(rng, 2) for _ in range(5000)}
+    extremes = sampler.extremes(2)
+    assert {ChunkConfig()} & drawn == {ChunkConfig()} & {*extremes}
+    sizes = {c.chunk_size for c in drawn if c.chunk_size}
+    assert [c.chunk_size for c in extremes if c.chunk_size] == ([min(sizes), max(sizes)] if sizes else [])
+    for chunk in extremes:
+        if chunk.chunk_size:
+            assert chunk.left_chunks == (4 if limited == 1 else -1)
+            assert chunk.lookahead == max(c.lookahead for c in drawn if c.chunk_size == chunk.chunk_size)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

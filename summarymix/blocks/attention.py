@@ -181,7 +181,9 @@ def remember_frames(grid: ChunkGrid, past: Tensor, new: Tensor) -> tuple[Tensor,
     if ahead is None:
         return row.flatten(1, 2), kept
     num_past = past.size(1)
-    seen = num_past + grid.num_chunks - 1 if left_chunks < 0 else left_context(num_past, left_chunks)
+    seen = num_past + grid.num_chunks - 1  # of the last chunk
+    if left_chunks >= 0:
+        seen = min(seen, left_context(num_past, left_chunks))
     row = F.pad(row, (0, 0, 0, 0, seen - num_past, 0))
     before = [row[:, i : i + grid.num_chunks] for i in range(seen)]  # (N, K, C, width) each, the farthest first
     return torch.cat([*before, grid.chunked(new).to(row.dtype)], dim=2).flatten(0, 1), kept

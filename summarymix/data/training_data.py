@@ -92,6 +92,7 @@ class TrainData:
         self.config = config
         self.seed = seed
         self.skipped_path = Path(skipped_path)
+        self._output_lengths = output_lengths
         self._problems = CutProblems(config, tokenizer, output_lengths)
         splits = config.train_splits()
         self._index = open_cuts(config, splits, tokenizer, self.skipped_path.parent)
@@ -214,11 +215,14 @@ class TrainData:
         numbers = np.concatenate(plan.batches[:num_batches])
         return torch.cat([before, torch.from_numpy(self._index.values("id", plan.utterances.cuts_of(numbers)))])
 
-    def worst_batches(self) -> Iterator[tuple[str, Batch]]:
+    def worst_batches(self, chunk_size: int = 1) -> Iterator[tuple[str, Batch]]:
         """Yield the batches that need most memory, one for each of several reasons.
 
         They are found from the sizes in the first epoch and in the first epoch with silence; only these batches are
         loaded. A batch that is worst for several reasons comes once.
+
+        Args:
+            chunk_size: encoder frames to a multiple of which utterances are padded.
 
         Yields:
             The reasons as text, and the batch.
@@ -233,9 +237,11 @@ class TrainData:
             tokens = np.add.reduceat(of_cuts, utterances.first[:-1])  # of each utterance
             most = np.maximum.reduceat(tokens[order], begins)  # of each batch, as the following
             longest = np.maximum.reduceat(self._frames(utterances)[order], begins)
+            in_chunks = np.ceil(self._output_lengths(torch.from_numpy(longest)).numpy() / chunk_size) * chunk_size
             sizes = {
                 "longest utterance": longest,
                 "most frames": counts * longest,
+                "most frames in whole chunks": counts * in_chunks,
                 "most tokens": counts * most,
                 "largest lattice": counts * longest * most,
             }

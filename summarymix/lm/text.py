@@ -88,7 +88,10 @@ class Sentences:
     @property
     def checksum(self) -> str:
         """Checksum of the texts."""
-        return hashlib.blake2b(self._tokens.numpy().tobytes() + self._ends.numpy().tobytes(), digest_size=8).hexdigest()
+        digest = hashlib.blake2b(digest_size=8)
+        for values in (self._tokens, self._ends):
+            digest.update(values.numpy().data)
+        return digest.hexdigest()
 
     @property
     def num_tokens(self) -> int:

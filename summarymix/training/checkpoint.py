@@ -15,7 +15,8 @@ class Progress:
         epoch: the current epoch, from 1.
         batch: batches of this epoch done by all processes, since its cuts were last divided into batches.
         step: optimiser steps taken in all.
-        skipped: steps skipped for a non-finite gradient; schedules do not count them.
+        skipped: steps skipped for a non-finite gradient, or because no utterance could be read; schedules do not count
+            them.
         bad_in_a_row: skipped steps since the last step taken, without overflows of fp16's loss scale.
         left_out: utterances left out for a non-finite loss.
         unreadable: cuts that could not be read in the epoch that ended last.
@@ -24,6 +25,8 @@ class Progress:
         wall_seconds: wall-clock time of training, without validations and the writing of checkpoints.
         cpu_seconds: CPU time of the main process's threads over the same period.
         epoch_sums: sums over the current epoch, for its line in the log.
+        line_sums: sums since the last line of a training step in the log.
+        line_start: ``wall_seconds`` at that line.
         log_lines: lines in log.jsonl.
         loss_watch: fields of a :class:`summarymix.training.divergence.LossWatch`.
     """
@@ -40,6 +43,8 @@ class Progress:
     wall_seconds: float = 0.0
     cpu_seconds: float = 0.0
     epoch_sums: dict[str, float] = field(default_factory=dict)
+    line_sums: dict[str, float] = field(default_factory=dict)
+    line_start: float = 0.0
     log_lines: int = 0
     loss_watch: dict[str, float] = field(default_factory=dict)
 

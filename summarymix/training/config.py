@@ -41,7 +41,8 @@ class TrainConfig:
     accumulate: int = 1
     """Batches whose gradients are summed before a step, on each process."""
     scan_memory: bool | None = None
-    """Check before training whether the largest batches fit into memory; null: only on a GPU."""
+    """Check before training whether the largest batches fit into memory; null: on a GPU, at the start of a run and when
+    its options or batches have changed."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """Encoder, predictor and joiner."""
     data: DataConfig = field(default_factory=DataConfig)
@@ -72,7 +73,7 @@ class TrainConfig:
     tensorboard: bool = True
     """Write tensorboard events to exp_dir/tensorboard."""
     max_bad_steps: int = 10
-    """Stop after this many steps in a row without a finite gradient."""
+    """Stop after this many steps in a row that were skipped: without a finite gradient, or nothing could be read."""
     divergence_patience: int | None = 500
     """Stop after this many steps in a row with the smoothed loss far above its best; null: never."""
 

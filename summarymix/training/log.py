@@ -71,7 +71,7 @@ class TrainingLog:
         if self._writer is not None:
             tag = f"{kind}/{values['setting']}" if "setting" in values else kind
             for name, value in values.items():
-                if isinstance(value, float):
+                if isinstance(value, int | float):
                     self._writer.add_scalar(f"{tag}/{name}", value, step)
 
     def bar(self, title: str, total_seconds: float, done_seconds: float) -> "tqdm[Any]":

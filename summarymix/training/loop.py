@@ -1,9 +1,10 @@
 """The training loop.
 
 Two rules make a run reproducible. First, every random number is a function of the seed and the batch number, so a
-killed run continues exactly from its last checkpoint, and two processes draw the same numbers as one process that
-accumulates two batches. Second, losses are summed over utterances, and the gradient is divided at the end by the number
-of encoder frames of all batches and processes, so the division of a step's audio into batches does not matter.
+killed run continues exactly from its last checkpoint (on a CPU; on a GPU some kernels, such as that of CTC's gradient,
+add in any order), and two processes draw the same numbers as one process that accumulates two batches. Second, losses
+are summed over utterances, and the gradient is divided at the end by the number of encoder frames of all batches and
+processes, so the division of a step's audio into batches does not matter.
 """
 
 from summarymix.training.checkpoint import Progress
@@ -18,7 +19,7 @@ def train(run: Run) -> Progress:
 
     Raises:
         FloatingPointError: ``config.max_bad_steps`` steps in a row had no finite gradient, or training has diverged.
-        OSError: a checkpoint cannot be written; earlier ones are intact.
+        OSError: a checkpoint cannot be written, earlier ones are intact; or data cannot be read.
         SystemExit: a process received SIGTERM or SIGINT; the last step is saved.
     """
     with run.stop_request:

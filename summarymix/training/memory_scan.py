@@ -1,14 +1,14 @@
 """Memory check of the largest batches before training, instead of a failure in the middle of it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
-from summarymix.chunking import ChunkConfig
 from summarymix.data.loading import Batch
 from summarymix.model import Transducer, View
 from summarymix.training.config import TrainConfig
+from summarymix.training.interfaces import EpochData
 from summarymix.training.log import TrainingLog
 from summarymix.training.precision import autocast
 from summarymix.training.usage import peak_memory
@@ -18,19 +18,19 @@ GIB = 2**30
 
 def scan_memory(
     model: Transducer,
-    worst_batches: Iterable[tuple[str, Batch]],
+    train_data: EpochData,
     config: TrainConfig,
     log: TrainingLog,
     has_state: bool,
 ) -> None:
-    """Run forward and backward on the largest batches, offline and in chunks, and log the memory of each.
+    """Run forward and backward on the largest batches, with full context, the smallest and the largest chunks as far as
+    training draws them, and log the memory of each.
 
-    The chunks are the smallest, with the largest left context. Weights, gradients and random states do not change. Each
-    process scans on its own GPU.
+    Weights, gradients and random states do not change. Each process scans on its own GPU.
 
     Args:
         model: model on its device, without gradients.
-        worst_batches: pairs of reason and batch, from :meth:`TrainData.worst_batches`.
+        train_data: the batches to train on.
         config: configuration of the run.
         log: log that gets a line for each batch.
         has_state: True if the optimiser already has its state; otherwise memory for it is reserved during the scan.
@@ -41,13 +41,10 @@ def scan_memory(
     device = next(model.parameters()).device
     # Optimisers keep at most two numbers for each parameter.
     room = [] if has_state else [torch.empty_like(p) for p in model.parameters() for _ in range(2)]
-    multiple = model.encoder.chunk_multiple
-    smallest = -(-config.chunk.min_chunk // multiple) * multiple
-    ahead = smallest if config.chunk.lookahead_prob > 0 else 0
-    left = config.chunk.max_left if config.chunk.limited_left_prob == 1 else -1
-    chunks = (ChunkConfig(), ChunkConfig(smallest, left, ahead))
+    chunks = config.chunk.extremes(model.encoder.chunk_multiple)
+    largest = max(chunk.chunk_size or 1 for chunk in chunks)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for reason, batch in worst_batches:
+        for reason, batch in train_data.worst_batches(largest):
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
             for chunk in chunks:

@@ -9,10 +9,10 @@ import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import yaml
@@ -44,52 +44,16 @@ from summarymix.training.config import TrainConfig
 from summarymix.training.divergence import stop_if_diverged
 from summarymix.training.environment import environment
 from summarymix.training.initialize import feature_stats, initialize_from
+from summarymix.training.interfaces import DevData, EpochData
 from summarymix.training.log import TrainingLog
 from summarymix.training.memory_scan import explain_out_of_memory, scan_memory
 from summarymix.training.optim import clip_factor, make_optimizer, restore_optimizer
 from summarymix.training.precision import autocast, set_tf32
 from summarymix.training.schedule import learning_rate, loss_options, loss_scales
-from summarymix.training.step import DATA_SUMS, SUMS, Step, per_frame, placeholder, select
+from summarymix.training.step import SKIPPED_SUMS, SUMS, Step, per_frame, placeholder, select
 from summarymix.training.stopping import StopRequest
 from summarymix.training.usage import Stopwatch, peak_memory
 from summarymix.training.validation import metric_of, plateau_notice, validate
-
-
-class EpochData(Protocol):
-    """Interface of the training data; :class:`summarymix.data.training_data.TrainData` implements it."""
-
-    total_seconds: float
-
-    def batching(self) -> dict[str, Any]:
-        """Everything that determines an epoch's batches, besides its number and the processes: names and values."""
-
-    def epoch(
-        self,
-        epoch: int,
-        rank: int = 0,
-        world_size: int = 1,
-        skip_batches: int = 0,
-        done: Tensor = NO_CUTS,
-        masks: Iterable[Masks] = (),
-    ) -> Iterator[Batch]:
-        """The batches of an epoch for one process, without the cuts in ``done``; every process gets the same number."""
-
-    def done(self, epoch: int, world_size: int, num_batches: int, before: Tensor) -> Tensor:
-        """The cuts in ``before`` and in the first batches of all processes, for :meth:`epoch`."""
-
-    def worst_batches(self) -> Iterable[tuple[str, Batch]]:
-        """The batches that need the most memory, each with the reason."""
-
-
-class DevData(Protocol):
-    """Interface of a dev split; :class:`summarymix.data.evaluation_data.EvalData` implements it."""
-
-    @property
-    def num_unreadable(self) -> int:
-        """Number of this process's cuts that could not be read in the last iteration."""
-
-    def __iter__(self) -> Iterator[Batch]:
-        """This process's batches."""
 
 
 class Run:
@@ -155,8 +119,8 @@ class Run:
         self.validated: tuple[int, dict[str, dict[str, float]]] = -1, {}  # last step with a validation, and the result
 
         messages = [", ".join(f"{name}: {value}" for name, value in surroundings.items())]
-        if unused := config.model.without_effect() + config.optim.without_effect():
-            messages.append(f"Options of other parts than the chosen ones are ignored: {', '.join(unused)}")
+        if unused := config.model.without_effect() + config.optim.without_effect() + config.scales.without_effect():
+            messages.append(f"Options of parts that are not chosen are ignored: {', '.join(unused)}")
         if config.loss.delay_penalty:
             messages.append(f"--loss.delay_penalty begins at step {2 * config.scales.warmup_steps}")
         is_new, may_not_fit = self._restore_or_initialize(messages)
@@ -164,7 +128,7 @@ class Run:
         if is_new and config.init_from is None:
             self._measure_features()
         if config.scan_memory is True or (config.scan_memory is None and world.device.type == "cuda" and may_not_fit):
-            scan_memory(model, train_data.worst_batches(), config, self.log, has_state=not is_new)
+            scan_memory(model, train_data, config, self.log, has_state=not is_new)
         self.log.record(
             "start", self.progress.step, epoch=self.progress.epoch, command=shlex.join(sys.argv), **surroundings
         )
@@ -295,7 +259,6 @@ class Run:
             self.done_before,
             self._masks(progress.step + progress.skipped),
         )
-        self.window, self.window_start = dict.fromkeys(SUMS, 0.0), progress.wall_seconds
         self.stopwatch = Stopwatch()
         title = f"epoch {progress.epoch}/{self.config.num_epochs}"
         self.bar = self.log.bar(title, self.train_data.total_seconds, progress.epoch_sums.get("seconds", 0.0))
@@ -416,7 +379,7 @@ class Run:
                 self.bad_steps.report_nothing_read()
             else:
                 self.bad_steps.report_bad_step(step.group)
-        self._finish(step, {name: step.sums[name] for name in DATA_SUMS})
+        self._finish(step, {"skipped": 1.0, **{name: step.sums[name] for name in SKIPPED_SUMS}})
 
     def _finish(self, step: Step, sums: dict[str, float]) -> None:
         """Count a step that was taken or skipped."""
@@ -424,9 +387,9 @@ class Run:
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         progress.batch += len(step.group) * self.world.size
-        for name in SUMS:
-            self.window[name] += sums.get(name, 0.0)
-            progress.epoch_sums[name] = progress.epoch_sums.get(name, 0.0) + sums.get(name, 0.0)
+        for totals in (progress.line_sums, progress.epoch_sums):
+            for name, value in sums.items():
+                totals[name] = totals.get(name, 0.0) + value
         wall_seconds, cpu_seconds = self.stopwatch.lap()
         progress.wall_seconds += wall_seconds
         progress.cpu_seconds += cpu_seconds
@@ -434,11 +397,11 @@ class Run:
 
     def report(self, step: Step) -> None:
         """Show a step in the progress bar, and every ``log_every_steps`` log the means since the last line."""
-        losses = per_frame(self.window)
+        progress = self.progress
+        losses = per_frame(progress.line_sums)
         self.bar.set_postfix(loss=f"{losses['loss']:.3f}", lr=f"{self.lr:.1e}", refresh=False)
         if not self.is_due(self.config.log_every_steps):
             return
-        progress = self.progress
         self.log.record(
             "train",
             progress.step,
@@ -446,9 +409,9 @@ class Run:
             **losses,
             lr=self.lr,
             grad_norm=step.norm,
-            audio_per_second=self.window["seconds"] / (progress.wall_seconds - self.window_start),
+            audio_per_second=progress.line_sums["seconds"] / (progress.wall_seconds - progress.line_start),
         )
-        self.window, self.window_start = dict.fromkeys(SUMS, 0.0), progress.wall_seconds
+        progress.line_sums, progress.line_start = {}, progress.wall_seconds
 
     def is_due(self, period: int | None) -> bool:
         """True if ``period`` divides the number of steps so far, and there was one."""
@@ -508,17 +471,16 @@ class Run:
         If ``max_steps`` ended the epoch, a run with more steps continues it, and replaces its checkpoint.
         """
         config, progress, epoch = self.config, self.progress, self.progress.epoch
-        means = per_frame(progress.epoch_sums) if progress.epoch_sums else {}
+        sums = progress.epoch_sums
+        means = per_frame(sums) if sums else {}
         valid = self.validate()
         if not valid:
             self.save_within_epoch()
             return
-        progress.unreadable = int(progress.epoch_sums.get("unreadable", 0))
-        progress.unreadable_noise = int(progress.epoch_sums.get("unreadable_noise", 0))
         names = ("left_out", "skipped", "unreadable", "unreadable_noise")
-        self.log.record(
-            "epoch", progress.step, epoch=epoch, **means, **{name: getattr(progress, name) for name in names}
-        )
+        counts = {name: int(sums.get(name, 0)) for name in names}
+        progress.unreadable, progress.unreadable_noise = counts["unreadable"], counts["unreadable_noise"]
+        self.log.record("epoch", progress.step, epoch=epoch, **means, **counts)
         if notice := unreadable_notice(progress, config.exp_dir):
             self.log.say_once(f"epoch {epoch}: {notice}")
         self.history = [ended for ended in self.history if ended["epoch"] < epoch]

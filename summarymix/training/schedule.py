@@ -26,12 +26,14 @@ class OptimConfig:
     schedule: Literal["auto", "cosine", "eden"] = "auto"
     """Learning rate schedule; auto: eden for scaled_adam, cosine for the others."""
     betas: tuple[float, float] = (0.9, 0.98)
-    """Decay per step of the averages of gradients and squared gradients."""
+    """Decay per step of the averages of gradients and squared gradients; Muon: only of the parameters that take AdamW's
+    steps."""
 
     lr: float = 1e-3
     """Muon, AdamW: peak learning rate."""
     weight_decay: float = 0.01
-    """Muon, AdamW: weight decay of parameters with more than one axis; biases and norms do not decay."""
+    """Muon, AdamW: weight decay of parameters with more than one axis: not of norms and biases, except for attention's,
+    which have a row for each head."""
     clip_norm: float = 5.0
     """Muon, AdamW: largest norm of the gradient of the loss per frame; .inf: no limit."""
     base_lr: float = 0.045
@@ -105,6 +107,11 @@ class LossScales:
 
     def __post_init__(self) -> None:
         check_least(self, "scales.", simple=0, pruned=0, ctc=0, consistency=0, consistency_after=0, warmup_steps=0)
+
+    def without_effect(self) -> list[str]:
+        """Options that were set but need another one."""
+        unused = self.consistency_after > 0 and self.consistency == 0
+        return [f"--scales.consistency_after {self.consistency_after}"] if unused else []
 
     def num_views(self, step: float = math.inf) -> int:
         """Number of times that the batches of a step are encoded; without ``step``, the maximum."""

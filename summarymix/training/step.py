@@ -8,10 +8,11 @@ from torch import Tensor
 
 from summarymix.data.loading import Batch
 
-# Values summed over a step's utterances, and over the steps between two lines of the log. The last three also count for
-# a step that is skipped: seconds of audio, cuts and pieces of noise that could not be read.
-DATA_SUMS = ("seconds", "unreadable", "unreadable_noise")
-SUMS = ("frames", "left_out", "loss", "simple", "pruned", "ctc", "consistency", *DATA_SUMS)
+# Values summed over a step's utterances: encoder frames, utterances with non-finite losses, losses, seconds of audio,
+# cuts and pieces of noise that could not be read.
+LOSSES = ("loss", "simple", "pruned", "ctc", "consistency")
+SUMS = ("frames", "left_out", *LOSSES, "seconds", "unreadable", "unreadable_noise")
+SKIPPED_SUMS = ("left_out", "seconds", "unreadable", "unreadable_noise")  # those that count of a step that is skipped
 
 
 @dataclass
@@ -43,8 +44,8 @@ class Step:
 
 def per_frame(sums: dict[str, float]) -> dict[str, float]:
     """Mean losses per encoder frame."""
-    frames = max(sums["frames"], 1.0)
-    return {name: sums[name] / frames for name in ("loss", "simple", "pruned", "ctc", "consistency")}
+    frames = max(sums.get("frames", 0.0), 1.0)
+    return {name: sums.get(name, 0.0) / frames for name in LOSSES}
 
 
 def placeholder(num_mel_bins: int, num_views: int) -> Batch:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from reference import chunk_configs, places, visibility
 
 from summarymix.blocks import attention
-from summarymix.blocks.attention import RelativeAttention, by_frame, sinusoids
+from summarymix.blocks.attention import RelativeAttention, by_frame, remember_frames, sinusoids
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.state import state_bytes
 
@@ -48,6 +48,15 @@ def by_definition(module: RelativeAttention, x, sees, chunk=None):
             weights = (torch.stack(scores) / width**0.5).softmax(0)
             mixed[n, t, part] = sum(w * value[n, u, part] for w, u in zip(weights, seen, strict=True))
     return module.values.out(mixed)
+
+
+@pytest.mark.parametrize("left_chunks", [-1, 0, 1, 2, 3, 40])
+def test_look_ahead_takes_no_memory_for_chunks_that_do_not_exist(left_chunks: int) -> None:
+    """Three chunks of four frames with two ahead: the last one sees two others at most."""
+    grid = ChunkGrid(torch.tensor([12]), 12, ChunkConfig(4, left_chunks, 2))
+    frames, _ = remember_frames(grid, torch.zeros(1, 0, 4, 1), torch.randn(1, 18, 1))
+    seen = 2 if left_chunks < 0 else min(left_chunks, 2)
+    assert frames.shape == (3, 4 * seen + 6, 1)
 
 
 chunks = st.one_of(st.builds(ChunkConfig, st.none(), st.integers(-1, 4)), chunk_configs(6, 4))

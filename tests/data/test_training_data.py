@@ -45,11 +45,14 @@ def test_skipped_batches_are_not_loaded(world_size: int, prepare, tokenizer: Tok
     assert loaded == [cut_id for batch in whole[3:] for cut_id in batch]
 
 
-def test_worst_batches_are_found_without_loading_the_others(prepare, tokenizer: Tokenizer, monkeypatch) -> None:
+@pytest.mark.parametrize("chunk_size", [1, 32])
+def test_worst_batches_are_found_without_loading_the_others(
+    prepare, tokenizer: Tokenizer, monkeypatch, chunk_size: int
+) -> None:
     data = train_data(prepare(), tokenizer)
     whole = list(data.epoch(1))
     loaded = spy_on_loading(data, monkeypatch)
-    worst = dict(data.worst_batches())
+    worst = dict(data.worst_batches(chunk_size))
     assert loaded == [cut_id for batch in worst.values() for cut_id in batch.cut_ids]
     assert len(loaded) < 40
 
@@ -59,6 +62,7 @@ def test_worst_batches_are_found_without_loading_the_others(prepare, tokenizer: 
         return {
             "longest utterance": frames,
             "most frames": number * frames,
+            "most frames in whole chunks": number * -(-output_lengths(frames) // chunk_size) * chunk_size,
             "most tokens": number * tokens,
             "largest lattice": number * frames * tokens,
         }

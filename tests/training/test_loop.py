@@ -145,7 +145,7 @@ def test_utterance_with_non_finite_loss_is_left_out_and_the_others_count(
     assert "cut-1-2-1" in error
     assert "cut-1-5-2" in error
     assert [line["cut_ids"] for line in read_log(tmp_path / "bad", "left_out")] == [["cut-1-2-1"], ["cut-1-5-2"]]
-    assert read_log(tmp_path / "bad", "epoch")[0]["left_out"] == 2
+    assert [line["left_out"] for line in read_log(tmp_path / "bad", "epoch")] == [2]
     # As if these two had never been there.
     data = WithoutThem()
     data.total_seconds = ToyData().total_seconds
@@ -169,12 +169,34 @@ def test_step_without_finite_gradient_is_skipped_saved_and_no_step(
     monkeypatch.setattr(Transducer, "forward", bad_gradient)
     progress, model = run(toy_config(tmp_path, num_epochs=1))
     assert (progress.step, progress.skipped, progress.bad_in_a_row) == (7, 1, 0)
+    run(toy_config(tmp_path, num_epochs=2))
+    counts = [(line["left_out"], line["skipped"]) for line in read_log(tmp_path, "epoch")]
+    assert counts == [(0, 1), (0, 0)]  # of each epoch
     assert all(value.isfinite().all() for value in model.state_dict().values())
     assert "bad-batch-3-rank0.pt" in capsys.readouterr().err
     (batch,) = torch.load(tmp_path / "bad-batch-3-rank0.pt", weights_only=True)
     assert batch["cut_ids"] == ["cut-1-2-0", "cut-1-2-1", "cut-1-2-2"]
     assert read_log(tmp_path, "skipped")[0]["cut_ids"] == batch["cut_ids"]
     assert read_checkpoint(tmp_path / "epoch-1.pt")["model_avg"]["samples"] == 3  # of 7 steps, every second
+
+
+def test_lines_of_the_log_are_means_since_the_last_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Across the ends of epochs, and whether or not the run was interrupted in between."""
+    losses: list[tuple[float, float]] = []  # sum and frames of each step
+    update = Run.update
+
+    def spy(self: Run, step: Step) -> None:
+        losses.append((step.sums["loss"], step.sums["frames"]))
+        update(self, step)
+
+    monkeypatch.setattr(Run, "update", spy)
+    for epochs in (1, 2):
+        run(toy_config(tmp_path, num_epochs=epochs, log_every_steps=5))
+    found = [(line["step"], line["loss"]) for line in read_log(tmp_path, "train")]
+    assert [step for step, _ in found] == [5, 10, 15]
+    for step, loss in found:
+        total, frames = map(sum, zip(*losses[step - 5 : step], strict=True))
+        assert loss == pytest.approx(total / frames, rel=1e-6)
 
 
 def test_too_many_bad_steps_in_a_row_stop_the_run(tmp_path: Path) -> None:
@@ -349,10 +371,12 @@ def test_costs_are_those_of_steps_alone(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_options_without_effect_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for max_steps in (1, 2):  # Eden does not depend on the end
-        config = toy_config(tmp_path, max_steps=max_steps, optim=replace(SCALED_ADAM, lr=0.3))
+        scales = LossScales(consistency_after=9)
+        config = toy_config(tmp_path, max_steps=max_steps, optim=replace(SCALED_ADAM, lr=0.3), scales=scales)
         run(replace(config, model=replace(config.model, zipformer=ZipformerConfig(ref_duration=60.0))))
         told = capsys.readouterr().err
-        assert "are ignored: --model.zipformer.ref_duration 60.0, --optim.lr 0.3\n" in told
+        ignored = "--model.zipformer.ref_duration 60.0, --optim.lr 0.3, --scales.consistency_after 9"
+        assert f"are ignored: {ignored}\n" in told
         assert "schedule, which has changed" not in told
 
 
@@ -422,6 +446,7 @@ def test_tensorboard_gets_the_numbers_of_the_log(tmp_path: Path) -> None:
     events.Reload()
     losses = [(event.step, event.value) for event in events.Scalars("train/loss")]
     assert losses == [(line["step"], pytest.approx(line["loss"])) for line in read_log(tmp_path, "train")]
+    assert [event.value for event in events.Scalars("epoch/skipped")] == [0]
     for line in read_log(tmp_path, "valid"):  # each setting has curves of its own
         for name in ("loss", "wer"):
             (event,) = events.Scalars(f"valid/{line['setting']}/{name}")
