@@ -5,13 +5,13 @@
 #   #!/usr/bin/env bash
 #   # What it compares.
 #   set -euo pipefail
-#   cd "$(dirname "$0")"
+#   CDPATH= cd "$(dirname "$0")"
 #   . ../../../local/compare_models.sh
 #   models="conformer conformer+attention"
 #   begin_comparison "$@"
 #   compare_models                     # options of run.sh that all runs share
 
-_compare_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+_compare_dir=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$_compare_dir/parse_options.sh"
 
 models=

@@ -1,5 +1,5 @@
 # Sourced by prepare_stages.sh, run_stages.sh and compare_models.sh, hence by prepare.sh, run.sh and compare.sh of the
-# recipes. It defines
+# recipes, and by other scripts of theirs. It defines
 #
 #   parse_options "$@"        sets the variable foo_bar from the option --foo-bar VALUE (or --foo_bar, or =VALUE); the
 #                             script must set a default of foo_bar before. --help prints the script's header.

@@ -3,7 +3,7 @@
 #   #!/usr/bin/env bash
 #   # Name of the corpus; stages 0 and 1, which differ between recipes; options of this recipe.
 #   set -euo pipefail
-#   cd "$(dirname "$0")"
+#   CDPATH= cd "$(dirname "$0")"
 #   . ../../../local/prepare_stages.sh
 #   vocab_size=80                      # defaults that differ from those below, and more options
 #   begin "$@"                         # parses the command line
@@ -12,7 +12,7 @@
 #   if stage 1 ...; then ...; fi       # writes $manifests/PREFIX_{recordings,supervisions}_SPLIT.jsonl.gz
 #   prepare_stages PREFIX "TRAIN SPLITS" "DEV AND TEST SPLITS" ["SPLITS THAT ARE NOT PREPARED"]
 
-_stages_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+_stages_dir=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$_stages_dir/parse_options.sh"
 
 # nproc counts what taskset or a cluster's scheduler leaves to this script, but also obeys these variables, which are

@@ -3,14 +3,14 @@
 #   #!/usr/bin/env bash
 #   # Name of the corpus, and how long it takes.
 #   set -euo pipefail
-#   cd "$(dirname "$0")"
+#   CDPATH= cd "$(dirname "$0")"
 #   . ../../../local/run_stages.sh
 #   num_epochs=10                      # defaults that differ from those below, and more options
 #   begin "$@"                         # parses the command line
 #   train_arguments+=(--data.prefix "$prefix")    # options that precede the user's; prepare_arguments likewise
 #   run_stages PREFIX "TRAIN SPLITS"
 
-_stages_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+_stages_dir=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$_stages_dir/parse_options.sh"
 
 data_dir=data
@@ -74,7 +74,7 @@ print_config() {
 
 # Prints the folder of the tokens in a configuration.
 lang_dir_in() {
-  sed -n 's/^  lang_dir: //p' <<<"$1"
+  python -c 'import sys, yaml; print(yaml.safe_load(sys.stdin)["data"]["lang_dir"])' <<<"$1"
 }
 
 # Path of the cuts of a split, SPLIT or SPLIT@PREFIX.
@@ -142,7 +142,7 @@ run_stages() {
     # Checkpoints from other data would be resumed as an earlier part of this training.
     data_sum=$(for split in $train; do cat "$(cuts_of "$prefix" "$split")"; done | cksum)
     if [ -e "$exp_dir/.data" ] && [ "$(cat "$exp_dir/.data")" != "$data_sum" ] &&
-      compgen -G "$exp_dir/*.pt" >/dev/null; then
+      [ -n "$(find "$exp_dir" -maxdepth 1 -name '*.pt' -print -quit)" ]; then
       log "$exp_dir was trained on other data: remove it, or give another --exp-dir"
       exit 1
     fi

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import io
 import math
 import os
 import re
@@ -142,7 +143,12 @@ def say(text: str) -> None:
 
 @contextmanager
 def clear_ends(program: str) -> Iterator[None]:
-    """End ``program`` with one line on Ctrl-C, and silently when the reader of its output has closed the pipe."""
+    """End ``program`` with one line on Ctrl-C, and silently when the reader of its output has closed the pipe.
+
+    Characters that the output's encoding lacks become escapes, as on stderr.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding != "utf-8":
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             yield
@@ -171,6 +177,7 @@ def clear_errors(program: str) -> Iterator[None]:
     """
     with clear_ends(program):
         try:
+            _check_library()
             yield
         except BrokenPipeError:  # an OSError that clear_ends handles
             raise
@@ -181,6 +188,21 @@ def clear_errors(program: str) -> Iterator[None]:
                 f"{program}: a worker was killed ({error}), perhaps because the memory was full: use fewer workers "
                 "(--nj). The same command continues"
             )
+
+
+def _check_library() -> None:
+    """Check that a script uses the library of its own checkout, where both are in checkouts.
+
+    Raises:
+        ImportError: the library is that of another checkout, which is installed in this environment.
+    """
+    library, script = Path(__file__).resolve().parents[1], Path(sys.argv[0]).resolve()
+    own = next((folder for folder in script.parents if (folder / "summarymix" / "__init__.py").is_file()), library)
+    if script.suffix == ".py" and own != library and (library / "egs").is_dir():
+        raise ImportError(
+            f"this is a script of {own}, but the library of {library} is installed: run . {own}/tools/setup.sh, or "
+            f"set PYTHONPATH={own}"
+        )
 
 
 def option_names(cls: type) -> list[str]:

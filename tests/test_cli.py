@@ -1,5 +1,6 @@
 """Command lines from dataclasses."""
 
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from summarymix.cli import option_names, parse_config
+from summarymix.cli import clear_errors, option_names, parse_config
 from summarymix.training.config import TrainConfig
 
 
@@ -144,6 +145,30 @@ with clear_errors("p.py"), concurrent.futures.ProcessPoolExecutor(1) as executor
     done = subprocess.run([sys.executable, program], capture_output=True, text=True)
     assert done.returncode == 1
     assert re.fullmatch(r"p\.py: a worker was killed \(.*\), .*use fewer workers \(--nj\).*\n", done.stderr)
+
+
+def test_the_library_of_another_checkout_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "egs" / "mini" / "train.py"
+    (tmp_path / "summarymix").mkdir()
+    (tmp_path / "summarymix" / "__init__.py").touch()
+    root = Path(__file__).parents[1]
+    for program in (script, root / "egs/mini/ASR/train.py", tmp_path / ".venv/bin/summarymix"):
+        monkeypatch.setattr(sys, "argv", [str(program)])
+        if program == script:
+            refusal = rf"p.py: .* script of {tmp_path}, but the library of {root} is installed"
+            with pytest.raises(SystemExit, match=refusal), clear_errors("p.py"):
+                pytest.fail("the program begins")
+        else:
+            with clear_errors("p.py"):
+                pass
+
+
+def test_characters_that_the_output_lacks_become_escapes(tmp_path: Path) -> None:
+    program = tmp_path / "p.py"
+    program.write_text("from summarymix.cli import clear_errors\nwith clear_errors('p.py'):\n    print('é – x')")
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run([sys.executable, program], capture_output=True, env=environment, check=True)
+    assert done.stdout == "é \\u2013 x\n".encode("latin-1")
 
 
 def test_option_names_are_dotted() -> None:

@@ -25,8 +25,8 @@ def test_an_environment_has_the_copy_of_the_repository_that_uses_it(tmp_path: Pa
 
     def installs(name: str) -> list[str]:
         notes.write_text("")
-        script = f". {tmp_path / name}/tools/setup.sh"
-        subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=environment, check=True)
+        script = f"CDPATH=.:{tmp_path}; . {name}/tools/setup.sh"
+        subprocess.run(["bash", "-euo", "pipefail", "-c", script], env=environment, check=True, cwd=tmp_path)
         return [line.split()[0] for line in notes.read_text().splitlines() if "pip install" in line]
 
     assert installs("first") == [str(tmp_path / "first")]

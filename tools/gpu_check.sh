@@ -9,7 +9,7 @@
 #   --device DEVICE  cuda, cuda:1, …, or cpu (cuda)
 #   --tiny           sizes for a test of this script on a CPU
 set -euo pipefail
-tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+tools=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$tools/print_header.sh"
 
 out=gpu-check device=cuda tiny=false
@@ -25,7 +25,7 @@ while (($#)); do
   esac
 done
 mkdir -p "$out"
-out=$(cd "$out" && pwd)
+out=$(CDPATH= cd "$out" && pwd)
 
 if $tiny; then
   cd "$tools/../egs/mini/ASR"

@@ -8,7 +8,7 @@
 #
 # Do not run "pip install k2": the k2 on PyPI is for Python 3.9 and torch 1.13.
 set -euo pipefail
-tools=$(cd "$(dirname "$0")" && pwd)
+tools=$(CDPATH= cd "$(dirname "$0")" && pwd)
 . "$tools/print_header.sh"
 case " $* " in
   *" --help "* | *" -h "*)

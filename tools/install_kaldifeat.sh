@@ -7,7 +7,7 @@
 #   --dry-run            only print which wheel would be installed
 #   --page FILE_OR_URL   list of wheels instead of kaldifeat's own, such as a mirror's
 set -euo pipefail
-tools=$(cd "$(dirname "$0")" && pwd)
+tools=$(CDPATH= cd "$(dirname "$0")" && pwd)
 . "$tools/print_header.sh"
 case " $* " in
   *" --help "* | *" -h "*)

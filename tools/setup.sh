@@ -5,7 +5,7 @@
 
 [ -z "${SKIP_SETUP:-}" ] || return 0
 
-_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+_root=$(CDPATH= cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 if [ -z "${VIRTUAL_ENV:-}" ] && [ -z "${CONDA_PREFIX:-}" ]; then
   if [ ! -e "$_root/.venv/bin/activate" ]; then

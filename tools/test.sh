@@ -2,7 +2,7 @@
 # Runs lint, the type checker and the tests. Its arguments go to pytest:
 #   tools/test.sh tests/blocks/test_mixing.py -k padding
 set -euo pipefail
-cd "$(dirname "$0")/.."
+CDPATH= cd "$(dirname "$0")/.."
 . tools/setup.sh
 
 ruff check .

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -291,6 +292,9 @@ def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[
         _say(world, reason)
     about = f"epoch {info['epoch']}, avg {info['avg']}, {info['parameters'] / 1e6:.1f} M parameters"
     _say(world, f"{args.exp_dir}: {about}")
+    for path in (args.exp_dir, args.exp_dir / "results.jsonl"):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(f"{path} cannot be written by this user: give --exp-dir a copy")
     results = []
     different = 0
     for split, data in splits.items():

@@ -24,8 +24,8 @@ TEXT = """{title}
 
 Columns named after splits are {rates} in per cent, mean ± standard deviation over the seeds: offline, or in
 simulated streaming with the given chunk in ms (and left context in chunks). Dev loss is the pruned RNN-T loss per frame
-after the last epoch, averaged over the validation settings. CPU seconds are the training time on all threads, without
-validation; memory is the peak of the training process. Both are means over the seeds."""
+after the last epoch, averaged over the validation settings. CPU seconds are those of the training process, without data
+workers and validation; memory is its peak. Both are means over the seeds."""
 
 DIFFERENCES = """Differences in {rate} from `{baseline}`, in percentage points: means over the seeds that both
 models were trained with, paired by seed, with 95 % confidence intervals (Student's t; none for a single seed). The

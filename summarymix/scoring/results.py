@@ -135,7 +135,10 @@ def read_results(path: Path) -> list[Result]:
         try:
             result = Result(**record)
         except TypeError as error:
-            raise ValueError(f"{path}, line {number} is not a result ({error}): delete that line") from error
+            raise ValueError(
+                f"{path}, line {number} is not a result of this version ({error}): update this copy of the "
+                "repository, or delete that line"
+            ) from error
         latest.pop(result.setting, None)
         latest[result.setting] = result
     return list(latest.values())

@@ -135,6 +135,17 @@ def test_methods_do_not_overwrite_each_other(exp_dir: Path) -> None:
     assert len({r.recogs for r in results}) == 2
 
 
+@pytest.mark.parametrize("name", ["", "results.jsonl"])
+def test_a_folder_that_cannot_be_written_is_told_before_the_work(
+    exp_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    decode(exp_dir, "")
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path) != exp_dir / name)
+    monkeypatch.setattr("summarymix.decoding.cli._decode_together", None)
+    with pytest.raises(SystemExit, match=rf"{exp_dir / name} cannot be written by this user: give --exp-dir a copy"):
+        decode(exp_dir, "")
+
+
 def test_hot_words(exp_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "words.txt"
     path.write_text("stop :2\none\n")

@@ -22,10 +22,12 @@ echo "cuts in $2" >"$2/fbank/c_cuts_train.jsonl.gz"
 mkdir -p "$2/lang_char"
 [ -e "$2/lang_char/bpe.model" ] || echo tokens >"$2/lang_char/bpe.model"
 """
-TRAIN = """import sys
+TRAIN = """import sys, yaml
 if "--print_config" in sys.argv:
+    config = yaml.safe_load(open("conf/conformer.yaml"))
     given = [sys.argv[i + 1] for i, name in enumerate(sys.argv) if name == "--data.lang-dir"]
-    print("model: {}\\ndata:\\n  num_mel_bins: 80\\n  lang_dir:", ["data/lang_char", *given][-1])
+    lang_dir = [config.get("lang_dir", "data/lang_char"), *given][-1]
+    print(yaml.safe_dump({"model": {}, "data": {"num_mel_bins": 80, "lang_dir": lang_dir}}))
 else:
     open("trained", "w").write(" ".join(sys.argv[1:]))
     open("trained-words", "w").write("\\n".join(sys.argv[1:]))
@@ -118,6 +120,13 @@ def test_other_tokens_are_trained(recipe, tmp_path: Path) -> None:
     assert "Stage 1: Train: done" in recipe(*options).stdout
     (tmp_path / "data/lang_other/bpe.model").write_text("other tokens\n")
     assert "Stage 1: Train: done" in recipe(*options).stdout
+    long = tmp_path / "a folder whose name: it is too long for one line" / "and has spaces"  # of the printed YAML
+    long.mkdir(parents=True)
+    (tmp_path / "conf" / "conformer.yaml").write_text(f"lang_dir: '{long}'\n")
+    for tokens in ("tokens", "other tokens"):
+        (long / "bpe.model").write_text(tokens)
+        assert "Stage 1: Train: done" in recipe().stdout
+        assert "Stage 1: Train: already done" in recipe().stdout
 
 
 def test_corrected_dev_and_test_data_are_decoded(recipe, tmp_path: Path) -> None:

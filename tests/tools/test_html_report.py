@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import yaml
 from browser import console_errors, open_browser
-from html_report.audio import choose
+from html_report.audio import choose, open_cuts
 from html_report.content import make_content
 from html_report.page import render
 from html_report.plots import latency_plot, learning_curves
@@ -117,6 +117,15 @@ def test_audio_is_exact_in_length_and_has_the_words_of_all_settings(content: dic
     assert np.abs(samples).mean() > 0.02
     assert [word[0] for word in audio[0]["words"][1]] == ["oh", "one", "three"]
     assert audio[0]["words"][0][1] == ("too", 0.25, 0.5, 0.88)
+
+
+def test_audio_is_that_of_the_recipe_of_the_experiment(recipe: Path, tmp_path: Path, monkeypatch) -> None:
+    """Not that of another copy of the recipe, in which the page is made."""
+    cut = write_cut(tmp_path / "0.wav", np.zeros(16000), "other")
+    write_manifest([cut], cuts_path(tmp_path / "data", "mini", "test"))
+    for folder in (recipe, tmp_path, recipe / "exp"):
+        monkeypatch.chdir(folder)
+        assert len(open_cuts(recipe / "exp", "test")) == 5
 
 
 def test_audio_is_for_the_worst_and_some_others(recipe: Path) -> None:

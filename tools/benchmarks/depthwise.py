@@ -54,7 +54,7 @@ def make_step(name: str, args: argparse.Namespace) -> Callable[[], None]:
 
 
 def tables(run: Run) -> list[Table]:
-    """Table of times and peak memory."""
+    """Table of times."""
     settings = run["settings"]
     title = (
         f"Depthwise convolution: N={settings['batch']} T={settings['frames']} D={settings['dim']}, "

@@ -10,9 +10,10 @@ optimiser, in training only. A training step of mixer or encoder is forward and 
 
 Each measurement runs in a fresh process. Configurations take steps in turns; the first step is a warm-up. "host" is the
 share of the time until Python has given out all work: near 100 %, a GPU waits for it. The peak is the memory of the
-process with its libraries; "of it step" is the part that steps add to weights, input and optimiser. If a step exceeds
---max-seconds or --max-gb, it is stopped, and longer audio is left out. Notes on forward passes of the encoder give the
-rate of matrix products and convolutions, as a share of the machine's rate of matrix products.
+process with its libraries, or of the tensors on a GPU; "of it step" is the part that steps add to weights, input and
+optimiser. If a step exceeds --max-seconds or --max-gb, it is stopped, and longer audio is left out. Notes on forward
+passes of the encoder give the rate of matrix products and convolutions, as a share of the machine's rate of matrix
+products.
 """
 
 import argparse

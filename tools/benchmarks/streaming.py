@@ -109,6 +109,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             settings.append(setting)
         except ValueError as error:
             left_out.append(setting.key() | {"left_out": str(error)})
+    longest = max((setting.chunk.chunk_ms or 0 for setting in settings), default=0)
+    if "chunks" in args.parts and 1000 * args.seconds < longest:
+        raise ValueError(f"--seconds {args.seconds:g} is shorter than a chunk of {longest} ms")
     results: dict[str, Any] = {"left_out": left_out, "state": [], "chunks": [], "streams": []}
     for setting in settings:
         results["state"].append(setting.key() | {"bytes": state_components(models[setting.name], setting.chunk)})

@@ -24,8 +24,8 @@ LONGEST = 120.0
 def open_cuts(exp_dir: Path, split: str, manifest_dir: str | None = None) -> dict[str, Cut]:
     """The cuts of a split of an experiment by id, from the manifests in its ``config.yaml``.
 
-    Relative paths begin in the current folder, as in training and decoding; or else in the recipe's, the nearest folder
-    above ``exp_dir`` that has the manifests.
+    Relative paths begin in the recipe's folder, the nearest one above ``exp_dir`` with the manifests; or else in the
+    current folder.
 
     Raises:
         FileNotFoundError: config.yaml or the manifest is missing.
@@ -33,7 +33,7 @@ def open_cuts(exp_dir: Path, split: str, manifest_dir: str | None = None) -> dic
     """
     config = upgraded(yaml.safe_load((exp_dir / "config.yaml").read_text(encoding="utf-8")))
     data = evaluation_data(config["data"], manifest_dir)
-    folders = [Path(), *exp_dir.absolute().parents]
+    folders = [*exp_dir.absolute().parents, Path()]
     found = (moved for folder in folders if Path((moved := _moved(data, folder)).location_of(split)).is_file())
     corpus, name = next(found, data).find(split)
     return {cut.id: cut for cut in corpus.source(name, "recording")}

@@ -7,7 +7,7 @@
 #   --punctuation P             keep, or remove from the same texts (default: @PUNCTUATION@)
 
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH= cd "$(dirname "$0")"
 . @ROOT@/local/prepare_stages.sh
 sample_rate=@sample_rate@
 num_mel_bins=@num_mel_bins@

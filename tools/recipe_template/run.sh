@@ -2,7 +2,7 @@
 # Runs the @NAME@ recipe, from the audio to a table of word error rates, offline and streaming.
 
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH= cd "$(dirname "$0")"
 . @ROOT@/local/run_stages.sh
 begin "$@"
 

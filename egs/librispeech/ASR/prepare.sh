@@ -9,7 +9,7 @@
 # The audio is in DL_DIR/LibriSpeech/PART/SPEAKER/CHAPTER/*.flac.
 
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH= cd "$(dirname "$0")"
 . ../../../local/prepare_stages.sh
 subset=960
 parts=

@@ -6,7 +6,7 @@
 #                                 dev-clean-2 serves for stages 2 and 3 (default: 960)
 
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH= cd "$(dirname "$0")"
 . ../../../local/run_stages.sh
 subset=960
 chunk_ms="1280 640 320"

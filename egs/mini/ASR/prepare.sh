@@ -6,7 +6,7 @@
 #   --seed N                    seed of the corpus (default: 1)
 
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH= cd "$(dirname "$0")"
 . ../../../local/prepare_stages.sh
 train_hours=3
 seed=1

@@ -5,7 +5,7 @@
 # The corpus is synthetic: the error rates show that the pipeline works, and say nothing about human speech.
 
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH= cd "$(dirname "$0")"
 . ../../../local/run_stages.sh
 # Trained with pauses, because recordings, microphones and other programs add silence around and between utterances.
 config="conf/conformer.yaml conf/silence.yaml"

@@ -3,7 +3,7 @@
 # with self-attention, and the Conformer whose convolutions alone connect frames. SpecAugment ramps up until half time.
 
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH= cd "$(dirname "$0")"
 . ../../../local/compare_models.sh
 models="conformer conformer+attention conformer+local zipformer zipformer+attention"
 page=COMPARISON.md

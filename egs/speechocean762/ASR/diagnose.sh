@@ -11,7 +11,7 @@
 #   --threads N             CPU threads
 
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH= cd "$(dirname "$0")"
 . ../../../local/parse_options.sh
 
 runs="conformer adamw masks adamw+masks ctc_third full_context attention local zipformer zipformer+muon"

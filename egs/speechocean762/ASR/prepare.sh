@@ -6,7 +6,7 @@
 # splits.
 
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH= cd "$(dirname "$0")"
 . ../../../local/prepare_stages.sh
 speed_perturb=0.8,0.9,1.1,1.2
 model_type=char

@@ -15,7 +15,7 @@
 # All names contain the language, so several languages can share the folders.
 
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH= cd "$(dirname "$0")"
 . ../../../local/prepare_stages.sh
 lang=en
 text=normed

@@ -5,7 +5,7 @@
 #   --vocab-size N                number of tokens (default: 1000)
 
 set -euo pipefail
-cd "$(dirname "$0")"
+CDPATH= cd "$(dirname "$0")"
 . ../../../local/run_stages.sh
 lang=en
 vocab_size=1000

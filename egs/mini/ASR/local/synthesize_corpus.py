@@ -23,6 +23,7 @@ import torch
 import torchaudio
 from tqdm import tqdm
 
+from summarymix.cli import above_zero
 from summarymix.files import atomic_write, remove_own
 
 SAMPLE_RATE = 16000
@@ -229,7 +230,7 @@ def main() -> None:
     parser.add_argument("--dev-hours", type=float, default=0.2)
     parser.add_argument("--test-hours", type=float, default=0.33)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--nj", type=int, default=2, help="processes")
+    parser.add_argument("--nj", type=above_zero(int), default=2, help="processes")
     args = parser.parse_args()
 
     hours = {"train": args.train_hours, "dev": args.dev_hours, "test": args.test_hours}
