@@ -85,17 +85,9 @@ class Run:
         world: World,
         recipe: str = "",
     ) -> None:
-        # Check the configuration before anything is written.
-        autocast(world.device, config.precision)
+        _check(config, model, world.device)
         set_tf32(config.precision)
-        if config.compile:
-            check_fusion(world.device)
         set_fusion(config.compile)
-        surroundings = environment(config, world)
-        config.chunk.check(model.encoder.chunk_multiple)
-        for setting in config.validation:
-            model.encoder.check_chunk(ChunkConfig.from_ms(*setting))
-
         self.config, self.model, self.tokenizer, self.recipe = config, model.to(world.device).train(), tokenizer, recipe
         self.train_data, self.dev_data, self.world = train_data, dev_data, world
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -118,36 +110,28 @@ class Run:
         self.dev_unreadable = 0  # dev cuts that could not be read in the last validation, of all processes
         self.validated: tuple[int, dict[str, dict[str, float]]] = -1, {}  # last step with a validation, and the result
 
+        surroundings = environment(config, world)
         messages = [", ".join(f"{name}: {value}" for name, value in surroundings.items())]
         if unused := config.model.without_effect() + config.optim.without_effect() + config.scales.without_effect():
             messages.append(f"Options of parts that are not chosen are ignored: {', '.join(unused)}")
         if config.loss.delay_penalty:
             messages.append(f"--loss.delay_penalty begins at step {2 * config.scales.warmup_steps}")
-        is_new, may_not_fit = self._restore_or_initialize(messages)
+        is_new, is_other = self._restore_or_initialize(messages)
         self._open_log(messages)
         if is_new and config.init_from is None:
             self._measure_features()
-        if config.scan_memory is True or (config.scan_memory is None and world.device.type == "cuda" and may_not_fit):
+        if config.scan_memory or (config.scan_memory is None and world.device.type == "cuda" and is_other):
             scan_memory(model, train_data, config, self.log, has_state=not is_new)
         self.log.record(
             "start", self.progress.step, epoch=self.progress.epoch, command=shlex.join(sys.argv), **surroundings
         )
-        self.ddp: DistributedDataParallel | None = None
-        if world.size > 1:
-            # A convolution of one channel has the same bytes in both layouts that this warning tells apart.
-            warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-            # Without device_ids, which would move the lengths to the GPU.
-            self.ddp = DistributedDataParallel(
-                model,
-                broadcast_buffers=False,  # buffers are constant
-                gradient_as_bucket_view=True,
-            )
+        self.ddp = _distributed(model) if world.size > 1 else None
 
     def _restore_or_initialize(self, messages: list[str]) -> tuple[bool, bool]:
         """Restore the newest checkpoint, or else load ``init_from``.
 
         Returns:
-            True if there is no checkpoint; and True if its batches and options were others.
+            True if there is no checkpoint; and True unless its batches and options were the same.
         """
         config, exp_dir = self.config, self.config.exp_dir
         path = newest_checkpoint(exp_dir)
@@ -533,6 +517,28 @@ class Run:
         """Factor from the gradient of summed losses to the gradient of the mean loss per frame."""
         # DistributedDataParallel averages over processes.
         return self.world.size / max(sums["frames"], 1.0)
+
+
+def _check(config: TrainConfig, model: Transducer, device: torch.device) -> None:
+    """Check, before anything is written, that this machine and this model can do what is configured.
+
+    Raises:
+        ValueError: they cannot.
+    """
+    autocast(device, config.precision)
+    if config.compile:
+        check_fusion(device)
+    config.chunk.check(model.encoder.chunk_multiple)
+    for setting in config.validation:
+        model.encoder.check_chunk(ChunkConfig.from_ms(*setting))
+
+
+def _distributed(model: Transducer) -> DistributedDataParallel:
+    """The model of several processes, whose gradients it averages."""
+    # A convolution of one channel has the same bytes in both layouts that this warning tells apart.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    # Without device_ids, which would move the lengths to the GPU. Buffers are constant.
+    return DistributedDataParallel(model, broadcast_buffers=False, gradient_as_bucket_view=True)
 
 
 def _mean_loss(valid: dict[str, dict[str, float]]) -> float:
