@@ -1,55 +1,46 @@
 """The command line of every recipe's ``decode.py``."""
 
 import argparse
-import json
 import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, NoReturn
 
 import torch
 
 from summarymix.chunking import CHUNK_MS, ChunkConfig
-from summarymix.cli import above_zero, add_epoch_options, clear_errors, dashed, progress_bar, say
-from summarymix.data.config import DataConfig
+from summarymix.cli import above_zero, add_epoch_options, clear_errors, dashed, say
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.features import latency_ms
 from summarymix.data.skipped import SkippedItems
-from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.delays import DelaySummary
 from summarymix.decoding.evaluate import (
     TIE,
     Decoded,
     DecodeSetting,
-    decode_split,
     decoding_differences,
-    evaluation_data,
     stream_state_bytes,
 )
 from summarymix.decoding.exported import describe_measured, exported_label, exported_settings
+from summarymix.decoding.job import DecodeJob, decode_together, open_split, prepare, say_once
 from summarymix.decoding.methods import SearchOptions
-from summarymix.decoding.search import Search
+from summarymix.decoding.selection import AVERAGES, select
 from summarymix.decoding.words import write_ctm, write_hyps
 from summarymix.distributed import World, join_world
-from summarymix.encoder.subsampling import output_lengths
 from summarymix.export.onnx_transducer import OnnxTransducer
-from summarymix.files import atomic_write
-from summarymix.model import Transducer
-from summarymix.runs import choose_epoch, epoch_path, list_epochs, load_model, model_digest
+from summarymix.runs import choose_epoch, load_model
 from summarymix.scoring.errors import (
     ErrorStats,
     error_rates,
-    format_percent,
     read_recogs,
     write_errs,
     write_nbest,
     write_recogs,
 )
-from summarymix.scoring.metrics import METRICS, Metric, choose_metric
+from summarymix.scoring.metrics import METRICS, choose_metric
 from summarymix.scoring.results import Result, append_result, read_results, render_table
 from summarymix.version import commit
 
@@ -60,7 +51,6 @@ EPILOG = """examples:
   ./decode.py --compare --chunk-ms 640 --left-chunks 4     compare simulated and streaming by utterance
   ./decode.py --table                                      all results so far"""
 
-AVERAGES = (0, 1, 2, 4, 8, 16)  # 0: the last weights, which may be best after few epochs
 OF_ICEFALL = {
     "--chunk-size": "chunk sizes are given in milliseconds: --chunk-ms",
     "--left-context-frames": "the left context is given in chunks: --left-chunks",
@@ -71,26 +61,6 @@ OF_ICEFALL = {
 FILES = """Writes for each split and mode, into EXP/METHOD:
   recogs-*.txt   references and hypotheses     hyps-*.jsonl  tokens and words with times and confidences
   errs-*.txt     errors                        ctm-*.ctm     words in NIST's CTM format, for scoring tools"""
-
-
-@dataclass
-class DecodeJob:
-    """Everything needed to decode.
-
-    Args:
-        digest: digest of the model.
-        exported: model of ``search`` if that was exported.
-    """
-
-    recipe: str
-    world: World
-    args: argparse.Namespace
-    tokenizer: Tokenizer
-    info: dict[str, Any]
-    digest: str
-    data: DataConfig
-    search: Search
-    exported: OnnxTransducer | None
 
 
 @clear_errors("decode.py")
@@ -125,7 +95,7 @@ def main(recipe: str, argv: Sequence[str] | None = None, splits: Sequence[str] =
         return
     with join_world(args.device) as world:
         if args.select:
-            _select(recipe, world, args, settings)
+            select(recipe, world, args, settings)
         else:
             _decode(recipe, world, args, settings)
 
@@ -227,53 +197,6 @@ def _settings(args: argparse.Namespace) -> list[DecodeSetting]:
     return list(dict.fromkeys(settings))
 
 
-def _fail(message: str) -> NoReturn:
-    sys.exit(f"decode.py: {message}")
-
-
-def _say(world: World, text: str) -> None:
-    """Print a line on stderr, once for all processes."""
-    if world.is_main:
-        say(text)
-
-
-def _prepare(
-    recipe: str,
-    world: World,
-    args: argparse.Namespace,
-    settings: list[DecodeSetting],
-    run: tuple[Transducer, Tokenizer, dict[str, Any]],
-    exported: OnnxTransducer | None = None,
-) -> DecodeJob:
-    """Make a job of what :func:`load_model` returns, or with the same run's exported model.
-
-    Raises:
-        ValueError, OSError: the model cannot stream with these settings, an option of the search is wrong, or the
-            exported model is another one.
-    """
-    model, tokenizer, info = run
-    digest = model_digest(model, tokenizer)
-    if exported is not None and exported.digest not in (None, digest):
-        raise ValueError(
-            f"{args.onnx} is not an export of {args.exp_dir}, epoch {info['epoch']}, avg {info['avg']}: its weights or "
-            "tokens are others. Give its --exp-dir, or export again"
-        )
-    config = evaluation_data(info["config"]["data"], args.manifest_dir)
-    args.search.check_lattice(info["config"]["loss"]["rnnt_type"])
-    for setting in settings:
-        model.encoder.check_chunk(setting.chunk)
-        if setting.mode == "streaming":
-            model.encoder.init_state(1, setting.chunk)  # fail before hours of decoding in other modes
-    # TensorFloat-32 keeps three digits: rounding would exceed TIE.
-    torch.backends.cudnn.allow_tf32 = False
-    if exported is None:
-        model.to(world.device)
-    search = args.search.build(exported or model, tokenizer, record_margins=args.compare)
-    if any(setting.mode == "streaming" for setting in settings):
-        search.check_streaming()
-    return DecodeJob(recipe, world, args, tokenizer, info, digest, config, search, exported)
-
-
 def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
     exported = None
     if args.onnx is not None:
@@ -282,16 +205,16 @@ def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[
         settings = exported_settings(exported)
     epoch, avg, reason = choose_epoch(args.exp_dir, args.epoch, args.avg)
     run = load_model(args.exp_dir, epoch, avg, recipe)
-    job = _prepare(recipe, world, args, settings, run, exported)
-    splits = {split: _open_split(job, split) for split in args.splits or args.default_splits}
+    job = prepare(recipe, world, args, settings, run, exported)
+    splits = {split: open_split(job, split) for split in args.splits or args.default_splits}
     for split, data in splits.items():
         if data.coverage.unwritable:
-            _say(world, f"Warning: {split}: the model's tokens cannot write {data.coverage}. They count as errors")
+            say_once(world, f"Warning: {split}: the model's tokens cannot write {data.coverage}. They count as errors")
     info = job.info
     if reason:
-        _say(world, reason)
+        say_once(world, reason)
     about = f"epoch {info['epoch']}, avg {info['avg']}, {info['parameters'] / 1e6:.1f} M parameters"
-    _say(world, f"{args.exp_dir}: {about}")
+    say_once(world, f"{args.exp_dir}: {about}")
     for path in (args.exp_dir, args.exp_dir / "results.jsonl"):
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(f"{path} cannot be written by this user: give --exp-dir a copy")
@@ -300,7 +223,7 @@ def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[
     for split, data in splits.items():
         by_setting = {}
         for setting in settings:
-            by_setting[setting] = decoded = _decode_together(job, setting, split, data)
+            by_setting[setting] = decoded = decode_together(job, setting, split, data)
             if world.is_main:
                 results.append(_write(job, setting, split, decoded, data))
         if not world.is_main:
@@ -320,31 +243,6 @@ def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[
             print(describe_measured(exported, args.exp_dir / "results.jsonl"))
     if different:
         sys.exit(1)
-
-
-def _open_split(job: DecodeJob, split: str) -> EvalData:
-    limit, world = job.args.max_duration, job.world
-    return EvalData(job.data, job.tokenizer, split, output_lengths, limit, rank=world.rank, world_size=world.size)
-
-
-def _decode_together(job: DecodeJob, setting: DecodeSetting, split: str, data: EvalData) -> Decoded:
-    """Decode this process's share of a split. Return the shares of all on the main process, elsewhere nothing."""
-    with progress_bar(
-        desc=f"{split}, {setting.name}",
-        total=round(data.total_seconds / job.world.size),
-        bar_format="{desc} {percentage:3.0f}%|{bar:20}| {elapsed}<{remaining}",
-        disable=not job.world.is_main,
-    ) as bar:
-        nbest = job.args.search.nbest
-        decoded = decode_split(
-            job.search, setting, data, job.args.num_streams, nbest, bar.update, tokenizer=job.tokenizer
-        )
-    decoded.skipped = list(data.skipped_items.items)
-    decoded = decoded.gathered(job.world)
-    if job.world.is_main and decoded.skipped and not decoded.hypotheses:
-        item = decoded.skipped[0]
-        raise OSError(f"{split}: no utterance could be read, for example {item.id}: {item.reason} {item.detail}")
-    return decoded
 
 
 def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded, data: EvalData) -> Result:
@@ -464,85 +362,10 @@ def _compare(job: DecodeJob, split: str, by_setting: dict[DecodeSetting, Decoded
     return unexplained
 
 
-def _select(recipe: str, world: World, args: argparse.Namespace, settings: list[DecodeSetting]) -> None:
-    """Select the (epoch, avg) with the lowest mean error rate, by one metric, over the dev splits and settings."""
-    metric: Metric | None = args.metric
-    data: dict[str, EvalData] = {}
-    tried: list[dict[str, Any]] = []
-    for epoch, avg in _candidates(world, args):
-        try:
-            run = load_model(args.exp_dir, epoch, avg, recipe)
-        except ValueError as error:
-            _say(world, f"epoch {epoch}, avg {avg}: skipped, {error}")
-            continue
-        job = _prepare(recipe, world, args, settings, run)
-        data = data or {split: _open_split(job, split) for split in args.splits or job.data.dev_splits()}
-        metric = metric or choose_metric(text for one in data.values() for text in one.texts)
-        rates = {}
-        for (split, one), setting in product(data.items(), settings):
-            decoded = _decode_together(job, setting, split, one)
-            if not world.is_main:
-                continue
-            rate = ErrorStats.from_utterances(decoded.utterances(job.tokenizer), metric).rate
-            if rate is None:
-                _fail(f"{split} has no reference words, so no error rate: give other --splits")
-            rates[f"{split}, {setting.name}"] = rate
-        if not world.is_main:
-            continue
-        mean = sum(rates.values()) / len(rates)
-        tried.append({"epoch": epoch, "avg": avg, f"mean_{metric}": mean, metric: rates})
-        each = ", ".join(map(format_percent, rates.values()))
-        say(f"epoch {epoch}, avg {avg}: mean {metric.upper()} {mean:.2f}%  ({each})")
-    if not world.is_main:
-        return
-    if not tried or metric is None:
-        _fail(f"no checkpoint in {args.exp_dir} can be used, for the reasons above")
-    # Ties go to the longest average.
-    best = min(tried, key=lambda candidate: (candidate[f"mean_{metric}"], -candidate["avg"]))
-    path = args.exp_dir / "selected.json"
-    choice = {key: best[key] for key in ("epoch", "avg")}
-    choice |= {
-        "metric": metric,
-        "splits": list(data),
-        "method": args.method,
-        "search_options": args.search.label,
-        "command": args.command,
-        "tried": tried,
-    }
-    with atomic_write(path) as file:
-        json.dump(choice, file, indent=1, ensure_ascii=False)
-    mean = best[f"mean_{metric}"]
-    print(f"Selected epoch {best['epoch']}, avg {best['avg']}: mean {metric.upper()} {mean:.2f}% ({path})")
-
-
-def _candidates(world: World, args: argparse.Namespace) -> list[tuple[int, int]]:
-    """Return the (epoch, avg) to try for which checkpoints exist.
-
-    Raises:
-        FileNotFoundError: no checkpoint exists for any of them, or for one of ``--epochs``.
-    """
-    there = list_epochs(args.exp_dir, needed=True)
-    epochs, averages = dict.fromkeys(args.epochs or there[-1:]), dict.fromkeys(args.avgs or AVERAGES)
-    if missing := sorted({*epochs} - {*there}):
-        raise FileNotFoundError(f"No {epoch_path(args.exp_dir, missing[0])}; there are epochs {there}")
-    candidates = []
-    for epoch, avg in product(epochs, averages):
-        if avg in (0, epoch) or epoch_path(args.exp_dir, epoch - avg).is_file():
-            candidates.append((epoch, avg))
-        elif args.avgs:
-            _say(world, f"epoch {epoch}, avg {avg}: skipped, no checkpoint of epoch {epoch - avg}")
-    if not candidates:
-        raise FileNotFoundError(
-            f"No checkpoints in {args.exp_dir} for epochs {[*epochs]} and averages {[*averages]} (existing: {there}): "
-            "train first, or correct --exp-dir, --epochs, --avgs"
-        )
-    return candidates
-
-
 def _print_table(args: argparse.Namespace) -> None:
     path = args.exp_dir / "results.jsonl"
     if not path.is_file():
-        _fail(f"no {path}: decode first, or correct --exp-dir")
+        raise FileNotFoundError(f"no {path}: decode first, or correct --exp-dir")
     results = read_results(path)
     print(render_table(results, markdown=args.table == "markdown"))
     _print_places(args.exp_dir, results)

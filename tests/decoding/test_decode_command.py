@@ -14,7 +14,7 @@ from programs import run_in_parallel
 
 from summarymix.data.manifests import cuts_path, read_cuts, write_manifest
 from summarymix.data.skipped import SkippedItems
-from summarymix.decoding import cli
+from summarymix.decoding import job
 from summarymix.decoding.cli import main
 from summarymix.decoding.evaluate import Decoded, DecodeSetting, decoding_differences
 from summarymix.decoding.greedy import Hypothesis
@@ -141,7 +141,7 @@ def test_a_folder_that_cannot_be_written_is_told_before_the_work(
 ) -> None:
     decode(exp_dir, "")
     monkeypatch.setattr("os.access", lambda path, mode: Path(path) != exp_dir / name)
-    monkeypatch.setattr("summarymix.decoding.cli._decode_together", None)
+    monkeypatch.setattr("summarymix.decoding.cli.decode_together", None)
     with pytest.raises(SystemExit, match=rf"{exp_dir / name} cannot be written by this user: give --exp-dir a copy"):
         decode(exp_dir, "")
 
@@ -433,7 +433,7 @@ def test_a_damaged_checkpoint_is_named(exp_dir: Path, tmp_path: Path) -> None:
 
 
 def test_a_difference_that_is_no_tie_fails(exp_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = cli.decode_split
+    real = job.decode_split
 
     def broken(*args: object, **kwargs: object) -> Decoded:
         decoded = real(*args, **kwargs)  # type: ignore[arg-type]
@@ -444,7 +444,7 @@ def test_a_difference_that_is_no_tie_fails(exp_dir: Path, monkeypatch: pytest.Mo
             longest.tokens[0] = 2 if longest.tokens[0] != 2 else 3
         return decoded
 
-    monkeypatch.setattr(cli, "decode_split", broken)
+    monkeypatch.setattr(job, "decode_split", broken)
     with pytest.raises(SystemExit) as caught:
         decode(exp_dir, "--compare")
     assert caught.value.code == 1
