@@ -14,7 +14,7 @@ from pathlib import Path
 from lhotse import Recording
 
 from summarymix.cli import above_zero, clear_errors
-from summarymix.data.corpus.base import name_of
+from summarymix.data.corpus.gather import name_of
 from summarymix.data.manifests import write_manifest
 from summarymix.data.skipped import Skipped, described, separate
 

@@ -34,7 +34,8 @@ except ModuleNotFoundError as missing:
 import numpy as np
 
 from summarymix.data.corpus.base import Corpus, Utterance, skipped_path
-from summarymix.data.corpus.lhotse_recipes import download_with_lhotse, list_recipes
+from summarymix.data.corpus.lhotse_functions import list_recipes
+from summarymix.data.corpus.lhotse_recipes import download_with_lhotse
 from summarymix.data.corpus.options import CorpusSource, add_source_options, prepare_corpus, source_of
 from summarymix.data.corpus.report import hours_by_rate
 from summarymix.data.cut_filter import ctc_frames_needed

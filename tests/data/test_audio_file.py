@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from summarymix.data.audio_file import END_TOLERANCE, AudioFile, open_audio
+from summarymix.data.audio_file import AudioFile, open_audio
+from summarymix.data.audio_length import END_TOLERANCE
 
 RATE = 16000
 

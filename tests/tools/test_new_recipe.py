@@ -19,7 +19,7 @@ import yaml
 from lhotse import AudioSource, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 
 from summarymix.cli import parse_config
-from summarymix.data.corpus import lhotse_recipes
+from summarymix.data.corpus import lhotse_functions
 from summarymix.data.corpus.base import Utterance
 from summarymix.data.corpus.lhotse_recipes import LhotseRecipe
 from summarymix.data.corpus.measured import read_measured
@@ -288,7 +288,7 @@ def prepare_made(corpus_dir: Path, output_dir: Path) -> tuple[RecordingSet, Supe
 
 def test_audio_that_a_recipe_of_lhotse_makes_has_paths_that_hold(tmp_path: Path, monkeypatch) -> None:
     """Also from a relative folder, and if JSON escapes some of their characters."""
-    monkeypatch.setattr(lhotse_recipes, "recipes", lambda: {"made": prepare_made})
+    monkeypatch.setattr(lhotse_functions, "recipes", lambda: {"made": prepare_made})
     lab = tmp_path / "Prüfung 日本"
     (lab / "corpus").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -313,7 +313,7 @@ def test_audio_that_a_recipe_of_lhotse_makes_has_paths_that_hold(tmp_path: Path,
 
 
 def test_audio_that_a_recipe_of_lhotse_makes_is_found_in_the_new_recipe(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(lhotse_recipes, "recipes", lambda: {"made": prepare_made})
+    monkeypatch.setattr(lhotse_functions, "recipes", lambda: {"made": prepare_made})
     (tmp_path / "corpus").mkdir()
     tool.new_recipe("c", lhotse_source("made", tmp_path / "corpus"), tmp_path / "egs")
     manifests = tmp_path / "egs" / "c" / "ASR" / "data" / "manifests"

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from summarymix.cli import say
-from summarymix.data.corpus.base import Corpus, Row, gather, no_utterance
+from summarymix.data.corpus.base import Corpus, Row
 from summarymix.data.corpus.commands import TIMEOUT
+from summarymix.data.corpus.gather import gather, no_utterance
 from summarymix.data.corpus.on_disk import DiskDict, DiskList, DiskSet
 from summarymix.data.corpus.recordings import AudioFindings, command_in, open_commands, open_files
 from summarymix.data.names import check_name, is_encodable, is_path, printable
@@ -43,7 +44,7 @@ def read_kaldi_corpus(
         findings: gets what is found about the recordings.
         num_jobs: files to open, or commands to run, at a time.
         command_timeout: seconds that a command may take.
-        options: passed to :func:`summarymix.data.corpus.base.gather`.
+        options: passed to :func:`summarymix.data.corpus.gather.gather`.
 
     Raises:
         ValueError: there is no wav.scp, the name of a folder cannot be the name of a split, or a file has another

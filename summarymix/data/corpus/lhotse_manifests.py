@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
 from lhotse.cut import MixedCut
 
-from summarymix.data.corpus.base import Corpus, Row, gather, no_utterance
+from summarymix.data.corpus.base import Corpus, Row
+from summarymix.data.corpus.gather import gather, no_utterance
 from summarymix.data.corpus.measured import Measured
 from summarymix.data.corpus.on_disk import DiskDict, DiskList, DiskSet
 from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
@@ -40,7 +41,7 @@ def read_lhotse_corpus(
         findings: gets what is found about the recordings.
         num_jobs: files to open at a time.
         corpus_dir: folder of which audio files without a recording are listed; None for none.
-        options: passed to :func:`summarymix.data.corpus.base.gather`.
+        options: passed to :func:`summarymix.data.corpus.gather.gather`.
 
     Raises:
         ValueError: the folder has no such manifests with utterances, or one is damaged.

@@ -5,28 +5,20 @@ signature; in the results, recordings and supervisions are found by their types.
 manifests, which :mod:`summarymix.data.corpus.lhotse_manifests` reads.
 """
 
-import ast
-import difflib
 import hashlib
-import importlib
 import inspect
 import json
 import logging
 import os
-import pkgutil
 import re
 import shutil
-import textwrap
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib.metadata import version
-from inspect import Parameter
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 from lhotse import CutSet, RecordingSet, SupervisionSet
 from lhotse.audio.backend import (
@@ -37,6 +29,19 @@ from lhotse.audio.backend import (
     soundfile_info,
 )
 
+from summarymix.data.corpus.lhotse_functions import (
+    ABSOLUTE_PATHS,
+    JOBS_ARGUMENTS,
+    OUTPUT_ARGUMENTS,
+    check_needed,
+    corpus_argument,
+    download_function,
+    find_recipe,
+    is_sequence,
+    options_of,
+    read_values,
+    write_value,
+)
 from summarymix.data.manifests import write_manifest
 from summarymix.data.names import check_name, is_guessed, kind_of, named_kinds, printable
 from summarymix.files import atomic_write
@@ -45,12 +50,6 @@ MARK = ".lhotse-recipe.json"
 LOG = "lhotse.log"
 _OUTPUT = "output"
 _KINDS = {"recordings": RecordingSet, "supervisions": SupervisionSet, "cuts": CutSet}
-# Arguments that are not options. csj has manifest_dir and nj in place of output_dir and num_jobs.
-_CORPUS_ARGUMENTS = ("corpus_dir", "target_dir")
-_OUTPUT_ARGUMENTS = ("output_dir", "manifest_dir")
-_JOBS_ARGUMENTS = ("num_jobs", "nj")
-# Otherwise some recipes cut paths to their last parts.
-_ABSOLUTE_PATHS = "absolute_paths"
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,8 @@ class LhotseRecipe:
     name: str
     corpus_dir: Path
     options: tuple[str, ...] = ()
-    """More arguments of the recipe, as NAME=VALUE; see :func:`_value`."""
+    """More arguments of the recipe, as NAME=VALUE; see
+    :func:`summarymix.data.corpus.lhotse_functions.read_values`."""
 
     def absolute(self) -> "LhotseRecipe":
         """Copy with absolute paths, also in the options.
@@ -68,8 +68,8 @@ class LhotseRecipe:
         Raises:
             ValueError: lhotse has no such recipe, or the recipe has no such option.
         """
-        values = _values(self.options, _options(find_recipe(self.name)), self.name)
-        options = tuple(f"{name}={_text(value)}" for name, value in values.items())
+        values = read_values(self.options, options_of(find_recipe(self.name)), self.name)
+        options = tuple(f"{name}={write_value(value)}" for name, value in values.items())
         return replace(self, corpus_dir=self.corpus_dir.absolute(), options=options)
 
     def paths(self) -> list[Path]:
@@ -86,62 +86,6 @@ class _Prepared:
     manifests: dict[str, Any]
 
 
-@cache
-def recipes() -> dict[str, Callable[..., Any]]:
-    """The ``prepare_…`` functions of lhotse's recipes that can give recordings with supervisions, by name.
-
-    A recipe fits if its function is public, returns something, and does not declare to return anything else.
-    """
-    package = importlib.import_module("lhotse.recipes")
-    found: dict[str, Callable[..., Any]] = {}
-    for info in pkgutil.iter_modules(package.__path__):
-        try:
-            module = importlib.import_module(f"{package.__name__}.{info.name}")
-        except ImportError:  # a recipe of another version of lhotse, with a missing package
-            continue
-        for name, function in vars(module).items():
-            public = hasattr(package, name) or name == f"prepare_{info.name}"
-            if name.startswith("prepare_") and public and inspect.isfunction(function) and _fits(function):
-                found[name.removeprefix("prepare_")] = function
-    return dict(sorted(found.items()))
-
-
-def find_recipe(name: str) -> Callable[..., Any]:
-    """The ``prepare_…`` function of a recipe.
-
-    Raises:
-        ValueError: there is none, or it gives no recordings with supervisions.
-    """
-    known = recipes()
-    if name in known:
-        return known[name]
-    folded = {known_name.replace("_", ""): known_name for known_name in known}
-    near = difflib.get_close_matches(re.sub(r"[\W_]", "", name.lower()), folded, 3)
-    hint = f"did you mean {' or '.join(folded[close] for close in near)}?" if near else "--list shows all"
-    raise ValueError(f"lhotse has no recipe {name!r} that gives recordings with supervisions: {hint}")
-
-
-def list_recipes() -> list[str]:
-    """One line per recipe: name, whether lhotse downloads it, arguments that it needs, options."""
-    lines = []
-    known = recipes()
-    textless = [name for name, prepare in known.items() if not _writes_texts(prepare)]
-    for name in [name for name in known if name not in textless]:
-        prepare = known[name]
-        options = _options(prepare)
-        needed = [option for option, parameter in options.items() if parameter.default is Parameter.empty]
-        download = "download" if _download_function(name, prepare) else ""
-        others = [option for option in options if option not in needed]
-        needs = f"needs {', '.join(needed)}" if needed else ""
-        takes = f"takes {', '.join(others)}" if others else ""
-        lines.append(f"{name:24}{download:10}{'; '.join(filter(None, (needs, takes)))}".rstrip())
-    lines.append(
-        f"{len(lines)} recipes of lhotse {version('lhotse')}; give what they need and take as --lhotse-option "
-        f"NAME=VALUE. Not listed, because their code writes no transcripts: {', '.join(textless)}"
-    )
-    return lines
-
-
 def download_with_lhotse(recipe: LhotseRecipe) -> LhotseRecipe:
     """Download a corpus to ``recipe.corpus_dir`` by lhotse's own function.
 
@@ -153,16 +97,16 @@ def download_with_lhotse(recipe: LhotseRecipe) -> LhotseRecipe:
         OSError: the download failed.
     """
     prepare = find_recipe(recipe.name)
-    function = _download_function(recipe.name, prepare)
+    function = download_function(recipe.name, prepare)
     if function is None:
         raise ValueError(
             f"lhotse cannot download {recipe.name}: get it from its publisher, and give its folder with --corpus-dir"
         )
-    of_prepare, of_download = _options(prepare), _options(function)
-    values = _values(recipe.options, of_prepare | of_download, recipe.name)
-    arguments = {_corpus_argument(function): recipe.corpus_dir.absolute()}
+    of_prepare, of_download = options_of(prepare), options_of(function)
+    values = read_values(recipe.options, of_prepare | of_download, recipe.name)
+    arguments = {corpus_argument(function): recipe.corpus_dir.absolute()}
     arguments |= {name: value for name, value in values.items() if name in of_download}
-    _check_needed(of_download, values, f"the download of {recipe.name}")
+    check_needed(of_download, values, f"the download of {recipe.name}")
     remedy = "try again, or download it by hand and leave out --download"
     with _clear_errors(function, recipe.corpus_dir, remedy):
         made = function(**arguments)
@@ -221,129 +165,23 @@ def prepare_with_lhotse(recipe: LhotseRecipe, folder: Path, num_jobs: int = 1) -
     return notes + _log_note(folder)
 
 
-def _fits(function: Callable[..., Any]) -> bool:
-    returned = str(inspect.signature(function).return_annotation)
-    declared = "SupervisionSet" in returned or returned in (str(CutSet), str(Parameter.empty))
-    tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
-    return declared and any(isinstance(node, ast.Return) and node.value for node in ast.walk(tree))
-
-
-def _writes_texts(function: Callable[..., Any]) -> bool:
-    """True if the module of a recipe makes supervisions with transcripts."""
-    tree = ast.parse(inspect.getsource(importlib.import_module(function.__module__)))
-    return any(
-        isinstance(node, ast.Call)
-        and isinstance(node.func, ast.Name)
-        and node.func.id == "SupervisionSegment"
-        and any(keyword.arg == "text" for keyword in node.keywords)
-        for node in ast.walk(tree)
-    )
-
-
-def _download_function(name: str, prepare: Callable[..., Any]) -> Callable[..., Any] | None:
-    function = vars(importlib.import_module(prepare.__module__)).get(f"download_{name}")
-    return function if inspect.isfunction(function) else None
-
-
-def _corpus_argument(function: Callable[..., Any]) -> str:
-    """Name of the argument for the folder of the corpus: the first, unless one is named so."""
-    names = list(inspect.signature(function).parameters)
-    return next((name for name in _CORPUS_ARGUMENTS if name in names), names[0])
-
-
-def _options(function: Callable[..., Any]) -> dict[str, Parameter]:
-    """Arguments that can be given as options."""
-    filled = {_corpus_argument(function), *_OUTPUT_ARGUMENTS, *_JOBS_ARGUMENTS, _ABSOLUTE_PATHS}
-    return {name: p for name, p in inspect.signature(function).parameters.items() if name not in filled}
-
-
 def _call(prepare: Callable[..., Any], recipe: LhotseRecipe, folder: Path, num_jobs: int) -> Any:
     parameters = inspect.signature(prepare).parameters
-    options = _options(prepare)
-    values = _values(recipe.options, options, recipe.name)
-    _check_needed(options, values, f"lhotse's recipe {recipe.name}")
-    argument = _corpus_argument(prepare)
+    options = options_of(prepare)
+    values = read_values(recipe.options, options, recipe.name)
+    check_needed(options, values, f"lhotse's recipe {recipe.name}")
+    argument = corpus_argument(prepare)
     corpus: Any = recipe.corpus_dir
-    filled = {argument: [corpus] if _is_sequence(parameters[argument]) else corpus}
-    filled |= {name: folder / _OUTPUT for name in _OUTPUT_ARGUMENTS if name in parameters}
-    filled |= {name: num_jobs for name in _JOBS_ARGUMENTS if name in parameters}
-    filled |= {_ABSOLUTE_PATHS: True} if _ABSOLUTE_PATHS in parameters else {}
+    filled = {argument: [corpus] if is_sequence(parameters[argument]) else corpus}
+    filled |= {name: folder / _OUTPUT for name in OUTPUT_ARGUMENTS if name in parameters}
+    filled |= {name: num_jobs for name in JOBS_ARGUMENTS if name in parameters}
+    filled |= {ABSOLUTE_PATHS: True} if ABSOLUTE_PATHS in parameters else {}
     remedy = (
         "compare the folder with the layout that the recipe expects: "
         f"python -c \"help('{prepare.__module__}.{prepare.__name__}')\""
     )
     with _clear_errors(prepare, recipe.corpus_dir, remedy), _logged(folder / LOG), _sphere_files():
         return prepare(**(filled | values))
-
-
-def _check_needed(options: dict[str, Parameter], values: dict[str, Any], who: str) -> None:
-    for name, parameter in options.items():
-        if parameter.default is Parameter.empty and name not in values:
-            raise ValueError(f"{who} needs --lhotse-option {name}=VALUE")
-
-
-def _values(options: Sequence[str], parameters: dict[str, Parameter], recipe: str) -> dict[str, Any]:
-    """Values of ``NAME=VALUE`` options, converted to the types of the parameters.
-
-    Raises:
-        ValueError: an option does not exist, or has another type; the message names both.
-    """
-    values = {}
-    for option in options:
-        name, equals, text = option.partition("=")
-        if not equals:
-            raise ValueError(f"--lhotse-option {option}: write NAME=VALUE")
-        if name not in parameters:
-            names = ", ".join(parameters) or "no options"
-            raise ValueError(f"--lhotse-option {option}: lhotse's recipe {recipe} has {names}, not {name}")
-        try:
-            values[name] = _value(text, parameters[name])
-        except ValueError as error:
-            raise ValueError(f"--lhotse-option {option}: {error}") from error
-    return values
-
-
-def _value(text: str, parameter: Parameter) -> Any:
-    """Value of an option: a number, true or false, an absolute path, a string, or a list of these with commas.
-
-    Where an argument may be both a string and a list, ``en`` is a string, and ``en,de`` and ``en,`` are lists.
-    """
-    types = _types(parameter.annotation)
-    default = parameter.default
-    if _is_sequence(parameter) and ("," in text or str not in types or isinstance(default, list | tuple)):
-        kinds = [kind for type_ in types for kind in get_args(type_)]
-        is_path = any(Path in _types(kind) for kind in kinds)
-        return [Path(part).absolute() if is_path else part for part in text.split(",") if part]
-    if bool in types or isinstance(default, bool):
-        if text.lower() not in ("true", "false"):
-            raise ValueError("use true or false")
-        return text.lower() == "true"
-    for number in (int, float):
-        if number in types:
-            try:
-                return number(text)
-            except ValueError as error:
-                raise ValueError("use a whole number" if number is int else "use a number") from error
-    return Path(text).absolute() if Path in types else text
-
-
-def _text(value: Any) -> str:
-    """An option's value as :func:`_value` reads it."""
-    if isinstance(value, list):
-        return ",".join(map(str, value)) + ("," if len(value) == 1 else "")
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _types(annotation: Any) -> list[Any]:
-    """The alternatives of an annotation: those of a union, or itself."""
-    if get_origin(annotation) in (Union, UnionType):
-        return [part for one in get_args(annotation) for part in _types(one)]
-    return [annotation]
-
-
-def _is_sequence(parameter: Parameter) -> bool:
-    origins = [get_origin(type_) for type_ in _types(parameter.annotation)]
-    return any(inspect.isclass(origin) and issubclass(origin, Sequence) for origin in origins)
 
 
 @contextmanager
@@ -438,7 +276,7 @@ def _named(result: Any, recipe: LhotseRecipe, notes: list[str]) -> list[_Prepare
             f"lhotse's recipe {recipe.name} gives no recordings with supervisions for {recipe.corpus_dir}: {reason}. "
             "Give the folder that its documentation describes, and a corpus of transcribed speech"
         )
-    for name, value in _values(recipe.options, _options(find_recipe(recipe.name)), recipe.name).items():
+    for name, value in read_values(recipe.options, options_of(find_recipe(recipe.name)), recipe.name).items():
         # Recipes skip some languages and parts that they do not find.
         missing = set(value) - keys if isinstance(value, list) and keys & set(value) else ()
         incomplete += [f"{part} of {name} is not there" for part in sorted(missing)]

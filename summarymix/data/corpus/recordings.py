@@ -26,10 +26,11 @@ import torch
 from lhotse import AudioSource, Recording
 
 from summarymix.data.audio import Resampler, has_small_filter
-from summarymix.data.audio_file import REMEDY, AudioFile, open_audio
+from summarymix.data.audio_file import AudioFile, open_audio
 from summarymix.data.corpus.commands import TIMEOUT, run_command
 from summarymix.data.corpus.measured import Measured, write_measured
 from summarymix.data.corpus.on_disk import DiskDict, DiskSet
+from summarymix.data.ffmpeg import REMEDY
 from summarymix.data.lines import run_in_order
 from summarymix.data.skipped import Skipped
 from summarymix.files import atomic_write, check_disk_space

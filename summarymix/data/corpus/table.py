@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from summarymix.data.corpus.base import Corpus, Row, gather, name_of
+from summarymix.data.corpus.base import Corpus, Row
+from summarymix.data.corpus.gather import gather, name_of
 from summarymix.data.corpus.on_disk import DiskDict
 from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
 from summarymix.data.names import is_path, printable
@@ -239,7 +240,7 @@ def _number(row: Mapping[str, str], column: str) -> float | None:
 def read_table_corpus(
     table: Path, audio_dir: Path, findings: AudioFindings, num_jobs: int = 1, **options: Any
 ) -> Corpus:
-    """Read the corpus in a table; ``options`` are passed to :func:`summarymix.data.corpus.base.gather`."""
+    """Read the corpus in a table; ``options`` are passed to :func:`summarymix.data.corpus.gather.gather`."""
     rows = _Rows(table, audio_dir)
     names: DiskDict[str] = DiskDict()
     for row in rows:

@@ -12,14 +12,8 @@ from server import serve
 
 from summarymix.data.corpus import lhotse_recipes
 from summarymix.data.corpus.base import Corpus
-from summarymix.data.corpus.lhotse_recipes import (
-    LhotseRecipe,
-    download_with_lhotse,
-    find_recipe,
-    list_recipes,
-    prepare_with_lhotse,
-    recipes,
-)
+from summarymix.data.corpus.lhotse_functions import find_recipe, list_recipes, options_of, read_values, recipes
+from summarymix.data.corpus.lhotse_recipes import LhotseRecipe, download_with_lhotse, prepare_with_lhotse
 from summarymix.data.corpus.options import CorpusSource, prepare_corpus
 
 
@@ -160,8 +154,8 @@ def test_options_have_the_types_of_the_arguments(tmp_path: Path, monkeypatch) ->
     monkeypatch.chdir(tmp_path)
 
     def values(recipe: str, *options: str) -> dict[str, object]:
-        known = lhotse_recipes._options(find_recipe(recipe))
-        return lhotse_recipes._values(options, known, recipe)
+        known = options_of(find_recipe(recipe))
+        return read_values(options, known, recipe)
 
     assert values("commonvoice", "languages=en", "splits=train") == {"languages": "en", "splits": ["train"]}
     assert values("fleurs", "languages=en_us,th_th") == {"languages": ["en_us", "th_th"]}

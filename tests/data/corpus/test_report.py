@@ -2,7 +2,8 @@ from pathlib import Path
 
 from lhotse import AudioSource, Recording
 
-from summarymix.data.corpus.base import Corpus, Row, gather
+from summarymix.data.corpus.base import Corpus, Row
+from summarymix.data.corpus.gather import gather
 from summarymix.data.corpus.recordings import AudioFindings
 from summarymix.data.corpus.report import corpus_report, hours_by_rate
 from summarymix.data.skipped import SkippedItems

@@ -5,7 +5,8 @@ import pytest
 from lhotse import AudioSource, Recording
 from manifest_cuts import load_cuts
 
-from summarymix.data.corpus.base import Corpus, Row, gather
+from summarymix.data.corpus.base import Corpus, Row
+from summarymix.data.corpus.gather import gather
 from summarymix.data.corpus.recordings import AudioFindings
 from summarymix.data.corpus.splits import fill_splits
 

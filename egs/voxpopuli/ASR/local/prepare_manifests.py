@@ -24,7 +24,7 @@ from lhotse import Recording, SupervisionSegment
 from normalize import LETTERS, CharacterReport, clean, normalize
 
 from summarymix.cli import above_zero, clear_errors
-from summarymix.data.audio_file import END_TOLERANCE
+from summarymix.data.audio_length import END_TOLERANCE
 from summarymix.data.corpus.recordings import AudioFindings, open_files
 from summarymix.data.manifests import write_manifest
 from summarymix.data.skipped import Skipped, SkippedItems

@@ -12,7 +12,8 @@ from lhotse import AudioSource, Recording, SupervisionSegment
 from lhotse.cut import MonoCut
 from manifest_cuts import load_cuts
 
-from summarymix.data.corpus.base import Corpus, Row, gather, name_of
+from summarymix.data.corpus.base import Corpus, Row
+from summarymix.data.corpus.gather import gather, name_of
 from summarymix.data.corpus.on_disk import DiskDict
 from summarymix.data.corpus.recordings import AudioFindings, command_in, open_commands, open_files
 from summarymix.data.corpus.validate import audio_problem
