@@ -160,7 +160,9 @@ prepare_stages() {
       log "No noise is prepared, because $dl_dir/musan does not exist; --musan true downloads it"
     fi
   fi
-  if [ "$musan" = true ] && stage 5 "Noise" "$fbank/.musan.done" "${features[*]} --dl-dir $dl_dir" ""; then
+  local noise_settings=${features[*]}
+  [ "$dl_dir" = download ] || noise_settings+=" --dl-dir $dl_dir"
+  if [ "$musan" = true ] && stage 5 "Noise" "$fbank/.musan.done" "$noise_settings" ""; then
     "$_stages_dir/download_musan.py" --dl-dir "$dl_dir"
     "$_stages_dir/prepare_musan.py" --dl-dir "$dl_dir" --out-dir "$manifests" --nj "$nj"
     "$_stages_dir/compute_fbank.py" --prefix musan "${options[@]}" "${features[@]}" --splits music noise speech \

@@ -101,14 +101,15 @@ run_stages() {
     ./prepare.sh --data-dir "$data_dir" "${prepare_arguments[@]}"
   fi
 
-  local file configs=()
+  local file configs=() printed
   for file in $config; do
     configs+=(--config "$file")
   done
   # Configurations name the folders below data.
   if [ "$data_dir" != data ]; then
     local lang_dir
-    lang_dir=$(lang_dir_in "$(print_config)")
+    printed=$(print_config)
+    lang_dir=$(lang_dir_in "$printed")
     train_arguments=(
       --data.manifest-dir "$data_dir/fbank" --data.lang-dir "${lang_dir/#data\//"$data_dir"/}" "${train_arguments[@]}"
     )
@@ -133,7 +134,6 @@ run_stages() {
         exit 1
       fi
     done
-    local printed
     printed=$(print_config)
     # decode.py reads these settings after days of training.
     "$_stages_dir/check_settings.py" "${settings[@]}" <<<"$printed"
@@ -142,7 +142,7 @@ run_stages() {
     # Checkpoints from other data would be resumed as an earlier part of this training.
     data_sum=$(for split in $train; do cat "$(cuts_of "$prefix" "$split")"; done | cksum)
     if [ -e "$exp_dir/.data" ] && [ "$(cat "$exp_dir/.data")" != "$data_sum" ] &&
-      [ -n "$(find "$exp_dir" -maxdepth 1 -name '*.pt' -print -quit)" ]; then
+      [ -n "$(find "$exp_dir/" -maxdepth 1 -name '*.pt' -print -quit)" ]; then
       log "$exp_dir was trained on other data: remove it, or give another --exp-dir"
       exit 1
     fi

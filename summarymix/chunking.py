@@ -136,14 +136,21 @@ class DynamicChunkConfig:
                 f"{multiple} between them, as this encoder requires: widen the range"
             )
 
-    def extremes(self, multiple: int = 1) -> list[ChunkConfig]:
-        """The configurations of :meth:`sample` that need most memory: full context, the smallest chunks, the largest
-        chunks, whose padding may be longest.
+    def sizes(self, multiple: int = 1) -> range:
+        """The chunk sizes of :meth:`sample`; none if there is full context only."""
+        if self.full_context_prob == 1:
+            return range(0)
+        return range(-(-self.min_chunk // multiple) * multiple, self.max_chunk + 1, multiple)
+
+    def extremes(self, num_frames: int, multiple: int = 1) -> list[ChunkConfig]:
+        """The configurations of :meth:`sample` that need most memory for ``num_frames`` frames: full context, the
+        smallest chunks, and those to whole numbers of which the frames are padded most.
         """
+        sizes = self.sizes(multiple)
         left = self.max_left if self.limited_left_prob == 1 else -1
-        sizes = [-(-self.min_chunk // multiple) * multiple, self.max_chunk // multiple * multiple]
-        in_chunks = [ChunkConfig(size, left, size if self.lookahead_prob > 0 else 0) for size in dict.fromkeys(sizes)]
-        return (self.full_context_prob > 0) * [ChunkConfig()] + (self.full_context_prob < 1) * in_chunks
+        extreme = [sizes[0], max(sizes, key=lambda size: -(-num_frames // size) * size)] if sizes else []
+        in_chunks = [ChunkConfig(size, left, size if self.lookahead_prob > 0 else 0) for size in dict.fromkeys(extreme)]
+        return [*([ChunkConfig()] if self.full_context_prob > 0 else []), *in_chunks]
 
     def sample(self, rng: random.Random, multiple: int = 1) -> ChunkConfig:
         """Sample a configuration with a multiple of ``multiple`` frames, determined by the state of ``rng``."""

@@ -197,8 +197,10 @@ def _check_library() -> None:
         ImportError: the library is that of another checkout, which is installed in this environment.
     """
     library, script = Path(__file__).resolve().parents[1], Path(sys.argv[0]).resolve()
+    if script.suffix != ".py" or script.is_relative_to(Path(sys.prefix).resolve()):  # a program of the environment
+        return
     own = next((folder for folder in script.parents if (folder / "summarymix" / "__init__.py").is_file()), library)
-    if script.suffix == ".py" and own != library and (library / "egs").is_dir():
+    if own != library and (library / "egs").is_dir():
         raise ImportError(
             f"this is a script of {own}, but the library of {library} is installed: run . {own}/tools/setup.sh, or "
             f"set PYTHONPATH={own}"

@@ -49,17 +49,27 @@ def test_the_training_law_has_its_shares():
 @pytest.mark.parametrize("limited", [0.5, 1.0])
 @pytest.mark.parametrize("ahead", [0.0, 1.0])
 def test_extremes_bound_what_is_drawn(full: float, limited: float, ahead: float) -> None:
+    def padded(chunk: ChunkConfig) -> int:
+        size = chunk.chunk_size or 1
+        return -(-num_frames // size) * (size + chunk.lookahead)
+
     sampler = DynamicChunkConfig(full, 7, 13, limited, 1, 4, ahead)
     rng = random.Random(0)
     drawn = {sampler.sample(rng, 2) for _ in range(5000)}
-    extremes = sampler.extremes(2)
-    assert {ChunkConfig()} & drawn == {ChunkConfig()} & {*extremes}
-    sizes = {c.chunk_size for c in drawn if c.chunk_size}
-    assert [c.chunk_size for c in extremes if c.chunk_size] == ([min(sizes), max(sizes)] if sizes else [])
-    for chunk in extremes:
-        if chunk.chunk_size:
-            assert chunk.left_chunks == (4 if limited == 1 else -1)
-            assert chunk.lookahead == max(c.lookahead for c in drawn if c.chunk_size == chunk.chunk_size)
+    assert set(sampler.sizes(2)) == {c.chunk_size for c in drawn if c.chunk_size}
+    for num_frames in (1, 11, 15, 31, 100):
+        extremes = sampler.extremes(num_frames, 2)
+        assert max(map(padded, extremes)) == max(map(padded, drawn))
+        assert {ChunkConfig()} & drawn == {ChunkConfig()} & {*extremes}
+        assert {c.chunk_size for c in extremes} <= {c.chunk_size for c in drawn}
+        assert (8 in {c.chunk_size for c in extremes}) == (full < 1)
+        assert {c.left_chunks for c in extremes if c.chunk_size} <= {4 if limited == 1 else -1}
+
+
+def test_full_context_alone_needs_no_chunk_size() -> None:
+    sampler = DynamicChunkConfig(full_context_prob=1.0, min_chunk=1, max_chunk=2)
+    sampler.check(4)
+    assert (list(sampler.sizes(4)), sampler.extremes(10, 4)) == ([], [ChunkConfig()])
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,9 @@ def test_the_library_of_another_checkout_is_refused(tmp_path: Path, monkeypatch:
     (tmp_path / "summarymix").mkdir()
     (tmp_path / "summarymix" / "__init__.py").touch()
     root = Path(__file__).parents[1]
-    for program in (script, root / "egs/mini/ASR/train.py", tmp_path / ".venv/bin/summarymix"):
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / ".venv"))
+    of_environment = (tmp_path / ".venv/bin/summarymix", tmp_path / ".venv/lib/pytest/__main__.py")
+    for program in (script, root / "egs/mini/ASR/train.py", *of_environment):
         monkeypatch.setattr(sys, "argv", [str(program)])
         if program == script:
             refusal = rf"p.py: .* script of {tmp_path}, but the library of {root} is installed"

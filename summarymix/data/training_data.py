@@ -215,14 +215,15 @@ class TrainData:
         numbers = np.concatenate(plan.batches[:num_batches])
         return torch.cat([before, torch.from_numpy(self._index.values("id", plan.utterances.cuts_of(numbers)))])
 
-    def worst_batches(self, chunk_size: int = 1) -> Iterator[tuple[str, Batch]]:
+    def worst_batches(self, chunk_sizes: Sequence[int] = ()) -> Iterator[tuple[str, Batch]]:
         """Yield the batches that need most memory, one for each of several reasons.
 
         They are found from the sizes in the first epoch and in the first epoch with silence; only these batches are
         loaded. A batch that is worst for several reasons comes once.
 
         Args:
-            chunk_size: encoder frames to a multiple of which utterances are padded.
+            chunk_sizes: chunk sizes in encoder frames, to whole numbers of which utterances are padded; empty: not at
+                all.
 
         Yields:
             The reasons as text, and the batch.
@@ -237,7 +238,8 @@ class TrainData:
             tokens = np.add.reduceat(of_cuts, utterances.first[:-1])  # of each utterance
             most = np.maximum.reduceat(tokens[order], begins)  # of each batch, as the following
             longest = np.maximum.reduceat(self._frames(utterances)[order], begins)
-            in_chunks = np.ceil(self._output_lengths(torch.from_numpy(longest)).numpy() / chunk_size) * chunk_size
+            frames = self._output_lengths(torch.from_numpy(longest)).numpy()  # of the encoder
+            in_chunks = np.max([-(-frames // size) * size for size in chunk_sizes or (1,)], axis=0)
             sizes = {
                 "longest utterance": longest,
                 "most frames": counts * longest,

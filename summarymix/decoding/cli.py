@@ -1,7 +1,6 @@
 """The command line of every recipe's ``decode.py``."""
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -24,8 +23,8 @@ from summarymix.decoding.evaluate import (
     decoding_differences,
     stream_state_bytes,
 )
-from summarymix.decoding.exported import describe_measured, exported_label, exported_settings
-from summarymix.decoding.job import DecodeJob, decode_together, open_split, prepare, say_once
+from summarymix.decoding.exported import describe_measured, exported_settings
+from summarymix.decoding.job import DecodeJob, check_writable, decode_together, open_split, prepare, say_once
 from summarymix.decoding.methods import SearchOptions
 from summarymix.decoding.selection import AVERAGES, select
 from summarymix.decoding.words import write_ctm, write_hyps
@@ -215,9 +214,7 @@ def _decode(recipe: str, world: World, args: argparse.Namespace, settings: list[
         say_once(world, reason)
     about = f"epoch {info['epoch']}, avg {info['avg']}, {info['parameters'] / 1e6:.1f} M parameters"
     say_once(world, f"{args.exp_dir}: {about}")
-    for path in (args.exp_dir, args.exp_dir / "results.jsonl"):
-        if path.exists() and not os.access(path, os.W_OK):
-            raise PermissionError(f"{path} cannot be written by this user: give --exp-dir a copy")
+    check_writable(args.exp_dir / job.method, args.exp_dir / "results.jsonl")
     results = []
     different = 0
     for split, data in splits.items():
@@ -253,7 +250,6 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
     device = job.search.model.device
     epoch, avg = job.info["epoch"], job.info["avg"]
     exp_dir, chunk = job.args.exp_dir, setting.chunk
-    method = job.args.method + ("" if job.exported is None else exported_label(job.exported.precision))
     options = job.args.search.label
     name = f"{split}-{setting.name}-epoch-{epoch}-avg-{avg}{options and '-'}{options}"
     delays = DelaySummary.of(decoded.delays.values())
@@ -261,7 +257,7 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
         recipe=job.recipe,
         split=split,
         mode=setting.mode,
-        method=method,
+        method=job.method,
         search_options=options,
         chunk_ms=chunk.chunk_ms,
         left_chunks=chunk.left_chunks,
@@ -291,10 +287,10 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
         num_streams=job.args.num_streams if setting.mode == "streaming" else None,
         threads=torch.get_num_threads(),
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        recogs=f"{method}/recogs-{name}.txt",
-        errs=f"{method}/errs-{name}.txt",
-        hyps=f"{method}/hyps-{name}.jsonl",
-        ctm=f"{method}/ctm-{name}.ctm",
+        recogs=f"{job.method}/recogs-{name}.txt",
+        errs=f"{job.method}/errs-{name}.txt",
+        hyps=f"{job.method}/hyps-{name}.jsonl",
+        ctm=f"{job.method}/ctm-{name}.ctm",
         command=job.args.command,
         interval=stats.interval(),
         model=job.digest,
@@ -307,7 +303,7 @@ def _write(job: DecodeJob, setting: DecodeSetting, split: str, decoded: Decoded,
     write_hyps(exp_dir / result.hyps, transcripts)
     write_ctm(exp_dir / result.ctm, transcripts)
     if job.args.search.nbest:
-        write_nbest(exp_dir / method / f"nbest-{name}.txt", decoded.nbest(job.tokenizer))
+        write_nbest(exp_dir / job.method / f"nbest-{name}.txt", decoded.nbest(job.tokenizer))
     append_result(exp_dir / "results.jsonl", result)
     _say_result(f"[{split}, {setting.name}]", result, stats, delays)
     return result

@@ -1,7 +1,9 @@
 """What decoding and selection share: a model with its search and its data, and decoding of a split by all processes."""
 
 import argparse
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from summarymix.data.config import DataConfig
 from summarymix.data.evaluation_data import EvalData
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.evaluate import Decoded, DecodeSetting, decode_split, evaluation_data
+from summarymix.decoding.exported import exported_label
 from summarymix.decoding.search import Search
 from summarymix.distributed import World
 from summarymix.encoder.subsampling import output_lengths
@@ -38,6 +41,11 @@ class DecodeJob:
     search: Search
     exported: OnnxTransducer | None
 
+    @property
+    def method(self) -> str:
+        """Name of the search in results, and of the folder of its reports."""
+        return self.args.method + ("" if self.exported is None else exported_label(self.exported.precision))
+
 
 def prepare(
     recipe: str,
@@ -47,7 +55,7 @@ def prepare(
     run: tuple[Transducer, Tokenizer, dict[str, Any]],
     exported: OnnxTransducer | None = None,
 ) -> DecodeJob:
-    """Make a job of what :func:`load_model` returns, or with the same run's exported model.
+    """Make a job of what :func:`summarymix.runs.load_model` returns, or with the same run's exported model.
 
     Raises:
         ValueError, OSError: the model cannot stream with these settings, an option of the search is wrong, or the
@@ -100,6 +108,18 @@ def decode_together(job: DecodeJob, setting: DecodeSetting, split: str, data: Ev
         item = decoded.skipped[0]
         raise OSError(f"{split}: no utterance could be read, for example {item.id}: {item.reason} {item.detail}")
     return decoded
+
+
+def check_writable(*paths: Path) -> None:
+    """Check before hours of work that files or folders, which need not exist yet, can be written.
+
+    Raises:
+        PermissionError: one cannot.
+    """
+    for path in paths:
+        existing = next(one for one in (path, *path.absolute().parents) if one.exists())
+        if not os.access(existing, os.W_OK):
+            raise PermissionError(f"{existing} cannot be written by this user: give --exp-dir a copy")
 
 
 def say_once(world: World, text: str) -> None:

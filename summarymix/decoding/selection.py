@@ -8,7 +8,7 @@ from typing import Any
 from summarymix.cli import say
 from summarymix.data.evaluation_data import EvalData
 from summarymix.decoding.evaluate import DecodeSetting
-from summarymix.decoding.job import decode_together, open_split, prepare, say_once
+from summarymix.decoding.job import check_writable, decode_together, open_split, prepare, say_once
 from summarymix.distributed import World
 from summarymix.files import atomic_write
 from summarymix.runs import epoch_path, list_epochs, load_model
@@ -27,6 +27,7 @@ def select(recipe: str, world: World, args: argparse.Namespace, settings: list[D
         FileNotFoundError: no checkpoint exists.
         ValueError: no checkpoint can be used, or a split has no words.
     """
+    check_writable(args.exp_dir)
     metric: Metric | None = args.metric
     data: dict[str, EvalData] = {}
     tried: list[dict[str, Any]] = []

@@ -1,6 +1,6 @@
 """Interfaces of the data that a run reads."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -31,8 +31,8 @@ class EpochData(Protocol):
     def done(self, epoch: int, world_size: int, num_batches: int, before: Tensor) -> Tensor:
         """The cuts in ``before`` and in the first batches of all processes, for :meth:`epoch`."""
 
-    def worst_batches(self, chunk_size: int = 1) -> Iterable[tuple[str, Batch]]:
-        """The batches that need the most memory, each with the reason, if utterances are padded to whole chunks."""
+    def worst_batches(self, chunk_sizes: Sequence[int] = ()) -> Iterable[tuple[str, Batch]]:
+        """The batches that need the most memory, each with the reason; of these sizes, chunks are padded."""
 
 
 class DevData(Protocol):

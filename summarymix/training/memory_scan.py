@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 
 from summarymix.data.loading import Batch
+from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer, View
 from summarymix.training.config import TrainConfig
 from summarymix.training.interfaces import EpochData
@@ -23,7 +24,7 @@ def scan_memory(
     log: TrainingLog,
     has_state: bool,
 ) -> None:
-    """Run forward and backward on the largest batches, with full context, the smallest and the largest chunks as far as
+    """Run forward and backward on the largest batches with the settings that need most memory for them, as far as
     training draws them, and log the memory of each.
 
     Weights, gradients and random states do not change. Each process scans on its own GPU.
@@ -41,13 +42,12 @@ def scan_memory(
     device = next(model.parameters()).device
     # Optimisers keep at most two numbers for each parameter.
     room = [] if has_state else [torch.empty_like(p) for p in model.parameters() for _ in range(2)]
-    chunks = config.chunk.extremes(model.encoder.chunk_multiple)
-    largest = max(chunk.chunk_size or 1 for chunk in chunks)
+    multiple = model.encoder.chunk_multiple
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for reason, batch in train_data.worst_batches(largest):
+        for reason, batch in train_data.worst_batches(config.chunk.sizes(multiple)):
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(device)
-            for chunk in chunks:
+            for chunk in config.chunk.extremes(int(output_lengths(batch.feature_lengths).max()), multiple):
                 with explain_out_of_memory(batch, config, f"the batch with the {reason},"):
                     with autocast(device, config.precision):
                         views = [View(batch.features.to(device), chunk)] * config.scales.num_views()

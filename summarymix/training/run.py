@@ -145,7 +145,8 @@ class Run:
                 self.scaler.load_state_dict(checkpoint["scaler"])
             if self.average is not None:
                 self.average.load_state_dict(checkpoint["model_avg"])
-            self.progress = Progress(**checkpoint["progress"])
+            progress = checkpoint["progress"]
+            self.progress = Progress(**{"line_start": progress["wall_seconds"], **progress})  # older ones have no start
             self.history = checkpoint["history"]
             self.validated = checkpoint.get("validated", self.validated)
             messages.append(f"Resuming from {path}: epoch {self.progress.epoch}, step {self.progress.step}")
@@ -520,7 +521,7 @@ class Run:
 
 
 def _check(config: TrainConfig, model: Transducer, device: torch.device) -> None:
-    """Check, before anything is written, that this machine and this model can do what is configured.
+    """Check that this machine and this model can do what is configured.
 
     Raises:
         ValueError: they cannot.

@@ -45,14 +45,14 @@ def test_skipped_batches_are_not_loaded(world_size: int, prepare, tokenizer: Tok
     assert loaded == [cut_id for batch in whole[3:] for cut_id in batch]
 
 
-@pytest.mark.parametrize("chunk_size", [1, 32])
+@pytest.mark.parametrize("chunk_sizes", [[], [32], [8, 30, 32]])
 def test_worst_batches_are_found_without_loading_the_others(
-    prepare, tokenizer: Tokenizer, monkeypatch, chunk_size: int
+    prepare, tokenizer: Tokenizer, monkeypatch, chunk_sizes: list[int]
 ) -> None:
     data = train_data(prepare(), tokenizer)
     whole = list(data.epoch(1))
     loaded = spy_on_loading(data, monkeypatch)
-    worst = dict(data.worst_batches(chunk_size))
+    worst = dict(data.worst_batches(chunk_sizes))
     assert loaded == [cut_id for batch in worst.values() for cut_id in batch.cut_ids]
     assert len(loaded) < 40
 
@@ -62,7 +62,8 @@ def test_worst_batches_are_found_without_loading_the_others(
         return {
             "longest utterance": frames,
             "most frames": number * frames,
-            "most frames in whole chunks": number * -(-output_lengths(frames) // chunk_size) * chunk_size,
+            "most frames in whole chunks": number
+            * max(-(-output_lengths(frames) // size) * size for size in chunk_sizes or [1]),
             "most tokens": number * tokens,
             "largest lattice": number * frames * tokens,
         }

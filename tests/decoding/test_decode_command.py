@@ -135,15 +135,26 @@ def test_methods_do_not_overwrite_each_other(exp_dir: Path) -> None:
     assert len({r.recogs for r in results}) == 2
 
 
-@pytest.mark.parametrize("name", ["", "results.jsonl"])
-def test_a_folder_that_cannot_be_written_is_told_before_the_work(
-    exp_dir: Path, monkeypatch: pytest.MonkeyPatch, name: str
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ("", "greedy_search"),
+        ("", "results.jsonl"),
+        ("--select", ""),
+        ("--method modified_beam_search --beam-size 3", ""),
+    ],
+)
+def test_what_cannot_be_written_is_told_before_the_work(
+    exp_dir: Path, monkeypatch: pytest.MonkeyPatch, options: str, name: str
 ) -> None:
+    """If the folder of a method is not there yet, it is the experiment's that has to be written."""
+    shutil.rmtree(exp_dir / "modified_beam_search", ignore_errors=True)
     decode(exp_dir, "")
     monkeypatch.setattr("os.access", lambda path, mode: Path(path) != exp_dir / name)
-    monkeypatch.setattr("summarymix.decoding.cli.decode_together", None)
+    for module in ("cli", "selection"):
+        monkeypatch.setattr(f"summarymix.decoding.{module}.decode_together", None)
     with pytest.raises(SystemExit, match=rf"{exp_dir / name} cannot be written by this user: give --exp-dir a copy"):
-        decode(exp_dir, "")
+        decode(exp_dir, options)
 
 
 def test_hot_words(exp_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import os
 import random
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -130,7 +130,7 @@ class ToyData:
             seconds=sum(lengths) / 100,
         )
 
-    def worst_batches(self, chunk_size: int = 1) -> Iterator[tuple[str, Batch]]:
+    def worst_batches(self, chunk_sizes: Sequence[int] = ()) -> Iterator[tuple[str, Batch]]:
         yield "longest utterance", self.batch(1, 0)
 
     def dev(self) -> list[Batch]:

@@ -109,6 +109,23 @@ def test_other_data_need_another_folder_once_there_is_a_checkpoint(recipe, tmp_p
     assert "exp was trained on other data: remove it, or give another --exp-dir" in result.stdout
 
 
+def test_a_link_to_a_folder_of_other_data_is_refused_too(recipe, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "exp").symlink_to("disk")
+    assert recipe().returncode == 0
+    (tmp_path / "exp" / "epoch-1.pt").touch()
+    (tmp_path / "prepare.sh").write_text(PREPARE.replace("cuts in", "other cuts in"))
+    assert "exp was trained on other data" in recipe().stdout
+
+
+def test_a_mistake_in_the_configuration_has_no_traceback(recipe, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "conformer.yaml").unlink()
+    (tmp_path / "train.py").write_text("import sys; sys.exit('train.py: no conf/conformer.yaml')")
+    result = recipe("--data-dir", "other")
+    assert result.returncode != 0
+    assert result.stderr == "train.py: no conf/conformer.yaml\n"
+
+
 def test_other_tokens_are_trained(recipe, tmp_path: Path) -> None:
     assert "Stage 1: Train: done" in recipe().stdout
     assert "Stage 1: Train: already done" in recipe().stdout

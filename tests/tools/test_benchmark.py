@@ -196,12 +196,24 @@ def test_shar(tmp_path: Path, monkeypatch, capsys) -> None:
         ("accuracy --exp-dir /nowhere", "no /nowhere/results.jsonl, and no --splits"),
         ("streaming --exp-dir /nowhere --int8", "--int8 needs a folder of export.py: give one as --exp-dir"),
         ("streaming --exp-dir /nowhere", "No /nowhere: give the folder of a training run"),
+        (
+            f"streaming --config {ROOT}/egs/mini/ASR/conf/conformer.yaml --seconds 0.5 --device cpu",
+            "--seconds 0.5 is shorter than a chunk of 640 ms",
+        ),
     ],
 )
 def test_mistakes_are_explained(command: str, message: str, monkeypatch) -> None:
     monkeypatch.setattr(sys, "argv", ["benchmark.py", *command.split()])
     with pytest.raises(SystemExit, match=message):
         benchmark.main()
+
+
+def test_files_of_one_name_make_no_page(tmp_path: Path, monkeypatch, capsys) -> None:
+    paths = [tmp_path / name / "x.json" for name in ("a", "b")]
+    monkeypatch.setattr(sys, "argv", ["report.py", *map(str, paths), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        report.main()
+    assert f"{paths[0]} and {paths[1]} would have plots of one name" in capsys.readouterr().err
 
 
 def test_other_files_make_no_page(tmp_path: Path, monkeypatch) -> None:

@@ -191,7 +191,7 @@ def test_processes_with_other_options_are_refused(tmp_path: Path) -> None:
     """The places of data, and what only one machine needs, may differ."""
     went_well, said = run_in_parallel(*[[PROGRAM, tmp_path, f"--seed={seed}"] for seed in (1, 2)])
     assert not went_well
-    assert "The 2 processes do not agree on their options: start all of them with the same ones" in said
+    assert "ValueError: The 2 processes do not agree on their options: start all of them with the same ones" in said
     assert not list(tmp_path.glob("*.pt"))
 
 

@@ -199,6 +199,18 @@ def test_lines_of_the_log_are_means_since_the_last_line(tmp_path: Path, monkeypa
         assert loss == pytest.approx(total / frames, rel=1e-6)
 
 
+def test_first_line_after_a_checkpoint_of_an_earlier_version(tmp_path: Path) -> None:
+    """It had no sums since the last line, so its speed is that of the steps since then."""
+    run(toy_config(tmp_path, num_epochs=1, log_every_steps=5))
+    checkpoint = read_checkpoint(tmp_path / "epoch-1.pt")
+    checkpoint["progress"]["wall_seconds"] += 36000
+    for name in ("line_sums", "line_start"):
+        del checkpoint["progress"][name]
+    save_checkpoint(tmp_path / "epoch-1.pt", checkpoint)
+    run(toy_config(tmp_path, num_epochs=2, log_every_steps=5))
+    assert all(line["audio_per_second"] > 1 for line in read_log(tmp_path, "train"))
+
+
 def test_too_many_bad_steps_in_a_row_stop_the_run(tmp_path: Path) -> None:
     def spoil(number: int, batch: Batch) -> None:
         if number >= 2:

@@ -1,12 +1,16 @@
 """The scan of the worst batches: it changes nothing and explains what does not fit."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from training_toy import run, toy_config
+from training_toy import ToyData, run, toy_config
 
+from summarymix.chunking import DynamicChunkConfig
+from summarymix.data.loading import Batch
+from summarymix.encoder.subsampling import output_lengths
 from summarymix.model import Transducer
 from summarymix.runs import read_checkpoint
 
@@ -50,6 +54,28 @@ def test_global_random_numbers_and_gradients_are_left_alone(tmp_path: Path, monk
     torch.manual_seed(5)
     torch.rand(())
     assert torch.equal(states[0], torch.get_rng_state())
+
+
+def test_settings_that_need_most_memory_are_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, tried = [], []
+    forward = Transducer.forward
+
+    class Data(ToyData):
+        def worst_batches(self, chunk_sizes: Sequence[int] = ()) -> Iterator[tuple[str, Batch]]:
+            asked.append([*chunk_sizes])
+            return super().worst_batches(chunk_sizes)
+
+    def spy(self: Transducer, views: Any, *rest: Any) -> Any:
+        tried.append((output_lengths(views[0].features.size(1)), views[0].chunk))
+        return forward(self, views, *rest)
+
+    monkeypatch.setattr(Transducer, "forward", spy)
+    chunk = DynamicChunkConfig(0.5, 4, 7, 1.0, 0, 2, 0.5)
+    run(toy_config(tmp_path, scan_memory=True, chunk=chunk, max_steps=1), Data())
+    assert asked == [[4, 5, 6, 7]]
+    [(frames, _), *_] = tried
+    assert [setting.chunk_size for _, setting in tried[:3]] == [None, 4, 6]  # 40 frames are padded to 42
+    assert [setting for _, setting in tried[:3]] == chunk.extremes(frames)
 
 
 @pytest.mark.parametrize("scan", [True, False])

@@ -41,7 +41,8 @@ class Row:
     duration: float | None = None
     """Seconds; None: to the recording's end."""
     channel: int | None = None
-    """None: the recording's only channel, or the one given to :func:`gather`."""
+    """None: the recording's only channel, or the one given to
+    :func:`summarymix.data.corpus.gather.gather`."""
     language: str | None = None
     where: str = field(default="", compare=False)
     """File and line, for human-readable lists."""
