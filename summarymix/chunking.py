@@ -156,7 +156,7 @@ class DynamicChunkConfig:
         """Sample a configuration with a multiple of ``multiple`` frames, determined by the state of ``rng``."""
         if rng.random() < self.full_context_prob:
             return ChunkConfig()
-        chunk_size = rng.randint(-(-self.min_chunk // multiple), self.max_chunk // multiple) * multiple
+        chunk_size = rng.choice(self.sizes(multiple))
         limited = rng.random() < self.limited_left_prob
         left_chunks = rng.randint(self.min_left, self.max_left) if limited else -1
         lookahead = 0

@@ -32,7 +32,7 @@ class EpochData(Protocol):
         """The cuts in ``before`` and in the first batches of all processes, for :meth:`epoch`."""
 
     def worst_batches(self, chunk_sizes: Sequence[int] = ()) -> Iterable[tuple[str, Batch]]:
-        """The batches that need the most memory, each with the reason; of these sizes, chunks are padded."""
+        """The batches that need the most memory, each with the reason, padded to whole chunks of any of these sizes."""
 
 
 class DevData(Protocol):
