@@ -160,6 +160,7 @@ prepare_stages() {
       log "No noise is prepared, because $dl_dir/musan does not exist; --musan true downloads it"
     fi
   fi
+  # Without the default folder, as in the marks of earlier versions.
   local noise_settings=${features[*]}
   [ "$dl_dir" = download ] || noise_settings+=" --dl-dir $dl_dir"
   if [ "$musan" = true ] && stage 5 "Noise" "$fbank/.musan.done" "$noise_settings" ""; then

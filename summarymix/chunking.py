@@ -130,7 +130,7 @@ class DynamicChunkConfig:
                 raise ValueError(
                     f"--chunk.min_{name} {smallest} must be from {least} to --chunk.max_{name}, which is {largest}"
                 )
-        if self.full_context_prob < 1 and -(-self.min_chunk // multiple) > self.max_chunk // multiple:
+        if self.full_context_prob < 1 and not self.sizes(multiple):
             raise ValueError(
                 f"--chunk.min_chunk {self.min_chunk} and --chunk.max_chunk {self.max_chunk} have no multiple of "
                 f"{multiple} between them, as this encoder requires: widen the range"

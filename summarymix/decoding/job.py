@@ -1,4 +1,4 @@
-"""What decoding and selection share: a model with its search and its data, and decoding of a split by all processes."""
+"""A model with its search and its data, and decoding of a split by all processes: for decoding and for selection."""
 
 import argparse
 import os

@@ -140,7 +140,7 @@ def setting(result: dict[str, Any]) -> list[str]:
 
 
 def series(results: list[dict[str, Any]]) -> list[tuple[str, ...]]:
-    """What of each result is the same along a line, or in a map: split, mode, search, look-ahead, checkpoint."""
+    """Split, mode, search, look-ahead and checkpoint of each result, which are the same along a line or in a map."""
     checkpoints = [f"epoch {result['epoch']}, avg {result['avg']}" for result in results]
     several = len(set(checkpoints)) > 1
     return [
