@@ -19,6 +19,8 @@ class ScoredPath(BeamPath):
 
     score_without_final: float = 0.0  # score so far, without the scorers' final scores
     scorer_state: tuple[Any, ...] = ()
+    greatest: float = 0.0  # greatest of the scores that were merged in the last frame; the times are from it
+    num_settled: int = 0  # tokens that the score does not count, see settle()
 
 
 class ModifiedBeamSearch(BeamSearch, TransducerSearch):
@@ -108,16 +110,20 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
         kept: list[tuple[int, int]] = []
         for score, parent, token, value in best:
             path = hypothesis.paths[parent]
-            end, key, state = path.end, path.key, path.scorer_state
+            end, key, state, settled = path.end, path.key, path.scorer_state, path.num_settled
             if token not in self.blank_ids:
                 end, key = path.emit(token, hypothesis.num_frames, value)
                 added, state = self.scorer.step(state, token)
                 score += added
             if same := extended.get(key):
-                margin = min(margin, abs(same.score_without_final - score))  # decides which times are kept
+                margin = min(margin, abs(same.greatest - score))  # decides which times are kept
                 same.score_without_final = log_add(same.score_without_final, score)
+                if score > same.greatest:
+                    same.greatest, same.end = score, end
             else:
-                extended[key] = ScoredPath(end, key, score_without_final=score, scorer_state=state)
+                extended[key] = ScoredPath(
+                    end, key, score_without_final=score, scorer_state=state, greatest=score, num_settled=settled
+                )
                 kept.append((parent, token))
         hypothesis.paths = list(extended.values())
         if self.record_margins:
@@ -137,7 +143,23 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
         for targets, part in changes:  # after both reads: a source of one may be a target of the other
             write_slots(rows, targets, part)
 
+    def settle(self, hypothesis: Hypothesis, count: int) -> None:
+        """See :meth:`Search.settle <summarymix.decoding.search.Search.settle>`. Scores begin again at zero."""
+        if not hypothesis.paths:
+            return
+        prefix = hypothesis.best_path().prefix(count)
+        for path in hypothesis.paths:
+            if path.begins_with(prefix):
+                path.num_settled = count
+            else:  # it keeps its row of the state until the next frame replaces it
+                path.score_without_final = -math.inf
+        best = max(path.score_without_final for path in hypothesis.paths)
+        for path in hypothesis.paths:
+            path.score_without_final -= best
+        self._rank(hypothesis)
+
     def _rank(self, hypothesis: Hypothesis) -> None:
         for path in hypothesis.paths:
             path.score = path.score_without_final + self.scorer.final(path.scorer_state)
-            path.normalized_score = path.score / (self.model.predictor.context_size + path.length)
+            length = self.model.predictor.context_size + path.length - path.num_settled
+            path.normalized_score = path.score / length

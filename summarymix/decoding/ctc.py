@@ -128,6 +128,14 @@ class CTCPrefixBeamSearch(BeamSearch, CTCSearch):
             hypothesis.set_best_path()
         return state
 
+    def settle(self, hypothesis: Hypothesis, count: int) -> None:
+        """See :meth:`Search.settle <summarymix.decoding.search.Search.settle>`. Scores are not divided by lengths, so
+        they go on.
+        """
+        if hypothesis.paths:
+            prefix = hypothesis.best_path().prefix(count)
+            hypothesis.paths = [path for path in hypothesis.paths if path.begins_with(prefix)]
+
     def _search_frame(self, hypothesis: Hypothesis, best: list[tuple[float, int]]) -> None:
         """Search a frame, given as (log-probability, token) of its ``beam_size + 1`` best tokens."""
         size = self.beam_size

@@ -22,8 +22,8 @@ _NUM_TAIL = 16
 
 @dataclass(frozen=True)
 class Endpointing:
-    """Rules that cut a stream's text into segments. Encoder and search continue across a cut. The text of an ended
-    segment is final, even if a beam search would still have changed it.
+    """Rules that cut a stream's text into segments. Encoder and search continue across a cut, and a beam search keeps
+    the hypotheses that begin with the text of the ended segments.
 
     Args:
         silence: seconds without a token that end a segment.
@@ -251,9 +251,11 @@ class LiveStream:
             self._recognizer.restart(self._stream)
             self._begin_segment(0, 0)
             return segments
+        first = self._first_token()
+        if silence >= (self._endpointing or Endpointing()).silence:
+            self._recognizer.search.settle(hypothesis, first)
         if self._endpointing is None:
             return []
-        first = self._first_token()
         tokens, frames = hypothesis.tokens[first:], hypothesis.frames[first:]
         if (sound := next(self._sounds(tokens, frames), None)) is None:
             return []
@@ -301,13 +303,14 @@ class LiveStream:
     def _begin_segment(self, frame: int, num_ended: int) -> None:
         """Begin a segment at a frame of the hypothesis, behind its first ``num_ended`` tokens."""
         self._begin, self._num_ended = frame, num_ended
+        self._recognizer.search.settle(self._stream.hypothesis, num_ended)
         self._tail = self._stream.hypothesis.tokens[max(num_ended - _NUM_TAIL, 0) : num_ended]
 
     def _first_token(self) -> int:
         """Index of the segment's first token.
 
-        A beam search may move tokens by some frames after a segment has ended there, so tokens are counted. If it has
-        also replaced tokens of the ended segment, the frame decides.
+        A beam search may move tokens by some frames after a segment has ended there, so tokens are counted. If a
+        lattice has also replaced tokens of the ended segment, the frame decides.
         """
         hypothesis, count = self._stream.hypothesis, self._num_ended
         if hypothesis.tokens[count - len(self._tail) : count] == self._tail:

@@ -47,6 +47,22 @@ class BeamPath:
         """Number of tokens."""
         return 0 if self.end is None else self.end.length
 
+    def prefix(self, length: int) -> Emission | None:
+        """The emission that ends the path's first ``length`` tokens."""
+        end = self.end
+        while end is not None and end.length > length:
+            end = end.previous
+        return end
+
+    def begins_with(self, prefix: Emission | None) -> bool:
+        """True if the path's first tokens are those up to and including ``prefix``."""
+        own = self.prefix(0 if prefix is None else prefix.length)
+        while own is not prefix:
+            if own is None or prefix is None or (own.length, own.token) != (prefix.length, prefix.token):
+                return False
+            own, prefix = own.previous, prefix.previous
+        return True
+
     def emit(self, token: int, frame: int, log_prob: float) -> tuple[Emission, int]:
         """Return the end and the key of the path extended by ``token``."""
         return Emission(token, frame, log_prob, self.end, self.length + 1), hash((self.key, token))
@@ -98,9 +114,13 @@ class Hypothesis:
         best = sorted(path.normalized_score for path in self.paths)[-2:]
         return min([*self.margins, *(best[1:] and [best[1] - best[0]])])
 
+    def best_path(self) -> Any:
+        """The path with the greatest normalised score."""
+        return max(self.paths, key=lambda path: path.normalized_score)
+
     def set_best_path(self) -> None:
         """Set the result to the path with the greatest normalised score."""
-        self.set_path(max(self.paths, key=lambda path: path.normalized_score))
+        self.set_path(self.best_path())
 
     def set_path(self, path: BeamPath) -> None:
         """Set tokens, frames, log_probs and score from ``path``. The time depends on the number of changed tokens."""
@@ -176,6 +196,11 @@ class Search(ABC):
 
         Raises:
             ValueError: the search needs whole utterances.
+        """
+
+    def settle(self, hypothesis: Hypothesis, count: int) -> None:  # noqa: B027 -- most searches never change a token
+        """Make the first ``count`` tokens of a stream final. From here on, a beam search ranks its hypotheses by what
+        follows, so that a long past does not weigh on it.
         """
 
     @abstractmethod

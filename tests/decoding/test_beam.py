@@ -78,6 +78,53 @@ def test_merging_by_hand(stateless_model: Transducer) -> None:
     assert hypothesis.margins == pytest.approx([0.9])  # between the two times of b
 
 
+def test_times_are_those_of_the_better_path_with_scorers_too(stateless_model: Transducer) -> None:
+    """Paths a and ab as above: without the scorer, b after a is the better one."""
+
+    class Costly:
+        start = 0
+
+        def step(self, state: int, token: int) -> tuple[float, int]:
+            return -2.0, token
+
+        def final(self, state: int) -> float:
+            return 0.0
+
+    search = ModifiedBeamSearch(stateless_model, beam_size=2, scorers=[Costly()])
+    path_a = ScoredPath(*ScoredPath().emit(2, 0, -0.5), score_without_final=-1.0, scorer_state=(2,))
+    path_ab = ScoredPath(*path_a.emit(3, 1, -0.7), score_without_final=-1.5, scorer_state=(3,))
+    hypothesis = Hypothesis(num_frames=4, paths=[path_a, path_ab])
+    search._extend(hypothesis, [[-0.2], [-0.1]], [[3], [BLANK]])  # -1.2 and -2.0 for b; -1.6 for the blank
+    search._rank(hypothesis)
+    hypothesis.set_best_path()
+    assert (hypothesis.tokens, hypothesis.frames) == ([2, 3], [0, 1])
+    assert hypothesis.score == pytest.approx(math.log(math.exp(-3.2) + math.exp(-1.6)))
+
+
+def test_settled_tokens_do_not_count_in_the_ranking(stateless_model: Transducer) -> None:
+    """a and abbb: in a long silence each frame costs a little, and a cost per token favours the longer one."""
+    search = ModifiedBeamSearch(stateless_model, beam_size=3)
+    silent = ScoredPath(*ScoredPath().emit(2, 0, -0.5), score_without_final=-1.0)
+    noisy = silent
+    for frame in (1, 2, 3):
+        noisy = ScoredPath(*noisy.emit(3, frame, -0.7), score_without_final=-3.4)
+    other = ScoredPath(*ScoredPath().emit(3, 0, -0.6), score_without_final=-1.1)
+    hypothesis = Hypothesis(num_frames=4, paths=[silent, noisy, other])
+
+    def best(extensions: list[float]) -> list[int]:
+        search._extend(hypothesis, [[value] for value in extensions], [[BLANK]] * len(extensions))
+        search._rank(hypothesis)
+        hypothesis.set_best_path()
+        return hypothesis.tokens
+
+    context = stateless_model.config.context_size
+    assert best([-0.1, -0.1, -0.1]) == [2]
+    search.settle(hypothesis, 1)
+    assert [path.normalized_score for path in hypothesis.paths] == pytest.approx([0, -math.inf, -2.4 / (context + 3)])
+    assert best([-1.5, -1.5, -1.5]) == [2]  # without it, -2.6 / 3 and -5.0 / 6
+    assert [path.score for path in hypothesis.paths[:2]] == pytest.approx([-1.5, -3.9])
+
+
 def test_a_beam_below_one_is_refused(stateless_model: Transducer) -> None:
     with pytest.raises(ValueError, match="beam_size must be 1 or more, not 0"):
         ModifiedBeamSearch(stateless_model, beam_size=0)

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from recognizer_cases import LETTERS, Script, emissions, make_audio, make_recognizer
 
+from summarymix.decoding.beam import ModifiedBeamSearch
+from summarymix.decoding.ctc import CTCPrefixBeamSearch
 from summarymix.decoding.live import Endpointing
 from summarymix.decoding.recognizer import Recognizer
-from summarymix.decoding.search import Hypothesis
+from summarymix.decoding.search import BeamSearch, Hypothesis, Scaling
 from summarymix.decoding.streaming import StreamingRecognizer
 from summarymix.decoding.words import SPACE, Transcript
 
@@ -64,6 +66,39 @@ def test_a_beam_that_moves_tokens_neither_loses_nor_repeats_them(
     segment = stream.segment()
     assert segment.text == rest
     assert segment.words[0].start >= segment.start == ended.end
+
+
+@pytest.mark.parametrize("method", [ModifiedBeamSearch, CTCPrefixBeamSearch])
+@pytest.mark.parametrize("seed", range(4))
+def test_ended_segments_are_final_in_beam_searches(
+    recognizer: Recognizer, method: type[BeamSearch], seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if segments end so early that the beam would change them."""
+    search = method(recognizer.model, 8, scaling=Scaling(temperature=2.0))  # type: ignore[arg-type]
+    monkeypatch.setattr(recognizer, "search", search)
+    stream = recognizer.stream(chunk_ms=40, left_chunks=8, endpointing=Endpointing(0.1, 1))
+    hypothesis = stream._stream.hypothesis
+    segments = stream.accept(make_audio(9, seed)) + stream.finish()
+    assert len(segments) > 3
+    shown = "".join(token.token for segment in segments for token in segment.tokens)
+    final = "".join(LETTERS.tokens[i] for i in hypothesis.tokens)
+    assert shown.rstrip(SPACE) == final.rstrip(SPACE)
+
+
+@pytest.mark.parametrize(
+    ("endpointing", "calls"),
+    [(None, [(50, 0), (60, 0), (70, 0)]), (Endpointing(), [(50, 0), (50, 1), (60, 1)])],  # the segment ends at 50
+)
+def test_silence_settles_what_was_before(
+    endpointing: Endpointing | None, calls: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After each chunk from 1.2 s on, so that the ranking of a beam does not depend on how long the silence is."""
+    settled: list[tuple[int, int]] = []  # encoder frame, number of tokens
+    monkeypatch.setattr(
+        Script, "settle", lambda self, hypothesis, count: settled.append((hypothesis.num_frames, count))
+    )
+    script({15: "a"}, endpointing=endpointing)
+    assert [call for call in settled if call[0] > 0][:3] == calls
 
 
 def test_a_word_whose_last_token_has_the_frame_of_the_next_word_stays_whole(recognizer: Recognizer) -> None:
