@@ -10,7 +10,7 @@ from summarymix.chunking import ChunkConfig
 from summarymix.cli import progress_bar
 from summarymix.data.features import FbankOptions, trained_on
 from summarymix.data.tokens import Tokenizer
-from summarymix.export.check import TOLERANCES, ExportCheck, Graphs
+from summarymix.export.check import ExportCheck, Graphs
 from summarymix.export.graphs import Graph, OfflineEncoder, StreamingEncoder, offline_graphs, streaming_graphs
 from summarymix.export.onnx import ENDINGS, Precision, check_file, convert, load_onnx, write_onnx
 from summarymix.export.readme import About, EncoderFile, describe
@@ -168,7 +168,7 @@ class Export:
 
     def compare(self, graphs: list[Graph], functions: Graphs, precision: Precision = "fp32") -> None:
         """Compare the outputs of the files with the model's."""
-        comparison = ExportCheck(self.model, functions, TOLERANCES[precision])
+        comparison = ExportCheck(self.model, functions, precision)
         for graph in graphs:
             encoder = graph.module
             if isinstance(encoder, StreamingEncoder):

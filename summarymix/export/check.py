@@ -10,9 +10,11 @@ from summarymix.encoder.subsampling import FEATURES_PER_FRAME, features_needed
 from summarymix.export.onnx import Precision
 from summarymix.model import Transducer
 
-# Largest errors: absolute for values up to one, relative to the largest value above. The loss of int8 depends on the
-# model: only shapes are checked.
-TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2, "int8": float("inf")}
+# Largest errors: absolute for values up to one, relative to the largest value above.
+TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
+# Root mean square of the errors, relative to that of the values. The loss of int8 depends on the model (3 % of a trained
+# one, 55 % of a tiny one with random weights), so only wrong files exceed it: without weights the error is 100 %.
+INT8_TOLERANCE = 0.7
 MIN_CHUNKS = 5
 
 Graphs = dict[str, Callable[..., list[Tensor]]]
@@ -25,13 +27,13 @@ class ExportCheck:
     Args:
         model: the exported model, on the CPU.
         graphs: its exported graphs.
-        tolerance: largest error, see :data:`TOLERANCES`.
+        precision: precision of the files.
     """
 
-    def __init__(self, model: Transducer, graphs: Graphs, tolerance: float = TOLERANCES["fp32"]) -> None:
+    def __init__(self, model: Transducer, graphs: Graphs, precision: Precision = "fp32") -> None:
         self.model = model
         self.graphs = graphs
-        self.tolerance = tolerance
+        self.precision: Precision = precision
         self.generator = torch.Generator().manual_seed(0)
 
     @torch.inference_mode()
@@ -111,6 +113,14 @@ class ExportCheck:
         """Raise a RuntimeError if shapes or values differ."""
         if found.shape != expected.shape:
             raise RuntimeError(f"the exported {name} gives {tuple(found.shape)}, the model {tuple(expected.shape)}")
-        error = float((found - expected).abs().max())
-        if not error <= self.tolerance * max(1.0, float(expected.abs().max())):
-            raise RuntimeError(f"the exported {name} and the model differ by {error:.2g}: please report this")
+        errors = found - expected
+        if self.precision == "int8":
+            error = float(errors.square().mean().sqrt() / expected.square().mean().sqrt())
+            if not error <= INT8_TOLERANCE:
+                raise RuntimeError(
+                    f"the exported {name} in int8 and the model differ by {error:.0%}: export without --int8"
+                )
+        else:
+            error = float(errors.abs().max())
+            if not error <= TOLERANCES[self.precision] * max(1.0, float(expected.abs().max())):
+                raise RuntimeError(f"the exported {name} and the model differ by {error:.2g}: please report this")

@@ -228,6 +228,23 @@ def test_float16_is_near_and_half_as_large(exported) -> None:
     assert weights[1] < 0.6 * weights[0]
 
 
+@pytest.mark.parametrize("name", ["encoder", "joiner"])
+def test_int8_files_without_their_weights_are_found(exported, name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(exported("conformer", "onnx-streaming", RING), folder)
+    written = Export(make_model("conformer"), TOKENIZER, FBANK, "mini", 1, 0, "onnx-streaming", [RING], ["int8"])
+    graphs = written.graphs()
+    written.check(folder, graphs)
+    path = folder / f"{name}.int8.onnx"
+    model = onnx.load(path)
+    for tensor in model.graph.initializer:
+        if tensor.data_type == onnx.TensorProto.INT8 and tensor.raw_data:
+            tensor.raw_data = bytes(len(tensor.raw_data))
+    onnx.save(model, path)
+    with pytest.raises(RuntimeError, match=f"the exported {name} in int8 and the model differ by .*--int8"):
+        written.check(folder, graphs)
+
+
 def test_decay_without_left_context(tmp_path: Path) -> None:
     """ONNX Runtime cannot open graphs with sums over an empty past."""
     model = make_model("conformer", decay_seconds=0.4)
