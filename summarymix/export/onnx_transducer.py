@@ -38,8 +38,9 @@ class OnnxTransducer:
                 raise FileNotFoundError(f"No {path}: make the whole folder with {remedy}, or correct the folder")
         self.folder, self.precision = folder, precision
         files = {path: read_metadata(path) for path in encoders}
-        _check_alike(files)
         metadata = files[encoders[0]]
+        _check_settings(files)
+        _check_origin(files | {path: read_metadata(path) for path in (decoder, joiner)})
         if recipe not in (None, metadata["recipe"]):
             raise ValueError(f"{folder} was exported from the recipe {metadata['recipe']}, this is {recipe}")
         self.recipe, self.epoch, self.avg = metadata["recipe"], int(metadata["epoch"]), int(metadata["avg"])
@@ -77,25 +78,37 @@ def encoder_stems(folder: Path) -> list[str]:
     return sorted({match[1] for match in found if match})
 
 
-def _check_alike(files: dict[Path, dict[str, str]]) -> None:
-    """Check that encoders come from one export.
+def _check_settings(encoders: dict[Path, dict[str, str]]) -> None:
+    """Check that encoders, given with their metadata, differ in chunk or look-ahead and have one left context.
+
+    Raises:
+        ValueError: they do not; the message names two files.
+    """
+    first, *others = encoders
+    seen = {_values(encoders[first], "chunk_ms", "lookahead_ms"): first}
+    for path in others:
+        # An encoder for whole recordings has no left_chunks.
+        if encoders[first].get("left_chunks") != encoders[path].get("left_chunks"):
+            raise ValueError(f"{first} and {path.name} come from different exports: remove one of them")
+        if (same := seen.setdefault(_values(encoders[path], "chunk_ms", "lookahead_ms"), path)) != path:
+            raise ValueError(f"{same} and {path.name} have the same chunk and look-ahead: remove one of them")
+
+
+def _check_origin(files: dict[Path, dict[str, str]]) -> None:
+    """Check that all files of a folder, given with their metadata, come from one model.
 
     Raises:
         ValueError: they do not; the message names two files.
     """
     first, *others = files
-    seen = {_setting(files[first]): first}
+    origin = "recipe", "epoch", "avg", "model_digest"  # older files have no digest
     for path in others:
-        # An encoder for whole recordings has no left_chunks.
-        keys = ("recipe", "epoch", "avg", "model_digest", "left_chunks")
-        if any(files[first].get(key) != files[path].get(key) for key in keys):
-            raise ValueError(f"{first} and {path.name} come from different exports: remove one of them")
-        if (same := seen.setdefault(_setting(files[path]), path)) != path:
-            raise ValueError(f"{same} and {path.name} have the same chunk and look-ahead: remove one of them")
+        if _values(files[first], *origin) != _values(files[path], *origin):
+            raise ValueError(f"{first} and {path.name} come from different exports: remove one, or export again")
 
 
-def _setting(metadata: dict[str, str]) -> tuple[str | None, str | None]:
-    return metadata.get("chunk_ms"), metadata.get("lookahead_ms")
+def _values(metadata: dict[str, str], *keys: str) -> tuple[str | None, ...]:
+    return tuple(metadata.get(key) for key in keys)
 
 
 class OnnxOfflineEncoder:

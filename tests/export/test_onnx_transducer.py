@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from export_cases import FBANK, TOKENIZER, make_audio, make_model, save_run
@@ -222,6 +223,20 @@ def test_folders_must_be_whole_and_of_one_export(exported, tmp_path: Path) -> No
         shutil.copy(other / "encoder.onnx", mixed)
         with pytest.raises(ValueError, match=r"encoder.onnx and encoder-240-80.onnx come from different exports"):
             OnnxTransducer(mixed)
+
+
+@pytest.mark.parametrize("name", ["decoder", "joiner"])
+def test_all_files_must_be_of_one_model(exported, name: str, tmp_path: Path) -> None:
+    folder = tmp_path / "mixed"
+    shutil.copytree(exported("conformer", "onnx-streaming", RING), folder)
+    OnnxTransducer(folder)
+    model = onnx.load(folder / f"{name}.onnx")
+    for entry in model.metadata_props:
+        if entry.key == "model_digest":
+            entry.value = "another"
+    onnx.save(model, folder / f"{name}.onnx")
+    with pytest.raises(ValueError, match=rf"encoder.onnx and {name}.onnx come from different exports"):
+        OnnxTransducer(folder)
 
 
 def test_beam_search_ranks_them_alike(exported) -> None:
