@@ -22,7 +22,7 @@ class Delays:
         first_stable: from the first sample to the partial result since which the first word has not changed.
         final: from the last sample to the final result.
         shown: words in partial results, each counted when it appears, with all behind it that are shown anew.
-        changed: those of them that did not stay.
+        changed: those of them that did not stay, also because they were shown before they were complete.
     """
 
     first_partial: float | None
@@ -78,7 +78,7 @@ class DelaySummary:
     first_stable_ms: list[float] | None
     final_ms: list[float] | None
     changed_words: float | None
-    """Per cent of the words in partial results that later changed."""
+    """Per cent of the words in partial results that later changed or grew."""
 
     @classmethod
     def of(cls, delays: Iterable[Delays]) -> "DelaySummary":

@@ -21,7 +21,7 @@ from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.delays import Delays, PartialResults
 from summarymix.decoding.search import Hypothesis, Search
 from summarymix.decoding.streaming import StreamingRecognizer
-from summarymix.decoding.words import Transcript, make_transcript
+from summarymix.decoding.words import Transcript, make_transcript, words_of
 from summarymix.distributed import World
 from summarymix.encoder.subsampling import FEATURE_SECONDS
 from summarymix.scoring.errors import ScoredUtterance
@@ -82,7 +82,8 @@ def evaluation_data(config: dict[str, Any], manifest_dir: str | None = None) -> 
 
 
 def stream_state_bytes(search: Search, chunk: ChunkConfig) -> int | None:
-    """Return the bytes kept per stream between two chunks by encoder and search, without features.
+    """Return the bytes kept per stream between two chunks by encoder and search, without features and without the
+    states of language models and hotwords.
 
     None offline, for an encoder that cannot stream (attention with unlimited left context), and for a search whose
     memory grows.
@@ -185,6 +186,10 @@ def decode_split(
             yield batch
             on_progress(batch.seconds)
 
+    def keep(cut_id: str, hypothesis: Hypothesis) -> None:
+        hypothesis.finish(nbest)
+        decoded.hypotheses[cut_id] = hypothesis
+
     if setting.mode == "streaming":
         recognizer = StreamingRecognizer(search, setting.chunk, num_streams)
         partial: dict[str, PartialResults] = {}
@@ -193,7 +198,7 @@ def decode_split(
             nonlocal apart
             begin = perf_counter()
             if tokenizer is not None:
-                partial[cut_id].add(tokenizer.decode(hypothesis.tokens).split(), seconds)
+                partial[cut_id].add([word.text for word in words_of(hypothesis.tokens, tokenizer)], seconds)
             apart += perf_counter() - begin
 
         def started() -> Iterator[tuple[str, Tensor]]:
@@ -201,15 +206,15 @@ def decode_split(
                 partial[cut_id] = PartialResults(seconds, setting.chunk)
                 yield cut_id, features
 
-        decoded.hypotheses.update(recognizer.decode_all(started(), watch))
+        for cut_id, hypothesis in recognizer.decode_all(started(), watch):
+            keep(cut_id, hypothesis)
         if tokenizer is not None:
             decoded.delays = {cut_id: results.delays() for cut_id, results in partial.items()}
     else:
         for batch in timed():
             hypotheses = decode_batch(search, batch, setting.chunk)
-            decoded.hypotheses.update(zip(batch.cut_ids, hypotheses, strict=True))
-    for hypothesis in decoded.hypotheses.values():
-        hypothesis.finish(nbest)
+            for cut_id, hypothesis in zip(batch.cut_ids, hypotheses, strict=True):
+                keep(cut_id, hypothesis)
     decoded.computing = perf_counter() - start - apart
     return decoded
 

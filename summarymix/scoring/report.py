@@ -70,7 +70,7 @@ def write_report(
 INTERVALS = """Error rates and their differences from offline decoding, in percentage points, with 95 % intervals
 (bootstrap over utterances). Of streaming also delays, with computing, median / 95th percentile in ms: from the
 beginning of an utterance to the first word, and to the result since which it has not changed; from the end to the final
-result; and the share of words in partial results that later changed."""
+result; and the share of words in partial results that later changed or grew."""
 
 
 def pivot(results: Sequence[Result], metrics: Sequence[Metric]) -> list[list[str]]:
