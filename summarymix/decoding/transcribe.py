@@ -110,7 +110,7 @@ def _make_parser(program: str) -> argparse.ArgumentParser:
         help="streaming: reset encoder and search after SECONDS without a word (never)",
     )
     option("--window-seconds", type=above_zero(float), help="offline: length of the windows of longer audio (30)")
-    option("--overlap-seconds", type=float, help="offline: overlap of consecutive windows (4)")
+    option("--overlap-seconds", type=above_zero(float), help="offline: overlap of consecutive windows (4)")
     option("--channel", type=int, help="channel to transcribe, counted from 0 (the mean of all)")
     option("--format", choices=["text", "json", "srt", "vtt"], default="text", help="output format (text)")
     option("--out-dir", type=Path, help="folder for one output file per audio file (standard output)")

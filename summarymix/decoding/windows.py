@@ -109,8 +109,10 @@ def append(left: Hypothesis, right: Hypothesis, begin: int, overlap: int, pieces
         i, j = min(near, key=distances.__getitem__)
     else:
         i, j = (_word_from(h, middle, middle + reach, pieces) for h in (tail, right))
+    # Windows differ by some frames in when they emit a token.
+    earliest = left.frames[first + i - 1] if first + i > 0 else 0
     left.tokens[first + i :] = right.tokens[j:]
-    left.frames[first + i :] = right.frames[j:]
+    left.frames[first + i :] = [max(frame, earliest) for frame in right.frames[j:]]
     left.log_probs[first + i :] = right.log_probs[j:]
     left.num_frames = right.num_frames
 

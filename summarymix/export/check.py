@@ -12,8 +12,8 @@ from summarymix.model import Transducer
 
 # Largest errors: absolute for values up to one, relative to the largest value above.
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "fp16": 2e-2}
-# Root mean square of the errors, relative to that of the values. The loss of int8 depends on the model (3 % of a trained
-# one, 55 % of a tiny one with random weights), so only wrong files exceed it: without weights the error is 100 %.
+# Root mean square of the errors, relative to that of the values. It depends on the model: 3 % of a trained one, 55 % of
+# a tiny one with random weights. So only wrong files exceed it; without weights the error is 100 %.
 INT8_TOLERANCE = 0.7
 MIN_CHUNKS = 5
 

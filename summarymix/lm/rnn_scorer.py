@@ -47,8 +47,9 @@ class RnnLMScorer:
         tokens = torch.tensor([context.token for context in unread], device=state["hidden"].device)  # (M,)
         log_probs, state = self._lm.step(tokens, state)  # (M, V)
         for i, (context, row) in enumerate(zip(unread, log_probs.cpu(), strict=True)):
-            context.log_probs = row
-            context.state = {name: tensor[i] for name, tensor in state.items()}
+            # In memory of their own: contexts live for different times, and views would keep the whole batch.
+            context.log_probs = row.clone()
+            context.state = {name: tensor[i].clone() for name, tensor in state.items()}
 
     def step(self, state: Context, token: int) -> tuple[float, Context]:
         """Return the score of ``token`` in ``state``, and the next state."""

@@ -169,6 +169,7 @@ def test_bad_files_are_named_and_the_others_done(folder: Path, monkeypatch, caps
         ("", "give either audio files or --stdin"),
         ("--stdin a.wav", "give either audio files or --stdin"),
         ("--stdin --format srt", "--stdin needs"),
+        ("a.wav --overlap-seconds inf", "argument --overlap-seconds: 'inf' is not a number above 0"),
         ("--stdin --window-seconds 5", "--window-seconds and --overlap-seconds are for --mode offline"),
         ("a.wav --cue-chars 30", "--cue-chars and --cue-seconds are for --format srt and vtt"),
         ("a.wav --format srt --cue-chars 0", "'0' is not a whole number above 0"),

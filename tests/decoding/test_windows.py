@@ -55,6 +55,15 @@ def test_where_windows_disagree_words_stay_whole() -> None:
     assert LETTERS.decode(merged.tokens) == "aaa c"
 
 
+def test_times_never_run_backwards() -> None:
+    """Windows may emit tokens some frames apart, and only one of them decides where they are joined."""
+    a, b, c, d = (PIECES.index(piece) for piece in "abcd")
+    merged = hypothesis([(a, 103), (b, 117), (c, 119), (d, 120)], 140)
+    append(merged, hypothesis([(a, 102), (b, 114), (c, 115), (d, 116)], 160), 100, 40, PIECES)
+    assert merged.tokens == [a, b, c, d]
+    assert merged.frames == sorted(merged.frames)
+
+
 def test_matches_are_the_most_and_closest() -> None:
     left = hypothesis([(3, 10), (3, 14), (3, 18), (4, 19)], 30)
     right = hypothesis([(3, 15), (3, 19), (5, 20), (3, 29), (4, 40)], 60)

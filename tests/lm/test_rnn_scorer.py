@@ -88,6 +88,17 @@ def test_an_unprepared_state_is_read_when_it_is_needed() -> None:
     assert added + scorer.final(state) == pytest.approx(SCALE * without_end(lm, tokens), abs=1e-5)
 
 
+def test_a_state_keeps_no_other_alive() -> None:
+    """In a beam, states live for different times."""
+    lm = tiny_lm()
+    scorer = RnnLMScorer(lm, SCALE)
+    states = [scorer.step(scorer.start, token)[1] for token in range(2, 10)]
+    scorer.prepare(states)
+    for tensor in (states[3].log_probs, *states[3].state.values()):
+        assert tensor is not None
+        assert tensor.untyped_storage().nbytes() == tensor.nbytes
+
+
 def test_options(tmp_path: Path, stateless_model: Transducer) -> None:
     tokenizer = Tokenizer.train(["HELLO WORLD"], 30, "char")
     config = RnnLMConfig(dim=4, num_layers=1, vocab_size=tokenizer.vocab_size)
