@@ -31,7 +31,8 @@ from summarymix.data.silence import WhiteNoise
 from summarymix.data.skipped import Skipped, SkippedItems, separate
 from summarymix.data.tokens import Tokenizer
 
-# If this many cuts, and more than this share of the cuts so far, cannot be read, the cause is not a few bad files.
+# If this many cuts or pieces of noise, and more than this share of them so far, cannot be read, the cause is not a few
+# bad files.
 FAILURES_THAT_ARE_FATAL = 50
 FATAL_SHARE = 0.05
 
@@ -50,6 +51,7 @@ class Batch:
     other_views: list[Tensor] = field(default_factory=list)  # the features with other masks
     num_read: int = 0  # cuts of the manifest in the batch; several may be joined to one utterance
     num_unreadable: int = 0  # cuts that the batch lacks because they could not be read
+    num_noise: int = 0  # pieces of noise mixed into the cuts of the batch, also unreadable ones
     num_unreadable_noise: int = 0  # pieces of noise that could not be mixed in because they could not be read
 
     def __len__(self) -> int:
@@ -102,6 +104,7 @@ class BatchLoader(Dataset[tuple[Batch, list[Skipped]]]):
             tail_frames=self._tail_frames,
             num_read=sum(len(utterances(cut)) for cut, _ in read),
             num_unreadable=len(unreadable),
+            num_noise=sum(len(noise_in(cut)) for cut in chosen),
             num_unreadable_noise=len(unreadable_noise),
         )
         return batch, [*unreadable.items, *unreadable_noise]
@@ -189,7 +192,7 @@ def load_batches(
         listing: file to which ``unreadable`` is written at the end and whenever it has grown by a tenth.
 
     Raises:
-        OSError: more than a few cuts cannot be read.
+        OSError: more than a few cuts, or pieces of noise, cannot be read.
     """
     data_loader = DataLoader(
         loader,
@@ -203,12 +206,15 @@ def load_batches(
         generator=torch.Generator().manual_seed(0),
     )
     listed = {(item.id, item.file) for item in unreadable.items}  # two corpora may have the same id
-    num_read, num_unreadable, num_written = 0, 0, len(unreadable)
+    num_written = len(unreadable)
+    num_cuts_seen = num_unreadable = num_noise = num_unreadable_noise = 0
     loaded = iter(data_loader)
     try:
         for batch, failures in loaded:
-            num_read += batch.num_read
+            num_cuts_seen += batch.num_read + batch.num_unreadable
             num_unreadable += batch.num_unreadable
+            num_noise += batch.num_noise
+            num_unreadable_noise += batch.num_unreadable_noise
             for item in failures:
                 if (item.id, item.file) not in listed:
                     unreadable.add(item)
@@ -216,9 +222,19 @@ def load_batches(
             if listing is not None and len(unreadable) > 1.1 * num_written:
                 unreadable.write(listing)
                 num_written = len(unreadable)
-            num_seen = num_read + num_unreadable
-            if num_unreadable >= min(FAILURES_THAT_ARE_FATAL, num_cuts) and num_unreadable > FATAL_SHARE * num_seen:
-                raise _too_many_unreadable(num_unreadable, num_seen, failures[0], listing)
+            num_fatal = min(FAILURES_THAT_ARE_FATAL, num_cuts)
+            if num_unreadable >= num_fatal and num_unreadable > FATAL_SHARE * num_cuts_seen:
+                remedy = "run ./prepare.sh again. Relative paths start in the recipe's folder: run the command there"
+                raise _too_many_unreadable(num_unreadable, f"{num_cuts_seen} cuts", failures[0], listing, remedy)
+            if num_unreadable_noise >= FAILURES_THAT_ARE_FATAL and num_unreadable_noise > FATAL_SHARE * num_noise:
+                raise _too_many_unreadable(
+                    num_unreadable_noise,
+                    f"{num_noise} pieces of noise",
+                    failures[-1],
+                    listing,
+                    "prepare the noise again (stage 5 of ./prepare.sh --musan true). Relative paths start in the "
+                    "folder of the recipe that has prepared the noise: if that is another one, give --data.noise.dir",
+                )
             yield batch
     finally:
         _end_workers(loaded)
@@ -235,12 +251,11 @@ def _end_workers(loaded: Iterator[Any]) -> None:
                 worker.kill()
 
 
-def _too_many_unreadable(count: int, num_seen: int, example: Skipped, listing: Path | None) -> OSError:
+def _too_many_unreadable(count: int, seen: str, example: Skipped, listing: Path | None, remedy: str) -> OSError:
     where = f" All are listed in {listing}." if listing else ""
     return OSError(
-        f"{count} of the first {num_seen} cuts could not be read, for example {example.id}, {example.file}: "
-        f"{example.detail}.{where} Restore the files, or run ./prepare.sh again. Relative paths start in the recipe's "
-        "folder: run the command there"
+        f"{count} of the first {seen} could not be read, for example {example.id}, {example.file}: {example.detail}."
+        f"{where} Restore the files, or {remedy}"
     )
 
 

@@ -11,7 +11,7 @@ from lhotse.dataset import CutMix
 from lhotse.utils import fastcopy
 
 from summarymix.data.cuts import utterances
-from summarymix.data.manifests import read_cuts
+from summarymix.data.manifests import CutManifest
 
 
 @dataclass
@@ -24,13 +24,16 @@ class NoiseConfig:
     """Fraction of the utterances that gets noise."""
     snr: tuple[float, float] = (10.0, 20.0)
     """Lowest and highest signal-to-noise ratio in dB."""
+    dir: str = "."
+    """Folder of the recipe that has prepared the noise, in which the manifest's path, and those in it, begin."""
 
     def summary(self) -> str:
         """A short description for the log."""
         if self.manifest is None:
             return "no noise mixed in (--data.noise.manifest)"
         low, high = self.snr
-        return f"noise from {self.manifest} in {self.probability:.0%} of them at {low:g} to {high:g} dB SNR"
+        place = Path(self.dir, self.manifest)
+        return f"noise from {place} in {self.probability:.0%} of them at {low:g} to {high:g} dB SNR"
 
 
 class NoiseMixer:
@@ -57,18 +60,18 @@ class NoiseMixer:
                 f"--data.noise.probability {config.probability} must lie in 0…1, and "
                 f"--data.noise.snr [{low}, {high}] must be in ascending order"
             )
-        path = Path(config.manifest)
+        path = Path(config.dir, config.manifest)
         if not path.is_file():
             raise FileNotFoundError(
-                f"No manifest of noise {path}: run ./prepare.sh --musan true, correct --data.noise.manifest, or leave "
-                "it out to train without noise"
+                f"No manifest of noise {path}: run ./prepare.sh --musan true, correct --data.noise.manifest or "
+                "--data.noise.dir, or leave them out to train without noise"
             )
         self._config = config
         self._seed = seed
         self._on_the_fly = on_the_fly
         self._sample_rate = sample_rate
         # Speech in the noise is not part of the transcripts.
-        self._noise: list[Cut] = [cut.drop_supervisions() for cut in read_cuts(path)]
+        self._noise: list[Cut] = [cut.drop_supervisions() for cut in CutManifest(path, config.dir)]
         if not self._noise:
             raise ValueError(f"{path} is empty: prepare the noise again, or leave out --data.noise.manifest")
         if on_the_fly:

@@ -167,7 +167,7 @@ class TrainData:
             masks: SpecAugment of each batch that follows; empty for none.
 
         Raises:
-            OSError: more than a few cuts cannot be read.
+            OSError: more than a few cuts, or pieces of noise, cannot be read.
         """
         tasks = self.tasks(epoch, rank, world_size, skip_batches, done, masks)
         listing = self.skipped_path.with_name(f"{self.skipped_path.stem}-unreadable.tsv")

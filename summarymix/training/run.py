@@ -198,7 +198,8 @@ class Run:
         """A number that differs for other options. Places of data, and workers, may differ between machines."""
         options = plain(self.config)
         options["data"] = {name: options["data"][name] for name in ("spec_augment", "noise", "silence")}
-        options["data"]["noise"].pop("manifest")
+        for place in ("manifest", "dir"):
+            del options["data"]["noise"][place]
         for place in ("exp_dir", "init_from"):
             del options[place]
         content = json.dumps([options, self.batching], sort_keys=True).encode()

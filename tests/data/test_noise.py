@@ -1,3 +1,4 @@
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -210,6 +211,29 @@ def test_unreadable_utterance_beside_unreadable_noise(prepare, make_noise, token
         cut.id: "unreadable features",
         bad.recording_id: "unreadable noise features",
     }
+
+
+@pytest.mark.parametrize("on_the_fly", [False, True])
+def test_noise_of_another_recipe_is_read_with_its_folder(
+    on_the_fly: bool, prepare, make_noise, tokenizer: Tokenizer, tmp_path: Path, monkeypatch
+) -> None:
+    """Without it no piece is found, and training stops."""
+    fbank, noise = prepare(), make_noise(1.9, 1.9)
+    expected = list(train_data(fbank, tokenizer, on_the_fly=on_the_fly, noise=mixed_in(noise)).epoch(1))
+    cuts = list(read_cuts(noise))
+    for cut in cuts:
+        cut.features.storage_path = os.path.relpath(cut.features.storage_path, tmp_path)
+        [source] = cut.recording.sources
+        source.source = os.path.relpath(source.source, tmp_path)
+    write_manifest(cuts, noise)
+    (tmp_path / "own").mkdir()
+    monkeypatch.chdir(tmp_path / "own")
+    of_another = NoiseConfig(os.path.relpath(noise, tmp_path), 1.0, dir="..")
+    assert_same(train_data(fbank, tokenizer, on_the_fly=on_the_fly, noise=of_another).epoch(1), expected)
+    monkeypatch.setattr("summarymix.data.loading.FAILURES_THAT_ARE_FATAL", 20)
+    message = r"^(\d+) of the first \1 pieces of noise could not be read, .*n\d.wav.* --data.noise.dir"
+    with pytest.raises(OSError, match=message):
+        list(train_data(fbank, tokenizer, on_the_fly=on_the_fly, noise=mixed_in(noise)).epoch(1))
 
 
 def test_noise_that_cannot_be_used_is_refused(prepare, make_noise, tmp_path: Path) -> None:
