@@ -77,11 +77,9 @@ lang_dir_in() {
   python -c 'import sys, yaml; print(yaml.safe_load(sys.stdin)["data"]["lang_dir"])' <<<"$1"
 }
 
-# Path of the cuts of a split, SPLIT or SPLIT@PREFIX.
-cuts_of() {
-  local prefix=$1
-  case $2 in *@*) prefix=${2#*@} ;; esac
-  echo "$data_dir/fbank/${prefix}_cuts_${2%%@*}.jsonl.gz"
+# Values of the lines "$1 VALUE" that check_settings.py has printed.
+found_as() {
+  sed -n "s/^$1 //p" <<<"$found"
 }
 
 run_stages() {
@@ -125,25 +123,29 @@ run_stages() {
   [ -z "$num_epochs" ] || train_arguments=(--num-epochs "$num_epochs" "${train_arguments[@]}")
 
   # Checksums of what a stage reads are part of its settings.
-  local manifest data_sum read_sum=
+  local found manifest data_sum read_sum=
   if [ "$stage" -le 1 ] && [ "$stop_stage" -ge 1 ]; then
-    for split in $train $splits; do
-      manifest=$(cuts_of "$prefix" "$split")
-      if [ ! -e "$manifest" ]; then
-        log "No $manifest: run stage 0, or correct --data-dir or --splits"
-        exit 1
-      fi
-    done
     printed=$(print_config)
     # decode.py reads these settings after days of training.
-    "$_stages_dir/check_settings.py" "${settings[@]}" <<<"$printed"
+    found=$("$_stages_dir/check_settings.py" "${settings[@]}" --splits $splits <<<"$printed")
+    manifest=$(found_as missing)
+    if [ -n "$manifest" ]; then
+      log "No ${manifest%%$'\n'*}: run stage 0, or correct --data-dir or --splits; other corpora (data.corpora) are" \
+        "prepared in their own recipes"
+      exit 1
+    fi
     file=$(lang_dir_in "$printed")/bpe.model # train.py has a message if it is missing
     read_sum="with checksum $(cat $config | cksum), tokens $({ cat "$file" 2>/dev/null || true; } | cksum),"
     # Checkpoints from other data would be resumed as an earlier part of this training.
-    data_sum=$(for split in $train; do cat "$(cuts_of "$prefix" "$split")"; done | cksum)
-    if [ -e "$exp_dir/.data" ] && [ "$(cat "$exp_dir/.data")" != "$data_sum" ] &&
+    data_sum=$(
+      found_as manifest | while IFS= read -r manifest; do cat "$manifest"; done | cksum
+      found_as train
+    )
+    # A split that has not been recorded has nothing to differ from.
+    if [ -e "$exp_dir/.data" ] && grep -qvxFf <(echo "$data_sum") "$exp_dir/.data" &&
       [ -n "$(find "$exp_dir/" -maxdepth 1 -name '*.pt' -print -quit)" ]; then
-      log "$exp_dir was trained on other data: remove it, or give another --exp-dir"
+      log "$exp_dir was trained on other data: remove it, or give another --exp-dir (if only the place of the data is" \
+        "another one, remove $exp_dir/.data)"
       exit 1
     fi
     echo "$data_sum" | write_whole "$exp_dir/.data"
@@ -153,13 +155,19 @@ run_stages() {
     stage_done
   fi
 
-  # Dev and test splits are those that are not trained on.
-  read_sum=", data $(
-    for manifest in "$data_dir/fbank/${prefix}_cuts_"*.jsonl.gz; do
-      split=${manifest##*_cuts_}
-      case " $train " in *" ${split%.jsonl.gz} "*) ;; *) [ ! -e "$manifest" ] || cat "$manifest" ;; esac
-    done | cksum
-  )"
+  # Dev and test splits of this recipe are those that are not trained on.
+  read_sum=
+  if [ "$stage" -le 3 ] && [ "$stop_stage" -ge 2 ] && [ -e "$exp_dir/config.yaml" ]; then
+    found=$("$_stages_dir/check_settings.py" --splits $splits <"$exp_dir/config.yaml")
+    read_sum=", data $(
+      for manifest in "$(found_as own)"*.jsonl.gz; do
+        split=${manifest##*_cuts_}
+        case " $train " in *" ${split%.jsonl.gz} "*) ;; *) [ ! -e "$manifest" ] || cat "$manifest" ;; esac
+      done | cksum
+      found_as eval
+    )"
+    read_sum=${read_sum//$'\n'/, }
+  fi
   if stage 2 "Choose (epoch, avg) on dev" "$exp_dir/.selected" "${settings[*]}$read_sum"; then
     launch decode.py --exp-dir "$exp_dir" --select --mode offline simulated "${settings[@]}"
     stage_done

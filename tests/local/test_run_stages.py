@@ -23,14 +23,25 @@ mkdir -p "$2/lang_char"
 [ -e "$2/lang_char/bpe.model" ] || echo tokens >"$2/lang_char/bpe.model"
 """
 TRAIN = """import sys, yaml
+from pathlib import Path
+from summarymix.configs import plain
+from summarymix.data.config import CorpusConfig, DataConfig
+from summarymix.training.config import TrainConfig
+options = dict(zip(sys.argv[1:], sys.argv[2:]))
+given = yaml.safe_load(open("conf/conformer.yaml"))
+data = DataConfig(
+    prefix="c",
+    lang_dir=options.get("--data.lang-dir", given.get("lang_dir", "data/lang_char")),
+    manifest_dir=options.get("--data.manifest-dir", "data/fbank"),
+    corpora=[CorpusConfig("d", given.get("dir", "."), train=given.get("train", []), dev=given.get("dev", []))],
+)
+config = yaml.safe_dump(plain(TrainConfig(data=data)))
 if "--print_config" in sys.argv:
-    config = yaml.safe_load(open("conf/conformer.yaml"))
-    given = [sys.argv[i + 1] for i, name in enumerate(sys.argv) if name == "--data.lang-dir"]
-    lang_dir = [config.get("lang_dir", "data/lang_char"), *given][-1]
-    print(yaml.safe_dump({"model": {}, "data": {"num_mel_bins": 80, "lang_dir": lang_dir}}))
+    print(config)
 else:
     open("trained", "w").write(" ".join(sys.argv[1:]))
     open("trained-words", "w").write("\\n".join(sys.argv[1:]))
+    Path(options["--exp-dir"], "config.yaml").write_text(config)
 """
 DECODE = """import sys
 open("decoded", "a").write(" ".join(sys.argv[3:]) + "\\n")
@@ -107,6 +118,47 @@ def test_other_data_need_another_folder_once_there_is_a_checkpoint(recipe, tmp_p
     result = recipe()
     assert result.returncode == 1
     assert "exp was trained on other data: remove it, or give another --exp-dir" in result.stdout
+
+
+@pytest.fixture
+def two(recipe, tmp_path: Path) -> Path:
+    """The manifests of another recipe, in the configuration's data.corpora."""
+    folder = tmp_path / "two/data/fbank"
+    folder.mkdir(parents=True)
+    for split in ("train", "dev", "test"):
+        (folder / f"d_cuts_{split}.jsonl.gz").write_text(f"cuts of {split}")
+    (tmp_path / "conf/conformer.yaml").write_text("dir: two\ntrain: [train]\ndev: [dev]\n")
+    return folder
+
+
+def test_splits_of_another_recipe_are_where_the_configuration_says(recipe, two: Path) -> None:
+    result = recipe("--splits", "test@d dev@d")
+    assert result.returncode == 0, result.stdout + result.stderr
+    (two / "d_cuts_train.jsonl.gz").unlink()
+    assert "No two/data/fbank/d_cuts_train.jsonl.gz: run stage 0, or correct" in recipe().stdout
+
+
+def test_another_recipe_that_is_prepared_again_is_other_data(recipe, two: Path, tmp_path: Path) -> None:
+    def decoded(*options: str) -> bool:
+        (tmp_path / "decoded").write_text("")
+        result = recipe("--stop-stage", "3", *options)
+        assert result.returncode == 0, result.stdout + result.stderr
+        return bool((tmp_path / "decoded").read_text())
+
+    assert decoded()
+    (tmp_path / "exp/epoch-1.pt").touch()
+    assert not decoded()
+    (two / "d_cuts_dev.jsonl.gz").write_text("other cuts")
+    assert decoded()
+    assert decoded("--splits", "test@d")
+    (two / "d_cuts_test.jsonl.gz").write_text("other cuts")
+    assert decoded("--splits", "test@d")
+    assert not decoded("--splits", "test@d")
+    recorded = tmp_path / "exp/.data"
+    recorded.write_text(recorded.read_text().splitlines(keepends=True)[0])  # of this recipe alone
+    assert not decoded("--splits", "test@d")
+    (two / "d_cuts_train.jsonl.gz").write_text("other cuts")
+    assert "exp was trained on other data" in recipe().stdout
 
 
 def test_a_link_to_a_folder_of_other_data_is_refused_too(recipe, tmp_path: Path) -> None:
