@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Print an audio file of a corpus that has changed, gone or come since the manifest stage read it, if there is one."""
+"""Print a file of a corpus that has changed, gone or come since the manifest stage read it, if there is one: audio, or
+transcripts that the stage has noted.
+"""
 
 import argparse
 from pathlib import Path

@@ -8,7 +8,7 @@
 #   vocab_size=80                      # defaults that differ from those below, and more options
 #   begin "$@"                         # parses the command line
 #   if stage 0 ...; then ...; fi       # downloads the audio
-#   check_audio PREFIX MARK_OF_STAGE_1 # stage 1 also runs again when an audio file of the corpus has changed
+#   check_audio PREFIX MARK_OF_STAGE_1 # stage 1 also runs again when a file of the corpus has changed
 #   if stage 1 ...; then ...; fi       # writes $manifests/PREFIX_{recordings,supervisions}_SPLIT.jsonl.gz
 #   prepare_stages PREFIX "TRAIN SPLITS" "DEV AND TEST SPLITS" ["SPLITS THAT ARE NOT PREPARED"]
 
@@ -75,8 +75,8 @@ begin() {
   fi
 }
 
-# Removes the mark $2 of stage 1, so that it runs, if an audio file of the corpus $1, or of its parts, "PART ...", is not
-# as that stage found it.
+# Removes the mark $2 of stage 1, so that it runs, if an audio file of the corpus $1, or of its parts, "PART ...", or
+# transcripts that the stage has noted, are not as it found them.
 check_audio() {
   local changed name folders=()
   if [ -e "$2" ] && [ "$stage" -le 1 ] && [ "$stop_stage" -ge 1 ]; then

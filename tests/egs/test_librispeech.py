@@ -115,6 +115,11 @@ def test_prepare(dl_dir: Path, prepare: Prepare, tmp_path: Path) -> None:
     assert made == {name: whole[name] for name in made}
 
     chapter = dl_dir / "LibriSpeech/train-clean-5/19/198"
+    transcripts = chapter / "19-198.trans.txt"
+    transcripts.write_text(transcripts.read_text().replace("0000 ", "0000 MAT ", 1))
+    edited = prepare(dl_dir, tmp_path / "two", "--stop-stage", "1")
+    assert f"{transcripts} has changed since stage 1" in edited.stdout
+
     shutil.copy(chapter / "19-198-0002.flac", chapter / "19-198-0003.flac")  # the list asks to restore it
     restored = prepare(dl_dir, tmp_path / "two", "--stop-stage", "1")
     (chapter / "19-198-0003.flac").unlink()

@@ -55,6 +55,12 @@ def test_prepare(fast_python: dict[str, str], dl_dir: Path, tmp_path: Path) -> N
     again = subprocess.run([*command, "--stop-stage", "1"], capture_output=True, text=True, env=fast_python)
     assert "000010000.WAV has changed since stage 1" in again.stdout
     assert "1 missing audio" in again.stdout
+    with (dl_dir / "speechocean762/train/text").open("a") as file:
+        file.write("000020000\tWE CALL IT BEAR C\n")
+    again = subprocess.run([*command, "--stop-stage", "1"], capture_output=True, text=True, env=fast_python)
+    assert "Stage 1: Manifests: done" in again.stdout
+    again = subprocess.run([*command, "--stop-stage", "1"], capture_output=True, text=True, env=fast_python)
+    assert "Stage 1: Manifests: already done" in again.stdout
     assert set("WECALITBR") <= set(Tokenizer.from_lang_dir(data / "lang_char").tokens)
 
 

@@ -1,6 +1,7 @@
 """The VoxPopuli recipe on a miniature of the corpus in its real layouts: whole sessions, and segmented audio."""
 
 import gzip
+import os
 import runpy
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from lhotse import CutSet, RecordingSet, SupervisionSet
 from lhotse.recipes import voxpopuli
 from manifest_cuts import load_cuts
 
+from summarymix.data.corpus.measured import changed_file
 from summarymix.data.skipped import SkippedItems
 from summarymix.runs import load_model
 
@@ -234,6 +236,11 @@ def test_segmented_audio_beside_another_language(run, corpus: Path, tmp_path: Pa
     manifests = tmp_path / "data" / "manifests"
     for language, count in (("de", 2), ("hr", 1)):
         assert len(load_cuts(manifests, f"voxpopuli-{language}", "test")) == count
+    for language, name in (("de", "asr_de.tsv.gz"), ("hr", "transcribed_data/hr/asr_dev.tsv")):
+        table = corpus / "voxpopuli" / name
+        assert changed_file(manifests / f"audio/voxpopuli-{language}") is None
+        os.utime(table, (0, 0))
+        assert changed_file(manifests / f"audio/voxpopuli-{language}") == str(table)
     (cut,) = load_cuts(manifests, "voxpopuli-hr", "test")
     assert cut.supervisions[0].text == "rekao ne"
     assert cut.duration == cut.recording.duration == cut.supervisions[0].duration

@@ -19,8 +19,10 @@ if stage 0 "Download" "$data_dir/.download.done" "$dl_dir"; then
   stage_done
 fi
 
+# Stage 1 runs again when the lists of the corpus change.
+contents=$(cat "$corpus"/*/{wav.scp,segments,text,utt2spk,utt2lang} 2>/dev/null | cksum || true)
 check_audio speechocean762 "$manifests/.speechocean762.done"
-if stage 1 "Manifests" "$manifests/.speechocean762.done" "$corpus"; then
+if stage 1 "Manifests" "$manifests/.speechocean762.done" "$corpus, contents $contents"; then
   "$_stages_dir/prepare_table.py" --kaldi-dir "$corpus" --audio-dir "$corpus" --fill-splits --prefix speechocean762 \
     --out-dir "$manifests" --nj "$nj"
   stage_done

@@ -11,7 +11,6 @@ from lhotse.cut import MixedCut
 
 from summarymix.data.corpus.base import Corpus, Row
 from summarymix.data.corpus.gather import gather, no_utterance
-from summarymix.data.corpus.measured import Measured
 from summarymix.data.corpus.on_disk import DiskDict, DiskList, DiskSet
 from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
 from summarymix.data.names import check_name, is_path, named_kinds, printable
@@ -74,7 +73,7 @@ def read_lhotse_corpus(
                     if source.type == "file":
                         file = str(audio_dir / source.source)
                         named.append(file)
-                        findings.measured[file] = Measured.unread(file)  # also of a missing file, or one of several
+                        findings.note(file)  # also a missing one, or one of several
                 recordings[key] = _with_absolute_paths(recording, audio_dir)
             rows.append(_row(key, supervision, split))
     for recording_id, place in places.items():

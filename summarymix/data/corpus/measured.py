@@ -1,5 +1,5 @@
-"""Audio files as preparation has found them, so that a later check need not read those again that have not changed, and
-preparation is repeated when one has.
+"""Files of a corpus as preparation has found them, so that a later check need not read unchanged audio again, and
+preparation is repeated when a file has changed.
 """
 
 import json

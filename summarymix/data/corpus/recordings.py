@@ -83,12 +83,16 @@ class AudioFindings:
     truncated: dict[str, float] = field(default_factory=dict)
     """Seconds that the header promises, by path or command, of audio that ends before."""
     measured: DiskDict[Measured] = field(default_factory=DiskDict)
-    """Files of the corpus, and copies that training reads, by path."""
+    """Files of the corpus, also lists that were noted, and copies that training reads, by path."""
 
     @property
     def originals(self) -> dict[str, str]:
         """The converted files, by copy."""
         return {item.copy: item.file for item in self.converted}
+
+    def note(self, path: Path | str) -> None:
+        """Note size and time of a file of the corpus, which may be missing, before it is read."""
+        self.measured[str(path)] = Measured.unread(str(path))
 
     def truncation(self, source: str, recording: Recording) -> str | None:
         """True and promised seconds of a recording, by path or command, if it is truncated; None if not."""

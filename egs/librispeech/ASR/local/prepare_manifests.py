@@ -23,13 +23,15 @@ from summarymix.files import write_list
 
 def prepare_part(folder: Path, out_dir: Path, num_jobs: int) -> None:
     """Write the recordings and supervisions of one part, and the list of skipped utterances."""
-    lines = sorted(
-        line for path in folder.rglob("*.trans.txt") for line in path.read_text(encoding="utf-8").splitlines() if line
-    )
+    findings = AudioFindings(out_dir / "audio" / folder.name)
+    lines = []
+    for path in folder.rglob("*.trans.txt"):
+        findings.note(path)
+        lines += [line for line in path.read_text(encoding="utf-8").splitlines() if line]
+    lines.sort()
 
     transcripts = [(utterance, text.strip()) for utterance, _, text in (line.partition(" ") for line in lines)]
     files = {utterance: str(_file_of(folder, utterance)) for utterance, _ in transcripts}
-    findings = AudioFindings(out_dir / "audio" / folder.name)
     recordings = open_files({file: utterance for utterance, file in files.items()}, findings, num_jobs)
 
     def check(utterance: str, text: str) -> tuple[Recording, SupervisionSegment] | Skipped:

@@ -58,13 +58,14 @@ class Limits:
     min_words: int
 
 
-def read_sessions(corpus: Path, language: str, kind: TextKind) -> Iterator[Segment | Skipped]:
-    """Read the annotation table of whole sessions."""
+def read_sessions(corpus: Path, language: str, kind: TextKind, findings: AudioFindings) -> Iterator[Segment | Skipped]:
+    """Read the annotation table of whole sessions, and note it in ``findings``."""
     name = f"asr_{language}.tsv.gz"
     tables = [corpus / name, corpus / "transcribed_data" / language / name]
     table = next((path for path in tables if path.is_file()), tables[0])
     channel = language if (corpus / "raw_audios" / language).is_dir() else "original"
     column = {"normed": "normed_text", "raw": "original_text"}[kind]
+    findings.note(table)
     for row in _rows(table, "|", ("session_id", "id_", "split", "start_time", "end_time", "speaker_id", column)):
         if isinstance(row, Skipped):
             yield row
@@ -90,11 +91,12 @@ def read_sessions(corpus: Path, language: str, kind: TextKind) -> Iterator[Segme
         )
 
 
-def read_segmented(corpus: Path, language: str, kind: TextKind) -> Iterator[Segment | Skipped]:
-    """Read the annotation tables of segmented audio, one per split."""
+def read_segmented(corpus: Path, language: str, kind: TextKind, findings: AudioFindings) -> Iterator[Segment | Skipped]:
+    """Read the annotation tables of segmented audio, one per split, and note them in ``findings``."""
     folder = corpus / "transcribed_data" / language
     column = {"normed": "normalized_text", "raw": "raw_text"}[kind]
     for split in SPLITS:
+        findings.note(folder / f"asr_{split}.tsv")
         for row in _rows(folder / f"asr_{split}.tsv", "\t", ("id", "split", "speaker_id", column)):
             if isinstance(row, Skipped):
                 yield row
@@ -134,12 +136,20 @@ def _rows(table: Path, delimiter: str, needed: Iterable[str]) -> Iterator[dict[s
             yield Skipped(f"line {number}", str(table), "malformed row", detail, "download the table again")
 
 
-def prepare(segments: Sequence[Segment | Skipped], language: str, out_dir: Path, limits: Limits, num_jobs: int) -> None:
+def prepare(
+    segments: Sequence[Segment | Skipped],
+    language: str,
+    findings: AudioFindings,
+    out_dir: Path,
+    limits: Limits,
+    num_jobs: int,
+) -> None:
     """Write the manifests of all splits, the list of skipped segments, and the report on characters.
 
     Args:
         segments: annotated segments, and skipped rows.
         language: code of the language.
+        findings: gets what is found about the recordings.
         out_dir: output folder.
         limits: limits of the segments in train.
         num_jobs: files to open at a time.
@@ -149,7 +159,6 @@ def prepare(segments: Sequence[Segment | Skipped], language: str, out_dir: Path,
     """
     prefix = f"voxpopuli-{language}"
     files = {str(segment.audio): segment.recording_id for segment in segments if isinstance(segment, Segment)}
-    findings = AudioFindings(out_dir / "audio" / prefix)
     recordings = open_files(files, findings, num_jobs)
     skipped = SkippedItems()
     kept: dict[str, list[tuple[Segment, Recording]]] = {split: [] for split in SPLITS}
@@ -247,8 +256,9 @@ def main() -> None:
     parser.add_argument("--nj", type=above_zero(int), default=4, help="files to open at a time")
     args = parser.parse_args()
     read = read_segmented if args.segmented else read_sessions
-    segments = list(read(args.dl_dir / "voxpopuli", args.lang, args.text))
-    prepare(segments, args.lang, args.out_dir, Limits(args.max_seconds, args.min_words), args.nj)
+    findings = AudioFindings(args.out_dir / "audio" / f"voxpopuli-{args.lang}")
+    segments = list(read(args.dl_dir / "voxpopuli", args.lang, args.text, findings))
+    prepare(segments, args.lang, findings, args.out_dir, Limits(args.max_seconds, args.min_words), args.nj)
 
 
 if __name__ == "__main__":
