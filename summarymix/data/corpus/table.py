@@ -5,6 +5,7 @@ import json
 import math
 import os
 import re
+from collections import deque
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ NUMBERS = ("start", "duration", "channel")
 COLUMNS = (*NEEDED_COLUMNS, "id", "speaker", "split", *NUMBERS, "language")
 # A longer line is no utterance: its quotation marks or its line end are lost.
 MAX_LINE = 1 << 17
+# A quoted field of a .tsv without its closing quotation mark.
+_OPEN_FIELD = r'"(?:[^"]|"")*'
 
 
 @dataclass(frozen=True)
@@ -67,40 +70,79 @@ def read_table(table: Path, audio_dir: Path, ignored: set[str] | None = None) ->
     table = Path(table)
     if table.suffix not in (".tsv", ".csv", ".jsonl"):
         raise ValueError(f"{table}: unknown suffix; a table is a .tsv, .csv or .jsonl file")
-    columns: list[str] = []
-    held: Row | Skipped | None = None
-    is_open = False
     ignored = set() if ignored is None else ignored
-    for number, line in read_lines(table):
-        if not line.strip():
-            continue
-        where, id_ = f"{printable(table)}, line {number}", ""
-        item: Row | Skipped
+    lines = ((number, line) for number, line in read_lines(table) if line.strip())
+    columns: list[str] = []
+    if table.suffix != ".jsonl":
+        for number, line in lines:
+            try:
+                columns = _header(_fields(line, table.suffix), table.suffix)
+                ignored |= _other_columns({*columns})
+            except _Malformed as error:
+                raise ValueError(f"{printable(table)}, line {number}: {error}") from None
+            break
+    for record in _records(lines, table.suffix, len(columns)):
+        for number, line in record:
+            where, id_ = f"{printable(table)}, line {number}", ""
+            try:
+                if len(record) > 1:
+                    raise _Malformed("a line break in a field", "write each utterance on one line")
+                if table.suffix == ".jsonl":
+                    fields = _json_object(line)
+                    ignored |= _other_columns(fields.keys())
+                else:
+                    fields = _by_column(columns, _fields(line, table.suffix, len(columns)))
+                id_ = str(fields.get("id") or "")
+                yield _row(fields, audio_dir, where)
+            except _Malformed as error:
+                yield Skipped(id_ or f"line {number}", where, "malformed row", error.problem, error.remedy)
+
+
+def _records(lines: Iterator[tuple[int, str]], suffix: str, num_columns: int) -> Iterator[list[tuple[int, str]]]:
+    """Group numbered lines into records: the lines of an utterance with line breaks in quoted fields, or one line.
+
+    A quotation mark that opens a field which no line closes within MAX_LINE spoils no other line.
+    """
+    ahead: deque[tuple[int, str]] = deque()
+
+    def following() -> tuple[int, str] | None:
+        return ahead.popleft() if ahead else next(lines, None)
+
+    while line := following():
+        record, text = [line], line[1]
+        is_whole = _is_whole(text, suffix, num_columns)
+        while is_whole is None and len(text) <= MAX_LINE and (line := following()):
+            record.append(line)
+            text += "\n" + line[1]
+            if '"' in line[1]:
+                is_whole = _is_whole(text, suffix, num_columns)
+        if not is_whole:
+            ahead.extendleft(reversed(record[1:]))
+            del record[1:]
+        yield record
+
+
+def _is_whole(text: str, suffix: str, num_columns: int) -> bool | None:
+    """True if ``text`` is a record, None if it lacks the end of a quoted field, False if it cannot be a record."""
+    if suffix == ".jsonl":
+        return True
+    if len(text) > MAX_LINE:
+        return False
+    if suffix == ".tsv":
+        fields = text.split("\t")
+        is_open = bool(re.fullmatch(_OPEN_FIELD, fields[-1]))
+        broken = [field for field in fields[: len(fields) - is_open] if "\n" in field]
+        if len(fields) > num_columns or not all(re.fullmatch(_OPEN_FIELD + '"', field) for field in broken):
+            return False
+        return None if is_open else True
+    try:
+        return len(_csv_fields(text)) <= num_columns
+    except csv.Error:
         try:
-            if table.suffix == ".jsonl":
-                fields = _json_object(line)
-                ignored |= _other_columns(fields.keys())
-            elif columns:
-                fields = _by_column(columns, _fields(line, table.suffix, len(columns)))
-            else:
-                header = _header(_fields(line, table.suffix), table.suffix)
-                ignored |= _other_columns({*header})
-                columns = header
-                continue
-            id_ = str(fields.get("id") or "")
-            item = _row(fields, audio_dir, where)
-        except _Malformed as error:
-            if table.suffix != ".jsonl" and not columns:
-                raise ValueError(f"{where}: {error}") from None
-            item = Skipped(id_ or f"line {number}", where, "malformed row", error.problem, error.remedy)
-        if is_open and isinstance(held, Row) and isinstance(item, Skipped):
-            remedy = "write each utterance on one line"
-            held = Skipped(held.id or held.where, held.where, "malformed row", "a line break in a field", remedy)
-        if held is not None:
-            yield held
-        held, is_open = item, table.suffix == ".tsv" and _is_open(line)
-    if held is not None:
-        yield held
+            _csv_fields(text + '"')
+        except csv.Error:
+            return False
+        return None
 
 
 def _header(columns: list[str], suffix: str) -> list[str]:
@@ -136,12 +178,16 @@ def _fields(line: str, suffix: str, num_columns: int | None = None) -> list[str]
     if suffix == ".tsv":
         return _tsv_fields(line, num_columns)
     try:
-        (values,) = csv.reader([line], strict=True)
+        return _csv_fields(line)
     except csv.Error as error:
         raise _Malformed(
             f"unbalanced quotation marks, or a line break in a field ({error})",
             'write each utterance on one line, and double the quotation marks in quoted fields ("")',
         ) from None
+
+
+def _csv_fields(text: str) -> list[str]:
+    (values,) = csv.reader([text], strict=True)
     return values
 
 
@@ -157,12 +203,6 @@ def _tsv_fields(line: str, num_columns: int | None) -> list[str]:
         field[1:-1].replace('""', '"') if re.fullmatch(r'"(?=.*(""|[\t,]))(?:[^"]|"")*"', field) else field
         for field in fields
     ]
-
-
-def _is_open(line: str) -> bool:
-    """True if the last field of a line of a .tsv begins with a quotation mark that it may not close."""
-    last = line.rpartition("\t")[2]
-    return last.startswith('"') and last.count('"') % 2 == 1
 
 
 def _check_length(line: str) -> None:

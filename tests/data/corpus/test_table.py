@@ -238,6 +238,35 @@ def test_tsv_with_a_line_break_in_a_quoted_field(tmp_path: Path) -> None:
     assert [isinstance(row, Skipped) for row in rows] == [True, True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        (".tsv", 'audio\ttext\tspeaker\na.wav\t"ONE\nTWO"\ts\nb.wav\tGOOD\ts\n'),
+        (".tsv", 'audio\ttext\tspeaker\na.wav\t"ONE\n\nTWO"\nb.wav\tGOOD\ts\n'),
+        (".tsv", 'text\taudio\tspeaker\n"ONE\nTWO"\ta.wav\ts\nGOOD\tb.wav\ts\n'),
+        (".csv", 'text,audio,speaker\n"ONE\nTWO",a.wav,s\n"GOOD",b.wav,s\n'),
+        (".csv", 'text,speaker,audio\n"ONE, ""TWO""\nTHREE, ""FOUR""",s,a.wav\nGOOD,s,b.wav\n'),
+    ],
+)
+def test_no_part_of_an_utterance_on_two_lines_is_used(suffix: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / f"t{suffix}").write_text(content)
+    *bad, good = read_table(tmp_path / f"t{suffix}", tmp_path)
+    assert good == Row(str(tmp_path / "b.wav"), "GOOD", speaker="s")
+    lines = [2, 4] if "\n\n" in content else [2, 3]
+    assert [item.file for item in bad if isinstance(item, Skipped)] == [
+        f"{tmp_path}/t{suffix}, line {n}" for n in lines
+    ]
+    assert {(item.reason, item.detail) for item in bad} == {("malformed row", "a line break in a field")}
+
+
+@pytest.mark.parametrize("fields", [('"A', 'B"'), ('"A\ts', 'B"\ts'), ('"A ""B', '"C"')])
+def test_quotation_marks_that_two_utterances_share_are_ordinary_characters(fields: list[str], tmp_path: Path) -> None:
+    lines = (f"{name}.wav\t{field}\n" for name, field in zip("ab", fields, strict=True))
+    (tmp_path / "t.tsv").write_text("audio\ttext\tspeaker\n" + "".join(lines))
+    rows = list(read_table(tmp_path / "t.tsv", tmp_path))
+    assert [row.text for row in rows if isinstance(row, Row)] == [field.split("\t")[0] for field in fields]
+
+
 def test_audio_files_that_no_row_names(tmp_path: Path) -> None:
     write_audio(tmp_path, "x/a.wav", "x/b.wav", "y/spare.WAV")
     (tmp_path / "y" / "notes.txt").write_text("")
