@@ -33,7 +33,7 @@ from summarymix.cli import say
 from summarymix.data.audio import has_small_filter
 from summarymix.data.cuts import features_file, load_audio, unreadable_cut
 from summarymix.data.features import FbankExtractor, FbankOptions
-from summarymix.data.lines import run_in_order
+from summarymix.data.lines import id_hash, run_in_order
 from summarymix.data.manifests import (
     CutManifest,
     cuts_path,
@@ -44,7 +44,7 @@ from summarymix.data.manifests import (
     write_manifest,
 )
 from summarymix.data.names import file_name
-from summarymix.data.segments import CutLines, Cuts, check_visible, open_segments
+from summarymix.data.segments import CutLines, Cuts, Segments, check_visible, open_segments
 from summarymix.data.skipped import Skipped, SkippedItems
 from summarymix.files import atomic_write, check_disk_space, check_own, is_disk_error, remove_own
 
@@ -135,7 +135,7 @@ def extract_split(
 
     Raises:
         FileNotFoundError: a manifest is missing.
-        ValueError: no cut is left.
+        ValueError: no cut is left, or a copy at another speed would have the id of a cut.
         ImportError: the storage needs a package that is not installed.
         OSError: the disk has too little free space, or another file is in the way.
     """
@@ -148,9 +148,37 @@ def extract_split(
 
     def open_cuts(folder: Path) -> tuple[Cuts, float]:
         cuts = open_segments(recordings, supervisions, folder, executor)
+        if options.speeds:
+            _check_ids_of_copies(cuts, options.speeds, supervisions)
         return cuts, cuts.seconds
 
     return _extract(open_cuts, out_dir, prefix, split, options, executor)
+
+
+def _check_ids_of_copies(cuts: Segments, speeds: Sequence[float], supervisions: Path) -> None:
+    """Check that no copy at one of these speeds would have the id of a cut, and replace its features.
+
+    Raises:
+        ValueError: one would have it.
+    """
+    endings = tuple(f"_sp{speed}" for speed in speeds)  # as lhotse names the copies
+
+    def original(id_: str) -> int:
+        return id_hash(id_[: id_.rindex("_sp")])
+
+    ids, originals = array("q"), array("q")
+    for id_ in cuts.ids():
+        ids.append(id_hash(id_))
+        if id_.endswith(endings):
+            originals.append(original(id_))
+    if len(found := np.intersect1d(originals, ids)):
+        id_ = next(id_ for id_ in cuts.ids() if id_.endswith(endings) and original(id_) in found)
+        source, _, speed = id_.rpartition("_sp")
+        raise ValueError(
+            f"{supervisions}: {id_} is an utterance, and would be the copy of {source} at speed {speed}: if the corpus "
+            f"has copies at other speeds, leave {speed} out of --speed-perturb; otherwise give {id_} another id where "
+            "the manifests are made (stage 1 of prepare.sh)"
+        )
 
 
 def extract_noise(

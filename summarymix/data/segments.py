@@ -81,6 +81,13 @@ class Segments:
         """Duration of all cuts."""
         return float(np.load(self._folder / "seconds.npy", mmap_mode="r").sum())
 
+    def ids(self) -> Iterator[str]:
+        """The ids of all cuts, in any order."""
+        path = self._folder / "supervisions.jsonl"
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                yield _values(_SUPERVISION, ("id",), line, path, number)[0].decode()
+
 
 class CutLines:
     """Cuts in a file. Pickled, it is only the path."""

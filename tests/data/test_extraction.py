@@ -199,6 +199,17 @@ def test_speeds_that_need_a_huge_filter_are_refused(manifests: Path, tmp_path: P
         extract(manifests, tmp_path / "fbank", speeds=(0.9, 0.95))
 
 
+def test_ids_of_copies_at_other_speeds_are_refused(make_corpus, tmp_path: Path) -> None:
+    """Otherwise a copy would get the features of an utterance with its id."""
+    table, audio_dir = make_corpus(12)
+    table.write_text(table.read_text().replace("\tu7\t", "\tu3_sp0.9\t"))
+    prepare_table(table, audio_dir, "tiny", tmp_path / "manifests")
+    with pytest.raises(ValueError, match=r"train.*: u3_sp0.9 is an utterance, and would be the copy of u3 at"):
+        extract(tmp_path / "manifests", tmp_path / "fbank", speeds=(1.1, 0.9))
+    assert not (tmp_path / "fbank" / "tiny_feats_train").exists()
+    extract(tmp_path / "manifests", tmp_path / "fbank", speeds=(1.1,))
+
+
 def test_features_of_other_options_are_removed(manifests: Path, tmp_path: Path) -> None:
     extract(manifests, tmp_path / "fbank", speeds=(0.9,))
     with_copies = contents(tmp_path / "fbank")
