@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lhotse import CutSet, Recording, RecordingSet, SupervisionSegment, SupervisionSet
+from lhotse.augmentation import Speed, Tempo
 from lhotse.cut import MixedCut
 
-from summarymix.data.corpus.base import Corpus, Row
+from summarymix.data.corpus.base import Corpus, Row, file_of
 from summarymix.data.corpus.gather import gather, no_utterance
 from summarymix.data.corpus.on_disk import DiskDict, DiskList, DiskSet
 from summarymix.data.corpus.recordings import AudioFindings, open_files, unnamed_audio
@@ -31,8 +32,9 @@ def read_lhotse_corpus(
 ) -> Corpus:
     """Read ``[PREFIX_]{recordings,supervisions}[_SPLIT].jsonl.gz`` or ``[PREFIX_]cuts[_SPLIT].jsonl.gz``.
 
-    If a split has both, its cuts are read. Every supervision becomes an utterance; features are ignored. Without
-    ``_SPLIT``, a prefix with a word for training, dev or test data, such as ``corpus_dev``, names the split.
+    If a split has both, its cuts are read. Every supervision becomes an utterance; features are ignored, and copies at
+    other speeds are left out. Without ``_SPLIT``, a prefix with a word for training, dev or test data, such as
+    ``corpus_dev``, names the split.
 
     Args:
         manifest_dir: folder of the manifests.
@@ -66,6 +68,12 @@ def read_lhotse_corpus(
             notes.append(f"{path.name} is left out: it needs both recordings and supervisions")
             continue
         for recording, supervision in pairs:
+            if any(isinstance(transform, Speed | Tempo) for transform in recording.transforms or ()):
+                file, remedy = file_of(recording), "use the originals: prepare.sh --speed-perturb makes the copies"
+                unusable.add(
+                    Skipped(supervision.id, file, "copy at another speed", f"recording {recording.id}", remedy)
+                )
+                continue
             # Cuts of several corpora may have other recordings with the same id.
             key = f"{name} {recording.id} {' '.join(str(source.source) for source in recording.sources)}"
             if key not in recordings:
@@ -79,7 +87,7 @@ def read_lhotse_corpus(
     for recording_id, place in places.items():
         if recording_id not in used:
             unusable.add(no_utterance(recording_id, place))
-    if not rows:
+    if not rows and not unusable:
         raise ValueError(
             f"No utterances in {manifest_dir}: it needs PREFIX_recordings_SPLIT.jsonl.gz and "
             "PREFIX_supervisions_SPLIT.jsonl.gz, or PREFIX_cuts_SPLIT.jsonl.gz"

@@ -285,6 +285,29 @@ def test_lhotse_cuts(trimmed: bool, manifests: Path, audio_dir: Path, tmp_path: 
     assert [(item.reason, item.detail) for item in corpus.skipped.items] == [("unsuitable cut", "a mixture of cuts")]
 
 
+@pytest.mark.parametrize("change", ["perturb_speed", "perturb_tempo"])
+def test_copies_at_other_speeds_are_left_out(change: str, manifests: Path, audio_dir: Path, tmp_path: Path) -> None:
+    """Cuts of icefall have them. Dev and test sets that are taken from train would share words with it."""
+    cuts = CutSet.from_manifests(
+        RecordingSet.from_file(manifests / "c_recordings_train.jsonl.gz"),
+        SupervisionSet.from_file(manifests / "c_supervisions_train.jsonl.gz"),
+    ).to_eager()
+    copies = getattr(cuts, change)(0.9).to_eager()
+    for name in ("cuts", "pair", "copies"):
+        (tmp_path / name).mkdir()
+    (cuts + copies).to_file(tmp_path / "cuts" / "cuts_train.jsonl.gz")
+    recordings, supervisions, _ = (cuts + copies).decompose()
+    recordings.to_file(tmp_path / "pair" / "recordings_train.jsonl.gz")
+    supervisions.to_file(tmp_path / "pair" / "supervisions_train.jsonl.gz")
+    copies.to_file(tmp_path / "copies" / "cuts_train.jsonl.gz")
+    for name in ("cuts", "pair", "copies"):
+        corpus = read_lhotse_corpus(tmp_path / name, audio_dir, AudioFindings(tmp_path / "audio copies"))
+        assert described(corpus) == {id_: WANTED[id_] for id_ in "ab" if name != "copies"}
+        assert [(item.id[0], item.reason) for item in corpus.skipped.items] == [
+            (i, "copy at another speed") for i in "ab"
+        ]
+
+
 def test_lhotse_to_kaldi_and_back(manifests: Path, audio_dir: Path, tmp_path: Path) -> None:
     """What lhotse exports for Kaldi is the same corpus."""
     for split in ("train", "test"):
