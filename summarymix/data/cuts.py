@@ -16,6 +16,9 @@ NO_SPEECH = {"no_speech": True}
 """Field ``custom`` of the supervision of a recording without speech."""
 IF_NO_SPEECH = "if the recording has no speech, prepare the corpus with --keep-empty"
 
+# Audio lies in [-1, 1]; the energies of samples beyond this limit overflow.
+_LOUDEST = 1e15
+
 
 def parts(cut: Cut) -> list[Cut]:
     """The cuts mixed in a cut, utterances before noise; for an ordinary cut, the cut itself."""
@@ -79,8 +82,16 @@ def unreadable_cut(cut: Cut, data: str, error: Exception, remedy: str, places: I
 
 
 def load_audio(cut: Cut) -> NDArray[np.float32]:
-    """Load the samples (n,) of a cut's channel with :func:`read_surely`."""
-    return read_surely(cut.load_audio, audio_files(cut))[0]
+    """Load the samples (n,) of a cut's channel with :func:`read_surely`.
+
+    Raises:
+        ValueError: they include NaN, infinity or a huge number, which have no features.
+    """
+    samples = read_surely(cut.load_audio, audio_files(cut))[0]
+    if not (usable := np.abs(samples) < _LOUDEST).all():
+        place = int(usable.argmin())
+        raise ValueError(f"the sample at {place / cut.sampling_rate:.2f} s is {samples[place]:g}")
+    return samples
 
 
 def audio_files(cut: Cut) -> list[str]:

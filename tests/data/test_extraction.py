@@ -310,6 +310,20 @@ def test_truncated_audio_is_left_out_and_listed(manifests: Path, tmp_path: Path)
         extract(manifests, tmp_path / "fbank")
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e30])
+def test_samples_that_are_no_audio_are_told_at_once(value: float, make_corpus, tmp_path: Path) -> None:
+    """Their features would be left out of every epoch, and computing them again would not help."""
+    table, audio_dir = make_corpus(3)
+    samples = np.zeros(16000, np.float32)
+    samples[4000] = value
+    soundfile.write(audio_dir / "bad.wav", samples, 16000, "FLOAT")
+    table.write_text(table.read_text().replace("u1.flac", "bad.wav"))
+    prepare_table(table, audio_dir, "tiny", tmp_path / "manifests")
+    (item,) = extract(tmp_path / "manifests", tmp_path / "fbank").items
+    assert (item.id, item.file, item.reason) == ("u1", str(audio_dir / "bad.wav"), "unreadable audio")
+    assert item.detail == f"ValueError: the sample at 0.25 s is {value:g}"
+
+
 def test_disk_that_cannot_be_read_is_not_the_cuts_fault(manifests: Path, tmp_path: Path, monkeypatch) -> None:
     """lhotse's errors hide the number of the system's error."""
 

@@ -2,7 +2,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile
 import torch
 import torch.nn.functional as F
 from batch_cases import config_for, ids, rewrite, tiny_cuts, train_data
@@ -122,6 +124,18 @@ def test_unreadable_cuts_are_dropped_and_listed(
     assert sorted(item.id for item in listed.items) == sorted(cut.id for cut in cuts[:2])
     assert listed.counts == {"unreadable audio" if on_the_fly else "unreadable features": 2}
     assert all(len(item.detail) < 300 and "lhotse" not in item.detail.lower() for item in listed.items)
+
+
+def test_samples_that_are_no_audio_are_told(prepare, tokenizer: Tokenizer) -> None:
+    fbank = prepare()
+    data = train_data(fbank, tokenizer, on_the_fly=True)
+    cut = tiny_cuts(fbank)[0]
+    samples = np.zeros(cut.num_samples, np.float32)
+    samples[4000] = np.nan
+    soundfile.write(cut.recording.sources[0].source, samples, 16000, "FLOAT", format="WAV")
+    list(data.epoch(0))
+    (item,) = SkippedItems.read(data.skipped_path.with_name("skipped-train-unreadable.tsv")).items
+    assert (item.id, item.detail) == (cut.id, "ValueError: the sample at 0.25 s is nan")
 
 
 def test_list_is_of_the_present_epoch(prepare, tokenizer: Tokenizer) -> None:
