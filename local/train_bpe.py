@@ -8,7 +8,7 @@ from typing import get_args
 
 from summarymix.cli import above_zero, clear_errors
 from summarymix.data.manifests import read_items
-from summarymix.data.tokens import ModelType, Tokenizer
+from summarymix.data.tokens import ModelType, Tokenizer, reserved_pieces
 from summarymix.data.transcripts import Punctuation, TextCase
 
 
@@ -34,19 +34,30 @@ def main() -> None:
     texts = read_texts(args.supervisions)
     tokenizer = Tokenizer.train(texts, args.vocab_size, args.model_type, args.text_case, args.punctuation)
     tokenizer.write(args.lang_dir)
-    transcripts = words = tokens = incomplete = 0
+    transcripts = words = tokens = incomplete = unwritable = 0
     unknown: set[str] = set()
+    reserved: set[str] = set()
     for text in filter(None, map(tokenizer.normalize, read_texts(args.supervisions))):
         transcripts += 1
         words += len(text.split())
         tokens += len(tokenizer.encode(text))
-        if missing := tokenizer.unknown_characters(text):
+        if not (missing := tokenizer.unknown_characters(text)):
+            continue
+        if pieces := reserved_pieces(text):
+            reserved.update(pieces)
+            unwritable += 1
+        else:
             unknown.update(missing)
             incomplete += 1
     print(
         f"{args.lang_dir}: {tokenizer.vocab_size} tokens from {transcripts} transcripts with {words} words, "
         f"{tokens / max(words, 1):.2f} tokens per word"
     )
+    if reserved:
+        print(
+            f"Warning: {unwritable} transcripts contain {' or '.join(sorted(reserved))}, which sentencepiece "
+            "reserves: training leaves them out. Remove or respell it in the corpus, and run ./prepare.sh again"
+        )
     if unknown:
         print(
             f"Warning: {len(unknown)} characters have no token, such as {min(unknown)!a}: training leaves out the "

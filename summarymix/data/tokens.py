@@ -14,6 +14,8 @@ from summarymix.files import atomic_write
 
 BLANK, BLANK_ID = "<blk>", 0
 UNKNOWN, UNKNOWN_ID = "<unk>", 1
+# sentencepiece writes U+2585 for unknown characters.
+_RESERVED = (BLANK, UNKNOWN, "\u2585")
 
 ModelType = Literal["unigram", "bpe", "char"]
 
@@ -183,6 +185,11 @@ class Tokenizer:
     def unknown_characters(self, text: str) -> list[str]:
         """The characters of ``text`` that occur in no token, each once, in order."""
         return [c for c in dict.fromkeys(text) if not c.isspace() and c not in self._written]
+
+
+def reserved_pieces(text: str) -> list[str]:
+    """Pieces in ``text`` that sentencepiece reserves. It removes them from the texts that it learns from."""
+    return [piece for piece in _RESERVED if piece in text]
 
 
 @dataclass

@@ -235,3 +235,17 @@ def test_characters_without_a_token_are_told(run, tmp_path: Path) -> None:
     told = "Warning: 2 characters have no token, such as 'c': training leaves out the 2 transcripts with them. "
     assert f"{told}--vocab-size 7 has them all" in result.out
     assert "Warning" not in run("local/train_bpe.py", *options, "--vocab-size", 7).out
+
+
+def test_pieces_that_sentencepiece_reserves_are_told(run, tmp_path: Path) -> None:
+    """sentencepiece leaves them out, so that a larger vocabulary does not have their characters."""
+    supervisions = [SupervisionSegment(f"u{i}", "r", i, 1, text=t) for i, t in enumerate(["ab", "a <unk>", "<unk> b"])]
+    write_manifest(supervisions, tmp_path / "s.jsonl.gz")
+    options = ("--supervisions", "s.jsonl.gz", "--lang-dir", "l", "--model-type", "char")
+    result = run("local/train_bpe.py", *options)
+    assert "Warning: 2 transcripts contain <unk>, " in result.out
+    assert "--vocab-size" not in result.out
+    assert (
+        "such as 'b': training leaves out the 1 transcripts"
+        in run("local/train_bpe.py", *options, "--vocab-size", 4).out
+    )
