@@ -42,12 +42,20 @@ def fill_splits(corpus: Corpus) -> None:
         corpus.notes.append(f"There are too few {unit} to take {' and '.join(wanted)} from them")
     else:
         raise ValueError(f"{len(pool)} utterances are too few to take {' and '.join(wanted)} from them: add more")
+    without = "WHERE kind_of(split) = 'train' AND coalesce(speaker, '') = ''"
+    ((unnamed,),) = database.execute(f"SELECT count(*) FROM utterances {without}")
+    speakers = "no speaker is in two of them"
+    if unnamed:
+        speakers = (
+            f"no known speaker is in two of them; {unnamed} of {len(pool)} utterances have no speaker and went by "
+            "recordings, so that their speakers may be in two"
+        )
     database.create_function("moved", 1, moved.get)
     database.execute(
         f"UPDATE utterances SET split = moved({group}) WHERE kind_of(split) = 'train' AND moved({group}) NOTNULL"
     )
     reason = {
-        "speakers": "no speaker is in two of them",
+        "speakers": speakers,
         "recordings": "but a speaker may be in two of them: error rates will look better than for new speakers",
         "utterances": "but speakers and recordings are in several: error rates will look better than for new ones",
     }

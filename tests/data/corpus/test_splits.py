@@ -113,6 +113,7 @@ def test_utterances_without_speaker_go_with_their_recording() -> None:
     unknown = [{u.recording.id for u in us if not u.supervision.speaker} for us in corpus.splits().values()]
     assert sum(map(len, unknown)) == 40
     assert all(u.split == "train" for u in corpus.utterances if u.supervision.speaker)
+    assert "no known speaker is in two of them; 200 of 400 utterances have no speaker and went by" in corpus.notes[0]
 
 
 def test_written_splits_have_the_recordings_of_their_segments(tmp_path: Path) -> None:
