@@ -8,6 +8,7 @@ import espeakng_loader
 import numpy as np
 import pytest
 import soundfile
+from programs import run_program
 
 SCRIPT = Path(__file__).parents[2] / "egs" / "mini" / "ASR" / "local" / "synthesize_corpus.py"
 
@@ -88,3 +89,22 @@ def test_a_voice_that_fails_is_named(corpus, tmp_path: Path, monkeypatch) -> Non
     monkeypatch.setattr(corpus, "ACCENTS", ("gmw/nope",))
     with pytest.raises(SystemExit, match="Voice 'f2' failed with exit code 1"):
         corpus.run(tasks(corpus, tmp_path)[:1], 1)
+
+
+def test_errors_that_the_user_can_fix_take_one_line(corpus, tmp_path: Path, capfd) -> None:
+    first = tasks(corpus, tmp_path)[0]
+    first.folder.mkdir(parents=True)
+    (first.folder / "notes.txt").touch()
+    with pytest.raises(SystemExit, match="Voice 'f2' failed with exit code 1"):
+        corpus.run([first], 1)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"synthesize_corpus.py: {first.folder} is in the way: ")
+    (tmp_path / "file").touch()
+    result = run_program(SCRIPT, "--out-dir", tmp_path / "file", "--nj", 1)
+    lines = result.stderr.splitlines()
+    assert (result.returncode, "Traceback" in lines, "Voice 'Alex' failed with exit code 1" in lines) == (
+        1,
+        False,
+        True,
+    )
+    assert f"synthesize_corpus.py: [Errno 20] Not a directory: '{tmp_path}/file/train/Alex'" in lines

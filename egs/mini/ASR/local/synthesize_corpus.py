@@ -23,8 +23,10 @@ import torch
 import torchaudio
 from tqdm import tqdm
 
-from summarymix.cli import above_zero
+from summarymix.cli import above_zero, clear_errors
 from summarymix.files import atomic_write, remove_own
+
+PROGRAM = "synthesize_corpus.py"
 
 SAMPLE_RATE = 16000
 
@@ -175,6 +177,7 @@ def draw_audio(espeak: Espeak, text: str, speaker: str, rng: np.random.Generator
     return audio + noise * speech_level * 10 ** (-rng.uniform(15, 45) / 20)
 
 
+@clear_errors(PROGRAM)
 def synthesize(task: Task) -> None:
     """Write all files of one speaker, then the rows of the table."""
     # Seeded by the name: Python's hash() differs between runs.
@@ -248,4 +251,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with clear_errors(PROGRAM):
+        main()
