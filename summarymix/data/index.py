@@ -32,10 +32,10 @@ from tqdm import tqdm
 from summarymix.data.config import DataConfig
 from summarymix.data.cut_filter import ctc_frames_needed
 from summarymix.data.cuts import has_no_speech, occurs_twice, transcript
-from summarymix.data.lines import LineFile, id_hash, write_lines
+from summarymix.data.lines import LineFile, id_hash, save_array, write_lines
 from summarymix.data.manifests import CutSource, naming_line
 from summarymix.data.tokens import Tokenizer
-from summarymix.files import atomic_write, new_folder, remove_own
+from summarymix.files import new_folder, remove_own
 
 COLUMNS = {"seconds": "f8", "frames": "i4", "sample_rate": "i4", "id": "i8"}
 """Duration; stored feature frames, -1 without features; sample rate; hash of the id."""
@@ -269,8 +269,7 @@ def _first_repeated(ids: NDArray[np.int64]) -> int | None:
 
 def _save(folder: Path, columns: dict[str, NDArray[Any]], types: dict[str, str]) -> None:
     for name, dtype in types.items():
-        with atomic_write(folder / f"{name}.npy", "wb") as file:
-            np.save(file, columns[name].astype(dtype, copy=False))
+        save_array(folder / f"{name}.npy", columns[name].astype(dtype, copy=False))
 
 
 @contextmanager

@@ -6,9 +6,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from summarymix.files import atomic_write
 
@@ -51,8 +52,13 @@ def write_lines(lines: Iterable[bytes], path: Path) -> None:
                 offsets.append(offsets[-1][-1] + np.cumsum(lengths))
                 lengths.clear()
     offsets.append(offsets[-1][-1] + np.cumsum(lengths, dtype=np.int64))
-    with atomic_write(path.with_suffix(".npy"), "wb") as file:
-        np.save(file, np.concatenate(offsets))
+    save_array(path.with_suffix(".npy"), np.concatenate(offsets))
+
+
+def save_array(path: Path, values: NDArray[Any]) -> None:
+    """Write an array atomically."""
+    with atomic_write(path, "wb") as file:
+        np.save(file, values)
 
 
 def id_hash(text: str | bytes) -> int:

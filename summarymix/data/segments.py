@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from lhotse import Recording, SupervisionSegment
@@ -26,9 +26,9 @@ from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 from numpy.typing import NDArray
 
-from summarymix.data.lines import LineFile, id_hash, write_lines
+from summarymix.data.lines import LineFile, id_hash, save_array, write_lines
 from summarymix.data.manifests import CutManifest
-from summarymix.files import atomic_write, new_folder
+from summarymix.files import new_folder
 
 # The beginning of a line as lhotse writes it, unless an id has a backslash; json.loads takes several times as long.
 _SUPERVISION = re.compile(
@@ -142,7 +142,7 @@ def open_segments(recordings: Path, supervisions: Path, folder: Path, executor: 
                     f"{supervisions}: the recording {line['recording_id']} of {line['id']} is not in {recordings}: "
                     "run ./prepare.sh from the manifest stage on"
                 )
-            _save(new / "recording.npy", order[found])
+            save_array(new / "recording.npy", order[found])
     return Segments(place)
 
 
@@ -190,8 +190,8 @@ def _copy_supervisions(manifest: Path, folder: Path) -> NDArray[np.int64]:
         first, second = (long_names.get(number) for number in order[place : place + 2].tolist())
         if first == second:
             raise _several(manifest, "supervisions", (first or heads[place]).decode())
-    _save(folder / "by_id.npy", order)
-    _save(folder / "seconds.npy", np.array(seconds))
+    save_array(folder / "by_id.npy", order)
+    save_array(folder / "seconds.npy", np.array(seconds))
     return np.array(recordings)
 
 
@@ -239,8 +239,3 @@ def check_visible(folder: Path) -> Path:
             "same path"
         )
     return folder
-
-
-def _save(path: Path, values: NDArray[Any]) -> None:
-    with atomic_write(path, "wb") as file:
-        np.save(file, values)

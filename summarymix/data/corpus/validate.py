@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from summarymix.data.audio_file import open_audio
 from summarymix.data.corpus.measured import Measured
-from summarymix.data.cuts import IF_NO_SPEECH, features_file, has_no_speech, transcript
+from summarymix.data.cuts import IF_NO_SPEECH, audio_files, features_file, has_no_speech, transcript
 from summarymix.data.lines import id_hash, run_in_order
 from summarymix.data.manifests import (
     CutManifest,
@@ -112,7 +112,7 @@ def validate_split(
         else:
             problem = _problem(cut, bad_files)
         assert problem is not None
-        found.add(Skipped(cut.id, " ".join(_files(cut)), *problem))
+        found.add(Skipped(cut.id, " ".join(audio_files(cut)), *problem))
         cuts.speakers.subtract(_speakers(cut))
     if bad.all():
         raise ValueError(f"{manifest}: none of {len(bad)} cuts is valid; {found.summary()}")
@@ -146,7 +146,7 @@ class _Columns:
     derived: "array[int]" = field(default_factory=lambda: array("b"))  # 1 if the cut is a perturbed copy of the file
 
     def append(self, cut: Cut) -> None:
-        files = _files(cut)
+        files = audio_files(cut)
         self.files.extend(id_hash(file) for file in files)
         self.owners.extend([len(self.ids)] * len(files))
         self.derived.extend([bool(files and cut.recording.transforms)] * len(files))
@@ -190,14 +190,14 @@ def _bad_files(source: CutManifest, cuts: _Columns, num_jobs: int, measured: Mea
 
 def _audio_problems(cut: Cut, measured: MeasuredBefore) -> dict[str, str]:
     problem = audio_problem(cut.recording, measured)
-    return {} if problem is None else dict.fromkeys(_files(cut), problem)
+    return {} if problem is None else dict.fromkeys(audio_files(cut), problem)
 
 
 def _problem(cut: Cut, bad_files: Mapping[str, str] = MappingProxyType({})) -> Problem | None:
     """The problem of a cut, or None."""
     if not transcript(cut) and not has_no_speech(cut):
         return "empty transcript", "", f"add the transcript, or remove the utterance; {IF_NO_SPEECH}"
-    if bad := [bad_files[file] for file in _files(cut) if file in bad_files]:
+    if bad := [bad_files[file] for file in audio_files(cut) if file in bad_files]:
         return "bad audio", bad[0], "restore the file, then prepare this split again"
     if cut.has_features and not features_file(cut).exists():
         return "missing features", str(features_file(cut)), "compute the features again (stage 2 of prepare.sh)"
@@ -283,10 +283,6 @@ def duration_statistics(seconds: NDArray[np.float64]) -> str:
 
 def _speakers(cut: Cut) -> list[str]:
     return [supervision.speaker for supervision in cut.supervisions if supervision.speaker]
-
-
-def _files(cut: Cut) -> list[str]:
-    return [source.source for source in cut.recording.sources if source.type == "file"] if cut.has_recording else []
 
 
 def _inconsistency(cut: Cut) -> str | None:
