@@ -8,6 +8,7 @@ CDPATH= cd "$(dirname "$0")/.."
 ruff check .
 ruff format --check .
 mypy
-# One torch thread per pytest worker: two workers with two threads each would compete for two cores. A worker gets the
-# tests of whole modules, whose fixtures are then made once; one that has none left takes over tests of another.
-OMP_NUM_THREADS=1 python -m pytest -n "${PYTEST_WORKERS:-auto}" --dist worksteal "$@"
+# One torch thread per pytest worker: more would compete for the cores. One worker more than cores, because tests also
+# wait for processes and clocks. A worker gets the tests of whole modules, whose fixtures are then made once; one that has
+# none left takes over tests of another.
+OMP_NUM_THREADS=1 python -m pytest -n "${PYTEST_WORKERS:-$(($(nproc) + 1))}" --dist worksteal "$@"
