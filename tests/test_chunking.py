@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from reference import visibility
 
 from summarymix.blocks.seen_chunks import sum_seen
-from summarymix.chunking import ChunkConfig, ChunkGrid, DynamicChunkConfig
+from summarymix.chunking import ChunkConfig, ChunkGrid, DynamicChunkConfig, default_chunk
 
 
 def test_milliseconds_must_be_whole_frames():
@@ -130,3 +130,7 @@ def test_lookahead_is_drawn_up_to_the_chunk_and_changes_nothing_else(multiple):
     chunks = [config for config in drawn if config.chunk_size]
     assert sum(config.lookahead > 0 for config in chunks) / len(chunks) == pytest.approx(0.5, abs=0.05)
     assert {config.lookahead for config in chunks} >= {0, multiple, 32}
+
+
+def test_the_default_of_several_settings_is_near_640_ms_without_lookahead() -> None:
+    assert default_chunk([ChunkConfig(16, 2, 4), ChunkConfig(16, 2), ChunkConfig(8, 2)]) == ChunkConfig(16, 2)

@@ -3,6 +3,7 @@ import torch
 
 from summarymix.state import (
     flatten,
+    kind_of,
     nest,
     pack_state,
     reset_slots,
@@ -58,3 +59,12 @@ def test_a_packed_state_unpacks_to_itself_for_any_number_of_slots():
     assert all(torch.equal(unpacked[name], state[name]) for name in state)
     with pytest.raises(ValueError, match="14 numbers per stream; this encoder needs 15"):
         unpack_state(packed[:, 1:], state)
+
+
+def test_kinds_sizes_and_other_numbers() -> None:
+    names = [f"layers.0.{name}" for name in ("sum", "count", "cache", "key")]
+    assert [kind_of(name) for name in names] == ["summaries", "summaries", "convolutions", "attention"]
+    state = {"a": torch.zeros(2, 3, dtype=torch.float64)}
+    assert state_bytes(state) == 24
+    with pytest.raises(ValueError, match="4 numbers per stream; this encoder needs 3"):
+        unpack_state(torch.zeros(2, 4), state)

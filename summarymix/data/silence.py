@@ -141,7 +141,6 @@ def plan_silence(
     """
     pauses = rng.uniform(0, config.max_pause, len(cuts))
     joins = rng.random(len(cuts)) < config.join_probability  # to the cut before
-    joins[:1] = False
     joins[1:] &= sizes.sample_rate[1:] == sizes.sample_rate[:-1]  # a feature matrix has one sample rate
     # The utterance that would begin at each cut, for all cuts at a time.
     seconds, needed, end = sizes.seconds.copy(), sizes.needed.copy(), np.arange(1, len(cuts) + 1)

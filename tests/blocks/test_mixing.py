@@ -180,3 +180,9 @@ def test_mixing_that_does_not_exist_is_refused():
             MixingConfig(mixing, decay_seconds=2.0)
     with pytest.raises(ValueError, match=r"decay_seconds 0.0 must be above 0"):
         MixingConfig(decay_seconds=0.0)
+
+
+@pytest.mark.parametrize("mode", ["merged", "full", "lite"])
+def test_the_decay_of_the_configuration_reaches_the_mean(mode: str) -> None:
+    mixer = make_mixer(MixingConfig(mode, decay_seconds=2.0), 8, 8, 2, 0.0)  # type: ignore[arg-type]
+    assert mixer.mean.decay_seconds == 2.0  # type: ignore[union-attr]

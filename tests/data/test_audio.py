@@ -156,3 +156,7 @@ def test_bad_audio_is_named(tmp_path: Path) -> None:
         list(AudioReader(tmp_path / "a.wav").blocks())
     with pytest.raises(ValueError, match=r"got \(2, 3, 4\)"):
         to_mono(np.zeros((2, 3, 4)))
+
+
+def test_a_single_sample_has_channels() -> None:
+    assert to_mono(torch.zeros(1, 2)).shape == (1,)

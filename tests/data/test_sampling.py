@@ -7,7 +7,7 @@ import pytest
 from batch_cases import ids, train_data
 from lhotse.dataset.sampling.base import TimeConstraint
 
-from summarymix.data.sampling import make_batches, split_last, take, without
+from summarymix.data.sampling import fill, make_batches, split_last, take, without
 from summarymix.data.tokens import Tokenizer
 
 MAX_SECONDS = 20.0
@@ -110,3 +110,12 @@ def test_what_is_done_takes_away_as_many_of_its_kind() -> None:
     assert left.tolist() == [False, True, False, False, True, True]
     assert without(ids_of_epoch, np.zeros(0, np.int64)).all()
     assert not without(ids_of_epoch, np.repeat(ids_of_epoch, 2)).any()
+
+
+def test_the_part_of_a_corpus_in_an_epoch_is_a_random_one() -> None:
+    assert 400 < take(np.arange(1000, dtype=np.int32), 0.5, 1, seed=0).mean() < 600
+
+
+def test_a_batch_may_be_as_long_as_the_limit() -> None:
+    members = np.arange(6, dtype=np.int32)
+    assert [len(batch) for batch in fill(members, np.full(6, 10.0), 30.0)] == [3, 3]

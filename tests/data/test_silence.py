@@ -275,3 +275,14 @@ def test_dev_data_gets_none_and_nothing_is_added_by_default(prepare, tokenizer: 
 def test_options_out_of_range(options: dict) -> None:
     with pytest.raises(ValueError, match=r"--data\.silence\.probability"):
         SilenceConfig(**options)
+
+
+@pytest.mark.parametrize(("begins_with", "is_joined"), [(8, True), (7, False)])
+def test_equal_tokens_of_joined_cuts_need_a_frame_for_the_blank_between(begins_with: int, is_joined: bool) -> None:
+    first, last = np.array([5, begins_with], np.int32), np.array([7, 9], np.int32)
+    sizes = Sizes(np.ones(2), np.full(2, 5, np.int32), first, last, np.full(2, 16000, np.int32))
+    config = SilenceConfig(join_probability=1.0)
+    planned = plan_silence(
+        np.arange(2, dtype=np.int32), sizes, config, lambda seconds, needed: needed <= 10, np.random.default_rng(0)
+    )
+    assert (len(planned.seconds) == 1) == is_joined

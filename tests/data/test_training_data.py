@@ -242,3 +242,29 @@ def test_only_one_process_lists_what_is_skipped(prepare, tokenizer: Tokenizer, t
     arguments = data._problems._output_lengths, 0, data.skipped_path
     assert TrainData(data.config, tokenizer, *arguments, list_skipped=False).skipped == {"empty transcript": 1}
     assert not data.skipped_path.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "masks"),
+    [
+        ({"spec_augment": SpecAugmentConfig(probability=1.0, warmup_steps=0)}, [Masks(1, 1)]),
+        ({"silence": SilenceConfig(1.0, noise_db=(-60.0, -20.0))}, []),
+    ],
+    ids=["masks", "silence"],
+)
+def test_chance_in_a_batch_changes_with_seed_epoch_and_number(options, masks, prepare, tokenizer) -> None:
+    fbank = prepare(count=1)
+    data, other = (train_data(fbank, tokenizer, seed=seed, **options) for seed in (0, 1))
+    task = next(data.tasks(1, masks=masks))
+    first, again, *others = (
+        loader[of][0].features
+        for loader, of in [
+            (data._loader, task),
+            (data._loader, task),
+            (data._loader, task._replace(epoch=2)),
+            (data._loader, task._replace(number=1)),
+            (other._loader, task),
+        ]
+    )
+    assert torch.equal(again, first)
+    assert not any(torch.equal(features, first) for features in others)

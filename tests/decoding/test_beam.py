@@ -130,3 +130,26 @@ def test_a_beam_below_one_is_refused(stateless_model: Transducer) -> None:
         ModifiedBeamSearch(stateless_model, beam_size=0)
     with pytest.raises(ValueError, match="the temperature must be above 0, not 0"):
         Scaling(temperature=0)
+
+
+def test_the_closest_decision_of_a_frame_is_its_margin(stateless_model: Transducer) -> None:
+    frames, lengths = encoder_frames(stateless_model)
+    beam = ModifiedBeamSearch(stateless_model, 1, UNK, record_margins=True).decode(frames, lengths)
+    greedy = GreedySearch(stateless_model, unk_id=UNK, record_margins=True).decode(frames, lengths)
+    for one, other in zip(beam, greedy, strict=True):
+        assert one.margins == pytest.approx(other.margins, abs=1e-4)
+    search = ModifiedBeamSearch(stateless_model, beam_size=3, record_margins=True)
+    path_a = ScoredPath(*ScoredPath().emit(2, 0, -0.5), score_without_final=-1.0)
+    path_ab = ScoredPath(*path_a.emit(3, 1, -0.7), score_without_final=-2.0)
+    hypothesis = Hypothesis(num_frames=4, paths=[path_a, path_ab])
+    search._extend(hypothesis, [[-0.2, -0.9], [-0.1, -0.3]], [[3, BLANK], [BLANK, 4]])
+    assert hypothesis.margins == pytest.approx([0.2])  # abc, -2.3, falls out; between the two times of b it is 0.9
+
+
+def test_a_search_leaves_the_given_state_as_it_is(stateless_model: Transducer) -> None:
+    frames, lengths = encoder_frames(stateless_model)
+    for search in (GreedySearch(stateless_model), ModifiedBeamSearch(stateless_model)):
+        state = search.init_state(len(lengths))
+        before = {name: tensor.clone() for name, tensor in state.items()}
+        search(frames, lengths, state, [Hypothesis() for _ in lengths])
+        assert all(torch.equal(state[name], before[name]) for name in state)

@@ -83,3 +83,20 @@ def test_without_blank_among_the_best_the_token_has_to_go_on(stateless_model: Tr
 def test_a_beam_below_one_is_refused(stateless_model: Transducer) -> None:
     with pytest.raises(ValueError, match="beam_size must be 1 or more, not 0"):
         CTCPrefixBeamSearch(stateless_model, beam_size=0)
+
+
+def test_margins_by_hand(stateless_model: Transducer) -> None:
+    search = CTCPrefixBeamSearch(stateless_model, 2, record_margins=True)
+    start = Prefix()
+    start.add(0.0, None, ends_in_blank=True)
+    hypothesis = Hypothesis(paths=[start])
+    search._search_frame(hypothesis, [(-0.2, 5), (-0.9, 6), (-1.0, 7)])
+    assert hypothesis.margins == pytest.approx([0.1])  # between the tokens 6 and 7
+    end, key = start.emit(5, 0, -0.1)
+    five = Prefix(key=key)
+    five.add(-1.0, end, ends_in_blank=False)
+    late = Prefix()
+    late.add(-2.0, None, ends_in_blank=True)
+    hypothesis = Hypothesis(num_frames=1, paths=[five, late])
+    search._search_frame(hypothesis, [(-0.2, 5)])
+    assert hypothesis.margins == pytest.approx([1.0])  # between the two times of 5

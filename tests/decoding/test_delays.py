@@ -50,3 +50,9 @@ def test_summary() -> None:
     empty = DelaySummary.of([])
     assert (empty.final_ms, empty.changed_words) == (None, None)
     assert "final result – after the end" in str(empty)
+
+
+def test_a_result_waits_for_the_computing_before_it() -> None:
+    found = delays(1.2, ("", 0.01), ("ONE", 0.5), ("TWO", 0.02), ("TWO", 0.03))
+    # The third chunk's audio is there at 0.9975 s, but the second one is computed until 1.1775 s.
+    assert found.first_stable == pytest.approx(1.1975)

@@ -106,3 +106,14 @@ def test_margin_is_the_gap_of_the_closest_decision(model: Transducer) -> None:
 def test_a_symbol_limit_below_one_is_refused(stateless_model: Transducer) -> None:
     with pytest.raises(ValueError, match="max_symbols_per_frame must be 1 or more, not 0"):
         GreedySearch(stateless_model, max_symbols_per_frame=0)
+
+
+def test_of_several_decisions_at_a_frame_the_closest_counts(stateless_model: Transducer) -> None:
+    frames, lengths = encoder_frames(stateless_model)
+    one, two = (
+        GreedySearch(stateless_model, limit, record_margins=True).decode(frames[:, :1], lengths.clamp(max=1))
+        for limit in (1, 2)
+    )
+    pairs = [(a.margins[0], b.margins[0]) for a, b in zip(one, two, strict=True) if a.margins]
+    assert all(b <= a + 1e-5 for a, b in pairs)
+    assert any(b < a - 1e-3 for a, b in pairs)

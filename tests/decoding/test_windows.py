@@ -112,3 +112,32 @@ def test_impossible_windows_are_refused() -> None:
     for window, overlap in ((10, 6), (10, 0), (10, -1)):
         with pytest.raises(ValueError, match=f"windows of 10 s with an overlap of {overlap} s"):
             make_recognizer().transcribe(make_audio(1), mode="offline", window_seconds=window, overlap_seconds=overlap)
+
+
+def test_a_match_near_an_edge_does_not_join() -> None:
+    a, b, c = (PIECES.index(piece) for piece in "abc")
+    merged = hypothesis([(a, 103), (b, 107)], 140)
+    append(merged, hypothesis([(a, 103), (c, 107)], 160), 100, 40, PIECES)
+    assert merged.tokens == [a, b]
+
+
+def test_a_word_that_both_have_heard_is_taken_from_one() -> None:
+    a, b, c, space = (PIECES.index(piece) for piece in "abc\u2581")
+    merged = hypothesis([(space, 112), (a, 118), (b, 121)], 140)
+    append(merged, hypothesis([(space, 112), (a, 118), (c, 119), (b, 121)], 160), 100, 40, PIECES)
+    assert merged.tokens == [space, a, c, b]
+
+
+def test_a_word_from_before_the_overlap_stays_whole() -> None:
+    a, b, c, space = (PIECES.index(piece) for piece in "abc\u2581")
+    merged = hypothesis([(space, 90), (a, 95), (b, 125)], 140)
+    append(merged, hypothesis([(space, 122), (c, 126)], 160), 100, 40, PIECES)
+    assert LETTERS.decode(merged.tokens) == "ab c"
+
+
+@pytest.mark.parametrize("num_features", [1239, 1243, 1247])
+def test_each_window_has_new_frames(num_features: int) -> None:
+    recognizer = WindowedRecognizer(make_recognizer().search, PIECES, 4.0, 1.2)
+    ends = [int(window[-1]) for _, window in recognizer._windows([torch.arange(float(num_features))[:, None]])]
+    assert ends == sorted(set(ends))
+    assert ends[-1] == num_features - 1

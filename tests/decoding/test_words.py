@@ -7,7 +7,7 @@ import pytest
 from summarymix.data.tokens import Tokenizer
 from summarymix.decoding.search import Hypothesis
 from summarymix.decoding.subtitles import Cue, make_cues, srt, vtt
-from summarymix.decoding.words import Word, WordTokens, make_transcript, words_of
+from summarymix.decoding.words import Token, Transcript, Word, WordTokens, make_transcript, words_of
 
 TEXTS = ["HELLO WORLD HELLO THERE WORLD WORDS"] * 5
 
@@ -81,3 +81,20 @@ def test_formats_of_subtitles() -> None:
     assert vtt(cues) == (
         "WEBVTT\n\n00:00:00.500 --> 00:00:02.000\na &amp; b &lt;c&gt;\n\n01:01:01.250 --> 01:01:02.000\nd\n\n"
     )
+
+
+def test_a_limit_in_time_holds_for_text_tokens_and_words() -> None:
+    tokens = [Token("a", 1.0, 1.0), Token("b", 3.0, 1.0)]
+    words = [Word("a", 1.0, 2.5, 1.0, False), Word("b", 3.0, 3.04, 1.0, True)]
+    cut = Transcript("a b", 2.2, 4.0, tokens, words).until(2.0)
+    assert (cut.start, cut.end) == (2.0, 2.0)
+    assert [token.start for token in cut.tokens] == [1.0, 2.0]
+    assert [(word.start, word.end) for word in cut.words] == [(1.0, 2.0), (2.0, 2.0)]
+
+
+def test_a_chinese_word_begins_behind_latin_letters_without_a_space() -> None:
+    text = "用iphone手机"
+    tokenizer = Tokenizer.train([text], 100, "char")
+    ids = tokenizer.encode(text)
+    said = Hypothesis(ids, list(range(len(ids))), [0.0] * len(ids), len(ids))
+    assert [word.word for word in make_transcript(said, tokenizer, 0).words] == ["用", "iphone", "手", "机"]

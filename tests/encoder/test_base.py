@@ -426,3 +426,22 @@ def test_training_four_times_longer_takes_four_times_as_much(chunk):
     (time1, memory1), (time4, memory4) = (map(float, line.split()) for line in result.stdout.splitlines())
     assert time4 / time1 < 9
     assert memory4 / memory1 < 4.4
+
+
+def test_the_output_in_pieces_is_as_long_as_the_utterance() -> None:
+    sizes = ConformerConfig(
+        frontend_channels=(2, 3), num_layers=1, dim=8, feedforward_dim=12, kernel_size=3, summary_dim=8
+    )
+    encoder = Conformer(sizes, MixingConfig(), 12, dropout=0.0).eval()
+    with pieces_of(50):
+        frames, _ = encoder(torch.randn(3, 403, 12), torch.tensor([403, 280, 77]), ChunkConfig(6, 1))
+    assert frames.size(1) == output_lengths(403)
+
+
+def test_constant_mel_bins_stay_finite() -> None:
+    sizes = ConformerConfig(
+        frontend_channels=(2, 3), num_layers=1, dim=8, feedforward_dim=12, kernel_size=3, summary_dim=8
+    )
+    encoder = Conformer(sizes, MixingConfig(), 12, dropout=0.0)
+    encoder.set_feature_stats(torch.zeros(12), torch.zeros(12))
+    assert encoder.normalize(torch.zeros(1, 1, 12)).isfinite().all()

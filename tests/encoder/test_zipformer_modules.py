@@ -9,6 +9,7 @@ from reference import chunk_configs, masked_mean, visibility
 
 from summarymix.blocks.attention import AttentionWeights
 from summarymix.blocks.mixing import MixingConfig
+from summarymix.blocks.regularizers import Balancer, Whiten
 from summarymix.blocks.scheduled import find_scheduled, set_progress
 from summarymix.chunking import ChunkConfig, ChunkGrid
 from summarymix.encoder.zipformer_layer import ZipformerLayer
@@ -20,6 +21,7 @@ from summarymix.encoder.zipformer_modules import (
     ZipFeedForward,
     keep_mask,
     scale_initial_weights,
+    whitening_limit,
 )
 
 DIM, HIDDEN = 6, 5
@@ -187,3 +189,40 @@ def test_dropout_of_an_utterance_is_the_same_in_all_its_frames_without_gradients
     with torch.no_grad():
         out = module(torch.ones(1, 3000, DIM), grid)
     torch.testing.assert_close(out, out[:, :1].expand_as(out))
+
+
+@pytest.mark.parametrize("mixing", ["merged", "attention"])
+def test_every_regulariser_gets_the_mask_of_the_valid_frames(mixing: str) -> None:
+    layer = ZipformerLayer(
+        dim=6,
+        feedforward_dim=16,
+        kernel_size=5,
+        summary_dim=8,
+        num_heads=2,
+        mixing=MixingConfig(mixing),  # type: ignore[arg-type]
+        dropout=0.1,
+        depth=0.0,
+    )
+    grid = ChunkGrid(torch.tensor([12, 7]), 12, ChunkConfig(4, 1))
+    masks: dict[str, object] = {}
+    for name, part in layer.named_modules():
+        if isinstance(part, Balancer | Whiten):
+            masks[name] = None
+            part.register_forward_pre_hook(lambda _, inputs, name=name: masks.__setitem__(name, inputs[1]))
+    whole(layer, torch.randn(2, 12, 6), grid)
+    assert len(masks) > 5
+    assert [name for name, mask in masks.items() if mask is not grid.mask] == []
+
+
+def test_a_bypass_skips_nothing_unless_told_to() -> None:
+    bypass = Bypass(6)
+    original, x = torch.randn(2, 50, 4, 6)
+    torch.testing.assert_close(bypass(original, x), bypass.eval()(original, x))
+
+
+def test_the_limit_of_whitening_grows_to_its_multiple() -> None:
+    holder = torch.nn.Module()
+    holder.limit = whitening_limit(5.0, 3.0)
+    for batches, expected in ((0, 5.0), (20000, 15.0)):
+        set_progress(find_scheduled(holder), batches)
+        assert float(holder.limit) == pytest.approx(expected)

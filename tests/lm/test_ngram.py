@@ -235,3 +235,10 @@ def test_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     long = label(*(f"{'a' * 100}-{i}.arpa" for i in range(9)))
     assert len(long) <= 120
     assert long != label(*(f"{'a' * 100}-{i}.arpa" for i in range(8)))
+
+
+def test_more_ngrams_than_announced_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lm.arpa"
+    path.write_text("\\data\\\nngram 1=1\n\n\\1-grams:\n-0.1\ta\n-0.2\tb\n\n\\end\\\n")
+    with pytest.raises(ValueError, match="has 2 of 1 1-grams"):
+        NgramLM(path, ["<blk>", "a", "b"], 1.0)

@@ -120,3 +120,10 @@ def test_float32_is_accurate_over_4000_frames():
     assert single[0].item() == pytest.approx(double[0].item(), rel=1e-6)
     torch.testing.assert_close(single[1].double(), double[1], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(single[2].double(), double[2], atol=1e-6, rtol=1e-5)
+
+
+def test_occupation_is_the_gradient_if_only_blanks_need_one() -> None:
+    px, py = torch.randn(1, 2, 3), torch.randn(1, 3, 3, requires_grad=True)
+    total, _, occupation = sum_over_paths(px, py, torch.tensor([[0, 0, 2, 3]]), True)
+    total.sum().backward()
+    torch.testing.assert_close(py.grad, occupation)

@@ -201,3 +201,26 @@ def test_from_folders_to_a_page_with_a_plot(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(sys, "argv", ["write_results.py", "--out", str(page), "--plot", str(plot), str(first)])
     with pytest.raises(SystemExit, match="--baseline and --plot need experiments called MODEL-sSEED"):
         runpy.run_path(str(ROOT / "local" / "write_results.py"), run_name="__main__")
+
+
+def test_rates_are_those_of_simulated_decoding(tmp_path: Path) -> None:
+    folder = write_experiment(tmp_path / "a-s42", [("simulated", 640, 3.0), ("streaming", 640, 5.0)])
+    [rates] = SeedComparison([collect(folder)]).rates.values()
+    assert rates == {"a": {42: 3.0}}
+
+
+def test_sizes_of_test_sets_are_in_the_units_of_the_metric(tmp_path: Path) -> None:
+    one, other = (collect(write_experiment(tmp_path / f"{n}-s42", [("offline", None, 1.0)])) for n in ("a", "b"))
+    one, other = (
+        replace(e, results=[replace(r, metric="cer", cer=1.0, units=units) for r in e.results])
+        for e, units in ((one, 1000), (other, 900))
+    )
+    with pytest.raises(ValueError, match="1000 and 900 characters"):
+        SeedComparison([one, other])
+
+
+def test_streaming_is_compared_with_simulated_decoding_of_the_same_weights(tmp_path: Path) -> None:
+    one = collect(write_experiment(tmp_path / "a-s42", [("simulated", 640, 3.0), ("streaming", 640, 3.0)]))
+    others = [replace(r, avg=9, substitutions=99) for r in one.results if r.mode == "simulated"]
+    mixed = replace(one, selection={}, results=[*one.results, *others])
+    assert SeedComparison([mixed])._exactness().endswith("in 1 of 1 cases.")

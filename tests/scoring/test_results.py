@@ -94,3 +94,25 @@ def test_the_table_shows_what_was_counted() -> None:
     assert second[5:11] == ["0.50", "1.25", "1", "2", "2", "words"]
     header, _, row = cells(silent)
     assert dict(zip(header, row, strict=True))["ins/h without speech"] == "6.0"
+
+
+CHANGES = {
+    "recipe": "other",
+    "split": "dev",
+    "mode": "simulated",
+    "method": "beam",
+    "search_options": "beam_size=8",
+    "chunk_ms": 320,
+    "left_chunks": 4,
+    "lookahead_ms": 160,
+    "epoch": 4,
+    "avg": 2,
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_result_of_another_setting_replaces_none(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "results.jsonl"
+    append_result(path, make_result())
+    append_result(path, make_result(**{name: CHANGES[name]}))
+    assert len(read_results(path)) == 2

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from recognizer_cases import Script, make_recognizer
 
-from summarymix.serving.batching import Batcher, Feed, Rules, Setting
+from summarymix.decoding.words import Transcript
+from summarymix.serving.batching import Batcher, Feed, Message, Rules, Setting, _Outcome
 
 SECOND = np.zeros(16_000, np.float32)
 TALK = {3 * i: letter for i, letter in enumerate("abcdefgh")}  # a letter every 120 ms
@@ -109,3 +110,14 @@ def test_a_dropped_stream_frees_its_place(batcher: Batcher) -> None:
             assert not batcher._sets  # memory of this setting's recogniser
 
     in_loop(run)
+
+
+def test_an_unread_partial_text_outlasts_a_round_without_news() -> None:
+    async def run() -> None:
+        feed = Batcher(make_recognizer(), 2, Rules()).open(Setting(320, 0), 16_000)
+        feed.deliver(_Outcome(feed, [], Message(Transcript("a", 0.0, 1.0, [], []), False, 1.0), 0.3, False))
+        feed.deliver(_Outcome(feed, [], None, 0.3, False))
+        message = await asyncio.wait_for(anext(feed.messages()), 1)
+        assert message.transcript.text == "a"
+
+    asyncio.run(run())

@@ -57,3 +57,11 @@ def test_empty_range_is_refused() -> None:
     _, _, states = wandering_model()
     with pytest.raises(ValueError, match="no sample"):
         mean_between(states[3], states[3])
+
+
+def test_the_mean_does_not_change_with_a_model_in_float64() -> None:
+    model = nn.Linear(2, 2).double()
+    mean = RunningMean(model)
+    before = mean.mean["weight"].clone()
+    model.weight.data += 1
+    assert torch.equal(mean.mean["weight"], before)

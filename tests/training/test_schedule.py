@@ -95,3 +95,8 @@ def test_options_of_another_optimiser_or_schedule_are_told() -> None:
     mixed = OptimConfig(name="scaled_adam", schedule="cosine", **changed)
     assert mixed.without_effect() == ["--optim.lr 0.1", "--optim.lr_epochs 2.0"]
     assert OptimConfig(name="adamw").without_effect() == OptimConfig(name="scaled_adam").without_effect() == []
+
+
+def test_views_begin_with_the_step_of_the_option() -> None:
+    scales = LossScales(consistency=0.1, consistency_after=10)
+    assert [scales.num_views(step) for step in (9, 10)] == [1, 2]
