@@ -6,7 +6,8 @@ Reads the configuration that "train.py --print_config" prints, or that of an exp
   own PATH          beginning of the paths of this recipe's manifests
   manifest PATH     a manifest of this recipe to train on
   train SPLIT MARK  a split to train on of another corpus, or from a Shar export; MARK changes with its cuts
-  eval SPLIT MARK   such a split for validation, or of --splits
+  dev SPLIT MARK    such a split for validation
+  test SPLIT MARK   such a split of --splits
   missing PATH      a split to train on, or of --splits, that does not exist
 """
 
@@ -32,7 +33,7 @@ def lines_about(data: DataConfig, splits: list[str]) -> Iterator[str]:
     """Yield the lines that are printed about the data; ``splits`` are those of --splits."""
     yield f"own {Path(data.dir, data.manifest_dir, data.prefix)}_cuts_"
     needed = [*data.train_splits(), *splits]
-    for kind, names in (("train", data.train_splits()), ("eval", dict.fromkeys([*data.dev_splits(), *splits]))):
+    for kind, names in (("train", data.train_splits()), ("dev", data.dev_splits()), ("test", splits)):
         for split in names:
             place = data.location_of(split)
             try:

@@ -123,7 +123,7 @@ run_stages() {
   [ -z "$num_epochs" ] || train_arguments=(--num-epochs "$num_epochs" "${train_arguments[@]}")
 
   # Checksums of what a stage reads are part of its settings.
-  local found manifest data_sum read_sum=
+  local found= manifest data_sum recorded read_sum=
   if [ "$stage" -le 1 ] && [ "$stop_stage" -ge 1 ]; then
     printed=$(print_config)
     # decode.py reads these settings after days of training.
@@ -140,10 +140,12 @@ run_stages() {
     data_sum=$(
       found_as manifest | while IFS= read -r manifest; do cat "$manifest"; done | cksum
       found_as train
+      echo "complete"
     )
-    # A split that has not been recorded has nothing to differ from.
-    if [ -e "$exp_dir/.data" ] && grep -qvxFf <(echo "$data_sum") "$exp_dir/.data" &&
-      [ -n "$(find "$exp_dir/" -maxdepth 1 -name '*.pt' -print -quit)" ]; then
+    # Earlier versions recorded the first line alone.
+    recorded=$(cat "$exp_dir/.data" 2>/dev/null || true)
+    case "$data_sum" in "$recorded" | "$recorded"$'\n'*) recorded= ;; esac
+    if [ -n "$recorded" ] && [ -n "$(find "$exp_dir/" -maxdepth 1 -name '*.pt' -print -quit)" ]; then
       log "$exp_dir was trained on other data: remove it, or give another --exp-dir (if only the place of the data is" \
         "another one, remove $exp_dir/.data)"
       exit 1
@@ -164,7 +166,7 @@ run_stages() {
         split=${manifest##*_cuts_}
         case " $train " in *" ${split%.jsonl.gz} "*) ;; *) [ ! -e "$manifest" ] || cat "$manifest" ;; esac
       done | cksum
-      found_as eval
+      found_as dev
     )"
     read_sum=${read_sum//$'\n'/, }
   fi
@@ -174,6 +176,8 @@ run_stages() {
   fi
 
   [ -z "$splits" ] || settings+=(--splits $splits)
+  [ -z "$(found_as test)" ] || read_sum+=", $(found_as test)"
+  read_sum=${read_sum//$'\n'/, }
   if stage 3 "Decode" "$exp_dir/.decoded" "${settings[*]}$read_sum"; then
     launch decode.py --exp-dir "$exp_dir" --compare --mode offline simulated streaming "${settings[@]}"
     stage_done

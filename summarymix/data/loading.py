@@ -35,6 +35,8 @@ from summarymix.data.tokens import Tokenizer
 # bad files.
 FAILURES_THAT_ARE_FATAL = 50
 FATAL_SHARE = 0.05
+# A bad piece of noise counts again whenever it is mixed in.
+FATAL_SHARE_OF_NOISE = 0.5
 
 
 @dataclass
@@ -226,7 +228,10 @@ def load_batches(
             if num_unreadable >= num_fatal and num_unreadable > FATAL_SHARE * num_cuts_seen:
                 remedy = "run ./prepare.sh again. Relative paths start in the recipe's folder: run the command there"
                 raise _too_many_unreadable(num_unreadable, f"{num_cuts_seen} cuts", failures[0], listing, remedy)
-            if num_unreadable_noise >= FAILURES_THAT_ARE_FATAL and num_unreadable_noise > FATAL_SHARE * num_noise:
+            if (
+                num_unreadable_noise >= FAILURES_THAT_ARE_FATAL
+                and num_unreadable_noise > FATAL_SHARE_OF_NOISE * num_noise
+            ):
                 raise _too_many_unreadable(
                     num_unreadable_noise,
                     f"{num_noise} pieces of noise",

@@ -100,6 +100,7 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
         candidates = [
             (path.score_without_final + value, b, token, value)
             for b, path in enumerate(hypothesis.paths)
+            if path.score_without_final > -math.inf  # see settle()
             for value, token in zip(values[b], tokens[b], strict=True)
         ]
         ordered = heapq.nlargest(self.beam_size + 1, candidates, key=itemgetter(0))
@@ -147,11 +148,11 @@ class ModifiedBeamSearch(BeamSearch, TransducerSearch):
         """See :meth:`Search.settle <summarymix.decoding.search.Search.settle>`. Scores begin again at zero."""
         if not hypothesis.paths:
             return
-        prefix = hypothesis.best_path().prefix(count)
+        prefix = hypothesis.prefix(count)
         for path in hypothesis.paths:
             if path.begins_with(prefix):
                 path.num_settled = count
-            else:  # it keeps its row of the state until the next frame replaces it
+            else:  # it keeps its row of the state until the next frame
                 path.score_without_final = -math.inf
         best = max(path.score_without_final for path in hypothesis.paths)
         for path in hypothesis.paths:

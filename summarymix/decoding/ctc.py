@@ -133,7 +133,7 @@ class CTCPrefixBeamSearch(BeamSearch, CTCSearch):
         they go on.
         """
         if hypothesis.paths:
-            prefix = hypothesis.best_path().prefix(count)
+            prefix = hypothesis.prefix(count)
             hypothesis.paths = [path for path in hypothesis.paths if path.begins_with(prefix)]
 
     def _search_frame(self, hypothesis: Hypothesis, best: list[tuple[float, int]]) -> None:

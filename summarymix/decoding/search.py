@@ -47,16 +47,11 @@ class BeamPath:
         """Number of tokens."""
         return 0 if self.end is None else self.end.length
 
-    def prefix(self, length: int) -> Emission | None:
-        """The emission that ends the path's first ``length`` tokens."""
-        end = self.end
-        while end is not None and end.length > length:
-            end = end.previous
-        return end
-
     def begins_with(self, prefix: Emission | None) -> bool:
         """True if the path's first tokens are those up to and including ``prefix``."""
-        own = self.prefix(0 if prefix is None else prefix.length)
+        own, length = self.end, 0 if prefix is None else prefix.length
+        while own is not None and own.length > length:
+            own = own.previous
         while own is not prefix:
             if own is None or prefix is None or (own.length, own.token) != (prefix.length, prefix.token):
                 return False
@@ -114,13 +109,13 @@ class Hypothesis:
         best = sorted(path.normalized_score for path in self.paths)[-2:]
         return min([*self.margins, *(best[1:] and [best[1] - best[0]])])
 
-    def best_path(self) -> Any:
-        """The path with the greatest normalised score."""
-        return max(self.paths, key=lambda path: path.normalized_score)
+    def prefix(self, length: int) -> Emission | None:
+        """The emission that ends the first ``length`` tokens of a beam search's result."""
+        return self._emissions[length - 1] if length else None
 
     def set_best_path(self) -> None:
         """Set the result to the path with the greatest normalised score."""
-        self.set_path(self.best_path())
+        self.set_path(max(self.paths, key=lambda path: path.normalized_score))
 
     def set_path(self, path: BeamPath) -> None:
         """Set tokens, frames, log_probs and score from ``path``. The time depends on the number of changed tokens."""

@@ -104,7 +104,7 @@ def _check_origin(files: dict[Path, dict[str, str]]) -> None:
     origin = "recipe", "epoch", "avg", "model_digest"  # older files have no digest
     for path in others:
         if _values(files[first], *origin) != _values(files[path], *origin):
-            raise ValueError(f"{first} and {path.name} come from different exports: remove one, or export again")
+            raise ValueError(f"{first} and {path.name} come from different exports: export again")
 
 
 def _values(metadata: dict[str, str], *keys: str) -> tuple[str | None, ...]:

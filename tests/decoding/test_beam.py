@@ -125,6 +125,27 @@ def test_settled_tokens_do_not_count_in_the_ranking(stateless_model: Transducer)
     assert [path.score for path in hypothesis.paths[:2]] == pytest.approx([-1.5, -3.9])
 
 
+def test_the_shown_path_is_settled_also_if_another_one_has_become_better(stateless_model: Transducer) -> None:
+    """a and abb: the longer one is shown because of its cost per token."""
+    search = ModifiedBeamSearch(stateless_model, beam_size=3)
+    short = ScoredPath(*ScoredPath().emit(2, 0, -0.5), score_without_final=-3.0)
+    shown = short
+    for frame in (1, 2):
+        shown = ScoredPath(*shown.emit(3, frame, -0.7), score_without_final=-4.9)
+    hypothesis = Hypothesis(num_frames=4, paths=[short, shown])
+    search._rank(hypothesis)
+    hypothesis.set_best_path()
+    assert hypothesis.tokens == [2, 3, 3]
+    search.settle(hypothesis, 0)
+    search.settle(hypothesis, 3)
+    for _ in range(2):
+        search._extend(hypothesis, [[-0.1]] * len(hypothesis.paths), [[BLANK]] * len(hypothesis.paths))
+        search._rank(hypothesis)
+        hypothesis.set_best_path()
+        assert hypothesis.tokens == [2, 3, 3]
+    assert len(hypothesis.paths) == 1
+
+
 def test_a_beam_below_one_is_refused(stateless_model: Transducer) -> None:
     with pytest.raises(ValueError, match="beam_size must be 1 or more, not 0"):
         ModifiedBeamSearch(stateless_model, beam_size=0)

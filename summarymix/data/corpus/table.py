@@ -24,6 +24,8 @@ NUMBERS = ("start", "duration", "channel")
 COLUMNS = (*NEEDED_COLUMNS, "id", "speaker", "split", *NUMBERS, "language")
 # A longer line is no utterance: its quotation marks or its line end are lost.
 MAX_LINE = 1 << 17
+# A field with more line breaks lacks its closing quotation mark.
+MAX_LINES = 100
 # A quoted field of a .tsv without its closing quotation mark.
 _OPEN_FIELD = r'"(?:[^"]|"")*'
 
@@ -101,7 +103,7 @@ def read_table(table: Path, audio_dir: Path, ignored: set[str] | None = None) ->
 def _records(lines: Iterator[tuple[int, str]], suffix: str, num_columns: int) -> Iterator[list[tuple[int, str]]]:
     """Group numbered lines into records: the lines of an utterance with line breaks in quoted fields, or one line.
 
-    A quotation mark that opens a field which no line closes within MAX_LINE spoils no other line.
+    A quotation mark that opens a field which no line closes within MAX_LINES and MAX_LINE spoils no other line.
     """
     ahead: deque[tuple[int, str]] = deque()
 
@@ -111,7 +113,7 @@ def _records(lines: Iterator[tuple[int, str]], suffix: str, num_columns: int) ->
     while line := following():
         record, text = [line], line[1]
         is_whole = _is_whole(text, suffix, num_columns)
-        while is_whole is None and len(text) <= MAX_LINE and (line := following()):
+        while is_whole is None and len(record) < MAX_LINES and len(text) <= MAX_LINE and (line := following()):
             record.append(line)
             text += "\n" + line[1]
             if '"' in line[1]:
