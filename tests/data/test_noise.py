@@ -194,6 +194,19 @@ def test_unreadable_noise_is_listed_and_costs_no_utterance(
     assert item.remedy.startswith("restore the file, or prepare the noise again")
 
 
+def test_one_bad_piece_of_many_stops_nothing(
+    prepare, make_noise, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails again whenever it is mixed in."""
+    fbank, noise = prepare(count=12), make_noise(*[1.9] * 5)
+    bad = next(iter(read_cuts(noise)))
+    (Path(bad.features.storage_path) / bad.features.storage_key).unlink()
+    monkeypatch.setattr("summarymix.data.loading.FAILURES_THAT_ARE_FATAL", 1)
+    data = train_data(fbank, tokenizer, noise=mixed_in(noise))
+    batches = [batch for epoch in range(1, 5) for batch in data.epoch(epoch)]
+    assert sum(batch.num_unreadable_noise for batch in batches) > 1
+
+
 def test_unreadable_utterance_beside_unreadable_noise(prepare, make_noise, tokenizer: Tokenizer) -> None:
     """Each has its own entry, and of joined utterances the others remain."""
     fbank, noise = prepare(count=12), make_noise(1.9)

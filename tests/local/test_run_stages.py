@@ -151,6 +151,7 @@ def test_another_recipe_that_is_prepared_again_is_other_data(recipe, two: Path, 
     (two / "d_cuts_dev.jsonl.gz").write_text("other cuts")
     assert decoded()
     assert decoded("--splits", "test@d")
+    assert "--select" not in (tmp_path / "decoded").read_text()
     (two / "d_cuts_test.jsonl.gz").write_text("other cuts")
     assert decoded("--splits", "test@d")
     assert not decoded("--splits", "test@d")
@@ -159,6 +160,18 @@ def test_another_recipe_that_is_prepared_again_is_other_data(recipe, two: Path, 
     assert not decoded("--splits", "test@d")
     (two / "d_cuts_train.jsonl.gz").write_text("other cuts")
     assert "exp was trained on other data" in recipe().stdout
+
+
+def test_a_corpus_that_is_added_or_removed_is_other_data(recipe, two: Path, tmp_path: Path) -> None:
+    config = tmp_path / "conf/conformer.yaml"
+    both = config.read_text()
+    for exp, first, second in (("added", "seed: 1\n", both), ("removed", both, "seed: 1\n")):
+        config.write_text(first)
+        assert recipe("--exp-dir", exp).returncode == 0
+        (tmp_path / exp / "epoch-1.pt").touch()
+        assert recipe("--exp-dir", exp).returncode == 0
+        config.write_text(second)
+        assert f"{exp} was trained on other data" in recipe("--exp-dir", exp).stdout
 
 
 def test_a_link_to_a_folder_of_other_data_is_refused_too(recipe, tmp_path: Path) -> None:
