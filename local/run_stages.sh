@@ -82,6 +82,11 @@ found_as() {
   sed -n "s/^$1 //p" <<<"$found"
 }
 
+# The same values in a row, each behind a comma.
+row_of() {
+  found_as "$1" | sed 's/^/, /' | tr -d '\n'
+}
+
 run_stages() {
   local prefix=$1 train=$2 split
   check_names "$prefix" $train $splits
@@ -166,9 +171,7 @@ run_stages() {
         split=${manifest##*_cuts_}
         case " $train " in *" ${split%.jsonl.gz} "*) ;; *) [ ! -e "$manifest" ] || cat "$manifest" ;; esac
       done | cksum
-      found_as dev
-    )"
-    read_sum=${read_sum//$'\n'/, }
+    )$(row_of dev)"
   fi
   if stage 2 "Choose (epoch, avg) on dev" "$exp_dir/.selected" "${settings[*]}$read_sum"; then
     launch decode.py --exp-dir "$exp_dir" --select --mode offline simulated "${settings[@]}"
@@ -176,8 +179,7 @@ run_stages() {
   fi
 
   [ -z "$splits" ] || settings+=(--splits $splits)
-  [ -z "$(found_as test)" ] || read_sum+=", $(found_as test)"
-  read_sum=${read_sum//$'\n'/, }
+  read_sum+=$(row_of test)
   if stage 3 "Decode" "$exp_dir/.decoded" "${settings[*]}$read_sum"; then
     launch decode.py --exp-dir "$exp_dir" --compare --mode offline simulated streaming "${settings[@]}"
     stage_done

@@ -186,13 +186,10 @@ def decode_split(
             yield batch
             on_progress(batch.seconds)
 
-    def keep(cut_id: str, hypothesis: Hypothesis) -> None:
-        hypothesis.finish(nbest)
-        decoded.hypotheses[cut_id] = hypothesis
-
+    partial: dict[str, PartialResults] = {}
+    results: Iterable[tuple[str, Hypothesis]]
     if setting.mode == "streaming":
         recognizer = StreamingRecognizer(search, setting.chunk, num_streams)
-        partial: dict[str, PartialResults] = {}
 
         def watch(cut_id: str, hypothesis: Hypothesis, seconds: float) -> None:
             nonlocal apart
@@ -206,16 +203,19 @@ def decode_split(
                 partial[cut_id] = PartialResults(seconds, setting.chunk)
                 yield cut_id, features
 
-        for cut_id, hypothesis in recognizer.decode_all(started(), watch):
-            keep(cut_id, hypothesis)
-        if tokenizer is not None:
-            decoded.delays = {cut_id: results.delays() for cut_id, results in partial.items()}
+        results = recognizer.decode_all(started(), watch)
     else:
-        for batch in timed():
-            hypotheses = decode_batch(search, batch, setting.chunk)
-            for cut_id, hypothesis in zip(batch.cut_ids, hypotheses, strict=True):
-                keep(cut_id, hypothesis)
+        results = (
+            result
+            for batch in timed()
+            for result in zip(batch.cut_ids, decode_batch(search, batch, setting.chunk), strict=True)
+        )
+    for cut_id, hypothesis in results:
+        hypothesis.finish(nbest)
+        decoded.hypotheses[cut_id] = hypothesis
     decoded.computing = perf_counter() - start - apart
+    if tokenizer is not None:
+        decoded.delays = {cut_id: of_cut.delays() for cut_id, of_cut in partial.items()}
     return decoded
 
 
