@@ -40,8 +40,9 @@ class GreedySearch(TransducerSearch):
         frames = self.model.joiner.encoder_proj(encoder_out)  # (N, T, J)
         limits: list[int] = lengths.tolist()
         state = copy_state(state)
-        emitted: list[Hypothesis] = []  # of each token, in order, because log-probabilities are read at the end:
-        scores: list[Tensor] = []  # a GPU is waited for once a frame only
+        # Of each token, in order. Log-probabilities are computed together at the end: a GPU is waited for once a frame.
+        emitted: list[Hypothesis] = []
+        decided: list[tuple[Tensor, Tensor]] = []  # logits (E, V) and tokens (E,)
         for t in range(max(limits, default=0)):
             pending = [n for n, limit in enumerate(limits) if t < limit]
             closest: dict[int, float] = {}
@@ -66,14 +67,19 @@ class GreedySearch(TransducerSearch):
                     hypothesis.frames.append(hypothesis.num_frames + t)
                     emitted.append(hypothesis)
                 pending = [pending[m] for m in emitting]
-                rows, slots = to_device(torch.tensor([emitting, pending]), frames.device)  # (E,) each
-                best = best[rows]  # (E,)
-                scores.append(logits[rows].log_softmax(1).gather(1, best[:, None])[:, 0])
-                write_slots(state, slots, self._advance(best, nest(select_slots(state, slots))["predictor"]))
+                if len(pending) == len(limits):
+                    state = self._advance(best, nest(state)["predictor"])
+                else:
+                    rows, slots = to_device(torch.tensor([emitting, pending]), frames.device)  # (E,) each
+                    logits, best = logits[rows], best[rows]
+                    write_slots(state, slots, self._advance(best, nest(select_slots(state, slots))["predictor"]))
+                decided.append((logits, best))
             for n, margin in closest.items():
                 hypotheses[n].margins.append(margin)
-        if scores:
-            for hypothesis, score in zip(emitted, torch.cat(scores).tolist(), strict=True):
+        if decided:
+            logits, best = (torch.cat(parts) for parts in zip(*decided, strict=True))  # (E, V), (E,)
+            scores = logits.log_softmax(1).gather(1, best[:, None])[:, 0]
+            for hypothesis, score in zip(emitted, scores.tolist(), strict=True):
                 hypothesis.log_probs.append(score)
         for hypothesis, limit in zip(hypotheses, limits, strict=True):
             hypothesis.num_frames += limit
