@@ -44,8 +44,12 @@ class StatelessPredictor(nn.Module):
 
     def mix(self, tokens: Tensor) -> Tensor:
         """Map tokens (N, U + context_size - 1) to (N, U, P)."""
+        return F.relu(self.weighted(tokens))
+
+    def weighted(self, tokens: Tensor) -> Tensor:
+        """Map tokens (N, U + context_size - 1) to the weighted sums of their embeddings (N, U, P)."""
         embedded = self.embedding(tokens.clamp(min=0)) * (tokens >= 0)[..., None]
-        return F.relu(self.conv(embedded.transpose(1, 2)).transpose(1, 2))
+        return self.conv(embedded.transpose(1, 2)).transpose(1, 2)
 
 
 def init_history(batch_size: int, context_size: int, device: torch.device | None = None) -> State:

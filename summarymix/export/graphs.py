@@ -107,19 +107,31 @@ class OfflineEncoder(nn.Module):
 class Decoder(nn.Module):
     """Stateless predictor with the joiner's predictor projection; token -1 stands for no token.
 
+    A table has the weighted embedding of each token at each position, so that only their sum is left to compute. With
+    ONNX Runtime's grouped convolution, the graph takes twice as long for one stream and ten times as long for 64.
+
     Args:
         predictor: the model's predictor.
         projection: the joiner's predictor projection.
     """
 
+    table: Tensor
+    first_rows: Tensor
+
     def __init__(self, predictor: StatelessPredictor, projection: nn.Module) -> None:
         super().__init__()
-        self.predictor = predictor
+        size, vocab_size = predictor.context_size, predictor.embedding.num_embeddings
+        alone = torch.full((size, vocab_size + 1, size), -1)  # (K, V + 1, K), each token at each position
+        alone.diagonal(dim1=0, dim2=2).copy_(torch.arange(-1, vocab_size)[:, None])
+        with torch.no_grad():
+            self.register_buffer("table", predictor.weighted(alone.flatten(0, 1))[:, 0])  # (K·(V + 1), P)
+        self.register_buffer("first_rows", torch.arange(size) * (vocab_size + 1) + 1)  # (K,), of token 0
         self.projection = projection
 
     def forward(self, y: Tensor) -> Tensor:
         """The last tokens (N, context_size) int64 to (N, J)."""
-        return self.projection(self.predictor.mix(y)[:, 0])
+        weighted = F.embedding(y + self.first_rows, self.table)  # (N, K, P)
+        return self.projection(weighted.sum(1).relu())
 
 
 class Joiner(nn.Module):
